@@ -1,0 +1,38 @@
+"""The one exception family of the project."""
+
+from __future__ import annotations
+
+
+class KanoclipError(Exception):
+    """A failure whose message names the thing at fault and the remedy, in one line.
+
+    The command line prints the message and nothing else (exit code 1); `--debug` adds the traceback.
+    """
+
+
+class BundleError(KanoclipError):
+    """A bundle that is missing, damaged, of an unknown schema or unsafe to open."""
+
+
+class BackendError(KanoclipError):
+    """An inference engine that is not installed, not available on this machine, or that failed."""
+
+
+class FrameError(KanoclipError):
+    """A frame or class name that the detector cannot take."""
+
+
+class SourceError(KanoclipError):
+    """A camera, file, folder or URL that cannot be read."""
+
+
+class SinkError(KanoclipError):
+    """An output that cannot be opened or written."""
+
+
+class CheckpointError(KanoclipError):
+    """A checkpoint or weights file that is missing, damaged or of another architecture."""
+
+
+class ExportError(KanoclipError):
+    """An export that cannot be made, or whose result fails a check."""

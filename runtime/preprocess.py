@@ -1,0 +1,61 @@
+"""From a camera frame to the graph's input: one function for training, parity, evaluation and the camera.
+
+Everything else that CLIP's preprocessing does (channel order, scale, mean, std) is folded into the exported graph, so
+the resize below is all that happens outside of it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from kanoclip.runtime.errors import FrameError
+from kanoclip.runtime.types import Image
+
+RESIZE_RULE = "stretch"
+"""The picture is stretched to the model's size, as AnomalyCLIP and APRIL-GAN do; nothing is cropped away."""
+INTERPOLATION = "area-down-linear-up"
+"""Each axis that shrinks is averaged over area (antialiased), each axis that grows is interpolated linearly."""
+
+
+def check_frame(frame: object) -> Image:
+    """Returns the frame if it is a picture that the detector can take.
+
+    Args:
+        frame: Expected uint8 [H, W, 3], BGR, H and W at least 1.
+
+    Raises:
+        FrameError: It is not; the message says what it is and how to convert it.
+    """
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(f"frame is a {type(frame).__name__}, not a numpy array: pass uint8 [H, W, 3] in BGR order")
+    if frame.dtype != np.uint8:
+        raise FrameError(f"frame has dtype {frame.dtype}: pass uint8 values in 0..255 (8-bit BGR, as cv2.imread gives)")
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        hint = " (for a grey picture use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))" if frame.ndim == 2 else ""
+        raise FrameError(f"frame has shape {list(frame.shape)}: pass [height, width, 3] in BGR order{hint}")
+    if 0 in frame.shape:
+        raise FrameError(f"frame has shape {list(frame.shape)}: it is empty")
+    return frame
+
+
+def resize(frame: Image, height: int, width: int) -> Image:
+    """Stretches a frame to the model's size.
+
+    Args:
+        frame: uint8 [H, W, 3], any channel order.
+        height: Rows wanted.
+        width: Columns wanted.
+
+    Returns:
+        uint8 [height, width, 3], contiguous. The frame itself when it has that size already.
+    """
+    rows, columns = frame.shape[:2]
+    if (rows, columns) == (height, width):
+        return np.ascontiguousarray(frame)
+    shrunk = (min(rows, height), min(columns, width))
+    if shrunk != (rows, columns):
+        frame = cv2.resize(frame, (shrunk[1], shrunk[0]), interpolation=cv2.INTER_AREA)
+    if shrunk != (height, width):
+        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+    return frame

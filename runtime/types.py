@@ -1,0 +1,101 @@
+"""What flows through the runtime: frames in, detections out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+"""BGR picture as OpenCV gives it, uint8 [height, width, 3]."""
+
+FloatMap = npt.NDArray[np.float32]
+"""Anomaly map, float32 [height, width], values in [0, 1]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture from a source.
+
+    Attributes:
+        index: Position in the source's stream, counted from 0 and including pictures that could not be read.
+        source: What it came from: a file's path, `camera 0`, a URL without credentials.
+        captured_at: Unix time in seconds at which it was captured (for a file: read).
+        image: uint8 [H, W, 3], BGR.
+        capture_ms: Milliseconds spent in grabbing or reading and decoding it.
+    """
+
+    index: int
+    source: str
+    captured_at: float
+    image: Image
+    capture_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class BadFrame:
+    """A picture that a source could not read; the stream goes on after it.
+
+    Attributes:
+        index: Position in the source's stream, as in `Frame`.
+        source: The file at fault.
+        reason: Why, in a few words.
+    """
+
+    index: int
+    source: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A connected area of the map at or above the pixel threshold, in pixels of the ORIGINAL frame.
+
+    Attributes:
+        x: Left edge.
+        y: Top edge.
+        width: Width of the bounding box, at least 1.
+        height: Height of the bounding box, at least 1.
+        score: Largest map value inside, in [0, 1].
+        area: Number of original pixels covered (not the box's area).
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    score: float
+    area: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds spent on one frame inside the detector, by stage."""
+
+    resize: float
+    inference: float
+    decide: float
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """The detector's answer for one frame.
+
+    Attributes:
+        score: Image anomaly score in [0, 1] (eq. 12, halved).
+        map: Anomaly map at model size, float32 [h, w] in [0, 1] (eq. 10). Owned by the caller.
+        is_anomalous: `score >= threshold`.
+        threshold: The image threshold used.
+        regions: Areas at or above the pixel threshold, largest score first.
+        class_name: The class whose text features were used.
+        timings: Where the time went.
+    """
+
+    score: float
+    map: FloatMap
+    is_anomalous: bool
+    threshold: float
+    regions: tuple[Region, ...]
+    class_name: str
+    timings: Timings
