@@ -1,0 +1,120 @@
+"""The module that is exported: camera frame in, map and score out, everything that depends on the classes baked."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from kanoclip.train.model.bicmci import TextState
+from kanoclip.train.model.kanoclip import KAnoCLIP
+from kanoclip.train.model.layers import LayerNorm
+
+SHIFT = 128
+"""Subtracted from the uint8 pixels before the patch convolution. It is exact, and it halves the rounding error that
+folding mean and std into fp16 weights makes (measured 3.0e-4 against 6.3e-4)."""
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class DeployGraph(nn.Module):
+    """KAnoCLIP for a fixed list of classes: no text encoder, no prompts, no text self-attention.
+
+    The precision is written into the graph. Weights, MatMuls and attention softmax have the chosen dtype; layer norm,
+    L2 norms, the deformable hats, the softmax over states, upsampling and Gaussian stay float32.
+    """
+
+    def __init__(self, model: KAnoCLIP, classes: Sequence[str], precision: str) -> None:
+        """Copies the model's tower and head, bakes the classes' text, folds preprocessing and casts.
+
+        Args:
+            model: The checkpoint's model; left untouched.
+            classes: Class names; the position is the class's index.
+            precision: `fp32`, `fp16` or `bf16`.
+        """
+        super().__init__()
+        dtype = DTYPES[precision]
+        with torch.no_grad():
+            text = model.text_features(classes)
+            states = model.head.text_states(text)
+            weight, bias = fold_preprocessing(model.tower.patch_embedding.weight)
+            positions = model.tower.positional_embedding
+            first = model.tower.class_embedding + positions[0]
+        self.dtype = dtype
+        self.several_classes = len(classes) > 1
+        self.tower, self.head = copy.deepcopy(model.tower), copy.deepcopy(model.head)
+        del self.tower.patch_embedding, self.tower.class_embedding, self.tower.positional_embedding
+        for module in (self.tower, self.head):
+            cast_weights(module, dtype)
+        self.head.smoothing.elementwise = precision != "fp32"
+        self.register_buffer("patch_weight", weight.to(dtype))
+        self.register_buffer("first_token", first[None, None].to(dtype))
+        self.register_buffer("positions", (positions[1:] + bias).to(dtype))
+        self.register_buffer("text", text)
+        for index, state in enumerate(states):
+            self.register_buffer(f"text_tokens_{index}", state.tokens)
+            for name in ("query", "key", "value"):
+                self.register_buffer(f"text_{name}_{index}", getattr(state, name).to(dtype))
+
+    def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Runs one batch.
+
+        Args:
+            frame: uint8 [B, H, W, 3], BGR, at model size.
+            class_index: int64 [B], only when several classes are baked.
+
+        Returns:
+            map float32 [B, H, W] and score float32 [B], both in [0, 1].
+        """
+        rows, columns = self.tower.grid
+        pixels = (frame.to(self.dtype) - SHIFT).unflatten(2, (columns, -1)).unflatten(1, (rows, -1))
+        patches = pixels.transpose(2, 3).flatten(3).flatten(1, 2) @ self.patch_weight
+        first = self.first_token.expand(patches.shape[0], -1, -1)
+        image = self.tower.encode(torch.cat([first, patches + self.positions], dim=1))
+        states = [
+            TextState(*(self._of_class(f"text_{part}_{index}", class_index) for part in TextState.__annotations__))
+            for index in range(len(self.head.stages))
+        ]
+        output = self.head(image, self._of_class("text", class_index), states)
+        return output.map, output.score
+
+    def _of_class(self, name: str, class_index: Tensor | None) -> Tensor:
+        constant: Tensor = getattr(self, name)
+        return constant if class_index is None else constant[class_index]
+
+
+def fold_preprocessing(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Folds channel order, 1/255, mean and std into the patch convolution.
+
+    The convolution has no padding, so this is exact: with y = bgr - SHIFT the normalised RGB value of channel c is
+    (y[2 - c] + SHIFT) / (255 std_c) - mean_c / std_c. Its patches do not overlap either, so it is written as a MatMul over
+    the patch's bytes in the order in which the camera delivers them: no transposition to channels first is needed.
+
+    Args:
+        weight: The convolution's weight for normalised RGB, [C_v, 3, p, p].
+
+    Returns:
+        Matrix [p * p * 3, C_v] for the shifted BGR pixels of a patch in memory order, and the bias [C_v] that makes up
+        for shift and mean; float32.
+    """
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, dtype=torch.float64)[:, None, None]
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD, dtype=torch.float64)[:, None, None]
+    exact = weight.double()
+    bias = (exact * ((SHIFT / 255 - mean) / std)).sum(dim=(1, 2, 3))
+    matrix = (exact / (255 * std)).flip(1).permute(2, 3, 1, 0).flatten(0, 2)
+    return matrix.float(), bias.float()
+
+
+def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """Casts every parameter in place, except those of layer norms; buffers (grids, smoothing) stay float32.
+
+    A convolution stays float32 in a bf16 graph: ONNX has a bf16 Conv only from opset 22.
+    """
+    for child in module.modules():
+        if isinstance(child, LayerNorm) or (isinstance(child, nn.Conv2d) and dtype == torch.bfloat16):
+            continue
+        for name, parameter in child.named_parameters(recurse=False):
+            setattr(child, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))

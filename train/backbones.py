@@ -1,0 +1,171 @@
+"""The CLIP backbones that a model can stand on, and where their weights come from."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.factory import load_checkpoint
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+
+from kanoclip.runtime.bundle import sha256_of
+from kanoclip.runtime.errors import CheckpointError
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One entry of the registry.
+
+    Attributes:
+        name: The name used on the command line and in checkpoints.
+        about: One line for people.
+        open_clip_name: open_clip's own configuration, or None when ours (configs/NAME.json) is used.
+        tag: open_clip's tag of the published weights, or None when nothing can be downloaded.
+        quick_gelu: The published weights were trained with QuickGELU. open_clip only warns when that is forgotten.
+        sha256: Known digests of published weights files.
+    """
+
+    name: str
+    about: str
+    open_clip_name: str | None = None
+    tag: str | None = None
+    quick_gelu: bool = False
+    sha256: tuple[str, ...] = ()
+
+    def architecture(self) -> dict[str, Any]:
+        """open_clip's configuration of this backbone: embed_dim, vision_cfg, text_cfg, quick_gelu."""
+        if self.open_clip_name is None:
+            text = resources.files("kanoclip.train.configs").joinpath(f"{self.name}.json").read_text()
+            architecture: dict[str, Any] = json.loads(text)
+        else:
+            architecture = copy.deepcopy(open_clip.get_model_config(self.open_clip_name))
+        architecture["quick_gelu"] = self.quick_gelu
+        return architecture
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that its published positional embeddings have."""
+        size = int(self.architecture()["vision_cfg"]["image_size"])
+        return size, size
+
+
+REGISTRY = {
+    entry.name: entry
+    for entry in (
+        Backbone("nano", "compact CLIP of this project, 256 px; no trained weights are published yet"),
+        Backbone(
+            "vit-l-14-336",
+            "OpenAI CLIP ViT-L/14@336, the paper's backbone",
+            open_clip_name="ViT-L-14-336",
+            tag="openai",
+            quick_gelu=True,
+        ),
+        Backbone(
+            "vit-b-16", "OpenAI CLIP ViT-B/16, 224 px", open_clip_name="ViT-B-16", tag="openai", quick_gelu=True
+        ),
+        Backbone(
+            "tinyclip-vit-8m-16",
+            "TinyCLIP ViT-8M/16 Text-3M (YFCC15M), 224 px; pass its release file with --weights",
+            sha256=("3d9f86a556cd13acc1aa6cc18495a79ffd1f58b6f17a552400bdefd244c3a92c",),
+        ),
+        Backbone("random-tiny", "a few thousand weights, for tests"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a backbone's weights came from.
+
+    Attributes:
+        origin: `seeded:N`, `openai`, or `file:NAME`.
+        sha256: Digest of the file, None for seeded weights.
+        trained: False for seeded weights: the model's answers mean nothing.
+    """
+
+    origin: str
+    sha256: str | None
+    trained: bool
+
+
+def get_backbone(name: str) -> Backbone:
+    """Looks a backbone up.
+
+    Raises:
+        CheckpointError: Unknown name; the message lists the known ones.
+    """
+    if name not in REGISTRY:
+        raise CheckpointError(f"unknown backbone '{name}': choose one of {', '.join(REGISTRY)}")
+    return REGISTRY[name]
+
+
+def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[open_clip.CLIP, Weights]:
+    """Builds a backbone and fills it with weights.
+
+    Args:
+        backbone: Entry of the registry.
+        weights: `auto` (open_clip's download where there are published weights, else seeded), `none` (seeded), or a
+            file: `.safetensors`, or a state dict that torch reads without unpickling objects.
+
+    Raises:
+        CheckpointError: The weights cannot be had, or are not this backbone's.
+    """
+    if weights == "none" or (weights == "auto" and backbone.tag is None):
+        return _seeded(backbone), Weights(f"seeded:{SEED}", None, trained=False)
+    clip = _build(backbone)
+    path = _downloaded(backbone) if weights == "auto" else Path(weights)
+    if not path.is_file():
+        raise CheckpointError(f"no weights file {path}: pass --weights FILE, or --weights none for seeded weights")
+    digest = sha256_of(path)
+    try:
+        load_checkpoint(clip, str(path), strict=True)
+    except Exception as error:  # torch, safetensors and open_clip each raise their own kinds for a bad file
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{path} does not hold the weights of {backbone.name} ({reason}): check the file and --backbone"
+        ) from error
+    origin = str(backbone.tag) if weights == "auto" else f"file:{path.name}"
+    if backbone.sha256 and digest not in backbone.sha256:
+        origin += " (not the release's sha256)"
+    return clip, Weights(origin, digest, trained=True)
+
+
+def _build(backbone: Backbone) -> open_clip.CLIP:
+    architecture = backbone.architecture()
+    clip = open_clip.CLIP(**architecture).eval()
+    if backbone.quick_gelu:
+        wrong = [
+            name
+            for name, module in clip.named_modules()
+            if name.endswith("mlp.gelu") and not isinstance(module, open_clip.transformer.QuickGELU)
+        ]
+        if wrong:
+            raise CheckpointError(
+                f"open_clip built {backbone.name} without QuickGELU ({wrong[0]}): its published weights need it"
+            )
+    return clip
+
+
+def _seeded(backbone: Backbone) -> open_clip.CLIP:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        return _build(backbone)
+
+
+def _downloaded(backbone: Backbone) -> Path:
+    try:
+        return Path(download_pretrained(get_pretrained_cfg(backbone.open_clip_name, backbone.tag)))
+    except Exception as error:  # huggingface_hub and urllib raise many kinds when there is no network
+        model = get_pretrained_cfg(backbone.open_clip_name, backbone.tag).get("hf_hub", "").rstrip("/")
+        raise CheckpointError(
+            f"cannot download the weights of {backbone.name}: fetch open_clip_model.safetensors of "
+            f"https://huggingface.co/{model} elsewhere and pass --weights FILE, or --weights none for seeded weights"
+        ) from error

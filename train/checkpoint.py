@@ -1,0 +1,171 @@
+"""Checkpoints: what was learnt (safetensors) and what it belongs to (json). CLIP's own weights stay outside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from kanoclip.runtime.bundle import sha256_of
+from kanoclip.runtime.errors import CheckpointError
+from kanoclip.train.backbones import Weights, get_backbone, load_clip
+from kanoclip.train.model.clip_vv import GlobalToken
+from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and where its weights came from.
+
+    Attributes:
+        model: In eval mode.
+        weights: The backbone's weights.
+        checkpoint_sha256: Digest of the checkpoint's tensors, None when the prompts and the head are untrained.
+    """
+
+    model: KAnoCLIP
+    weights: Weights
+    checkpoint_sha256: str | None
+
+    @property
+    def trained(self) -> bool:
+        """Whether the answers mean anything: a published backbone, with learnt or handcrafted prompts."""
+        learned = self.checkpoint_sha256 is not None or self.model.config.prompts == "handcrafted"
+        return self.weights.trained and learned
+
+
+def build_model(config: ModelConfig, weights: str = "auto", seed: int = 0) -> LoadedModel:
+    """An untrained model on a backbone.
+
+    Args:
+        config: The model's shape.
+        weights: As `load_clip` takes it.
+        seed: Of the prompts' and the head's first values.
+
+    Raises:
+        CheckpointError: Unknown backbone, or weights that cannot be had.
+    """
+    clip, origin = load_clip(get_backbone(config.backbone), weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LoadedModel(KAnoCLIP(clip, config), origin, None)
+
+
+def save_checkpoint(path: Path, model: KAnoCLIP, weights: Weights) -> None:
+    """Writes PATH.safetensors and its PATH.json, each beside its place and then renamed.
+
+    Args:
+        path: Ends in `.safetensors`.
+        model: Whose learnable tensors are stored.
+        weights: The backbone weights it was trained on.
+
+    Raises:
+        CheckpointError: The path has another suffix, or cannot be written.
+    """
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: a checkpoint's name ends in .safetensors")
+    record = {
+        "schema": SCHEMA,
+        "config": asdict(model.config),
+        "backbone_sha256": weights.sha256,
+        "backbone_origin": weights.origin,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.learnable().items()}
+    try:
+        # The description first: a reader that sees the new tensors also sees what they belong to.
+        _replace(path.with_suffix(".json"), json.dumps(record, indent=2).encode())
+        _replace(path, save(tensors))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {error.filename or path}: {error.strerror}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(content)
+    beside.replace(path)
+
+
+def load_checkpoint(path: Path, weights: str = "auto") -> LoadedModel:
+    """Reads a checkpoint and builds its model.
+
+    Args:
+        path: The `.safetensors` file; its `.json` lies beside it.
+        weights: Where the backbone's weights come from, as `load_clip` takes it.
+
+    Raises:
+        CheckpointError: A file is missing or damaged, or the checkpoint is of another architecture or other weights.
+    """
+    config, backbone_sha256 = _read_record(path)
+    loaded = build_model(config, weights)
+    if backbone_sha256 is not None and loaded.weights.sha256 != backbone_sha256:
+        raise CheckpointError(
+            f"{path} was trained on other weights of {config.backbone} (sha256 {backbone_sha256[:12]}..., "
+            f"got {loaded.weights.origin}): pass the right file with --weights"
+        )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
+    wanted = loaded.model.learnable()
+    problems = [f"{name} is missing" for name in wanted if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in wanted]
+    problems += [
+        f"{name} has shape {list(tensors[name].shape)}, expected {list(wanted[name].shape)}"
+        for name in wanted
+        if name in tensors and tensors[name].shape != wanted[name].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise CheckpointError(f"{path} is of another architecture than its json says: {problems[0]}{more}")
+    if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
+        raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity: the training run has diverged")
+    loaded.model.load_state_dict(tensors, strict=False)  # strict was done above, over what a checkpoint holds
+    return LoadedModel(loaded.model, loaded.weights, sha256_of(path))
+
+
+def _read_record(path: Path) -> tuple[ModelConfig, str | None]:
+    beside = path.with_suffix(".json")
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint {path}")
+    if not beside.is_file():
+        raise CheckpointError(f"{beside} is missing: a checkpoint is a .safetensors file and the .json beside it")
+    try:
+        record: Any = json.loads(beside.read_text())
+        if record["schema"] != SCHEMA:
+            raise CheckpointError(f"{beside} has schema {record['schema']}, this version reads {SCHEMA}: upgrade")
+        values = record["config"]
+        unknown = set(values) ^ {field.name for field in fields(ModelConfig)}
+        if unknown:
+            raise CheckpointError(f"{beside}: config fields {sorted(unknown)} are unknown or missing")
+        config = ModelConfig(**{**values, "image_size": _size(values["image_size"])})
+        _check_config(config)
+        digest = record["backbone_sha256"]
+        if not isinstance(digest, str | None):
+            raise TypeError("backbone_sha256 is not text")
+        return config, digest
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{beside} is not a checkpoint's description ({error}): copy it again") from error
+
+
+def _size(value: Any) -> tuple[int, int]:
+    height, width = value
+    return int(height), int(width)
+
+
+def _check_config(config: ModelConfig) -> None:
+    if config.prompts not in get_args(Prompts):
+        raise ValueError(f"prompts is {config.prompts!r}")
+    if config.global_token not in get_args(GlobalToken):
+        raise ValueError(f"global_token is {config.global_token!r}")
+    if not 1 <= config.prompt_length <= 64:
+        raise ValueError(f"prompt_length is {config.prompt_length!r}")
+    for name in ("vv", "bicmci", "conv_adapter"):
+        if not isinstance(getattr(config, name), bool):
+            raise TypeError(f"{name} is not true or false")

@@ -1,0 +1,1 @@
+"""KAnoCLIP: CLIP-VV image tower, prompts, Bi-CMCI, Conv-Adapter, maps and scores."""

@@ -1,0 +1,228 @@
+"""CLIP-VV: the frozen CLIP image tower with a second, local-aware path of V-V attention (section 2.3, eq. 4-8)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kanoclip.runtime.errors import CheckpointError
+from kanoclip.train.model.layers import LayerNorm, attention, merge_heads, split_heads
+
+STAGES = 4
+GlobalToken = Literal["original", "local"]
+
+
+def tap_blocks(depth: int) -> tuple[int, ...]:
+    """Numbers (from 1) of the blocks after which the four stages are read: ceil(i * depth / 4)."""
+    return tuple(math.ceil(i * depth / STAGES) for i in range(1, STAGES + 1))
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the tower gives, in CLIP's joint space and not normalised.
+
+    Attributes:
+        patches: Four stages of patch tokens, each [B, P, C].
+        global_token: Global feature I_G, [B, C].
+    """
+
+    patches: tuple[Tensor, ...]
+    global_token: Tensor
+
+
+class Block(nn.Module):
+    """One CLIP transformer block, its attention written out from CLIP's own weights.
+
+    torch's nn.MultiheadAttention exports a fused operator that ONNX refuses, and hides V, which the local path needs.
+    """
+
+    def __init__(self, source: nn.Module) -> None:
+        """Shares the parameters of an open_clip ResidualAttentionBlock; nothing is copied."""
+        super().__init__()
+        if not (isinstance(source.ls_1, nn.Identity) and isinstance(source.ls_2, nn.Identity)):
+            raise CheckpointError("this image tower uses layer scale, which CLIP-VV does not implement")
+        self.heads: int = source.attn.num_heads
+        self.ln_1 = _share_layer_norm(source.ln_1)
+        self.ln_2 = _share_layer_norm(source.ln_2)
+        self.qkv_weight = source.attn.in_proj_weight
+        self.qkv_bias = source.attn.in_proj_bias
+        self.out = source.attn.out_proj
+        self.fc, self.activation, self.proj = source.mlp.c_fc, source.mlp.gelu, source.mlp.c_proj
+
+    def qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised tokens [B, N, C] -> Q, K, V (eq. 7), each [B, heads, N, D]."""
+        q, k, v = F.linear(x, self.qkv_weight, self.qkv_bias).chunk(3, dim=-1)
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def qkv_of_first(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Like `qkv`, but the query of token 0 only: Q is [B, heads, 1, D]."""
+        width = x.shape[-1]
+        q = F.linear(x[:, :1], self.qkv_weight[:width], self.qkv_bias[:width])
+        k, v = F.linear(x, self.qkv_weight[width:], self.qkv_bias[width:]).chunk(2, dim=-1)
+        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
+
+    def v_only(self, x: Tensor) -> Tensor:
+        """Normalised tokens [B, N, C] -> V [B, heads, N, D]."""
+        start = 2 * x.shape[-1]
+        return split_heads(F.linear(x, self.qkv_weight[start:], self.qkv_bias[start:]), self.heads)
+
+    def project(self, heads: Tensor) -> Tensor:
+        """Output projection (`Project_l` of eq. 8): [B, heads, N, D] -> [B, N, C]."""
+        projected: Tensor = self.out(merge_heads(heads))
+        return projected
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """Feed-forward part with its layer norm, without the residual: [B, N, C] -> [B, N, C]."""
+        projected: Tensor = self.proj(self.activation(self.fc(self.ln_2(x))))
+        return projected
+
+    def residual(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The block's two residual steps, given its attention's heads: [B, N, C]."""
+        x = x + self.project(attended)
+        return x + self.mlp(x)
+
+
+class ClipVV(nn.Module):
+    """The image tower.
+
+    Attributes:
+        size: (height, width) of the input in pixels.
+        grid: (rows, columns) of patch tokens.
+        taps: Block numbers, from 1, after which a stage is read.
+        vv_start: First block that the local-aware path has, from 1 (AnomalyCLIP's DPAM-20 for 24 blocks: 6).
+    """
+
+    def __init__(
+        self,
+        visual: open_clip.transformer.VisionTransformer,
+        size: tuple[int, int],
+        *,
+        vv: bool = True,
+        global_token: GlobalToken = "original",
+    ) -> None:
+        """Takes over an open_clip image tower; its parameters are shared and frozen.
+
+        Args:
+            visual: A plain ViT of open_clip.
+            size: (height, width) in pixels; multiples of the patch size. Positional embeddings are resized to it.
+            vv: False leaves the local-aware path out and reads the original path (table 3).
+            global_token: Whose class token is I_G: the original path's, or the local-aware path's (the paper's letter).
+
+        Raises:
+            CheckpointError: The tower is not a plain CLIP ViT, or the size does not divide into patches.
+        """
+        super().__init__()
+        self._refuse_unknown_tower(visual)
+        patch_h, patch_w = visual.patch_size
+        if size[0] % patch_h or size[1] % patch_w:
+            raise CheckpointError(f"image size {size[0]}x{size[1]} is not a multiple of the patch size {patch_h}")
+        self.size = size
+        self.grid = (size[0] // patch_h, size[1] // patch_w)
+        self.vv, self.global_token = vv, global_token
+        self.patch_embedding = visual.conv1
+        self.class_embedding = visual.class_embedding
+        self.positional_embedding = nn.Parameter(
+            resize_positional_embedding(visual.positional_embedding.detach(), visual.grid_size, self.grid)
+        )
+        self.ln_pre = _share_layer_norm(visual.ln_pre)
+        self.blocks = nn.ModuleList(Block(block) for block in visual.transformer.resblocks)
+        self.ln_post = _share_layer_norm(visual.ln_post)
+        self.proj = visual.proj
+        self.taps = tap_blocks(len(self.blocks))
+        self.vv_start = self.taps[0]
+        self.requires_grad_(False)
+
+    @staticmethod
+    def _refuse_unknown_tower(visual: nn.Module) -> None:
+        plain = (
+            isinstance(visual, open_clip.transformer.VisionTransformer)
+            and visual.attn_pool is None
+            and visual.pool_type == "tok"
+            and not visual.final_ln_after_pool
+            and isinstance(visual.patch_dropout, nn.Identity)
+            and isinstance(visual.ln_pre, nn.LayerNorm)
+            and all(isinstance(b, open_clip.transformer.ResidualAttentionBlock) for b in visual.transformer.resblocks)
+        )
+        if not plain:
+            raise CheckpointError("the image tower is not a plain CLIP ViT (class token, pre-LN blocks): not supported")
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Normalised RGB pixels [B, 3, H, W] -> tokens [B, 1 + P, C_v] with positions, before ln_pre (eq. 4)."""
+        patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        first = self.class_embedding.expand(len(patches), 1, -1)
+        return torch.cat([first, patches], dim=1) + self.positional_embedding
+
+    def encode(self, tokens: Tensor) -> ImageFeatures:
+        """Tokens from `embed` -> four stages of patch features and the global feature.
+
+        The original path S_ori runs CLIP's blocks unchanged. From block vv_start on the local-aware path adds
+        `S_l = Project_l(Attention(V_l, V_l, V_l)) + S_{l-1}` (eq. 8) with V_l from ln_1(S_ori[l-1]) and no MLP. Every step
+        makes a new tensor: an in-place `+=` would make all taps the same storage.
+
+        Args:
+            tokens: [B, 1 + P, C_v].
+        """
+        original = self.ln_pre(tokens)
+        local = original
+        taps: list[Tensor] = []
+        for number, block in enumerate(self.blocks, start=1):
+            normed = block.ln_1(original)
+            has_local = self.vv and number >= self.vv_start
+            if self.vv and number == len(self.blocks):
+                # Nothing reads the original path's patch tokens after this block: only its class token is finished.
+                if self.global_token == "original":
+                    q, k, v = block.qkv_of_first(normed)
+                    original = block.residual(original[:, :1], attention(q, k, v))
+                else:
+                    v = block.v_only(normed)
+            else:
+                q, k, v = block.qkv(normed)
+                original = block.residual(original, attention(q, k, v))
+            if has_local:
+                local = local + block.project(attention(v, v, v))
+            else:
+                local = original
+            if number in self.taps:
+                taps.append(local[:, 1:])
+        first = original[:, :1] if self.global_token == "original" else local[:, :1]
+        return ImageFeatures(tuple(self.project(tap) for tap in taps), self.project(first)[:, 0])
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """CLIP's own ln_post and projection into the joint space: [B, N, C_v] -> [B, N, C]."""
+        projected: Tensor = self.ln_post(tokens) @ self.proj
+        return projected
+
+    def forward(self, pixels: Tensor) -> ImageFeatures:
+        """Normalised RGB pixels [B, 3, H, W] -> image features."""
+        return self.encode(self.embed(pixels))
+
+
+def resize_positional_embedding(embedding: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Resizes the grid part of a positional embedding as open_clip does (bicubic, antialiased).
+
+    Args:
+        embedding: [1 + rows * columns, C_v], class token first.
+        old: (rows, columns) it has.
+        new: (rows, columns) wanted.
+
+    Returns:
+        [1 + new rows * new columns, C_v]; the class token's row unchanged.
+    """
+    if tuple(old) == tuple(new):
+        return embedding
+    first, grid = embedding[:1], embedding[1:]
+    grid = grid.unflatten(0, (old[0], old[1])).permute(2, 0, 1)[None]
+    grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([first, grid[0].permute(1, 2, 0).flatten(0, 1)])
+
+
+def _share_layer_norm(source: nn.LayerNorm) -> LayerNorm:
+    norm = LayerNorm(source.normalized_shape, eps=source.eps)
+    norm.weight, norm.bias = source.weight, source.bias
+    return norm

@@ -1,0 +1,107 @@
+"""The whole model: frozen tower and text encoder, learnable prompts and head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from kanoclip.train.model.clip_vv import ClipVV, GlobalToken
+from kanoclip.train.model.head import Head, Output
+from kanoclip.train.model.text import LearnablePrompts, TextEncoder, handcrafted_features
+
+Prompts = Literal["learned", "handcrafted"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that decides the model's shape; a checkpoint stores it.
+
+    Attributes:
+        backbone: A name of the registry in `kanoclip.train.backbones`.
+        image_size: (height, width) in pixels.
+        vv: Local-aware V-V path in the tower.
+        bicmci: Bi-CMCI on every stage.
+        conv_adapter: Conv-Adapter on the global feature.
+        prompts: `learned` (eq. 1) or `handcrafted`, which bypasses every learnt module and reads the last stage.
+        prompt_length: K, learnable vectors per state.
+        global_token: Which path's class token is the global feature.
+    """
+
+    backbone: str
+    image_size: tuple[int, int]
+    vv: bool = True
+    bicmci: bool = True
+    conv_adapter: bool = True
+    prompts: Prompts = "learned"
+    prompt_length: int = 12
+    global_token: GlobalToken = "original"
+
+
+class KAnoCLIP(nn.Module):
+    """KAnoCLIP (fig. 1). Only `prompts` and `head` learn; the tower and the text encoder are CLIP's, frozen."""
+
+    def __init__(self, clip: open_clip.CLIP, config: ModelConfig) -> None:
+        """Takes over an open_clip CLIP, sharing its parameters.
+
+        Raises:
+            CheckpointError: The image tower is not one that CLIP-VV knows.
+        """
+        super().__init__()
+        self.config = config
+        handcrafted = config.prompts == "handcrafted"
+        self.tower = ClipVV(clip.visual, config.image_size, vv=config.vv, global_token=config.global_token)
+        self.text = TextEncoder(clip)
+        self.prompts = None if handcrafted else LearnablePrompts(self.text.width, config.prompt_length)
+        self.head = Head(
+            int(clip.visual.proj.shape[1]),
+            self.tower.grid,
+            config.image_size,
+            bicmci=config.bicmci and not handcrafted,
+            conv_adapter=config.conv_adapter and not handcrafted,
+            last_stage_only=handcrafted,
+        )
+        self.eval()
+
+    def text_features(self, classes: Sequence[str]) -> Tensor:
+        """F_text of each class: [classes, 2, C], L2-normalised, state 0 normal and 1 abnormal."""
+        if self.prompts is None:
+            return handcrafted_features(self.text, classes)
+        features: Tensor = self.prompts(self.text, classes)
+        return features
+
+    def forward(self, pixels: Tensor, text: Tensor) -> Output:
+        """Scores pictures.
+
+        Args:
+            pixels: Normalised RGB, [B, 3, H, W].
+            text: Each picture's F_text [B, 2, C], or [1, 2, C] for all of them.
+        """
+        output: Output = self.head(self.tower(pixels), text, self.head.text_states(text))
+        return output
+
+    def learnable(self) -> dict[str, Tensor]:
+        """Names and tensors of what learns: the checkpoint's content."""
+        return {
+            name: tensor for name, tensor in self.state_dict().items() if name.startswith(("prompts.", "head."))
+        }
+
+
+@torch.no_grad()
+def to_pixels(frames: Tensor) -> Tensor:
+    """Frames as the camera gives them -> CLIP's input.
+
+    Args:
+        frames: uint8 [B, H, W, 3], BGR, at model size.
+
+    Returns:
+        float32 [B, 3, H, W], RGB, with CLIP's mean and std.
+    """
+    rgb = frames.flip(-1).permute(0, 3, 1, 2).float() / 255
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN)[:, None, None]
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD)[:, None, None]
+    return (rgb - mean) / std

@@ -1,0 +1,48 @@
+"""The two layers whose numerics decide what the exported graph looks like: layer norm and attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm computed in float32 whatever the stream's dtype, and returned in the stream's dtype.
+
+    In an fp16 graph this is the fp32 island that strongly typed TensorRT sees; its parameters stay float32 there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last axis of x [..., C]."""
+        return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention over heads.
+
+    While a graph is being exported, it is written out as `MatMul(q * scale, k^T) -> Softmax -> MatMul`: the pattern that
+    TensorRT fuses, where torch's own decomposition splits the scale between q and k.
+
+    Args:
+        q: [B, heads, Q, D].
+        k: [B, heads, K, D].
+        v: [B, heads, K, D].
+
+    Returns:
+        [B, heads, Q, D].
+    """
+    if torch.compiler.is_exporting():
+        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
+        return weights @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, N, heads * D] -> [B, heads, N, D]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, heads, N, D] -> [B, N, heads * D]."""
+    return x.transpose(1, 2).flatten(2)

@@ -1,0 +1,159 @@
+"""Text features of the two states: the learnable prompts of eq. 1, and the training-free handcrafted ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STATE_WORDS = (("normal", "perfect"), ("abnormal", "defective"))
+"""[Normal] and [Abnormal] of eq. 1; state 0 is normal, state 1 abnormal."""
+
+HANDCRAFTED_STATES = (
+    (
+        "{}",
+        "flawless {}",
+        "perfect {}",
+        "unblemished {}",
+        "{} without flaw",
+        "{} without defect",
+        "{} without damage",
+    ),
+    ("damaged {}", "{} with flaw", "{} with defect", "{} with damage"),
+)
+"""WinCLIP's state level (its table of compositional prompts)."""
+
+HANDCRAFTED_TEMPLATES = (
+    "a cropped photo of the {}.",
+    "a cropped photo of a {}.",
+    "a close-up photo of a {}.",
+    "a close-up photo of the {}.",
+    "a bright photo of a {}.",
+    "a bright photo of the {}.",
+    "a dark photo of a {}.",
+    "a dark photo of the {}.",
+    "a jpeg corrupted photo of a {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a blurry photo of the {}.",
+    "a blurry photo of a {}.",
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a photo of a small {}.",
+    "a photo of the small {}.",
+    "a photo of a large {}.",
+    "a photo of the large {}.",
+    "a photo of the {} for visual inspection.",
+    "a photo of a {} for visual inspection.",
+    "a photo of the {} for anomaly detection.",
+    "a photo of a {} for anomaly detection.",
+)
+"""WinCLIP's template level."""
+
+
+class TextEncoder(nn.Module):
+    """CLIP's frozen text tower, entered at token ids or at word embeddings."""
+
+    def __init__(self, clip: open_clip.CLIP) -> None:
+        """Takes over (shares) the text side of an open_clip CLIP."""
+        super().__init__()
+        self.token_embedding = clip.token_embedding
+        self.positional_embedding = clip.positional_embedding
+        self.transformer = clip.transformer
+        self.ln_final = clip.ln_final
+        self.text_projection = clip.text_projection
+        self.register_buffer("mask", clip.attn_mask, persistent=False)
+        self.tokenizer = open_clip.SimpleTokenizer(context_length=clip.context_length)
+        self.requires_grad_(False)
+
+    @property
+    def width(self) -> int:
+        """Width of the word embeddings."""
+        return int(self.token_embedding.embedding_dim)
+
+    @property
+    def context_length(self) -> int:
+        """Most tokens a prompt may have, start and end included."""
+        return int(self.positional_embedding.shape[0])
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> token ids, int64 [N, context_length]; the end token has the largest id."""
+        return self.tokenizer(list(texts))
+
+    def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
+        """Word embeddings -> normalised text features.
+
+        Only the positions up to the last end token are run: attention is causal, so the rest cannot matter.
+
+        Args:
+            embeddings: [N, L, width], L at most the context length.
+            end: Position of each text's end token, int64 [N].
+
+        Returns:
+            L2-normalised features [N, C].
+        """
+        length = int(end.max()) + 1
+        x = embeddings[:, :length] + self.positional_embedding[:length]
+        x = self.ln_final(self.transformer(x, attn_mask=self.mask[:length, :length]))
+        x = x[torch.arange(len(x)), end] @ self.text_projection
+        return F.normalize(x, dim=-1)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Plain texts -> L2-normalised features [N, C]."""
+        ids = self.tokenize(texts)
+        return self(self.token_embedding(ids), ids.argmax(dim=-1))
+
+
+class LearnablePrompts(nn.Module):
+    """`[N_1]..[N_K][normal|perfect][class]` and `[A_1]..[A_K][abnormal|defective][class]` (eq. 1).
+
+    The K vectors of a state are shared by its words and by all classes.
+    """
+
+    def __init__(self, width: int, length: int) -> None:
+        """Draws K = `length` vectors of the text tower's width for each state from N(0, 0.02)."""
+        super().__init__()
+        self.context = nn.Parameter(torch.empty(2, length, width))
+        nn.init.normal_(self.context, std=0.02)
+
+    def forward(self, encoder: TextEncoder, classes: Sequence[str]) -> Tensor:
+        """F_text = [F_n, F_a] of every class.
+
+        Args:
+            encoder: The frozen text tower.
+            classes: Class names; any text.
+
+        Returns:
+            [classes, 2, C]: per state the mean of its words' normalised features, normalised again.
+        """
+        length = self.context.shape[1]
+        states = []
+        for state, words in enumerate(STATE_WORDS):
+            ids = encoder.tokenize([f"{word} {name}" for name in classes for word in words])
+            ids = ids[:, : encoder.context_length - length]
+            # A class name too long for the context is cut; the end token takes the last place.
+            ids[ids[:, -1] != 0, -1] = encoder.tokenizer.eot_token_id
+            words_in = encoder.token_embedding(ids)
+            context = self.context[state].expand(len(ids), -1, -1)
+            prompt = torch.cat([words_in[:, :1], context, words_in[:, 1:]], dim=1)
+            features = encoder(prompt, ids.argmax(dim=-1) + length)
+            states.append(F.normalize(features.unflatten(0, (len(classes), len(words))).mean(1), dim=-1))
+        return torch.stack(states, dim=1)
+
+
+def handcrafted_features(encoder: TextEncoder, classes: Sequence[str]) -> Tensor:
+    """WinCLIP's compositional prompt ensemble, which needs no training.
+
+    Returns:
+        [classes, 2, C]: per state the mean of all its prompts' normalised features, normalised again.
+    """
+    rows = []
+    for name in classes:
+        states = []
+        for phrases in HANDCRAFTED_STATES:
+            texts = [template.format(phrase.format(name)) for phrase in phrases for template in HANDCRAFTED_TEMPLATES]
+            states.append(F.normalize(encoder.encode(texts).mean(0), dim=-1))
+        rows.append(torch.stack(states))
+    return torch.stack(rows)
