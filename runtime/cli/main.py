@@ -1,0 +1,136 @@
+"""The `kanoclip` command: subcommands that are imported only when asked for, and one place that reports errors."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from kanoclip.runtime.errors import KanoclipError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("kanoclip.runtime.cli.run:command", "Judge frames of a camera, video, stream or pictures."),
+    "export": ("kanoclip.export.cli:command", "Turn a checkpoint into a bundle that the runtime runs."),
+}
+"""Name -> (where the command is, its line in `kanoclip --help`). The line is here so that help imports nothing."""
+
+_EXTRA_OF = {"onnxruntime": "cpu", "tensorrt": "gpu", "cuda": "gpu", "pycuda": "gpu"}
+_DEFAULT_EXTRA = "export,cpu"
+
+
+class LazyGroup(click.Group):
+    """A group whose commands come from `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of `COMMANDS`."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one command; None for an unknown name."""
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+def load_command(name: str) -> click.Command:
+    """Imports a subcommand and gives it the `--debug` flag that every command has."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command: click.Command = getattr(importlib.import_module(module), attribute)
+    if not any(parameter.name == "debug" for parameter in command.params):
+        command.params.append(_debug_option())
+    return command
+
+
+def _debug_option() -> click.Option:
+    """The flag itself does nothing: `invoke` looks for it before anything is imported or parsed."""
+    return click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
+
+
+@click.group(cls=LazyGroup, invoke_without_command=True, params=[_debug_option()])
+@click.version_option(package_name="kanoclip-edge", prog_name="kanoclip")
+@click.pass_context
+def group(ctx: click.Context) -> None:
+    """Zero-shot visual anomaly detection that runs where the camera is."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> NoReturn:
+    """Entry point of `kanoclip`."""
+    sys.exit(invoke("kanoclip", None, sys.argv[1:]))
+
+
+def run_main() -> NoReturn:
+    """Entry point of `kanoclip-run`."""
+    sys.exit(invoke("kanoclip-run", "run", sys.argv[1:]))
+
+
+def export_main() -> NoReturn:
+    """Entry point of `kanoclip-export`."""
+    sys.exit(invoke("kanoclip-export", "export", sys.argv[1:]))
+
+
+def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
+    """Runs a command and reports any error in one line on standard error.
+
+    Args:
+        prog_name: What the user typed.
+        name: A key of `COMMANDS`, or None for the group.
+        arguments: The command line after the program's name.
+
+    Returns:
+        The exit code: what the command returned; 1 after a failure, 2 after a usage error, 130 after Ctrl-C.
+    """
+    debug = "--debug" in arguments
+    try:
+        command: click.Command = group if name is None else load_command(name)
+        code: Any = command.main(args=list(arguments), prog_name=prog_name, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else prog_name
+        return _report(f"{error.format_message()} (see `{where} --help`)", 2, debug)
+    except click.ClickException as error:
+        return _report(error.format_message(), error.exit_code, debug)
+    except (click.Abort, KeyboardInterrupt):
+        return _report("interrupted", 130, debug)
+    except KanoclipError as error:
+        return _report(str(error), 1, debug)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough (`| head`). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in {"", "kanoclip"}:
+            return _unexpected(error, debug)
+        extra = _EXTRA_OF.get(missing, _DEFAULT_EXTRA)
+        return _report(f"{missing} is not installed: pip install 'kanoclip-edge[{extra}]'", 1, debug)
+    except Exception as error:
+        return _unexpected(error, debug)
+
+
+def _unexpected(error: Exception, debug: bool) -> int:
+    """Reports a mistake of ours."""
+    hint = "" if debug else "; run again with --debug for the traceback"
+    return _report(f"unexpected {type(error).__name__}: {error}{hint}", 1, debug)
+
+
+def _report(message: str, code: int, debug: bool) -> int:
+    """Writes the one line, after the traceback where that is wanted."""
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    main()

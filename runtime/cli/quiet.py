@@ -1,0 +1,43 @@
+"""Keeping libraries off standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def native_chatter_silenced(active: bool = True) -> Iterator[None]:
+    """Sends what C and C++ libraries write to standard error nowhere, while Python's own writing stays visible.
+
+    OpenCV, FFmpeg, libjpeg and Qt each write warnings of their own for every camera that is missing or picture that is
+    damaged; this project reports those itself, in one line. Nothing is redirected when standard error is no real file
+    (as under some test runners).
+
+    Args:
+        active: False leaves everything as it is, for debugging.
+    """
+    try:
+        number = sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):
+        active = False
+        number = -1
+    if not active:
+        yield
+        return
+    before = sys.stderr
+    before.flush()
+    kept = os.dup(number)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with os.fdopen(os.dup(kept), "w", encoding=before.encoding, errors="backslashreplace", buffering=1) as visible:
+        os.dup2(nowhere, number)
+        sys.stderr = visible
+        try:
+            yield
+        finally:
+            sys.stderr = before
+            os.dup2(kept, number)
+            os.close(kept)
+            os.close(nowhere)

@@ -1,0 +1,109 @@
+"""The bounded queue between two threads of the runtime."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from enum import Enum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Policy(str, Enum):
+    """What a full mailbox does with one more item."""
+
+    DROP_OLDEST = "drop-oldest"
+    """The oldest one goes and is counted: the writer never waits, the reader sees the newest."""
+    WAIT = "wait"
+    """The writer waits: nothing is lost, and the slowest thread sets the pace."""
+
+
+class MailboxClosedError(Exception):
+    """Nothing more can be put in, or taken out."""
+
+
+class MailboxEmptyError(Exception):
+    """Nothing came within the time given."""
+
+
+class Mailbox(Generic[T]):
+    """A bounded first-in first-out queue that can be closed from either end.
+
+    Unlike `queue.Queue` it can drop from its old end, and whoever waits in it is woken when it closes, so a thread
+    that dies never leaves another one waiting.
+
+    Args:
+        capacity: Items held at most, at least 1.
+        policy: What happens when it is full.
+    """
+
+    def __init__(self, capacity: int, policy: Policy) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}: a mailbox holds at least 1 item")
+        self._capacity = capacity
+        self._policy = policy
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Items that a newer one has pushed out."""
+        with self._changed:
+            return self._dropped
+
+    def put(self, item: T) -> T | None:
+        """Puts an item in; under `Policy.WAIT` this waits for room.
+
+        Returns:
+            The item pushed out to make room, if any.
+
+        Raises:
+            MailboxClosedError: It is closed, or was closed during the wait.
+        """
+        with self._changed:
+            if self._policy is Policy.WAIT:
+                while len(self._items) >= self._capacity and not self._closed:
+                    self._changed.wait()
+            if self._closed:
+                raise MailboxClosedError
+            evicted = None
+            if len(self._items) >= self._capacity:
+                evicted = self._items.popleft()
+                self._dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+            return evicted
+
+    def get(self, timeout: float | None = None) -> T:
+        """Takes the oldest item out, waiting for one.
+
+        Args:
+            timeout: Seconds to wait; None waits until something comes or the mailbox closes.
+
+        Raises:
+            MailboxEmptyError: Nothing came in time.
+            MailboxClosedError: It is closed and empty.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed, timeout)
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            raise MailboxClosedError if self._closed else MailboxEmptyError
+
+    def close(self) -> None:
+        """Refuses further items; what is inside can still be taken out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Closes and throws away what is inside; that does not count as dropped."""
+        with self._changed:
+            self._items.clear()
+            self._closed = True
+            self._changed.notify_all()

@@ -1,0 +1,162 @@
+"""The annotated picture: heat map, regions and a caption bar.
+
+The map is painted as it is, never stretched to the picture's own range, which would paint normal pictures red.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.types import Detection, FloatMap, Image
+
+HEAT_OPACITY = 0.7
+"""Opacity where the map is 1; it falls in proportion to the map."""
+HEAT_FLOOR = 0.04
+"""Below this the heat could not be seen: such pixels stay exactly as they were."""
+MIN_WIDTH = 192
+"""Narrower pictures are enlarged by a whole factor so that the caption can be read."""
+
+_RED = (48, 48, 230)
+_GREEN = (88, 170, 60)
+_YELLOW = (60, 210, 250)
+_WHITE = (255, 255, 255)
+_GREY = (170, 170, 170)
+_BAR = (32, 28, 26)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def annotate(image: Image, detection: Detection, *, untrained: bool) -> Image:
+    """Draws a detection over its frame, below a caption bar.
+
+    Args:
+        image: The original frame, uint8 [H, W, 3] BGR; left as it is.
+        detection: What the detector said about it.
+        untrained: The bundle has seeded weights: the caption says so.
+
+    Returns:
+        A new picture, uint8 [k*H + bar, k*W, 3]; k is 1 unless the frame is narrower than `MIN_WIDTH`. Its size
+        depends only on the frame's size.
+    """
+    width = image.shape[1]
+    factor = -(-MIN_WIDTH // width) if width < MIN_WIDTH else 1
+    if factor > 1:
+        image = np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+    bar = _caption(image.shape[1], detection, untrained=untrained)
+    canvas = np.empty((bar.shape[0] + image.shape[0], image.shape[1], 3), np.uint8)
+    canvas[: bar.shape[0]] = bar
+    picture = canvas[bar.shape[0] :]
+    picture[...] = image
+    paint_heat(picture, detection.map)
+    _draw_regions(picture, detection, factor)
+    return canvas
+
+
+def paint_heat(picture: Image, heat: FloatMap) -> None:
+    """Blends the coloured map into a picture, in place.
+
+    Args:
+        picture: uint8 [H, W, 3] BGR.
+        heat: float32 [h, w] in [0, 1], stretched over the picture.
+    """
+    rows, columns = heat.shape
+    hot = np.argwhere(heat >= HEAT_FLOOR)
+    if hot.size == 0:
+        return
+    height, width = picture.shape[:2]
+    # Only the rectangle that has heat is touched: most pictures are normal, and blending is the dear part. One map cell
+    # more on each side, since interpolation bleeds that far.
+    top, left = np.maximum(hot.min(axis=0) - 1, 0)
+    bottom, right = np.minimum(hot.max(axis=0) + 2, (rows, columns))
+    y0, y1 = int(top * height // rows), int(-(-bottom * height // rows))
+    x0, x1 = int(left * width // columns), int(-(-right * width // columns))
+    # Premultiplied by opacity at the map's size, so that the full size needs one resize and two 8-bit passes. Cutting
+    # the rectangle out first moves the heat by less than a pixel.
+    level = np.clip(heat[top:bottom, left:right], 0.0, 1.0)
+    level = np.where(level >= HEAT_FLOOR, level, 0.0).astype(np.float32)
+    opacity = level * np.float32(HEAT_OPACITY)
+    colour = np.rint(cv2.applyColorMap(_to_byte(level), cv2.COLORMAP_TURBO) * opacity[:, :, None]).astype(np.uint8)
+    kept = cv2.cvtColor(_to_byte(1.0 - opacity), cv2.COLOR_GRAY2BGR)
+    size = (x1 - x0, y1 - y0)
+    area = picture[y0:y1, x0:x1]
+    faded = cv2.multiply(area, cv2.resize(kept, size, interpolation=cv2.INTER_LINEAR), scale=1.0 / 255.0)
+    cv2.add(faded, cv2.resize(colour, size, interpolation=cv2.INTER_LINEAR), dst=area)
+
+
+def _to_byte(level: FloatMap) -> npt.NDArray[np.uint8]:
+    """[0, 1] to 0..255."""
+    return np.rint(level * 255.0).astype(np.uint8)
+
+
+def _draw_regions(picture: Image, detection: Detection, factor: int) -> None:
+    """Draws each region's box; the best one also gets its score."""
+    height, width = picture.shape[:2]
+    thin = max(1, round(min(height, width) / 360))
+    for rank, region in enumerate(detection.regions):
+        x0, y0 = region.x * factor, region.y * factor
+        x1, y1 = (region.x + region.width) * factor - 1, (region.y + region.height) * factor - 1
+        cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), thin + 2 * max(1, thin // 2), cv2.LINE_AA)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), _WHITE, thin, cv2.LINE_AA)
+        if rank < 5 and width >= 400:
+            scale = max(0.4, min(height, width) / 1400)
+            text = f"{region.score:.2f}"
+            (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, 1)
+            at = (
+                min(x0, width - text_width),
+                y0 - 2 * thin - 2 if y0 > 2 * text_height else y1 + text_height + 4 * thin,
+            )
+            cv2.putText(picture, text, at, _FONT, scale, (0, 0, 0), 2 + 2 * thin, cv2.LINE_AA)
+            cv2.putText(picture, text, at, _FONT, scale, _WHITE, max(1, thin), cv2.LINE_AA)
+
+
+def _caption(width: int, detection: Detection, *, untrained: bool) -> Image:
+    """The bar above the picture: verdict, score bar with threshold, class.
+
+    Two lines when narrow, one when wide. Height depends on the width alone, so that all frames of a video agree.
+    """
+    scale = min(max(width / 1100, 0.42), 1.5)
+    thick = 1 if scale < 0.7 else 2
+    line = round(34 * scale)
+    pad = round(12 * scale)
+    narrow = width < 560
+    bar = np.full((line * (2 if narrow else 1) + pad, width, 3), _BAR, np.uint8)
+    colour = _RED if detection.is_anomalous else _GREEN
+    edge = max(4, round(8 * scale))
+    bar[:, :edge] = colour
+    baseline = pad // 2 + round(line * 0.72)
+    x = edge + pad
+    verdict = "ANOMALY" if detection.is_anomalous else "normal"
+    x = _put(bar, verdict, (x, baseline), scale, colour if not detection.is_anomalous else (120, 120, 255), thick)
+    sign = ">=" if detection.is_anomalous else "<"
+    x = _put(bar, f"{detection.score:.2f}", (x + pad, baseline), scale, _WHITE, thick)
+    x = _put(bar, f"{sign} {detection.threshold:.2f}", (x + pad, baseline), scale * 0.85, _GREY, 1)
+    if narrow:
+        x, baseline = edge + pad, baseline + line
+        right = width - pad
+    else:
+        x += 2 * pad
+        right = width - pad
+    if untrained:
+        text_width = cv2.getTextSize("UNTRAINED", _FONT, scale * 0.85, thick)[0][0]
+        right -= text_width
+        _put(bar, "UNTRAINED", (right, baseline), scale * 0.85, _YELLOW, thick)
+        right -= pad
+    _put(bar, _fit(detection.class_name, right - x, scale * 0.85), (x, baseline), scale * 0.85, _GREY, 1)
+    return bar
+
+
+def _put(bar: Image, text: str, at: tuple[int, int], scale: float, colour: tuple[int, int, int], thick: int) -> int:
+    """Writes text; returns the x at which it ends."""
+    cv2.putText(bar, text, at, _FONT, scale, colour, thick, cv2.LINE_AA)
+    return at[0] + int(cv2.getTextSize(text, _FONT, scale, thick)[0][0])
+
+
+def _fit(text: str, width: int, scale: float) -> str:
+    """Cuts text to a width in pixels; what OpenCV's fonts cannot draw becomes `?`."""
+    shown = "".join(c if 32 <= ord(c) < 127 else "?" for c in text)
+    while shown and cv2.getTextSize(shown, _FONT, scale, 1)[0][0] > width:
+        shown = shown[:-3] + ".." if len(shown) > 3 and shown.endswith("..") else shown[:-2] + ".."
+        if shown == "..":
+            return ""
+    return shown

@@ -1,0 +1,39 @@
+"""Turning the operating system's refusals into one clear line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kanoclip.runtime.errors import SinkError
+
+
+@contextmanager
+def sink_errors(path: Path | str) -> Iterator[None]:
+    """Raises whatever the operating system refuses inside as a `SinkError` that names the file.
+
+    Raises:
+        SinkError: In place of an OSError (no permission, disk full, a file where a folder should be).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SinkError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def write_beside(path: Path, data: bytes) -> None:
+    """Writes a file under a hidden name in the same folder and renames it: readers never see half of it.
+
+    Raises:
+        SinkError: It cannot be written; the hidden file is removed.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with sink_errors(path):
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,83 @@
+"""Annotated pictures in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+
+from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.sinks.draw import annotate
+from kanoclip.runtime.sinks.files import sink_errors, write_beside
+from kanoclip.runtime.types import BadFrame, Detection, Frame
+
+JPEG_QUALITY = 90
+_KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+
+
+class ImageFolderSink:
+    """One annotated picture per frame; pictures already there are overwritten.
+
+    Pictures from files keep their relative path and name; suffixes other than .jpg, .jpeg and .png get `.jpg` appended.
+    Frames of a camera, video or stream become `frame_00000042.jpg`.
+
+    Args:
+        folder: Made when missing.
+        root: The folder that the source's files lie below; None for a camera, video or stream.
+        untrained: The bundle has seeded weights: every picture says so.
+
+    Raises:
+        SinkError: The folder cannot be made, or is the source's own, whose pictures would be overwritten.
+    """
+
+    name = "images"
+
+    def __init__(self, folder: Path, root: Path | None, *, untrained: bool) -> None:
+        with sink_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if root is not None and folder.samefile(root):
+            raise SinkError(
+                f"{folder}: holds the source's own pictures, which would be overwritten; take another folder"
+            )
+        self._folder = folder
+        self._root = root
+        self._untrained = untrained
+        # Bounded by the number of the source's files; endless sources number their frames and need no record.
+        self._taken: set[Path] = set()
+
+    def write(self, frame: Frame, detection: Detection) -> None:
+        """Draws and writes one picture.
+
+        Raises:
+            SinkError: It cannot be written.
+        """
+        target = self._target(frame)
+        picture = annotate(frame.image, detection, untrained=self._untrained)
+        options = [] if target.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+        try:
+            ok, data = cv2.imencode(target.suffix, picture, options)
+        except cv2.error as error:  # a JPEG has at most 65,535 pixels a side
+            raise SinkError(f"{target}: cannot be encoded at {picture.shape[1]}x{picture.shape[0]} pixels") from error
+        if not ok:
+            raise SinkError(f"{target}: cannot be encoded at {picture.shape[1]}x{picture.shape[0]} pixels")
+        with sink_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_beside(target, data.tobytes())
+
+    def skip(self, bad: BadFrame) -> None:
+        """Writes nothing for a picture that could not be read."""
+
+    def close(self) -> None:
+        """Every picture is finished as it is written: nothing is left to do."""
+
+    def _target(self, frame: Frame) -> Path:
+        """The file for a frame; never one that this run has written for another."""
+        if self._root is None:
+            return self._folder / f"frame_{frame.index:08d}.jpg"
+        relative = Path(frame.source).relative_to(self._root)
+        if relative.suffix.lower() not in _KEPT_SUFFIXES:
+            relative = relative.with_name(f"{relative.name}.jpg")
+        if relative in self._taken:
+            relative = relative.with_name(f"{relative.stem}_{frame.index}{relative.suffix}")
+        self._taken.add(relative)
+        return self._folder / relative

@@ -1,0 +1,69 @@
+"""A camera by its index."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+
+from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.capture import frame_rate, read_frame
+from kanoclip.runtime.types import Frame
+
+
+class CameraSource:
+    """Frames from a local camera, newest first in spirit: OpenCV is asked to buffer one frame only.
+
+    Args:
+        index: OpenCV's camera index; on Linux N of /dev/videoN.
+
+    Raises:
+        SourceError: There is no such camera, or it is taken or not permitted.
+    """
+
+    live = True
+    count: int | None = None
+    root: Path | None = None
+
+    def __init__(self, index: int) -> None:
+        self.name = f"camera {index}"
+        self._capture = cv2.VideoCapture(index)
+        if not self._capture.isOpened():
+            raise SourceError(f"camera {index} cannot be opened: {_advice(index)}")
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        self.fps = frame_rate(self._capture)
+
+    def frames(self) -> Iterator[Frame]:
+        """Yields frames until the reader stops.
+
+        Raises:
+            SourceError: The camera stopped delivering (unplugged, or its driver failed).
+        """
+        index = 0
+        while True:
+            frame = read_frame(self._capture, index, self.name, live=True)
+            if frame is None:
+                raise SourceError(f"{self.name} stopped delivering after {index} frames: check its cable and power")
+            yield frame
+            index += 1
+
+    def close(self) -> None:
+        """Releases the camera."""
+        self._capture.release()
+
+
+def _advice(index: int) -> str:
+    """What to try when camera `index` does not open."""
+    if not sys.platform.startswith("linux"):
+        return "try another --camera N, and check that no other program uses it"
+    devices = sorted(Path("/dev").glob("video*"))
+    if not devices:
+        return "this machine has no /dev/video*: plug a camera in, or use --source with a file, folder or URL"
+    if Path(f"/dev/video{index}") not in devices:
+        return f"present are {', '.join(str(d) for d in devices[:8])}: try --camera with one of these numbers"
+    return (
+        f"/dev/video{index} is there: check that no other program uses it and that you may read it "
+        "(group `video`), or try another --camera N"
+    )

@@ -1,0 +1,60 @@
+"""What cameras, video files and URLs share: a `cv2.VideoCapture` turned into frames."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import cv2
+import numpy as np
+
+from kanoclip.runtime.types import Frame, Image
+
+
+def read_frame(capture: cv2.VideoCapture, index: int, source: str, *, live: bool) -> Frame | None:
+    """Takes the next frame.
+
+    Args:
+        capture: An open capture.
+        index: Its position in the stream.
+        source: Its name.
+        live: Whether grabbing waits for the sensor. That wait costs nothing, so `capture_ms` then holds the decoding
+            and conversion alone; for a file it holds everything.
+
+    Returns:
+        The frame, uint8 BGR whatever the device gives; None at the end or on failure.
+    """
+    started = time.perf_counter()
+    if not capture.grab():
+        return None
+    captured_at = time.time()
+    if live:
+        started = time.perf_counter()
+    ok, raw = capture.retrieve()
+    if not ok or raw is None or raw.size == 0:
+        return None
+    image = to_bgr8(raw)
+    return Frame(index, source, captured_at, image, (time.perf_counter() - started) * 1e3)
+
+
+def to_bgr8(raw: np.ndarray) -> Image:
+    """Converts what a capture may return (grey, alpha, 16 bits) to uint8 [H, W, 3] BGR."""
+    if raw.dtype == np.uint16:
+        raw = (raw >> 8).astype(np.uint8)
+    if raw.ndim == 2 or raw.shape[2] == 1:
+        raw = cv2.cvtColor(raw, cv2.COLOR_GRAY2BGR)
+    elif raw.shape[2] == 4:
+        raw = cv2.cvtColor(raw, cv2.COLOR_BGRA2BGR)
+    return np.asarray(raw, dtype=np.uint8)
+
+
+def frame_rate(capture: cv2.VideoCapture) -> float | None:
+    """Frames per second as the capture states it; None when it states nothing believable."""
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    return fps if math.isfinite(fps) and 0 < fps <= 1000 else None
+
+
+def frame_count(capture: cv2.VideoCapture) -> int | None:
+    """Number of frames as the container states it (often an estimate); None when it states nothing believable."""
+    count = float(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    return int(count) if math.isfinite(count) and 1 <= count < 1e9 else None
