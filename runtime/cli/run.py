@@ -41,18 +41,14 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or pictures t
 """
 
 
-class _Finite(click.FloatRange):
-    """A number in [0, 1]; click's own range lets NaN through."""
+def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuses NaN, which click's own range lets through."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("NaN is not in the range 0<=x<=1.", ctx=ctx, param=param)
+    return value
 
-    def __init__(self) -> None:
-        super().__init__(0.0, 1.0)
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Refuses NaN, then everything outside of the range."""
-        number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail("NaN is not in the range 0<=x<=1.", param, ctx)
-        return number
+_UNIT = click.FloatRange(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -82,8 +78,15 @@ class _Outputs:
 @click.option("--jsonl", metavar="PATH|-", help="File for JSON lines, overwritten; - is standard output.")
 @click.option("--window/--no-window", default=None, help="Show a window. Default: for live sources, given a display.")
 @click.option("--class", "class_name", metavar="NAME", help="What the frames show; one of the bundle's classes.")
-@click.option("--threshold", type=_Finite(), help="Score from which a frame is anomalous. Default: the bundle's.")
-@click.option("--pixel-threshold", type=_Finite(), help="Map value from which a pixel counts. Default: the bundle's.")
+@click.option(
+    "--threshold", type=_UNIT, callback=_not_nan, help="Score from which a frame is anomalous. Default: the bundle's."
+)
+@click.option(
+    "--pixel-threshold",
+    type=_UNIT,
+    callback=_not_nan,
+    help="Map value from which a pixel counts. Default: the bundle's.",
+)
 @click.option(
     "--min-area", type=click.IntRange(min=0), help="Smallest region, in pixels of the map. Default: the bundle's."
 )

@@ -86,7 +86,7 @@ def paint_heat(picture: Image, heat: FloatMap) -> None:
 
 def _to_byte(level: FloatMap) -> npt.NDArray[np.uint8]:
     """[0, 1] to 0..255."""
-    return np.rint(level * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(level * 255.0), dtype=np.uint8)
 
 
 def _draw_regions(picture: Image, detection: Detection, factor: int) -> None:

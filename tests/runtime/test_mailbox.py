@@ -1,0 +1,114 @@
+"""The mailbox against a model of it, and under real threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kanoclip.runtime.mailbox import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
+
+
+@given(capacity=st.integers(1, 5), steps=st.lists(st.sampled_from(["put", "get"]), max_size=60))
+def test_drop_oldest_behaves_like_a_bounded_deque(capacity, steps):
+    box = Mailbox(capacity, Policy.DROP_OLDEST)
+    model, dropped = deque(), 0
+    for number, step in enumerate(steps):
+        if step == "put":
+            expected = model.popleft() if len(model) == capacity else None
+            dropped += expected is not None
+            model.append(number)
+            assert box.put(number) == expected
+        elif model:
+            assert box.get(timeout=0) == model.popleft()
+        else:
+            with pytest.raises(MailboxEmptyError):
+                box.get(timeout=0)
+        assert box.dropped == dropped
+
+
+@settings(max_examples=20, deadline=None)
+@given(capacity=st.integers(1, 4), total=st.integers(0, 60), policy=st.sampled_from(list(Policy)))
+def test_across_threads_order_is_kept_and_every_item_is_read_or_counted(capacity, total, policy):
+    box = Mailbox(capacity, policy)
+
+    def write():
+        for number in range(total):
+            box.put(number)
+        box.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = []
+    while True:
+        try:
+            seen.append(box.get(timeout=5))
+        except MailboxClosedError:
+            break
+    writer.join()
+    assert seen == sorted(seen)
+    assert len(seen) + box.dropped == total
+    if policy is Policy.WAIT:
+        assert seen == list(range(total))
+    elif total:
+        assert seen[-1] == total - 1  # the newest is never the one that goes
+
+
+def test_a_waiting_writer_is_held_until_there_is_room():
+    box = Mailbox(1, Policy.WAIT)
+    box.put(1)
+    done = threading.Event()
+
+    def write():
+        box.put(2)
+        done.set()
+
+    threading.Thread(target=write, daemon=True).start()
+    assert not done.wait(0.1)
+    assert box.get() == 1
+    assert done.wait(2)
+    assert box.get() == 2
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_closing_wakes_writer_and_reader(how):
+    full, empty = Mailbox(1, Policy.WAIT), Mailbox(1, Policy.WAIT)
+    full.put(1)
+    raised = []
+
+    def expect(call):
+        with pytest.raises(MailboxClosedError):
+            call()
+        raised.append(1)
+
+    threads = [threading.Thread(target=expect, args=(c,)) for c in (lambda: full.put(2), empty.get)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.05)
+    getattr(full, how)()
+    getattr(empty, how)()
+    for thread in threads:
+        thread.join(2)
+    assert raised == [1, 1]
+
+
+def test_close_leaves_what_is_inside_and_abort_does_not():
+    for how, left in (("close", 1), ("abort", 0)):
+        box = Mailbox(3, Policy.DROP_OLDEST)
+        box.put("a")
+        getattr(box, how)()
+        if left:
+            assert box.get() == "a"
+        with pytest.raises(MailboxClosedError):
+            box.get()
+        with pytest.raises(MailboxClosedError):
+            box.put("b")
+        assert box.dropped == 0
+
+
+def test_a_mailbox_holds_at_least_one_item():
+    with pytest.raises(ValueError, match="capacity is 0"):
+        Mailbox(0, Policy.WAIT)

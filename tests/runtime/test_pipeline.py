@@ -1,0 +1,273 @@
+"""The stream: policies, counts, errors from every thread, signals, and no way to hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from kanoclip.runtime.errors import SinkError, SourceError
+from kanoclip.runtime.mailbox import Policy
+from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
+
+pytestmark = pytest.mark.timeout(30)
+
+
+class FakeSource:
+    name = "fake"
+    fps = None
+    root = None
+
+    def __init__(self, count, *, bad=(), error_at=None, pause=0.0, live=False):
+        self.count, self.live = count, live
+        self._bad, self._error_at, self._pause = bad, error_at, pause
+        self.closed_by = None
+        self.read = 0
+
+    def frames(self):
+        index = 0
+        while self.count is None or index < self.count:
+            if index == self._error_at:
+                raise SourceError("fake: unplugged")
+            self.read += 1
+            if index in self._bad:
+                yield BadFrame(index, "fake", "broken")
+            else:
+                yield Frame(index, "fake", time.time(), np.full((4, 4, 3), index % 256, np.uint8), 1.0)
+            time.sleep(self._pause)
+            index += 1
+
+    def close(self):
+        self.closed_by = threading.current_thread().name
+
+
+class FakeDetector:
+    def __init__(self, *, pause=0.0, error_at=None):
+        self.pause, self.error_at, self.calls, self.classes = pause, error_at, 0, set()
+
+    def __call__(self, frame, class_name=None):
+        if self.calls == self.error_at:
+            raise RuntimeError("engine lost")
+        self.calls += 1
+        self.classes.add(class_name)
+        time.sleep(self.pause)
+        score = float(frame[0, 0, 0]) / 255
+        return Detection(
+            score, np.full((2, 2), score, np.float32), score >= 0.5, 0.5, (), class_name or "object", Timings(2.0, 3.0, 4.0)
+        )
+
+
+class FakeSink:
+    def __init__(self, name="fake-sink", *, pause=0.0, error_at=None, close_error=False):
+        self.name, self.pause, self.error_at, self.close_error = name, pause, error_at, close_error
+        self.indices, self.bad, self.closed = [], [], 0
+
+    def write(self, frame, detection):
+        if len(self.indices) == self.error_at:
+            raise SinkError("out.jsonl: cannot be written (No space left on device)")
+        time.sleep(self.pause)
+        assert detection.score == pytest.approx(frame.image[0, 0, 0] / 255)
+        self.indices.append(frame.index)
+
+    def skip(self, bad):
+        self.bad.append(bad.index)
+
+    def close(self):
+        self.closed += 1
+        if self.close_error:
+            raise SinkError("out.mp4: could not be completed")
+
+
+class FakeScreen(FakeSink):
+    def __init__(self, quit_after):
+        super().__init__("window")
+        self.quit_after, self.polls, self.threads = quit_after, 0, set()
+
+    def poll(self):
+        self.polls += 1
+        self.threads.add(threading.current_thread())
+        return self.polls < self.quit_after
+
+
+def settle():
+    """Waits until no thread of a pipeline is left."""
+    deadline = time.monotonic() + 5
+    while any(t.name.startswith("kanoclip-") for t in threading.enumerate()):
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.01)
+
+
+WAIT = PipelineConfig(Policy.WAIT)
+DROP = PipelineConfig(Policy.DROP_OLDEST)
+
+
+def test_wait_loses_nothing_although_detector_and_sink_are_slow():
+    source, slow, fast = FakeSource(30, bad={3, 7}), FakeSink("slow", pause=0.005), FakeSink("fast")
+    summary = Pipeline(source, FakeDetector(pause=0.002), [slow, fast], WAIT).run()
+    expected = [i for i in range(30) if i not in {3, 7}]
+    assert slow.indices == fast.indices == expected
+    assert slow.bad == fast.bad == [3, 7]
+    assert (summary.frames, summary.skipped, summary.dropped, summary.sink_dropped) == (28, 2, 0, {})
+    assert slow.closed == fast.closed == 1
+    assert source.closed_by == "kanoclip-source"
+    assert not summary.interrupted
+    settle()
+
+
+def test_drop_oldest_counts_every_frame_it_loses_and_keeps_the_order():
+    sink = FakeSink()
+    summary = Pipeline(FakeSource(100, bad=range(0, 100, 10), pause=0.001), FakeDetector(pause=0.01), [sink], DROP).run()
+    assert summary.dropped > 10
+    assert summary.frames + summary.skipped + summary.dropped == 100
+    assert summary.skipped == 10  # also the broken ones that were pushed out
+    assert sink.indices == sorted(sink.indices)
+    assert sink.indices[-1] == 99
+    settle()
+
+
+def test_a_slow_sink_drops_its_own_oldest_and_holds_nobody_up():
+    slow, fast = FakeSink("slow", pause=0.05), FakeSink("fast")
+    detector = FakeDetector(pause=0.002)
+    summary = Pipeline(FakeSource(60, pause=0.004, live=True), detector, [slow, fast], DROP).run()
+    assert summary.sink_dropped["slow"] > 20
+    assert len(slow.indices) + summary.sink_dropped["slow"] == summary.frames
+    assert len(fast.indices) + summary.sink_dropped.get("fast", 0) == summary.frames
+    assert summary.frames > 40
+    assert slow.indices[-1] == fast.indices[-1]
+
+
+def test_stages_are_measured_and_summed():
+    summary = Pipeline(FakeSource(10), FakeDetector(), [FakeSink("disk", pause=0.005)], WAIT).run()
+    stages = {stage.name: stage for stage in summary.stages}
+    assert list(stages) == ["capture", "resize", "inference", "decide", "disk"]
+    assert [stages[n].mean for n in ("capture", "resize", "inference", "decide")] == [1.0, 2.0, 3.0, 4.0]
+    assert all(stage.count == 10 for stage in summary.stages)
+    assert 5.0 <= stages["disk"].mean < 50
+    assert summary.outside_inference_ms == pytest.approx(1 + 2 + 4 + stages["disk"].mean)
+
+
+def test_anomalies_class_and_frame_limit():
+    detector, sink = FakeDetector(), FakeSink()
+    config = PipelineConfig(Policy.WAIT, class_name="nut", max_frames=200)
+    summary = Pipeline(FakeSource(None, bad={0}), detector, [sink], config).run()
+    assert summary.frames == 200 == len(sink.indices)
+    assert summary.anomalous == sum(i >= 128 for i in sink.indices)
+    assert detector.classes == {"nut"}
+    assert not summary.interrupted
+    settle()
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_source_that_fails_is_reported_after_its_frames_were_written(policy):
+    source, sink = FakeSource(10, error_at=5, pause=0.01), FakeSink()
+    pipeline = Pipeline(source, FakeDetector(), [sink], PipelineConfig(policy))
+    with pytest.raises(SourceError, match="unplugged"):
+        pipeline.run()
+    assert sink.indices == [0, 1, 2, 3, 4]
+    assert sink.closed == 1
+    assert pipeline.summary().frames == 5
+    settle()
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_detector_that_fails_stops_everything(policy):
+    source, sink = FakeSource(None), FakeSink(pause=0.001)
+    with pytest.raises(RuntimeError, match="engine lost"):
+        Pipeline(source, FakeDetector(error_at=3), [sink], PipelineConfig(policy)).run()
+    settle()
+    assert sink.closed == 1
+    assert source.closed_by == "kanoclip-source"
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_a_sink_that_fails_stops_everything_although_others_are_slow(policy):
+    source, broken, slow = FakeSource(None), FakeSink(error_at=2), FakeSink("slow", pause=0.02)
+    with pytest.raises(SinkError, match="No space left"):
+        Pipeline(source, FakeDetector(), [slow, broken], PipelineConfig(policy)).run()
+    settle()
+    assert broken.indices == [0, 1] or policy is Policy.DROP_OLDEST
+    assert slow.closed == broken.closed == 1
+    assert source.closed_by == "kanoclip-source"
+
+
+def test_a_sink_that_fails_when_it_closes_is_reported():
+    with pytest.raises(SinkError, match=r"out\.mp4"):
+        Pipeline(FakeSource(3), FakeDetector(), [FakeSink(close_error=True)], WAIT).run()
+    settle()
+
+
+def test_an_observer_sees_every_result_in_order():
+    seen = []
+    Pipeline(FakeSource(5, bad={2}), FakeDetector(), [], WAIT, observer=seen.append).run()
+    assert [r.index if isinstance(r, BadFrame) else r[0].index for r in seen] == [0, 1, 2, 3, 4]
+
+
+def test_a_failing_tick_in_the_main_thread_ends_the_run():
+    def tick(progress):
+        raise ValueError("status line")
+
+    sink = FakeSink()
+    with pytest.raises(ValueError, match="status line"):
+        Pipeline(FakeSource(None), FakeDetector(), [sink], WAIT).run(tick)
+    settle()
+    assert sink.closed == 1
+
+
+def test_the_screen_lives_in_the_main_thread_and_its_close_key_ends_the_run():
+    screen, sink = FakeScreen(quit_after=5), FakeSink()
+    summary = Pipeline(FakeSource(None, pause=0.002), FakeDetector(), [sink], WAIT, screen=screen).run()
+    assert summary.interrupted
+    assert screen.threads == {threading.main_thread()}
+    assert screen.closed == 1
+    assert len(sink.indices) == summary.frames >= len(screen.indices) >= 1
+    settle()
+
+
+def test_a_held_screen_stays_after_the_last_frame():
+    screen = FakeScreen(quit_after=20)
+    config = PipelineConfig(Policy.WAIT, hold_screen=True)
+    Pipeline(FakeSource(1), FakeDetector(), [], config, screen=screen).run()
+    assert screen.polls == 20
+    assert screen.indices == [0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_frame_and_flushes(number):
+    sink, before = FakeSink(pause=0.005), signal.getsignal(number)
+    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
+    summary = Pipeline(FakeSource(None), FakeDetector(pause=0.001), [sink], WAIT).run()
+    assert summary.interrupted
+    assert len(sink.indices) == summary.frames > 0
+    assert sink.closed == 1
+    assert signal.getsignal(number) == before
+    settle()
+
+
+def test_a_camera_that_blocks_does_not_hold_up_the_end():
+    class Stuck(FakeSource):
+        def frames(self):
+            yield from super().frames()
+            release.wait(20)
+
+    release = threading.Event()
+    pipeline = Pipeline(Stuck(3), FakeDetector(), [FakeSink()], DROP)
+    threading.Timer(0.2, pipeline.stop).start()
+    started = time.monotonic()
+    pipeline.run()
+    assert time.monotonic() - started < 5
+    release.set()
+    settle()
+
+
+def test_progress_reports_latency_and_rate():
+    seen = []
+    Pipeline(FakeSource(40, pause=0.005), FakeDetector(pause=0.005), [], WAIT).run(seen.append)
+    last = seen[-1]
+    assert 0 < last.frames <= 40
+    assert 5 <= last.latency_p50 <= last.latency_p95 < 500
+    assert 10 < last.fps < 250
+    assert last.last_score is not None
