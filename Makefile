@@ -1,0 +1,34 @@
+# `make demo` and `make test` need Python 3.10 to 3.13 and nothing else. PYTHON=python3.12 picks another one.
+PYTHON ?= python3
+DEMO := .venv-demo
+DEV := .venv
+DEMO_OUT := out/demo
+
+.PHONY: demo test lint types clean
+
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/kanoclip-run --source examples/hazelnut_toy/test --output $(DEMO_OUT) --jsonl $(DEMO_OUT)/frames.jsonl
+	@echo "annotated pictures: $(DEMO_OUT)/"
+
+test: $(DEV)/.installed
+	$(DEV)/bin/python -m pytest
+
+lint: $(DEV)/.installed
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/ruff format --check .
+
+types: $(DEV)/.installed
+	$(DEV)/bin/mypy runtime export
+
+$(DEMO)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check ".[cpu]"
+	@touch $@
+
+$(DEV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(DEMO) $(DEV) out

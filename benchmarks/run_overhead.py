@@ -1,0 +1,107 @@
+"""What `kanoclip-run` costs outside inference: 1080p pictures on one core, stage by stage; and memory over many frames.
+
+    python -m kanoclip.benchmarks.run_overhead nano.kanoclip
+    python -m kanoclip.benchmarks.run_overhead nano.kanoclip --soak 5000
+
+The pictures are the example photographs enlarged to 1920x1080 with camera-like noise, saved as JPEG.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import resources
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+
+from kanoclip.benchmarks.results import write_result
+from kanoclip.runtime.errors import KanoclipError
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def make_pictures(folder: Path, count: int, distinct: int = 20) -> None:
+    """Fills a folder with 1080p JPEGs made from the example photographs; pictures repeat after `distinct`."""
+    photographs = sorted(Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy/test"))).rglob("*.jpg"))
+    noise = np.random.default_rng(0)
+    encoded = []
+    for path in islice(cycle(photographs), distinct):
+        large = cv2.resize(cv2.imread(str(path)), (1920, 1080), interpolation=cv2.INTER_CUBIC)
+        noisy = np.clip(large + noise.normal(0, 3, large.shape), 0, 255).astype(np.uint8)
+        encoded.append(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    for index, content in zip(range(count), cycle(encoded), strict=False):
+        (folder / f"{index:05d}.jpg").write_bytes(content)
+
+
+def run_pinned(bundle: Path, source: Path, arguments: list[str]) -> tuple[dict[str, Any], list[int]]:
+    """Runs kanoclip-run on one core.
+
+    Returns:
+        Its JSON summary, and its resident memory in bytes, sampled every 0.5 s.
+    """
+    core = min(os.sched_getaffinity(0))
+    command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "run", "--bundle", str(bundle)]
+    command += ["--source", str(source), "--threads", "1", "--no-table", "--json", *arguments]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+    memory = []
+    while process.poll() is None:
+        try:
+            memory.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE)
+        except (OSError, IndexError):
+            break
+        time.sleep(0.5)
+    out, err = process.communicate()
+    if process.returncode:
+        raise KanoclipError(f"kanoclip-run failed: {err.strip()}")
+    summary: dict[str, Any] = json.loads(out)
+    return summary, memory
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--frames", default=200, show_default=True, help="Pictures.")
+@click.option("--soak", type=int, default=0, metavar="N", help="Judge N pictures with JSON lines, and watch the memory.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
+def main(bundle: Path, frames: int, soak: int, output: Path | None) -> None:
+    """Measure kanoclip-run with BUNDLE on one core."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "pictures"
+        folder.mkdir()
+        make_pictures(folder, soak or frames)
+        arguments = ["--jsonl", str(Path(scratch) / "frames.jsonl")]
+        summary, memory = run_pinned(bundle, folder, arguments)
+    settled = memory[len(memory) // 5 :]
+    fifth = max(len(settled) // 5, 1)
+    result = {
+        "bundle": bundle.name,
+        "frames": summary["frames"],
+        "stages": summary["stages"],
+        "outside_inference_ms": summary["outside_inference_ms"],
+        "memory_mb": {
+            "start_of_steady_state": float(np.median(settled[:fifth])) / 1e6,
+            "end": float(np.median(settled[-fifth:])) / 1e6,
+            "peak": max(memory) / 1e6,
+        },
+    }
+    click.echo(json.dumps(result, indent=2))
+    if output is not None:
+        write_result(output, result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What an exported graph must and must not contain, read from the ONNX file itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto
+
+from kanoclip.runtime.errors import ExportError
+
+FORBIDDEN = {
+    "GridSample": "TensorRT's parser has run it as nearest",
+    "Einsum": "it hides a MatMul from the precision rules",
+    "Loop": "control flow breaks CUDA graphs",
+    "If": "control flow breaks CUDA graphs",
+    "Scan": "control flow breaks CUDA graphs",
+}
+GEMMS = ("MatMul", "Gemm")
+CLIP_VOCABULARY = 49408
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What was found.
+
+    Attributes:
+        attention_blocks: `MatMul -> Softmax -> MatMul` chains with one consumer per edge, which TensorRT can fuse.
+        nodes: Number of operators.
+    """
+
+    attention_blocks: int
+    nodes: int
+
+
+def check_graph(path: Path, precision: str) -> GraphFacts:
+    """Checks an ONNX file against the rules of its precision.
+
+    Args:
+        path: The ONNX file; weights beside it are not read.
+        precision: `fp32`, `fp16` or `bf16`.
+
+    Returns:
+        What was counted.
+
+    Raises:
+        ExportError: A rule is broken: a forbidden operator, a foreign domain, a wrong input or output type, a float32
+            MatMul in a half-precision graph, or a text encoder's vocabulary.
+    """
+    graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            raise ExportError(f"the graph holds {node.domain}::{node.op_type}, which TensorRT cannot read")
+        if node.op_type in FORBIDDEN:
+            raise ExportError(f"the graph holds {node.op_type}: {FORBIDDEN[node.op_type]}")
+        if precision != "fp32" and node.op_type in GEMMS and types.get(node.input[0]) == TensorProto.FLOAT:
+            raise ExportError(f"the {precision} graph holds a float32 {node.op_type} ({node.name}): SM75 refuses it")
+    if any(CLIP_VOCABULARY in tensor.dims for tensor in graph.initializer):
+        raise ExportError("the graph holds a token embedding: the text encoder was not baked away")
+    wanted = {"frame": TensorProto.UINT8, "map": TensorProto.FLOAT, "score": TensorProto.FLOAT}
+    if len(graph.input) > 1:
+        wanted["class_index"] = TensorProto.INT64
+    found = {value.name: types[value.name] for value in (*graph.input, *graph.output)}
+    if found != wanted:
+        raise ExportError(f"the graph's inputs and outputs are {found}, expected {wanted}")
+    return GraphFacts(count_attention(graph), len(graph.node))
+
+
+def count_attention(graph: onnx.GraphProto) -> int:
+    """Number of `MatMul -> Softmax(last axis) -> MatMul` chains whose edges have one consumer each."""
+    producer = {name: node for node in graph.node for name in node.output}
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    count = 0
+    for node in graph.node:
+        if node.op_type != "Softmax" or _axis(node) != -1:
+            continue
+        before = producer.get(node.input[0])
+        after = consumers.get(node.output[0], [])
+        if before is None or before.op_type != "MatMul" or len(consumers[node.input[0]]) != 1:
+            continue
+        count += len(after) == 1 and after[0].op_type == "MatMul" and after[0].input[0] == node.output[0]
+    return count
+
+
+def _axis(softmax: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in softmax.attribute if attribute.name == "axis"), -1)

@@ -1,0 +1,224 @@
+"""`kanoclip-export`: a checkpoint becomes a bundle."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from kanoclip.export.pipeline import ExportResult
+    from kanoclip.train.checkpoint import LoadedModel
+
+DEFAULT_BACKBONE = "nano"
+
+_EPILOG = """
+Examples:
+
+\b
+  kanoclip-export --fp16
+  kanoclip-export --fp16 --class bottle --class cable --output line3.kanoclip
+  kanoclip-export --backbone vit-l-14-336 --checkpoint run/best.safetensors --fp16 --engine tensorrt-rtx
+  kanoclip-export --backbone vit-l-14-336 --prompts handcrafted --weights CLIP.safetensors --fp16
+
+The parity gate compares the graph with torch on pictures; an export that drifts writes nothing.
+Exit codes: 0 written; 1 a failure; 2 wrong usage.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.option("--backbone", metavar="NAME", help=f"CLIP backbone. Default: {DEFAULT_BACKBONE}.")
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What kanoclip-train learnt (.safetensors). Default: an untrained head.",
+)
+@click.option(
+    "--weights",
+    default="auto",
+    show_default=True,
+    metavar="auto|none|FILE",
+    help="The backbone's weights: the published ones, seeded random ones, or a file.",
+)
+@click.option(
+    "--prompts",
+    type=click.Choice(["learned", "handcrafted"]),
+    help="Learnable prompts, or WinCLIP's training-free ensemble. Default: learned.",
+)
+@click.option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Default: the backbone's own.")
+@click.option(
+    "--global-token",
+    type=click.Choice(["original", "local"]),
+    help="Which path's class token is the global feature. Default: original.",
+)
+@click.option("--no-vv", is_flag=True, help="Leave the V-V path out (table 3 of the paper).")
+@click.option("--no-bicmci", is_flag=True, help="Leave Bi-CMCI out.")
+@click.option("--no-conv-adapter", is_flag=True, help="Leave the Conv-Adapter out.")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Class to bake; repeatable. Default: object.")
+@click.option("--fp32", "precision", flag_value="fp32", default=True, help="32-bit graph. The default.")
+@click.option("--fp16", "precision", flag_value="fp16", help="Mixed fp16 graph, for tensor cores.")
+@click.option("--bf16", "precision", flag_value="bf16", help="Mixed bf16 graph, for Ampere and later.")
+@click.option("--opset", type=click.IntRange(18, 21), default=18, show_default=True, help="ONNX opset.")
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Static batch size. Default: 1.")
+@click.option("--dynamic-batch", type=click.IntRange(min=2), metavar="MAX", help="Any batch from 1 to MAX.")
+@click.option("--engine", type=click.Choice(["tensorrt-rtx"]), help="Also build an engine, ahead of time, with no GPU.")
+@click.option(
+    "--compute-capability", metavar="LIST", help="GPUs to build the engine for. Default: 8.6,8.9,12.0 (RTX 30, 40, 50)."
+)
+@click.option(
+    "--parity-images",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Pictures for the parity gate. Default: the example photographs.",
+)
+@click.option("--parity-limit", type=click.IntRange(min=1), default=8, show_default=True, help="Most pictures to use.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="PATH", help="Bundle to write. Default: ./BACKBONE.kanoclip."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
+def command(
+    backbone: str | None,
+    checkpoint: Path | None,
+    weights: str,
+    prompts: str | None,
+    image_size: int | None,
+    global_token: str | None,
+    no_vv: bool,
+    no_bicmci: bool,
+    no_conv_adapter: bool,
+    classes: tuple[str, ...],
+    precision: str,
+    opset: int,
+    batch: int | None,
+    dynamic_batch: int | None,
+    engine: str | None,
+    compute_capability: str | None,
+    parity_images: Path | None,
+    parity_limit: int,
+    threads: int | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Export KAnoCLIP to a bundle: ONNX with the classes' text baked in, a manifest, and engines if asked for."""
+    if batch is not None and dynamic_batch is not None:
+        raise click.UsageError("--batch and --dynamic-batch exclude each other.")
+    if compute_capability is not None and engine is None:
+        raise click.UsageError("--compute-capability needs --engine tensorrt-rtx.")
+    shape = {
+        "--prompts": prompts,
+        "--image-size": image_size,
+        "--global-token": global_token,
+        "--no-vv": no_vv or None,
+        "--no-bicmci": no_bicmci or None,
+        "--no-conv-adapter": no_conv_adapter or None,
+    }
+    if checkpoint is not None and (given := [flag for flag, value in shape.items() if value is not None]):
+        raise click.UsageError(f"{given[0]} is decided by the checkpoint: leave it out.")
+    if any(not name.strip() for name in classes):
+        raise click.UsageError("--class is empty: name what is in front of the camera, such as --class bottle.")
+
+    from kanoclip.export.engine import parse_compute_capabilities
+    from kanoclip.export.onnx_writer import BatchSpec
+    from kanoclip.export.pipeline import ExportConfig, export_bundle
+    from kanoclip.export.staging import SUFFIX, check_output
+    from kanoclip.runtime.errors import CheckpointError
+    from kanoclip.train.backbones import get_backbone
+    from kanoclip.train.checkpoint import build_model, load_checkpoint
+    from kanoclip.train.model.kanoclip import ModelConfig
+
+    targets = parse_compute_capabilities(compute_capability or "8.6,8.9,12.0") if engine else ()
+    entry = get_backbone(backbone or DEFAULT_BACKBONE)
+    console = Console(stderr=True)
+    with _progress(console) as progress:
+        task = progress.add_task("loading the model", total=None)
+        loaded: LoadedModel
+        if checkpoint is not None:
+            loaded = load_checkpoint(checkpoint, weights)
+            if backbone is not None and loaded.model.config.backbone != backbone:
+                raise CheckpointError(
+                    f"{checkpoint} belongs to the backbone {loaded.model.config.backbone}, not {backbone}: "
+                    "leave --backbone out"
+                )
+        else:
+            output = output or Path(entry.name + SUFFIX)
+            check_output(output)
+            loaded = build_model(
+                ModelConfig(
+                    backbone=entry.name,
+                    image_size=(image_size, image_size) if image_size else entry.native_size,
+                    vv=not no_vv,
+                    bicmci=not no_bicmci,
+                    conv_adapter=not no_conv_adapter,
+                    prompts="handcrafted" if prompts == "handcrafted" else "learned",
+                    global_token="local" if global_token == "local" else "original",
+                ),
+                weights,
+            )
+        config = ExportConfig(
+            output=output or Path(loaded.model.config.backbone + SUFFIX),
+            classes=classes or ("object",),
+            precision=precision,
+            opset=opset,
+            batch=BatchSpec(dynamic_batch or batch or 1, dynamic=dynamic_batch is not None),
+            parity_images=parity_images or _example_pictures(),
+            parity_limit=parity_limit,
+            rtx_targets=targets,
+            threads=threads,
+        )
+        result = export_bundle(
+            loaded,
+            config,
+            lambda step, share: progress.update(task, description=step, total=1.0, completed=share),
+        )
+    _say(console, config.output, result)
+    if as_json:
+        click.echo(json.dumps(json.loads(result.manifest.to_json()), indent=2))
+
+
+def _example_pictures() -> Path:
+    return Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy")))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _say(console: Console, output: Path, result: ExportResult) -> None:
+    manifest = result.manifest
+    parity: Any = manifest.parity
+    size = sum(entry.size for entry in manifest.files.values())
+    console.print(
+        f"wrote {output} ({manifest.model.backbone}, {manifest.precision}, {size / 1e6:.1f} MB, "
+        f"classes: {', '.join(manifest.classes)})",
+        highlight=False,
+        markup=False,
+    )
+    console.print(
+        f"parity with torch on {parity['pictures']} pictures: map {parity['map_drift']:.1e}, "
+        f"score {parity['score_drift']:.1e}; {result.attention_blocks} fusable attention blocks",
+        highlight=False,
+    )
+    for engine in manifest.engines:
+        console.print(f"engine {engine.file} for {', '.join(engine.compute_capabilities)}", highlight=False)
+    if not manifest.model.trained:
+        console.print(
+            "warning: UNTRAINED: the weights are "
+            + ("seeded random numbers" if manifest.model.weights.startswith("seeded") else "CLIP's, the head untrained")
+            + ". Maps and scores of this bundle mean nothing.",
+            style="yellow",
+            highlight=False,
+        )

@@ -1,0 +1,96 @@
+"""Writes a deploy graph as ONNX."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kanoclip.export.graph import DeployGraph
+from kanoclip.runtime.errors import ExportError
+
+OPSETS = range(18, 22)
+"""18 and 19 load in TensorRT 10.3 (JetPack 6)."""
+EXTERNAL_DATA_FROM = 256 << 20
+"""Weights of more bytes go into model.onnx.data, so that a viewer still opens model.onnx; protobuf's limit is 2 GiB."""
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """The graph's batch axis.
+
+    Attributes:
+        size: Largest batch; the only one unless `dynamic`.
+        dynamic: Any batch from 1 to `size`.
+    """
+
+    size: int = 1
+    dynamic: bool = False
+
+
+def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opset: int, path: Path) -> None:
+    """Exports the graph to PATH (and PATH.data when the weights are large).
+
+    Args:
+        graph: In its final precision.
+        size: (height, width) of the frame.
+        batch: Static or dynamic batch axis.
+        opset: One of OPSETS.
+        path: Where to write.
+
+    Raises:
+        ExportError: The opset is unknown.
+    """
+    if opset not in OPSETS:
+        raise ExportError(f"opset {opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}")
+    # torch.export specialises an axis of length 1, so a dynamic batch is traced with 2.
+    traced = 2 if batch.dynamic else batch.size
+    arguments: tuple[torch.Tensor, ...] = (torch.zeros((traced, *size, 3), dtype=torch.uint8),)
+    names = ["frame"]
+    if graph.several_classes:
+        arguments += (torch.zeros(traced, dtype=torch.int64),)
+        names.append("class_index")
+    shapes = None
+    if batch.dynamic:
+        axis = torch.export.Dim("batch", min=1, max=batch.size)
+        shapes = tuple({0: axis} for _ in arguments)
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(),
+            arguments,
+            dynamo=True,
+            opset_version=opset,
+            input_names=names,
+            output_names=["map", "score"],
+            dynamic_shapes=shapes,
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None  # dynamo=True always returns a program
+    for node in program.model.graph:
+        # Stack traces of the exporting machine: nobody needs them, and they hold its paths.
+        node.metadata_props.clear()
+        node.doc_string = None
+    weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
+    program.save(path, external_data=weights >= EXTERNAL_DATA_FROM)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's remarks on its own internals from the person's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

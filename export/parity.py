@@ -1,0 +1,188 @@
+"""The parity gate: the graph that ships against the checkpoint in torch, on real pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kanoclip.runtime.backends.base import Backend
+from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.metrics import auroc
+from kanoclip.runtime.preprocess import resize
+from kanoclip.runtime.sources.images import ImageSource, read_image
+from kanoclip.runtime.types import Image
+from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
+
+NORMAL_FOLDERS = ("good", "normal")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Largest drift that a precision may show.
+
+    Attributes:
+        map: Largest absolute difference of a map's pixel, in [0, 1].
+        score: Largest absolute difference of a score, in [0, 1].
+        auroc: Largest absolute difference of the image AUROC, where labels are known.
+    """
+
+    map: float
+    score: float
+    auroc: float
+
+
+BOUNDS = {
+    "fp32": Bounds(map=1e-3, score=1e-4, auroc=0.005),
+    "fp16": Bounds(map=2e-2, score=1e-2, auroc=0.005),
+    "bf16": Bounds(map=1e-1, score=5e-2, auroc=0.01),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of the gate.
+
+    Attributes:
+        path: Where it is.
+        frame: uint8 [h, w, 3], BGR, at model size.
+        anomalous: Its label, None when its folder does not say.
+    """
+
+    path: Path
+    frame: Image
+    anomalous: bool | None
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """What the gate measured; written into the manifest.
+
+    Attributes:
+        precision: Of the graph.
+        engine: What ran the graph.
+        pictures: How many pictures were compared.
+        map_drift: Largest absolute difference over all maps' pixels.
+        map_drift_mean: Mean absolute difference.
+        score_drift: Largest absolute difference over all scores.
+        auroc_torch: Image AUROC in torch, None without labels of both kinds.
+        auroc_graph: Image AUROC of the graph.
+        bounds: What was allowed.
+    """
+
+    precision: str
+    engine: str
+    pictures: int
+    map_drift: float
+    map_drift_mean: float
+    score_drift: float
+    auroc_torch: float | None
+    auroc_graph: float | None
+    bounds: Bounds
+
+    def failures(self) -> list[str]:
+        """What passes its bound, in words; empty when the graph may ship. NaN never passes."""
+        checks = [("map", self.map_drift, self.bounds.map), ("score", self.score_drift, self.bounds.score)]
+        if self.auroc_torch is not None and self.auroc_graph is not None:
+            checks.append(("AUROC", abs(self.auroc_torch - self.auroc_graph), self.bounds.auroc))
+        return [f"{name} drift {value:.2e} > {bound:.0e}" for name, value, bound in checks if not value <= bound]
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest and `--json`."""
+        return asdict(self)
+
+
+def load_samples(source: Path, size: tuple[int, int], limit: int) -> list[Sample]:
+    """Reads pictures for the gate, spread evenly over a folder.
+
+    A picture in a folder called `good` or `normal` is normal; beside such a folder, all others are anomalous.
+
+    Args:
+        source: A folder or a picture.
+        size: (height, width) of the model.
+        limit: Most pictures to use.
+
+    Raises:
+        SourceError: There is no picture.
+        ExportError: A picture cannot be read: a gate is not the place to skip one.
+    """
+    if not source.exists():
+        raise ExportError(f"no pictures for the parity gate at {source}: name a folder or a file with --parity-images")
+    paths = (ImageSource.from_folder(source) if source.is_dir() else ImageSource.from_file(source)).paths
+    step = max(len(paths) / limit, 1.0)
+    paths = [paths[int(i * step)] for i in range(min(limit, len(paths)))]
+    labelled = any(path.parent.name in NORMAL_FOLDERS for path in paths)
+    samples = []
+    for path in paths:
+        image = read_image(path)
+        if isinstance(image, str):
+            raise ExportError(f"cannot read {path} for the parity gate ({image}): name other --parity-images")
+        anomalous = path.parent.name not in NORMAL_FOLDERS if labelled else None
+        samples.append(Sample(path, resize(image, *size), anomalous))
+    return samples
+
+
+@torch.no_grad()
+def measure_parity(
+    model: KAnoCLIP,
+    classes: Sequence[str],
+    backend: Backend,
+    samples: Sequence[Sample],
+    precision: str,
+    engine: str,
+    batch: int,
+    done: Callable[[int, int], None],
+) -> ParityReport:
+    """Runs the float32 checkpoint in torch and the graph on the same frames.
+
+    Every class is used at least once: picture i is scored as class i modulo their number.
+
+    Args:
+        model: The checkpoint's model, float32.
+        classes: Baked classes, in the graph's order.
+        backend: Runs the graph.
+        samples: Pictures at model size, at least one.
+        precision: Of the graph.
+        engine: Name of what runs the graph, for the report.
+        batch: Frames per run; pictures are repeated to fill the last one.
+        done: Told (pictures done, pictures in all).
+    """
+    text = model.text_features(classes)
+    total = -(-max(len(samples), len(classes)) // batch) * batch
+    map_drifts, map_means, score_drifts = [], [], []
+    scores: list[tuple[bool | None, float, float]] = []
+    for start in range(0, total, batch):
+        numbers = range(start, start + batch)
+        frames = np.stack([samples[i % len(samples)].frame for i in numbers])
+        index = np.array([i % len(classes) for i in numbers], dtype=np.int64)
+        maps, graph_scores = backend.run(frames, index if len(classes) > 1 else None)
+        output = model(to_pixels(torch.from_numpy(frames)), text[torch.from_numpy(index)])
+        difference = np.abs(maps - output.map.numpy())
+        map_drifts.append(float(difference.max()))
+        map_means.append(float(difference.mean()))
+        torch_scores = output.score.numpy()
+        score_drifts.append(float(np.abs(graph_scores - torch_scores).max()))
+        for i, torch_score, graph_score in zip(numbers, torch_scores, graph_scores, strict=True):
+            if i < len(samples):
+                scores.append((samples[i].anomalous, float(torch_score), float(graph_score)))
+        done(start + batch, total)
+    labels = [label for label, _, _ in scores]
+    aurocs: tuple[float | None, float | None] = (None, None)
+    if True in labels and False in labels:
+        known = np.array([bool(label) for label in labels])
+        aurocs = (auroc(known, np.array([s for _, s, _ in scores])), auroc(known, np.array([s for _, _, s in scores])))
+    return ParityReport(
+        precision,
+        engine,
+        len(samples),
+        # np.max, unlike max(), keeps a NaN wherever it stands.
+        float(np.max(map_drifts)),
+        float(np.mean(map_means)),
+        float(np.max(score_drifts)),
+        *aurocs,
+        BOUNDS[precision],
+    )

@@ -1,0 +1,247 @@
+"""An export from first to last step: model, graph, checks, parity, engines, bundle."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from kanoclip.export import engine as engines
+from kanoclip.export.bf16_reference import emulate_bf16
+from kanoclip.export.checks import check_graph
+from kanoclip.export.graph import DeployGraph
+from kanoclip.export.onnx_writer import BatchSpec, write_onnx
+from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
+from kanoclip.export.staging import check_output, staged
+from kanoclip.runtime.backends import create_backend
+from kanoclip.runtime.bundle import Bundle, sha256_of
+from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.manifest import (
+    MANIFEST_NAME,
+    SCHEMA,
+    EngineInfo,
+    FileInfo,
+    Manifest,
+    ModelInfo,
+    Preprocessing,
+    TensorSpec,
+    Thresholds,
+)
+from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
+from kanoclip.train.checkpoint import LoadedModel
+
+MODEL_FILE = "model.onnx"
+ENGINES_FOLDER = "engines"
+UNCALIBRATED = Thresholds(image=0.5, pixel=0.5, min_area=0, origin="default, not calibrated")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What to export.
+
+    Attributes:
+        output: The bundle's folder, `NAME.kanoclip`.
+        classes: Class names to bake, at least one.
+        precision: `fp32`, `fp16` or `bf16`.
+        opset: ONNX opset.
+        batch: The graph's batch axis.
+        parity_images: Pictures for the gate.
+        parity_limit: Most pictures to use.
+        rtx_targets: Compute capabilities of TensorRT-RTX engines; empty for none.
+        threads: CPU threads for torch and ONNX Runtime, None for all cores.
+    """
+
+    output: Path
+    classes: tuple[str, ...]
+    precision: str
+    opset: int
+    batch: BatchSpec
+    parity_images: Path
+    parity_limit: int
+    rtx_targets: tuple[str, ...]
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What came of it.
+
+    Attributes:
+        manifest: As written.
+        attention_blocks: Attention patterns in the ONNX graph that TensorRT can fuse.
+    """
+
+    manifest: Manifest
+    attention_blocks: int
+
+
+Report = Callable[[str, float], None]
+"""Called with the step's name and the share of it that is done, 0 to 1."""
+
+
+def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> ExportResult:
+    """Exports a model, or fails and writes nothing.
+
+    Args:
+        loaded: The checkpoint.
+        config: What to export.
+        report: Told about progress.
+
+    Raises:
+        ExportError: The graph breaks a rule, drifts past its bound, or cannot be built or written.
+        KanoclipError: Pictures cannot be read, or ONNX Runtime is not installed.
+    """
+    check_output(config.output)
+    if len(set(config.classes)) != len(config.classes):
+        raise ExportError(f"a class is named twice: {', '.join(config.classes)}")
+    groups = engines.rtx_targets(config.rtx_targets, config.precision) if config.rtx_targets else []
+    size = loaded.model.config.image_size
+    samples = load_samples(config.parity_images, size, config.parity_limit)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    with staged(config.output) as folder:
+        report("baking the text", 0.0)
+        graph = DeployGraph(loaded.model, config.classes, config.precision)
+        report("writing ONNX", 0.0)
+        write_onnx(graph, size, config.batch, config.opset, folder / MODEL_FILE)
+        del graph  # a second copy of the weights: the parity run needs the room
+        report("checking the graph", 0.0)
+        facts = check_graph(folder / MODEL_FILE, config.precision)
+        manifest = _manifest(loaded, config, folder)
+        parity = _gate(loaded, config, manifest, folder, samples, report)
+        built = []
+        for targets in groups:
+            name = f"building the TensorRT-RTX engine for {', '.join(targets)}"
+            built.append(
+                engines.build_rtx_engine(
+                    folder / MODEL_FILE,
+                    folder / ENGINES_FOLDER,
+                    targets,
+                    config.batch,
+                    lambda phase, share, name=name: report(name, share),
+                )
+            )
+        manifest = replace(
+            manifest,
+            parity={**parity.as_json(), "attention_blocks": facts.attention_blocks},
+            files=_files(folder),
+            engines=tuple(
+                EngineInfo(e.path.relative_to(folder).as_posix(), "tensorrt-rtx", e.version, e.compute_capabilities)
+                for e in built
+            ),
+        )
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        Bundle.open(folder)  # what a runtime will do with it first
+    return ExportResult(manifest, facts.attention_blocks)
+
+
+def _gate(
+    loaded: LoadedModel,
+    config: ExportConfig,
+    manifest: Manifest,
+    folder: Path,
+    samples: list[Sample],
+    report: Report,
+) -> ParityReport:
+    """Runs the parity gate over the staged bundle, through the runtime's own backend."""
+    (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix="kanoclip-parity-") as scratch:
+        tested, engine = folder, "onnxruntime-cpu"
+        if config.precision == "bf16":
+            tested, engine = Path(scratch), "onnxruntime-cpu, each bf16 operator computed in float32 and rounded"
+            emulate_bf16(folder / MODEL_FILE, tested / MODEL_FILE)
+            stand_in = replace(manifest, files=_files(tested))
+            (tested / MANIFEST_NAME).write_text(stand_in.to_json(), encoding="utf-8")
+        backend = create_backend(Bundle.open(tested), "onnxruntime", "cpu", config.threads)
+        try:
+            parity = measure_parity(
+                loaded.model,
+                config.classes,
+                backend,
+                samples,
+                config.precision,
+                engine,
+                config.batch.size,
+                lambda done, total: report("comparing with torch", done / total),
+            )
+        finally:
+            backend.close()
+    if failures := parity.failures():
+        raise ExportError(f"the {config.precision} graph drifts from torch: {'; '.join(failures)}: no bundle written")
+    return parity
+
+
+def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manifest:
+    model = loaded.model
+    height, width = model.config.image_size
+    axis = "batch" if config.batch.dynamic else config.batch.size
+    inputs = [TensorSpec("frame", "uint8", (axis, height, width, 3))]
+    if len(config.classes) > 1:
+        inputs.append(TensorSpec("class_index", "int64", (axis,)))
+    return Manifest(
+        schema=SCHEMA,
+        name=config.output.stem,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        model=ModelInfo(
+            backbone=model.config.backbone,
+            image_size=(height, width),
+            trained=loaded.trained,
+            weights=loaded.weights.origin,
+            weights_sha256=loaded.weights.sha256,
+            checkpoint_sha256=loaded.checkpoint_sha256,
+            prompts=model.config.prompts,
+            vv=model.config.vv,
+            bicmci=len(model.head.stages) > 0,
+            conv_adapter=model.head.adapter is not None,
+            global_token=model.config.global_token,
+        ),
+        classes=config.classes,
+        precision=config.precision,
+        opset=config.opset,
+        inputs=tuple(inputs),
+        outputs=(TensorSpec("map", "float32", (axis, height, width)), TensorSpec("score", "float32", (axis,))),
+        max_batch=config.batch.size,
+        preprocessing=Preprocessing(RESIZE_RULE, INTERPOLATION),
+        thresholds=UNCALIBRATED,
+        provenance=_provenance(),
+        parity=None,
+        files=_files(folder),
+        engines=(),
+    )
+
+
+def _files(folder: Path) -> dict[str, FileInfo]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+    return {path.relative_to(folder).as_posix(): FileInfo(sha256_of(path), path.stat().st_size) for path in paths}
+
+
+def _provenance() -> dict[str, str]:
+    names = ("kanoclip-edge", "torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tensorrt-rtx")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {**found, "python": sys.version.split()[0], "command": command, "commit": _commit()}
+
+
+def _commit() -> str:
+    """The checkout's commit, or `unknown` for an installed wheel."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
