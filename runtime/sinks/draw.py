@@ -96,8 +96,8 @@ def _draw_regions(picture: Image, detection: Detection, factor: int) -> None:
     for rank, region in enumerate(detection.regions):
         x0, y0 = region.x * factor, region.y * factor
         x1, y1 = (region.x + region.width) * factor - 1, (region.y + region.height) * factor - 1
-        cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), thin + 2 * max(1, thin // 2), cv2.LINE_AA)
-        cv2.rectangle(picture, (x0, y0), (x1, y1), _WHITE, thin, cv2.LINE_AA)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), thin + 2 * max(1, thin // 2))
+        cv2.rectangle(picture, (x0, y0), (x1, y1), _WHITE, thin)
         if rank < 5 and width >= 400:
             scale = max(0.4, min(height, width) / 1400)
             text = f"{region.score:.2f}"

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+
 from kanoclip.runtime.errors import SinkError, SourceError
 from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
@@ -57,7 +58,13 @@ class FakeDetector:
         time.sleep(self.pause)
         score = float(frame[0, 0, 0]) / 255
         return Detection(
-            score, np.full((2, 2), score, np.float32), score >= 0.5, 0.5, (), class_name or "object", Timings(2.0, 3.0, 4.0)
+            score,
+            np.full((2, 2), score, np.float32),
+            score >= 0.5,
+            0.5,
+            (),
+            class_name or "object",
+            Timings(2.0, 3.0, 4.0),
         )
 
 
@@ -120,7 +127,9 @@ def test_wait_loses_nothing_although_detector_and_sink_are_slow():
 
 def test_drop_oldest_counts_every_frame_it_loses_and_keeps_the_order():
     sink = FakeSink()
-    summary = Pipeline(FakeSource(100, bad=range(0, 100, 10), pause=0.001), FakeDetector(pause=0.01), [sink], DROP).run()
+    summary = Pipeline(
+        FakeSource(100, bad=range(0, 100, 10), pause=0.001), FakeDetector(pause=0.01), [sink], DROP
+    ).run()
     assert summary.dropped > 10
     assert summary.frames + summary.skipped + summary.dropped == 100
     assert summary.skipped == 10  # also the broken ones that were pushed out

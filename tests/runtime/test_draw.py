@@ -1,0 +1,125 @@
+"""The annotated picture, judged by its pixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from kanoclip.runtime.sinks.draw import HEAT_FLOOR, HEAT_OPACITY, MIN_WIDTH, annotate, paint_heat
+from kanoclip.runtime.types import Detection, Region, Timings
+
+
+def detection(heat, *, anomalous=False, regions=(), name="object", score=0.2):
+    return Detection(score, heat, anomalous, 0.5, regions, name, Timings(0, 0, 0))
+
+
+def noise(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(300, 400), (1080, 1920), (333, 777)])
+def test_a_normal_picture_is_left_exactly_as_it_is(size):
+    image = noise(*size)
+    before = image.copy()
+    out = annotate(image, detection(np.full((16, 16), HEAT_FLOOR * 0.9, np.float32)), untrained=False)
+    np.testing.assert_array_equal(out[-size[0] :], image)
+    np.testing.assert_array_equal(image, before)
+    assert out.shape[0] > size[0]
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5, 1.0])
+def test_heat_is_blended_in_proportion_to_the_map(level):
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    paint_heat(picture, np.full((16, 16), level, np.float32))
+    colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
+    expected = 200 * (1 - HEAT_OPACITY * level) + colour * HEAT_OPACITY * level
+    assert np.abs(picture.astype(float) - expected).max() <= 2
+
+
+def test_heat_does_not_depend_on_the_rest_of_the_map():
+    """Per-image normalisation would change the weak spot when a strong one appears."""
+    weak = np.zeros((16, 16), np.float32)
+    weak[4, 4] = 0.3
+    both = weak.copy()
+    both[12, 12] = 1.0
+    one, two = np.full((64, 64, 3), 90, np.uint8), np.full((64, 64, 3), 90, np.uint8)
+    paint_heat(one, weak)
+    paint_heat(two, both)
+    np.testing.assert_array_equal(one[:32, :32], two[:32, :32])
+    assert (one[:32, :32] != 90).any()
+
+
+@pytest.mark.parametrize("at", [(0, 0), (15, 15), (0, 15), (8, 3)])
+def test_heat_lands_where_the_map_is_hot(at):
+    heat = np.zeros((16, 16), np.float32)
+    heat[at] = 1.0
+    picture = np.full((161, 243, 3), 128, np.uint8)
+    paint_heat(picture, heat)
+    change = np.abs(picture.astype(int) - 128).sum(-1)
+    row, column = np.unravel_index(change.argmax(), change.shape)
+    assert abs((row + 0.5) * 16 / 161 - at[0] - 0.5) < 0.6
+    assert abs((column + 0.5) * 16 / 243 - at[1] - 0.5) < 0.6
+    rows, columns = np.nonzero(change)
+    assert rows.max() - rows.min() <= 3 * 161 / 16 + 2
+    assert columns.max() - columns.min() <= 3 * 243 / 16 + 2
+
+
+def test_regions_are_boxed_in_the_frame_s_own_pixels():
+    image = np.full((400, 600, 3), 100, np.uint8)
+    region = Region(x=200, y=150, width=100, height=80, score=0.9, area=5000)
+    out = annotate(image, detection(np.zeros((8, 8), np.float32), anomalous=True, regions=(region,)), untrained=False)
+    picture = out[-400:]
+    for row, column in [(150, 250), (229, 250), (190, 200), (190, 299)]:
+        assert (picture[row, column] == 255).all()
+    assert (picture[160:220, 210:290] == 100).all()
+    assert (picture[:100] == 100).all()
+
+
+@pytest.mark.parametrize("width", [1, 32, 100, 191])
+def test_small_pictures_are_enlarged_by_a_whole_factor(width):
+    image = noise(20, width)
+    out = annotate(image, detection(np.zeros((4, 4), np.float32)), untrained=False)
+    factor = out.shape[1] // width
+    assert out.shape[1] == factor * width >= MIN_WIDTH
+    np.testing.assert_array_equal(out[-20 * factor :: factor, ::factor], image)
+
+
+def test_the_size_depends_on_the_frame_alone():
+    shapes = {
+        annotate(
+            noise(120, 300),
+            detection(np.zeros((4, 4), np.float32), anomalous=bad, name=name, score=score),
+            untrained=untrained,
+        ).shape
+        for bad in (True, False)
+        for name in ("x", "a very long class name " * 10, "Schraube ß 螺丝")
+        for score in (0.0, 1.0)
+        for untrained in (True, False)
+    }
+    assert len(shapes) == 1
+
+
+def bar_of(**kwargs):
+    untrained = kwargs.pop("untrained", False)
+    return annotate(
+        np.zeros((100, 800, 3), np.uint8), detection(np.zeros((4, 4), np.float32), **kwargs), untrained=untrained
+    )[:-100]
+
+
+def test_the_caption_tells_verdict_score_class_and_untrained_apart():
+    bars = [
+        bar_of(),
+        bar_of(anomalous=True),
+        bar_of(score=0.3),
+        bar_of(name="nut"),
+        bar_of(untrained=True),
+    ]
+    for i, one in enumerate(bars):
+        for other in bars[i + 1 :]:
+            assert (one != other).any()
+    red, green = bar_of(anomalous=True)[:, 0], bar_of()[:, 0]
+    assert (red[:, 2] > 2 * red[:, 1]).all() and (green[:, 1] > 1.5 * green[:, 2]).all()
+    yellow = (bar_of(untrained=True).astype(int) @ [-1, 1, 1]) > 300
+    assert yellow.sum() > 100
+    assert ((bar_of().astype(int) @ [-1, 1, 1]) > 300).sum() == 0

@@ -1,0 +1,151 @@
+"""Figures in bounded memory, and what is printed of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from kanoclip.runtime.pipeline import Progress, RunSummary
+from kanoclip.runtime.statistics import RESERVOIR, WINDOW, SlidingWindow, StageStats, StageSummary
+from kanoclip.runtime.status import PictureTable, StatusLine, print_summary, status_text, summary_json
+from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
+
+SUMMARY = RunSummary(
+    frames=7,
+    anomalous=2,
+    skipped=1,
+    dropped=3,
+    sink_dropped={"video": 4},
+    wall_s=2.0,
+    stages=(
+        StageSummary("capture", 7, 1.5, 1.0, 2.0),
+        StageSummary("inference", 7, 30.0, 29.0, 35.0),
+        StageSummary("video", 3, 2.25, 2.0, 3.0),
+    ),
+    interrupted=True,
+)
+PROGRESS = Progress(12, 3, 1, 5, {"jsonl": 2}, 24.96, 33.4, 51.7, 0.1234)
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=RESERVOIR))
+def test_short_runs_have_exact_figures(values):
+    stats = StageStats("x")
+    for value in values:
+        stats.add(value)
+    summary = stats.summary()
+    assert summary.count == len(values)
+    assert summary.mean == pytest.approx(np.mean(values))
+    assert summary.p50 == pytest.approx(np.percentile(values, 50))
+    assert summary.p95 == pytest.approx(np.percentile(values, 95))
+
+
+def test_long_runs_stay_small_and_close():
+    values = np.random.default_rng(1).permutation(20 * RESERVOIR).astype(float)
+    stats = StageStats("x")
+    for value in values:
+        stats.add(value)
+    assert len(stats._sample) == RESERVOIR
+    summary = stats.summary()
+    assert summary.mean == pytest.approx(values.mean())
+    assert summary.p50 == pytest.approx(np.percentile(values, 50), rel=0.1)
+    assert summary.p95 == pytest.approx(np.percentile(values, 95), rel=0.03)
+
+
+def test_nothing_measured_gives_zeros():
+    assert StageStats("x").summary() == StageSummary("x", 0, 0.0, 0.0, 0.0)
+    assert SlidingWindow().figures() == (0.0, 0.0, 0.0)
+
+
+def test_the_window_forgets_what_is_old():
+    window = SlidingWindow()
+    for index in range(1000):
+        window.add(index * 1.0, 500.0)
+    for index in range(WINDOW):
+        window.add(1000 + index * 0.1, 20.0)
+    fps, p50, p95 = window.figures()
+    assert fps == pytest.approx(10)
+    assert (p50, p95) == (20.0, 20.0)
+
+
+def test_the_status_text_has_every_figure():
+    text = status_text(PROGRESS)
+    for part in (
+        "25.0 fps",
+        "p50 33 p95 52 ms",
+        "dropped 5",
+        "jsonl dropped 2",
+        "skipped 1",
+        "score 0.123",
+        "anomalous 3/12",
+    ):
+        assert part in text
+
+
+@pytest.mark.parametrize("total", [None, 20])
+def test_the_status_line_shows_on_a_terminal_only(total):
+    for terminal in (True, False):
+        stream = io.StringIO()
+        with StatusLine(Console(file=stream, force_terminal=terminal, width=140), total) as status:
+            status.update(PROGRESS)
+        assert ("25.0 fps" in stream.getvalue()) is terminal
+        assert ("18/20" in stream.getvalue()) is (terminal and total is not None)
+        if not terminal:
+            assert stream.getvalue().strip() == ""
+
+
+def text_of(draw, width=100):
+    stream = io.StringIO()
+    draw(Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+def test_the_summary_is_complete():
+    text = text_of(lambda console: print_summary(console, SUMMARY))
+    assert "7 frames in 2.0 s (3.5 fps): 2 anomalous, 1 skipped, 3 dropped; stopped early" in text
+    assert "video: 4 results dropped" in text
+    assert "outside inference: 3.75 ms a frame" in text
+    row = next(line for line in text.splitlines() if "inference" in line and "30.00" in line)
+    assert "29.00" in row and "35.00" in row
+
+
+def test_the_summary_as_json():
+    values = json.loads(json.dumps(summary_json(SUMMARY), allow_nan=False))
+    assert values == {
+        "frames": 7,
+        "anomalous": 2,
+        "skipped": 1,
+        "dropped": 3,
+        "sink_dropped": {"video": 4},
+        "wall_s": 2.0,
+        "stages": {
+            "capture": {"count": 7, "mean": 1.5, "p50": 1.0, "p95": 2.0},
+            "inference": {"count": 7, "mean": 30.0, "p50": 29.0, "p95": 35.0},
+            "video": {"count": 3, "mean": 2.25, "p50": 2.0, "p95": 3.0},
+        },
+        "interrupted": True,
+        "fps": 3.5,
+        "outside_inference_ms": 3.75,
+    }
+
+
+def test_the_table_has_a_row_for_every_picture():
+    table = PictureTable(Path("/data"))
+    heat = np.zeros((2, 2), np.float32)
+    picture = np.zeros((2, 2, 3), np.uint8)
+    for index, (name, anomalous) in enumerate([("/data/a/[bold]1.png", True), ("/elsewhere/2.png", False)]):
+        detection = Detection(0.25 * (index + 1), heat, anomalous, 0.5, (), "x", Timings(0, 0, 0))
+        table.add((Frame(index, name, 0.0, picture, 0.0), detection))
+    table.add(BadFrame(2, "/data/b.png", "the file is empty"))
+    rows = text_of(lambda console: console.print(table.render())).splitlines()
+    find = lambda name: next(row for row in rows if name in row)  # noqa: E731
+    assert "0.2500" in find("a/[bold]1.png") and "anomalous" in find("a/[bold]1.png")
+    assert "/data" not in find("a/[bold]1.png")
+    assert "0.5000" in find("/elsewhere/2.png") and "normal" in find("/elsewhere/2.png")
+    assert "skipped" in find("b.png") and "the file is empty" in find("b.png")
