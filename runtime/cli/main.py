@@ -93,7 +93,7 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
     try:
         command: click.Command = group if name is None else load_command(name)
         code: Any = command.main(args=list(arguments), prog_name=prog_name, standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
         return code if isinstance(code, int) else 0
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else prog_name
@@ -104,10 +104,6 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
         return _report("interrupted", 130, debug)
     except KanoclipError as error:
         return _report(str(error), 1, debug)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough (`| head`). Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in {"", "kanoclip"}:
@@ -116,6 +112,14 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
         return _report(f"{missing} is not installed: pip install 'kanoclip-edge[{extra}]'", 1, debug)
     except Exception as error:
         return _unexpected(error, debug)
+
+
+def _flush() -> None:
+    """Flushes standard output, whose reader may have gone: Python would complain about that once more at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _unexpected(error: Exception, debug: bool) -> int:

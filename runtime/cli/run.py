@@ -175,6 +175,8 @@ def command(
         try:
             with StatusLine(Console(stderr=True, quiet=quiet), total) as status:
                 pipeline.run(status.update)
+        except BrokenPipeError:
+            pass  # whoever read our JSON lines has seen enough (`| head`): an end like any other
         finally:
             # Also after a failure: it tells how far the run came.
             _report(pipeline.summary(), rows, human, as_json)
