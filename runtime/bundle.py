@@ -1,0 +1,116 @@
+"""A bundle on disk: found, verified file by file, and only then used."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.manifest import MANIFEST_NAME, MODEL_FILE, Manifest
+
+SUFFIX = ".kanoclip"
+SHIPPED = "nano" + SUFFIX
+BLOCK = 1 << 20
+MANIFEST_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        root: Its folder.
+        manifest: What it says.
+    """
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.root / MODEL_FILE
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest lists.
+
+        Raises:
+            BundleError: It lists no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.root} has no file {name}: export the bundle again")
+        return self.root / name
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Opens a bundle and checks every file's place, size and sha256.
+
+        Raises:
+            BundleError: The folder or a file is missing, damaged, or outside of the bundle; the message says which.
+        """
+        root = Path(path)
+        if not root.exists():
+            raise BundleError(f"no bundle {root}: make one with kanoclip-export, or name another with --bundle")
+        if not root.is_dir():
+            raise BundleError(f"{root} is not a folder: a bundle is a folder NAME{SUFFIX}")
+        manifest_path = root / MANIFEST_NAME
+        if not manifest_path.is_file():
+            raise BundleError(f"{root} holds no {MANIFEST_NAME}: it is not a bundle, or only a part was copied")
+        try:
+            if manifest_path.stat().st_size > MANIFEST_LIMIT:
+                raise BundleError(f"{manifest_path} is over {MANIFEST_LIMIT >> 20} MiB: it is no manifest")
+            manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
+            for name, info in manifest.files.items():
+                _verify(root, name, info.size, info.sha256)
+        except BundleError as error:
+            raise BundleError(f"{root}: {error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"{root} cannot be read ({error}): copy or export the bundle again") from error
+        return cls(root, manifest)
+
+
+def _verify(root: Path, name: str, size: int, digest: str) -> None:
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{name} is a link that leaves the bundle: do not use it")
+    if not path.is_file():
+        raise BundleError(f"{name} is missing: copy or export the bundle again")
+    found = path.stat().st_size
+    if found != size:
+        raise BundleError(f"{name} has {found} bytes, expected {size}: copy or export the bundle again")
+    if sha256_of(path) != digest:
+        raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy or export the bundle again")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_bundle(explicit: str | None, folder: Path) -> Path:
+    """Which bundle to run.
+
+    Args:
+        explicit: What the user named, if anything.
+        folder: Where to look otherwise: the one `*.kanoclip` in it, or else the one that is shipped.
+
+    Raises:
+        BundleError: Several bundles lie there, or none is shipped.
+    """
+    if explicit is not None:
+        return Path(explicit)
+    found = sorted(path for path in folder.glob("*" + SUFFIX) if (path / MANIFEST_NAME).is_file())
+    if len(found) > 1:
+        raise BundleError(f"several bundles here ({', '.join(p.name for p in found)}): name one with --bundle")
+    if found:
+        return found[0]
+    shipped = Path(str(resources.files("kanoclip.runtime.bundles").joinpath(SHIPPED)))
+    if not shipped.is_dir():
+        raise BundleError("no bundle here and none is shipped: make one with kanoclip-export")
+    return shipped

@@ -1,0 +1,397 @@
+"""The bundle's manifest: what the graph is, how to feed it, what it was made from. Read with every field checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any, TypeVar
+
+from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
+
+MANIFEST_NAME = "manifest.json"
+MODEL_FILE = "model.onnx"
+SCHEMA = 1
+PRECISIONS = ("fp32", "fp16", "bf16")
+FLAVOURS = ("tensorrt-rtx", "tensorrt")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model the graph holds.
+
+    Attributes:
+        backbone: Name in the registry of `kanoclip.train.backbones`.
+        image_size: (height, width) in pixels.
+        trained: False when the weights are seeded or the head is untrained: maps and scores mean nothing.
+        weights: Origin of the backbone's weights: `seeded:0`, `openai`, `file:NAME`.
+        weights_sha256: Digest of the weights file, None for seeded ones.
+        checkpoint_sha256: Digest of the learnt tensors, None for an untrained head.
+        prompts: `learned` or `handcrafted`.
+        vv: The V-V path is in the graph.
+        bicmci: Bi-CMCI is in the graph.
+        conv_adapter: The Conv-Adapter is in the graph.
+        global_token: `original` or `local`.
+    """
+
+    backbone: str
+    image_size: tuple[int, int]
+    trained: bool
+    weights: str
+    weights_sha256: str | None
+    checkpoint_sha256: str | None
+    prompts: str
+    vv: bool
+    bicmci: bool
+    conv_adapter: bool
+    global_token: str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of the graph; the text "batch" stands for a dynamic batch axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens outside of the graph: the names in `kanoclip.runtime.preprocess`."""
+
+    resize: str
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What turns scores and maps into verdicts.
+
+    Attributes:
+        image: Score from which a frame is anomalous, in [0, 1].
+        pixel: Map value from which a pixel belongs to a region, in [0, 1].
+        min_area: Smallest region in pixels of the original frame.
+        origin: How they were found.
+    """
+
+    image: float
+    pixel: float
+    min_area: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Digest and size in bytes of a file."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """A TensorRT engine in the bundle.
+
+    Attributes:
+        file: Path in the bundle.
+        flavour: `tensorrt-rtx` or `tensorrt`.
+        version: Exact version that built it; no other loads it.
+        compute_capabilities: What it runs on, such as `8.6`.
+    """
+
+    file: str
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of it.
+
+    Attributes:
+        schema: SCHEMA.
+        name: The bundle's name.
+        created: ISO-8601 time in UTC.
+        model: Which model.
+        classes: Baked classes; the position is the class index.
+        precision: `fp32`, `fp16` or `bf16`.
+        opset: ONNX opset.
+        inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes.
+        outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1].
+        max_batch: Largest batch; the only one unless the batch axis is dynamic.
+        preprocessing: How a frame becomes `frame`.
+        thresholds: Defaults for verdicts.
+        provenance: Versions, command and commit that made it.
+        parity: The parity gate's report.
+        files: Every file of the bundle except the manifest.
+        engines: Engines among the files.
+    """
+
+    schema: int
+    name: str
+    created: str
+    model: ModelInfo
+    classes: tuple[str, ...]
+    precision: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int
+    preprocessing: Preprocessing
+    thresholds: Thresholds
+    provenance: dict[str, str]
+    parity: dict[str, Any] | None
+    files: dict[str, FileInfo]
+    engines: tuple[EngineInfo, ...]
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether any batch from 1 to `max_batch` runs."""
+        return isinstance(self.inputs[0].shape[0], str)
+
+    def to_json(self) -> str:
+        """The manifest as JSON text."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Reads and checks a manifest.
+
+        Raises:
+            BundleError: It is no JSON, of an unknown schema, or a field is missing, unknown, of a wrong type or at odds
+                with another.
+        """
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}): copy or export the bundle again") from error
+        if not isinstance(value, dict):
+            raise BundleError(f"{MANIFEST_NAME} is not a JSON object: copy or export the bundle again")
+        schema = value.get("schema")
+        if schema != SCHEMA:
+            raise BundleError(
+                f"{MANIFEST_NAME} has schema {schema!r}, this version reads {SCHEMA}: upgrade kanoclip-edge, or export "
+                "the bundle again"
+            )
+        top = _Fields(value, "")
+        manifest = cls(
+            schema=SCHEMA,
+            name=top.text("name"),
+            created=top.text("created"),
+            model=_model(top.fields("model")),
+            classes=tuple(top.items("classes", _as_text)),
+            precision=top.choice("precision", PRECISIONS),
+            opset=top.integer("opset", 1),
+            inputs=tuple(top.items("inputs", _tensor)),
+            outputs=tuple(top.items("outputs", _tensor)),
+            max_batch=top.integer("max_batch", 1),
+            preprocessing=_preprocessing(top.fields("preprocessing")),
+            thresholds=_thresholds(top.fields("thresholds")),
+            provenance=top.mapping("provenance", _as_text),
+            parity=top.json_object("parity"),
+            files=top.mapping("files", _file),
+            engines=tuple(top.items("engines", _engine)),
+        )
+        top.done("schema")
+        _cross_check(manifest)
+        return manifest
+
+
+class _Fields:
+    """Takes fields out of a JSON object, naming the one that is wrong."""
+
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, dict):
+            raise _wrong(where, "an object")
+        self._value, self._where, self._taken = value, where, set[str]()
+
+    def _take(self, name: str) -> tuple[Any, str]:
+        where = f"{self._where}.{name}".lstrip(".")
+        if name not in self._value:
+            raise BundleError(f"{MANIFEST_NAME} has no field '{where}': copy or export the bundle again")
+        self._taken.add(name)
+        return self._value[name], where
+
+    def done(self, *also: str) -> None:
+        """Refuses fields that nobody took."""
+        if unknown := sorted(set(self._value) - self._taken - set(also)):
+            where = f"{self._where}.{unknown[0]}".lstrip(".")
+            raise BundleError(f"{MANIFEST_NAME} has the unknown field '{where}': upgrade kanoclip-edge")
+
+    def text(self, name: str) -> str:
+        return _as_text(*self._take(name))
+
+    def optional_text(self, name: str) -> str | None:
+        value, where = self._take(name)
+        return None if value is None else _as_text(value, where)
+
+    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        value, where = self._take(name)
+        if value not in allowed:
+            raise _wrong(where, f"one of {', '.join(allowed)}")
+        return str(value)
+
+    def flag(self, name: str) -> bool:
+        value, where = self._take(name)
+        if not isinstance(value, bool):
+            raise _wrong(where, "true or false")
+        return value
+
+    def integer(self, name: str, least: int) -> int:
+        return _as_integer(*self._take(name), least)
+
+    def share(self, name: str) -> float:
+        value, where = self._take(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise _wrong(where, "a number from 0 to 1")
+        return float(value)
+
+    def fields(self, name: str) -> _Fields:
+        return _Fields(*self._take(name))
+
+    def items(self, name: str, read: Callable[[Any, str], T]) -> list[T]:
+        value, where = self._take(name)
+        if not isinstance(value, list):
+            raise _wrong(where, "a list")
+        return [read(item, f"{where}[{index}]") for index, item in enumerate(value)]
+
+    def mapping(self, name: str, read: Callable[[Any, str], T]) -> dict[str, T]:
+        value, where = self._take(name)
+        if not isinstance(value, dict):
+            raise _wrong(where, "an object")
+        return {key: read(item, f"{where}[{key!r}]") for key, item in value.items()}
+
+    def json_object(self, name: str) -> dict[str, Any] | None:
+        value, where = self._take(name)
+        if value is not None and not isinstance(value, dict):
+            raise _wrong(where, "an object or null")
+        return value
+
+
+def _wrong(where: str, wanted: str) -> BundleError:
+    return BundleError(f"{MANIFEST_NAME}: field '{where}' is not {wanted}: copy or export the bundle again")
+
+
+def _as_text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise _wrong(where, "a text")
+    return value
+
+
+def _as_integer(value: Any, where: str, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise _wrong(where, f"an integer of at least {least}")
+    return value
+
+
+def _model(fields: _Fields) -> ModelInfo:
+    size = fields.items("image_size", lambda value, where: _as_integer(value, where, 1))
+    if len(size) != 2:
+        raise _wrong("model.image_size", "[height, width]")
+    info = ModelInfo(
+        backbone=fields.text("backbone"),
+        image_size=(size[0], size[1]),
+        trained=fields.flag("trained"),
+        weights=fields.text("weights"),
+        weights_sha256=fields.optional_text("weights_sha256"),
+        checkpoint_sha256=fields.optional_text("checkpoint_sha256"),
+        prompts=fields.choice("prompts", ("learned", "handcrafted")),
+        vv=fields.flag("vv"),
+        bicmci=fields.flag("bicmci"),
+        conv_adapter=fields.flag("conv_adapter"),
+        global_token=fields.choice("global_token", ("original", "local")),
+    )
+    fields.done()
+    return info
+
+
+def _tensor(value: Any, where: str) -> TensorSpec:
+    fields = _Fields(value, where)
+
+    def axis(item: Any, place: str) -> int | str:
+        return item if item == "batch" else _as_integer(item, place, 1)
+
+    spec = TensorSpec(fields.text("name"), fields.text("dtype"), tuple(fields.items("shape", axis)))
+    fields.done()
+    return spec
+
+
+def _preprocessing(fields: _Fields) -> Preprocessing:
+    rule = Preprocessing(fields.text("resize"), fields.text("interpolation"))
+    fields.done()
+    if rule != Preprocessing(RESIZE_RULE, INTERPOLATION):
+        raise BundleError(
+            f"the bundle resizes by '{rule.resize}, {rule.interpolation}', which this version does not know: upgrade "
+            "kanoclip-edge, or export the bundle again"
+        )
+    return rule
+
+
+def _thresholds(fields: _Fields) -> Thresholds:
+    thresholds = Thresholds(
+        image=fields.share("image"),
+        pixel=fields.share("pixel"),
+        min_area=fields.integer("min_area", 0),
+        origin=fields.text("origin"),
+    )
+    fields.done()
+    return thresholds
+
+
+def _file(value: Any, where: str) -> FileInfo:
+    fields = _Fields(value, where)
+    info = FileInfo(fields.text("sha256"), fields.integer("size", 0))
+    fields.done()
+    if not re.fullmatch(r"[0-9a-f]{64}", info.sha256):
+        raise _wrong(f"{where}.sha256", "a sha256 digest")
+    return info
+
+
+def _engine(value: Any, where: str) -> EngineInfo:
+    fields = _Fields(value, where)
+    info = EngineInfo(
+        file=fields.text("file"),
+        flavour=fields.choice("flavour", FLAVOURS),
+        version=fields.text("version"),
+        compute_capabilities=tuple(fields.items("compute_capabilities", _as_text)),
+    )
+    fields.done()
+    return info
+
+
+def _cross_check(manifest: Manifest) -> None:
+    if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
+        raise _wrong("classes", "a list of different names, at least one")
+    for name in manifest.files:
+        if not is_safe_path(name):
+            raise BundleError(f"{MANIFEST_NAME} names the file '{name}', which is outside of the bundle: do not use it")
+    if MODEL_FILE not in manifest.files:
+        raise BundleError(f"{MANIFEST_NAME} does not list {MODEL_FILE}: copy or export the bundle again")
+    for engine in manifest.engines:
+        if engine.file not in manifest.files:
+            raise BundleError(f"{MANIFEST_NAME} does not list the engine {engine.file}: copy or export it again")
+    height, width = manifest.model.image_size
+    axis: int | str = manifest.max_batch
+    if manifest.inputs and manifest.inputs[0].shape[:1] == ("batch",):
+        axis = "batch"
+    inputs = [TensorSpec("frame", "uint8", (axis, height, width, 3))]
+    if len(manifest.classes) > 1:
+        inputs.append(TensorSpec("class_index", "int64", (axis,)))
+    outputs = [TensorSpec("map", "float32", (axis, height, width)), TensorSpec("score", "float32", (axis,))]
+    for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
+        if list(found) != wanted:
+            raise _wrong(name, f"what a bundle of {len(manifest.classes)} classes at {height}x{width} has")
+
+
+def is_safe_path(name: str) -> bool:
+    """Whether a path of the manifest stays inside of the bundle, on any operating system."""
+    parts = PurePosixPath(name).parts
+    plain = not name.startswith("/") and "\\" not in name and ":" not in name and "\0" not in name
+    return plain and bool(parts) and ".." not in parts and PurePosixPath(*parts).as_posix() == name
