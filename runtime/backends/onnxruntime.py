@@ -1,0 +1,146 @@
+"""ONNX Runtime: the CPU, CUDA and TensorRT providers, by name and never by silent fallback."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kanoclip.runtime.backends.base import Floats, Frames, Indices
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.manifest import TensorSpec
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
+
+
+class OnnxRuntimeBackend:
+    """One session on one provider."""
+
+    def __init__(self, bundle: Bundle, device: str, *, tensorrt: bool, threads: int | None) -> None:
+        """Loads the bundle's graph.
+
+        Args:
+            bundle: What to run.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            tensorrt: Use the TensorRT provider (engines are cached per user).
+            threads: CPU threads, None for all cores of this process.
+
+        Raises:
+            BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not what the manifest says.
+        """
+        ort = _import_onnxruntime()
+        provider, options = _choose_provider(ort, device, tensorrt)
+        settings = ort.SessionOptions()
+        # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
+        settings.intra_op_num_threads = threads or _own_cores()
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(
+                str(bundle.model_path), settings, providers=[(provider, options)] if options else [provider]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise _refused(bundle, provider, error) from error
+        self.name = f"onnxruntime-{SHORT[provider]}"
+        if provider not in self._session.get_providers():
+            raise BackendError(
+                f"ONNX Runtime has {SHORT[provider]} but could not start it: check the driver, CUDA and cuDNN "
+                f"versions it wants, or choose --device cpu{_both_installed()}"
+            )
+        _check_signature(bundle, self._session)
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """Runs one batch; see `Backend.run`."""
+        inputs: dict[str, Any] = {"frame": frames}
+        if class_index is not None:
+            inputs["class_index"] = class_index
+        try:
+            maps, scores = self._session.run(["map", "score"], inputs)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
+        return np.asarray(maps), np.asarray(scores)
+
+    def close(self) -> None:
+        """Frees the session and its memory."""
+        self._session = None
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            "no inference engine: pip install 'kanoclip-edge[cpu]', or 'kanoclip-edge[gpu]' on an NVIDIA GPU"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendError(f"onnxruntime is broken: uninstall it and install one extra again{_both_installed()}")
+    return onnxruntime
+
+
+def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[str, Any]]:
+    available = ort.get_available_providers()
+    wanted = TENSORRT if tensorrt else CPU if device == "cpu" else CUDA
+    if device == "auto" and not tensorrt and CUDA not in available:
+        wanted = CPU
+    if wanted not in available:
+        names = ", ".join(SHORT[name] for name in available if name in SHORT)
+        raise BackendError(
+            f"this onnxruntime has no {SHORT[wanted]} provider (it has {names}): pip install 'kanoclip-edge[gpu]' in a "
+            f"fresh environment, or choose --device cpu{_both_installed()}"
+        )
+    if wanted == CPU:
+        return CPU, {}
+    options: dict[str, Any] = {"device_id": int(device.partition(":")[2] or 0)}
+    if wanted == TENSORRT:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kanoclip" / "onnxruntime-tensorrt"
+        cache.mkdir(parents=True, exist_ok=True)
+        options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
+    return wanted, options
+
+
+def _check_signature(bundle: Bundle, session: Any) -> None:
+    """The manifest is checked against the graph itself: shapes decide what the detector feeds."""
+    types = {"tensor(uint8)": "uint8", "tensor(int64)": "int64", "tensor(float)": "float32"}
+    for kind, listed, found in (
+        ("inputs", bundle.manifest.inputs, session.get_inputs()),
+        ("outputs", bundle.manifest.outputs, session.get_outputs()),
+    ):
+        actual = [
+            TensorSpec(
+                value.name,
+                types.get(value.type, value.type),
+                tuple(axis if isinstance(axis, int) else "batch" for axis in value.shape),
+            )
+            for value in found
+        ]
+        if actual != list(listed):
+            raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
+
+
+def _refused(bundle: Bundle, provider: str, error: Exception) -> BackendError:
+    if bundle.manifest.precision == "bf16" and provider == CPU:
+        return BackendError(f"{bundle.root} is bf16, which no CPU provider runs: export it with --fp16 or --fp32")
+    return BackendError(f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]}: {_one_line(error)}")
+
+
+def _both_installed() -> str:
+    """A hint when two distributions that overwrite each other are installed."""
+    try:
+        for name in ("onnxruntime", "onnxruntime-gpu"):
+            metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+    return " (onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one)"
+
+
+def _own_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

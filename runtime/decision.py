@@ -1,0 +1,45 @@
+"""From an anomaly map to regions in the original picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from kanoclip.runtime.types import FloatMap, Region
+
+
+def find_regions(
+    anomaly_map: FloatMap, pixel_threshold: float, min_area: int, frame_height: int, frame_width: int
+) -> tuple[Region, ...]:
+    """Connected areas of the map at or above a threshold, in pixels of the original frame.
+
+    Args:
+        anomaly_map: float32 [h, w] in [0, 1], at model size.
+        pixel_threshold: Map value from which a pixel counts, in [0, 1].
+        min_area: Smallest region kept, in original pixels.
+        frame_height: Rows of the original frame.
+        frame_width: Columns of the original frame.
+
+    Returns:
+        Regions (8-connected), largest score first; a box covers every original pixel that its map pixels touch.
+    """
+    mask = cv2.compare(anomaly_map, pixel_threshold, cv2.CMP_GE)
+    if not mask.any():
+        return ()
+    height, width = anomaly_map.shape
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
+    peaks = np.zeros(count, np.float32)
+    np.maximum.at(peaks, labels[mask > 0], anomaly_map[mask > 0])
+    scale = frame_height * frame_width / (height * width)
+    regions = []
+    for label in range(1, count):
+        area = max(round(int(stats[label, cv2.CC_STAT_AREA]) * scale), 1)
+        if area < min_area:
+            continue
+        left, top = int(stats[label, cv2.CC_STAT_LEFT]), int(stats[label, cv2.CC_STAT_TOP])
+        right, bottom = left + int(stats[label, cv2.CC_STAT_WIDTH]), top + int(stats[label, cv2.CC_STAT_HEIGHT])
+        x, y = left * frame_width // width, top * frame_height // height
+        # -(-a // b) rounds up, so a thin region of a much smaller frame still has a pixel.
+        x_end, y_end = -(-right * frame_width // width), -(-bottom * frame_height // height)
+        regions.append(Region(x, y, x_end - x, y_end - y, float(peaks[label]), area))
+    return tuple(sorted(regions, key=lambda region: (-region.score, region.y, region.x)))
