@@ -18,7 +18,10 @@ lint: $(DEV)/.installed
 	$(DEV)/bin/ruff format --check .
 
 types: $(DEV)/.installed
-	$(DEV)/bin/mypy runtime export
+	# The folders are installed under other names (package-dir): show mypy the names that the code imports.
+	mkdir -p build/types/kanoclip
+	for name in runtime export train benchmarks; do ln -sfn $(CURDIR)/$$name build/types/kanoclip/$$name; done
+	MYPYPATH=build/types $(DEV)/bin/mypy -p kanoclip.runtime -p kanoclip.export
 
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)

@@ -11,8 +11,8 @@ from typing import Any
 from kanoclip.export.onnx_writer import BatchSpec
 from kanoclip.runtime.errors import ExportError
 
-Progress = Callable[[str, float], None]
-"""Called with what is being done and the share done, 0 to 1."""
+Progress = Callable[[float], None]
+"""Called with the share done, 0 to 1."""
 
 TURING = "7.5"
 """SM75 gets an engine of its own: one unsupported node there fails the engine for every target in the list."""
@@ -184,6 +184,6 @@ def _make_monitor(trt: Any, progress: Progress) -> Any:
                 if parent is None:
                     break
                 current = parent
-            progress(name, share)
+            progress(share)
 
     return Monitor()

@@ -27,6 +27,10 @@ class DeployGraph(nn.Module):
     L2 norms, the deformable hats, the softmax over states, upsampling and Gaussian stay float32.
     """
 
+    patch_weight: Tensor
+    first_token: Tensor
+    positions: Tensor
+
     def __init__(self, model: KAnoCLIP, classes: Sequence[str], precision: str) -> None:
         """Copies the model's tower and head, bakes the classes' text, folds preprocessing and casts.
 
@@ -44,6 +48,7 @@ class DeployGraph(nn.Module):
             positions = model.tower.positional_embedding
             first = model.tower.class_embedding + positions[0]
         self.dtype = dtype
+        self.patch = int(model.tower.patch_embedding.kernel_size[0])
         self.several_classes = len(classes) > 1
         self.tower, self.head = copy.deepcopy(model.tower), copy.deepcopy(model.head)
         del self.tower.patch_embedding, self.tower.class_embedding, self.tower.positional_embedding
@@ -70,8 +75,8 @@ class DeployGraph(nn.Module):
             map float32 [B, H, W] and score float32 [B], both in [0, 1].
         """
         rows, columns = self.tower.grid
-        pixels = (frame.to(self.dtype) - SHIFT).unflatten(2, (columns, -1)).unflatten(1, (rows, -1))
-        patches = pixels.transpose(2, 3).flatten(3).flatten(1, 2) @ self.patch_weight
+        pixels = (frame.to(self.dtype) - SHIFT).reshape(-1, rows, self.patch, columns, self.patch * 3)
+        patches = pixels.transpose(2, 3).reshape(-1, rows * columns, self.patch * self.patch * 3) @ self.patch_weight
         first = self.first_token.expand(patches.shape[0], -1, -1)
         image = self.tower.encode(torch.cat([first, patches + self.positions], dim=1))
         states = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 
 from kanoclip.export.graph import DeployGraph
 from kanoclip.runtime.errors import ExportError
@@ -60,9 +61,10 @@ def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opse
         axis = torch.export.Dim("batch", min=1, max=batch.size)
         shapes = tuple({0: axis} for _ in arguments)
     with _quiet():
+        # torch.onnx.export alone would try other ways when the batch turns out to be fixed, and fix it silently.
+        exported = torch.export.export(graph.eval(), arguments, dynamic_shapes=shapes, strict=False)
         program = torch.onnx.export(
-            graph.eval(),
-            arguments,
+            exported,
             dynamo=True,
             opset_version=opset,
             input_names=names,

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
                     folder / ENGINES_FOLDER,
                     targets,
                     config.batch,
-                    lambda phase, share, name=name: report(name, share),
+                    partial(report, name),
                 )
             )
         manifest = replace(

@@ -41,7 +41,7 @@ class Bundle:
         """
         if name not in self.manifest.files:
             raise BundleError(f"{self.root} has no file {name}: export the bundle again")
-        return self.root / name
+        return Path(self.root, name)
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:

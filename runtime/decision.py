@@ -23,13 +23,14 @@ def find_regions(
     Returns:
         Regions (8-connected), largest score first; a box covers every original pixel that its map pixels touch.
     """
-    mask = cv2.compare(anomaly_map, pixel_threshold, cv2.CMP_GE)
+    mask = (anomaly_map >= pixel_threshold).view(np.uint8)
     if not mask.any():
         return ()
     height, width = anomaly_map.shape
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
+    above = np.flatnonzero(mask)
     peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, labels[mask > 0], anomaly_map[mask > 0])
+    np.maximum.at(peaks, np.asarray(labels, np.int32).ravel()[above], anomaly_map.ravel()[above])
     scale = frame_height * frame_width / (height * width)
     regions = []
     for label in range(1, count):

@@ -53,10 +53,14 @@ def resize(frame: Image, height: int, width: int) -> Image:
         uint8 [height, width, 3], contiguous. The frame itself when it has that size already.
     """
     while frame.shape[0] >= 2 * height and frame.shape[1] >= 2 * width:
-        frame = cv2.resize(frame, (frame.shape[1] // 2, frame.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        frame = _resized(frame, frame.shape[0] // 2, frame.shape[1] // 2, cv2.INTER_AREA)
     shrunk = (min(frame.shape[0], height), min(frame.shape[1], width))
     if shrunk != frame.shape[:2]:
-        frame = cv2.resize(frame, (shrunk[1], shrunk[0]), interpolation=cv2.INTER_AREA)
+        frame = _resized(frame, *shrunk, cv2.INTER_AREA)
     if shrunk != (height, width):
-        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+        frame = _resized(frame, height, width, cv2.INTER_LINEAR)
     return np.ascontiguousarray(frame)
+
+
+def _resized(frame: Image, height: int, width: int, interpolation: int) -> Image:
+    return np.asarray(cv2.resize(frame, (width, height), interpolation=interpolation), dtype=np.uint8)

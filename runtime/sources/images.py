@@ -38,7 +38,7 @@ class ImageSource:
         self.name = name
         self.root: Path | None = root
         self.count: int | None = len(paths)
-        self._paths = paths
+        self.paths = paths
 
     @classmethod
     def from_file(cls, path: Path) -> ImageSource:
@@ -80,7 +80,7 @@ class ImageSource:
 
     def frames(self) -> Iterator[Frame | BadFrame]:
         """Yields each picture, or a `BadFrame` for one that cannot be read."""
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.paths):
             started = time.perf_counter()
             captured_at = time.time()
             image = read_image(path)

@@ -82,7 +82,7 @@ class BiCMCI(nn.Module):
         """
         patches = patches + RESIDUAL_SCALE * self.deformable_out(self.deformable(self.deformable_norm(patches)))
         normed = self.cross_patch_norm(patches)
-        batch = len(patches)
+        batch = patches.shape[0]  # not len(): it would fix a dynamic batch while exporting
         q = split_heads(self.text_to_visual_q(normed), HEADS)
         seen = merge_heads(attention(q, _batched(text.key, batch), _batched(text.value, batch)))
         k, v = (split_heads(part, HEADS) for part in self.visual_to_text_kv(normed).chunk(2, dim=-1))

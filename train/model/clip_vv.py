@@ -60,18 +60,6 @@ class Block(nn.Module):
         q, k, v = F.linear(x, self.qkv_weight, self.qkv_bias).chunk(3, dim=-1)
         return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
 
-    def qkv_of_first(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Like `qkv`, but the query of token 0 only: Q is [B, heads, 1, D]."""
-        width = x.shape[-1]
-        q = F.linear(x[:, :1], self.qkv_weight[:width], self.qkv_bias[:width])
-        k, v = F.linear(x, self.qkv_weight[width:], self.qkv_bias[width:]).chunk(2, dim=-1)
-        return split_heads(q, self.heads), split_heads(k, self.heads), split_heads(v, self.heads)
-
-    def v_only(self, x: Tensor) -> Tensor:
-        """Normalised tokens [B, N, C] -> V [B, heads, N, D]."""
-        start = 2 * x.shape[-1]
-        return split_heads(F.linear(x, self.qkv_weight[start:], self.qkv_bias[start:]), self.heads)
-
     def project(self, heads: Tensor) -> Tensor:
         """Output projection (`Project_l` of eq. 8): [B, heads, N, D] -> [B, N, C]."""
         projected: Tensor = self.out(merge_heads(heads))
@@ -86,6 +74,35 @@ class Block(nn.Module):
         """The block's two residual steps, given its attention's heads: [B, N, C]."""
         x = x + self.project(attended)
         return x + self.mlp(x)
+
+
+class FinalBlock(Block):
+    """The last block of a tower with a local-aware path, which needs V of all tokens and little else.
+
+    Nothing reads the original path's patch tokens after it, so that path goes on for the class token alone, or ends here.
+    The projections are split once, at construction: a slice of weights inside the graph would be cut for every frame.
+    """
+
+    def __init__(self, source: nn.Module, global_token: GlobalToken) -> None:
+        """Shares the parameters of an open_clip ResidualAttentionBlock."""
+        super().__init__(source)
+        weight, bias = self.qkv_weight.detach(), self.qkv_bias.detach()
+        del self.qkv_weight, self.qkv_bias
+        width = weight.shape[1]
+        self.v = _linear(weight[2 * width :], bias[2 * width :])
+        self.q = self.k = None
+        if global_token == "original":
+            self.q = _linear(weight[:width], bias[:width])
+            self.k = _linear(weight[width : 2 * width], bias[width : 2 * width])
+
+    def forward(self, original: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Original path's tokens [B, N, C] -> V [B, heads, N, D], and that path's class token [B, 1, C] if it goes on."""
+        normed = self.ln_1(original)
+        v = split_heads(self.v(normed), self.heads)
+        if self.q is None or self.k is None:
+            return v, None
+        q, k = split_heads(self.q(normed[:, :1]), self.heads), split_heads(self.k(normed), self.heads)
+        return v, self.residual(original[:, :1], attention(q, k, v))
 
 
 class ClipVV(nn.Module):
@@ -131,10 +148,12 @@ class ClipVV(nn.Module):
             resize_positional_embedding(visual.positional_embedding.detach(), visual.grid_size, self.grid)
         )
         self.ln_pre = _share_layer_norm(visual.ln_pre)
-        self.blocks = nn.ModuleList(Block(block) for block in visual.transformer.resblocks)
+        sources = list(visual.transformer.resblocks)
+        self.blocks = nn.ModuleList(Block(source) for source in (sources[:-1] if vv else sources))
+        self.final = FinalBlock(sources[-1], global_token) if vv else None
         self.ln_post = _share_layer_norm(visual.ln_post)
         self.proj = visual.proj
-        self.taps = tap_blocks(len(self.blocks))
+        self.taps = tap_blocks(len(sources))
         self.vv_start = self.taps[0]
         self.requires_grad_(False)
 
@@ -155,7 +174,7 @@ class ClipVV(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised RGB pixels [B, 3, H, W] -> tokens [B, 1 + P, C_v] with positions, before ln_pre (eq. 4)."""
         patches = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
-        first = self.class_embedding.expand(len(patches), 1, -1)
+        first = self.class_embedding.expand(patches.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.positional_embedding
 
     def encode(self, tokens: Tensor) -> ImageFeatures:
@@ -172,25 +191,17 @@ class ClipVV(nn.Module):
         local = original
         taps: list[Tensor] = []
         for number, block in enumerate(self.blocks, start=1):
-            normed = block.ln_1(original)
-            has_local = self.vv and number >= self.vv_start
-            if self.vv and number == len(self.blocks):
-                # Nothing reads the original path's patch tokens after this block: only its class token is finished.
-                if self.global_token == "original":
-                    q, k, v = block.qkv_of_first(normed)
-                    original = block.residual(original[:, :1], attention(q, k, v))
-                else:
-                    v = block.v_only(normed)
-            else:
-                q, k, v = block.qkv(normed)
-                original = block.residual(original, attention(q, k, v))
-            if has_local:
-                local = local + block.project(attention(v, v, v))
-            else:
-                local = original
+            q, k, v = block.qkv(block.ln_1(original))
+            original = block.residual(original, attention(q, k, v))
+            local = local + block.project(attention(v, v, v)) if self.vv and number >= self.vv_start else original
             if number in self.taps:
                 taps.append(local[:, 1:])
-        first = original[:, :1] if self.global_token == "original" else local[:, :1]
+        first = original[:, :1]
+        if self.final is not None:
+            v, finished = self.final(original)
+            local = local + self.final.project(attention(v, v, v))
+            taps.append(local[:, 1:])
+            first = finished if finished is not None else local[:, :1]
         return ImageFeatures(tuple(self.project(tap) for tap in taps), self.project(first)[:, 0])
 
     def project(self, tokens: Tensor) -> Tensor:
@@ -220,6 +231,12 @@ def resize_positional_embedding(embedding: Tensor, old: tuple[int, int], new: tu
     grid = grid.unflatten(0, (old[0], old[1])).permute(2, 0, 1)[None]
     grid = F.interpolate(grid, size=new, mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([first, grid[0].permute(1, 2, 0).flatten(0, 1)])
+
+
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return linear
 
 
 def _share_layer_norm(source: nn.LayerNorm) -> LayerNorm:

@@ -1,0 +1,1 @@
+"""Example pictures with masks; see README.md beside this file."""

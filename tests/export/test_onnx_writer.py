@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from kanoclip.export.checks import check_graph
+from kanoclip.export.graph import DeployGraph
+from kanoclip.export.onnx_writer import BatchSpec, write_onnx
+from kanoclip.runtime.errors import ExportError
+from kanoclip.train.model.kanoclip import to_pixels
+
+SIZE = (48, 48)
+
+
+def run(path, **inputs):
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(["map", "score"], inputs)
+
+
+def random_frames(batch):
+    return np.random.default_rng(0).integers(0, 256, (batch, *SIZE, 3), dtype=np.uint8)
+
+
+def expected(model, frames, classes, index):
+    with torch.no_grad():
+        output = model(to_pixels(torch.from_numpy(frames)), model.text_features(classes)[index])
+    return output.map.numpy(), output.score.numpy()
+
+
+def test_static_graph_of_one_class_takes_only_the_frame(tiny, tmp_path):
+    path = tmp_path / "model.onnx"
+    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp32"), SIZE, BatchSpec(), 18, path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(i.name, i.type.tensor_type.elem_type) for i in model.graph.input] == [("frame", onnx.TensorProto.UINT8)]
+    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [1, *SIZE, 3]
+    assert model.opset_import[0].version == 18
+    frames = random_frames(1)
+    for got, want in zip(run(path, frame=frames), expected(tiny.model, frames, ["bolt"], [0]), strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+@pytest.mark.parametrize("opset", [19, 20, 21])
+def test_later_opsets_give_the_same(tiny, tmp_path, opset):
+    path = tmp_path / "model.onnx"
+    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp16"), SIZE, BatchSpec(), opset, path)
+    assert onnx.load(path).opset_import[0].version == opset
+    check_graph(path, "fp16")
+    frames = random_frames(1)
+    for got, want in zip(run(path, frame=frames), expected(tiny.model, frames, ["bolt"], [0]), strict=True):
+        np.testing.assert_allclose(got, want, atol=5e-3)
+
+
+def test_dynamic_batch_of_several_classes(tiny, tmp_path):
+    path, classes = tmp_path / "model.onnx", ["bolt", "nut"]
+    write_onnx(DeployGraph(tiny.model, classes, "fp32"), SIZE, BatchSpec(4, dynamic=True), 18, path)
+    for batch in (1, 2, 3, 4):
+        frames = random_frames(batch)
+        index = np.array([1, 0, 1, 1][:batch], dtype=np.int64)
+        got = run(path, frame=frames, class_index=index)
+        for value, want in zip(got, expected(tiny.model, frames, classes, index), strict=True):
+            np.testing.assert_allclose(value, want, atol=2e-5)
+
+
+def test_nothing_of_the_exporting_machine_is_in_the_file(tiny, tmp_path):
+    path = tmp_path / "model.onnx"
+    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp16"), SIZE, BatchSpec(), 18, path)
+    content = path.read_bytes()
+    assert b"forward" not in content and b".py" not in content
+
+
+def test_text_encoder_prompts_and_text_self_attention_are_gone(tiny, tmp_path):
+    path = tmp_path / "model.onnx"
+    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp32"), SIZE, BatchSpec(), 18, path)
+    stored = sum(int(np.prod(t.dims)) for t in onnx.load(path).graph.initializer)
+    model = tiny.model
+    baked = {"text_norm", "text_qkv", "text_out", "cross_text_norm", "text_to_visual_kv", "visual_to_text_q"}
+    needed = sum(p.numel() for p in model.tower.parameters())
+    needed += sum(p.numel() for n, p in model.head.named_parameters() if not baked & set(n.split(".")))
+    constants = 4 * 2 * 64 * 2 + 2 * 64 + 2 * 48 * 6 + 2000  # text states, F_text, smoothing matrices, shapes
+    assert needed - 64 * 300 < stored < needed + constants
+
+
+def test_unknown_opset_is_refused(tiny, tmp_path):
+    with pytest.raises(ExportError, match="opset 30"):
+        write_onnx(DeployGraph(tiny.model, ["bolt"], "fp32"), SIZE, BatchSpec(), 30, tmp_path / "model.onnx")
