@@ -88,7 +88,9 @@ class _Outputs:
     help="Map value from which a pixel counts. Default: the bundle's.",
 )
 @click.option(
-    "--min-area", type=click.IntRange(min=0), help="Smallest region, in pixels of the original frame. Default: the bundle's."
+    "--min-area",
+    type=click.IntRange(min=0),
+    help="Smallest region, in pixels of the original frame. Default: the bundle's.",
 )
 @click.option("--backend", default="auto", show_default=True, help="Inference engine.")
 @click.option("--device", default="auto", show_default=True, help="Device of the engine, such as cpu or cuda:0.")
