@@ -74,6 +74,8 @@ def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opse
             verbose=False,
         )
     assert program is not None  # dynamo=True always returns a program
+    # Both paths use a block's out_proj, and folding its transposition twice makes two copies of it.
+    DeduplicateInitializersPass(size_limit=1 << 40)(program.model)
     for node in program.model.graph:
         # Stack traces of the exporting machine: nobody needs them, and they hold its paths.
         node.metadata_props.clear()
