@@ -34,7 +34,7 @@ def emulate_bf16(source: Path, target: Path) -> None:
         copy.CopyFrom(node)
         for index, name in enumerate(node.input):
             if name in half:
-                copy.input[index] = f"{name}/as_float/{number}"
+                copy.input[index] = f"{name}/as_float/{number}/{index}"
                 nodes.append(helper.make_node("Cast", [name], [copy.input[index]], to=TensorProto.FLOAT))
         nodes.append(copy)
         for index, name in enumerate(node.output):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from kanoclip.runtime.backends.base import Backend
@@ -174,7 +175,7 @@ def measure_parity(
     aurocs: tuple[float | None, float | None] = (None, None)
     if True in labels and False in labels:
         known = np.array([bool(label) for label in labels])
-        aurocs = (auroc(known, np.array([s for _, s, _ in scores])), auroc(known, np.array([s for _, _, s in scores])))
+        aurocs = (_auroc(known, [s for _, s, _ in scores]), _auroc(known, [s for _, _, s in scores]))
     return ParityReport(
         precision,
         engine,
@@ -186,3 +187,8 @@ def measure_parity(
         *aurocs,
         BOUNDS[precision],
     )
+
+
+def _auroc(labels: npt.NDArray[np.bool_], scores: list[float]) -> float:
+    """NaN for scores that hold NaN: such a graph fails by its drift, which names the trouble better."""
+    return float("nan") if np.isnan(scores).any() else auroc(labels, np.array(scores))

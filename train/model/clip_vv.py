@@ -137,7 +137,7 @@ class ClipVV(nn.Module):
         super().__init__()
         self._refuse_unknown_tower(visual)
         patch_h, patch_w = visual.patch_size
-        if size[0] % patch_h or size[1] % patch_w:
+        if min(size) < 1 or size[0] % patch_h or size[1] % patch_w:
             raise CheckpointError(f"image size {size[0]}x{size[1]} is not a multiple of the patch size {patch_h}")
         self.size = size
         self.grid = (size[0] // patch_h, size[1] // patch_w)
@@ -170,6 +170,8 @@ class ClipVV(nn.Module):
         )
         if not plain:
             raise CheckpointError("the image tower is not a plain CLIP ViT (class token, pre-LN blocks): not supported")
+        if len(visual.transformer.resblocks) < STAGES:
+            raise CheckpointError(f"the image tower has fewer than {STAGES} blocks, one for each stage")
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised RGB pixels [B, 3, H, W] -> tokens [B, 1 + P, C_v] with positions, before ln_pre (eq. 4)."""

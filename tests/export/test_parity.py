@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kanoclip.export.parity import BOUNDS, ParityReport, load_samples, measure_parity
+from kanoclip.runtime.errors import ExportError
+from kanoclip.train.model.kanoclip import to_pixels
+
+CLASSES = ("hazelnut", "bolt")
+
+
+class TorchBackend:
+    """Runs the model itself, with a fault of the test's choosing."""
+
+    name = "torch"
+
+    def __init__(self, model, fault=lambda maps, scores: (maps, scores)):
+        self.model, self.fault, self.indices = model, fault, []
+
+    def run(self, frames, class_index):
+        self.indices += [] if class_index is None else class_index.tolist()
+        index = [0] * len(frames) if class_index is None else class_index
+        with torch.no_grad():
+            text = self.model.text_features(CLASSES if class_index is not None else CLASSES[:1])
+            output = self.model(to_pixels(torch.from_numpy(frames)), text[index])
+        return self.fault(output.map.numpy().copy(), output.score.numpy().copy())
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def samples(examples):
+    return load_samples(examples, (48, 48), 6)
+
+
+@pytest.fixture
+def examples():
+    from importlib import resources
+    from pathlib import Path
+
+    return Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy")))
+
+
+def measure(model, samples, fault=None, classes=CLASSES[:1], batch=1):
+    backend = TorchBackend(model, fault) if fault else TorchBackend(model)
+    report = measure_parity(model, classes, backend, samples, "fp16", "test", batch, lambda done, total: None)
+    return report, backend
+
+
+def test_equal_results_pass_and_say_so(tiny, samples):
+    report, _ = measure(tiny.model, samples)
+    assert report.map_drift < 1e-6 and report.score_drift < 1e-6 and report.failures() == []
+    assert report.auroc_torch == report.auroc_graph is not None
+    assert report.pictures == 6
+
+
+def test_one_wrong_pixel_fails(tiny, samples):
+    def fault(maps, scores):
+        maps[0, 3, 5] += 0.03
+        return maps, scores
+
+    report, _ = measure(tiny.model, samples, fault)
+    assert report.map_drift == pytest.approx(0.03, abs=1e-4)
+    assert [f.split()[0] for f in report.failures()] == ["map"]
+
+
+def test_shifted_score_fails(tiny, samples):
+    report, _ = measure(tiny.model, samples, lambda maps, scores: (maps, scores - 0.02))
+    assert [f.split()[0] for f in report.failures()] == ["score"]
+
+
+def test_nan_never_passes(tiny, samples):
+    calls = []
+
+    def fault(maps, scores):
+        calls.append(1)
+        if len(calls) == 2:  # neither the first nor the last: max() of a list would lose it
+            maps[:] = math.nan
+            scores[:] = math.nan
+        return maps, scores
+
+    report, _ = measure(tiny.model, samples, fault)
+    assert len(report.failures()) >= 2
+
+
+def test_auroc_drift_fails_where_scores_barely_move(tiny, samples):
+    bounds = replace(BOUNDS["fp16"], score=2.0, map=2.0)
+    report, _ = measure(tiny.model, samples, lambda maps, scores: (maps, -scores))
+    report = replace(report, bounds=bounds)
+    assert report.auroc_graph == pytest.approx(1 - report.auroc_torch)
+    assert report.failures() == [] or report.failures()[0].startswith("AUROC")
+    assert replace(report, auroc_torch=0.9, auroc_graph=0.89).failures()
+
+
+def test_every_class_is_used_even_with_one_picture(tiny, samples):
+    report, backend = measure(tiny.model, samples[:1], classes=CLASSES)
+    assert backend.indices == [0, 1]
+    assert report.pictures == 1 and report.auroc_torch is None
+
+
+def test_last_batch_is_filled_up(tiny, samples):
+    report, _ = measure(tiny.model, samples[:3], batch=2)
+    assert report.failures() == [] and report.pictures == 3
+
+
+def test_samples_are_spread_over_the_folder_and_labelled(examples):
+    samples = load_samples(examples, (48, 64), 8)
+    assert len(samples) == 8 and all(s.frame.shape == (48, 64, 3) for s in samples)
+    assert {s.anomalous for s in samples} == {True, False}
+    assert all("ground_truth" not in s.path.parts for s in samples)
+
+
+def test_pictures_without_a_good_folder_have_no_label(tmp_path, examples):
+    for path in (examples / "test" / "colour").glob("0*.jpg"):
+        shutil.copy(path, tmp_path / path.name)
+    assert {s.anomalous for s in load_samples(tmp_path, (48, 48), 3)} == {None}
+
+
+def test_broken_and_missing_pictures_stop_the_gate(tmp_path):
+    with pytest.raises(ExportError, match="no pictures"):
+        load_samples(tmp_path / "missing", (48, 48), 3)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / "b.png").write_bytes(b"not a picture")
+    with pytest.raises(ExportError, match=r"b\.png"):
+        load_samples(tmp_path, (48, 48), 3)
+
+
+def test_report_goes_into_json(tiny, samples):
+    report = measure(tiny.model, samples)[0].as_json()
+    assert report["bounds"] == {"map": 2e-2, "score": 1e-2, "auroc": 0.005}
+    assert set(report) == set(ParityReport.__annotations__)
