@@ -1,6 +1,6 @@
 """Counts a graph's GEMM work from its ONNX file, and compares it with the plain image tower's.
 
-    python -m kanoclip.benchmarks.flops nano.kanoclip
+python -m kanoclip.benchmarks.flops nano.kanoclip
 """
 
 from __future__ import annotations

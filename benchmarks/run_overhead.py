@@ -1,4 +1,4 @@
-"""What `kanoclip-run` costs outside inference: 1080p pictures on one core, stage by stage; and memory over many frames.
+"""What `kanoclip-run` costs outside inference, stage by stage, over 1080p pictures; and its memory over many frames.
 
     python -m kanoclip.benchmarks.run_overhead nano.kanoclip
     python -m kanoclip.benchmarks.run_overhead nano.kanoclip --soak 5000
@@ -8,12 +8,14 @@ The pictures are the example photographs enlarged to 1920x1080 with camera-like 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib import resources
 from itertools import cycle, islice
 from pathlib import Path
@@ -42,60 +44,75 @@ def make_pictures(folder: Path, count: int, distinct: int = 20) -> None:
         (folder / f"{index:05d}.jpg").write_bytes(content)
 
 
-def run_pinned(bundle: Path, source: Path, arguments: list[str]) -> tuple[dict[str, Any], list[int]]:
-    """Runs kanoclip-run on one core.
+@dataclass(frozen=True)
+class Run:
+    """One run of kanoclip-run.
 
-    Returns:
-        Its JSON summary, and its resident memory in bytes, sampled every 0.5 s.
+    Attributes:
+        summary: Its JSON summary.
+        cpu_s: Processor seconds of the whole process, all threads.
+        memory: Resident memory in bytes, sampled every 0.5 s.
     """
-    core = min(os.sched_getaffinity(0))
+
+    summary: dict[str, Any]
+    cpu_s: float
+    memory: list[int]
+
+
+def run(bundle: Path, source: Path, arguments: list[str]) -> Run:
+    """Runs kanoclip-run with one thread for the engine and none beside the calling one for OpenCV.
+
+    So every stage costs one core only, and its wall time is its cost as long as a second core takes the other threads.
+    """
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "run", "--bundle", str(bundle)]
     command += ["--source", str(source), "--threads", "1", "--no-table", "--json", *arguments]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
-    )
-    memory = []
-    while process.poll() is None:
-        try:
-            memory.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE)
-        except (OSError, IndexError):
-            break
-        time.sleep(0.5)
-    out, err = process.communicate()
-    if process.returncode:
-        raise KanoclipError(f"kanoclip-run failed: {err.strip()}")
-    summary: dict[str, Any] = json.loads(out)
-    return summary, memory
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, "OPENCV_FOR_THREADS_NUM": "1"})
+        memory = []
+        while True:
+            done, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if done:
+                break
+            with contextlib.suppress(OSError, IndexError):
+                memory.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE)
+            time.sleep(0.5)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode:
+            raise KanoclipError(f"kanoclip-run failed: {err.read().strip()}")
+        return Run(json.load(out), usage.ru_utime + usage.ru_stime, [size for size in memory if size])
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--frames", default=200, show_default=True, help="Pictures.")
-@click.option("--soak", type=int, default=0, metavar="N", help="Judge N pictures with JSON lines, and watch the memory.")
+@click.option("--soak", type=int, default=0, metavar="N", help="Judge N pictures instead, and watch the memory.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(bundle: Path, frames: int, soak: int, output: Path | None) -> None:
-    """Measure kanoclip-run with BUNDLE on one core."""
+    """Measure kanoclip-run with BUNDLE, writing JSON lines."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "pictures"
         folder.mkdir()
         make_pictures(folder, soak or frames)
         arguments = ["--jsonl", str(Path(scratch) / "frames.jsonl")]
-        summary, memory = run_pinned(bundle, folder, arguments)
-    settled = memory[len(memory) // 5 :]
+        start_up = run(bundle, folder, [*arguments, "--max-frames", "1"])
+        whole = run(bundle, folder, arguments)
+    count = whole.summary["frames"]
+    cpu_ms = (whole.cpu_s - start_up.cpu_s) / (count - 1) * 1e3
+    settled = whole.memory[len(whole.memory) // 5 :]
     fifth = max(len(settled) // 5, 1)
     result = {
         "bundle": bundle.name,
-        "frames": summary["frames"],
-        "stages": summary["stages"],
-        "outside_inference_ms": summary["outside_inference_ms"],
+        "frames": count,
+        "stages": whole.summary["stages"],
+        "outside_inference_ms": whole.summary["outside_inference_ms"],
+        "processor_ms_per_frame": cpu_ms,
+        "processor_ms_outside_inference": cpu_ms - whole.summary["stages"]["inference"]["mean"],
         "memory_mb": {
             "start_of_steady_state": float(np.median(settled[:fifth])) / 1e6,
             "end": float(np.median(settled[-fifth:])) / 1e6,
-            "peak": max(memory) / 1e6,
+            "peak": max(whole.memory) / 1e6,
         },
     }
     click.echo(json.dumps(result, indent=2))

@@ -1,1 +1,1 @@
-"""From a checkpoint to a bundle: bake the text, fold constants, choose precision, write ONNX, prove parity, build engines."""
+"""From a checkpoint to a bundle: bake the text, fold, choose precision, write ONNX, prove parity, build engines."""

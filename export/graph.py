@@ -95,8 +95,8 @@ def fold_preprocessing(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Folds channel order, 1/255, mean and std into the patch convolution.
 
     The convolution has no padding, so this is exact: with y = bgr - SHIFT the normalised RGB value of channel c is
-    (y[2 - c] + SHIFT) / (255 std_c) - mean_c / std_c. Its patches do not overlap either, so it is written as a MatMul over
-    the patch's bytes in the order in which the camera delivers them: no transposition to channels first is needed.
+    (y[2 - c] + SHIFT) / (255 std_c) - mean_c / std_c. Its patches do not overlap either, so it is written as a MatMul
+    over the patch's bytes in the order in which the camera delivers them: no transposition to channels first is needed.
 
     Args:
         weight: The convolution's weight for normalised RGB, [C_v, 3, p, p].

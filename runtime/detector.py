@@ -165,7 +165,7 @@ class Detector:
         # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
         if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
             raise BackendError(
-                f"{self.backend.name} gave NaN: this precision overflows here; export the bundle with --fp32, or choose "
+                f"{self.backend.name} gave NaN: this precision overflows here; export it with --fp32, or choose "
                 "another backend"
             )
         return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]

@@ -68,9 +68,7 @@ REGISTRY = {
             tag="openai",
             quick_gelu=True,
         ),
-        Backbone(
-            "vit-b-16", "OpenAI CLIP ViT-B/16, 224 px", open_clip_name="ViT-B-16", tag="openai", quick_gelu=True
-        ),
+        Backbone("vit-b-16", "OpenAI CLIP ViT-B/16, 224 px", open_clip_name="ViT-B-16", tag="openai", quick_gelu=True),
         Backbone(
             "tinyclip-vit-8m-16",
             "TinyCLIP ViT-8M/16 Text-3M (YFCC15M), 224 px; pass its release file with --weights",

@@ -31,7 +31,7 @@ class OnnxRuntimeBackend:
             threads: CPU threads, None for all cores of this process.
 
         Raises:
-            BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not what the manifest says.
+            BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not the manifest's.
         """
         ort = _import_onnxruntime()
         provider, options = _choose_provider(ort, device, tensorrt)

@@ -60,7 +60,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
 def test_places_where_no_bundle_can_go(tmp_path):
     (tmp_path / "holiday.kanoclip").mkdir()
     (tmp_path / "file.kanoclip").write_text("")
-    with pytest.raises(ExportError, match="ends in .kanoclip"):
+    with pytest.raises(ExportError, match=r"ends in \.kanoclip"):
         check_output(tmp_path / "model.onnx")
     with pytest.raises(ExportError, match="make it first"):
         check_output(tmp_path / "missing" / "a.kanoclip")

@@ -79,8 +79,8 @@ class Block(nn.Module):
 class FinalBlock(Block):
     """The last block of a tower with a local-aware path, which needs V of all tokens and little else.
 
-    Nothing reads the original path's patch tokens after it, so that path goes on for the class token alone, or ends here.
-    The projections are split once, at construction: a slice of weights inside the graph would be cut for every frame.
+    Nothing reads the original path's patch tokens after it, so that path goes on for the class token alone, or ends
+    here. The projections are split once, at construction: a slice of weights inside the graph would be cut for every frame.
     """
 
     def __init__(self, source: nn.Module, global_token: GlobalToken) -> None:
@@ -96,7 +96,7 @@ class FinalBlock(Block):
             self.k = _linear(weight[width : 2 * width], bias[width : 2 * width])
 
     def forward(self, original: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Original path's tokens [B, N, C] -> V [B, heads, N, D], and that path's class token [B, 1, C] if it goes on."""
+        """Original path's tokens [B, N, C] -> V [B, heads, N, D], and its class token [B, 1, C] if it goes on."""
         normed = self.ln_1(original)
         v = split_heads(self.v(normed), self.heads)
         if self.q is None or self.k is None:
@@ -183,8 +183,8 @@ class ClipVV(nn.Module):
         """Tokens from `embed` -> four stages of patch features and the global feature.
 
         The original path S_ori runs CLIP's blocks unchanged. From block vv_start on the local-aware path adds
-        `S_l = Project_l(Attention(V_l, V_l, V_l)) + S_{l-1}` (eq. 8) with V_l from ln_1(S_ori[l-1]) and no MLP. Every step
-        makes a new tensor: an in-place `+=` would make all taps the same storage.
+        `S_l = Project_l(Attention(V_l, V_l, V_l)) + S_{l-1}` (eq. 8) with V_l from ln_1(S_ori[l-1]) and no MLP. Every
+        step makes a new tensor: an in-place `+=` would make all taps the same storage.
 
         Args:
             tokens: [B, 1 + P, C_v].

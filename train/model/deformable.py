@@ -1,8 +1,8 @@
 """Deformable self-attention over a token grid, without GridSample.
 
-Bilinear sampling at p points is a product of two hat functions, so `A[h, q, y, x] = sum_p w_p hat(y_p - y) hat(x_p - x)` is
-an attention matrix and the sampled value is `A @ V`. It equals grid_sample(align_corners=True, padding_mode="zeros") and
-needs only element-wise operators and MatMul; TensorRT's parser has silently run GridSample as nearest at opset 20.
+Bilinear sampling at p points is a product of two hat functions, so the matrix
+`A[h, q, y, x] = sum_p w_p hat(y_p - y) hat(x_p - x)` is an attention matrix and the sampled value is `A @ V`. It equals
+grid_sample(align_corners=True, padding_mode="zeros") and needs only element-wise operators and MatMul; TensorRT's parser has silently run GridSample as nearest at opset 20.
 """
 
 from __future__ import annotations
@@ -80,5 +80,3 @@ class DeformableSelfAttention(nn.Module):
         value = split_heads(self.value(tokens), self.heads)
         matrix = self.matrix(*self.points(tokens)).to(value.dtype)
         return merge_heads(matrix @ value)
-
-

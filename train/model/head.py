@@ -100,7 +100,7 @@ def unit(x: Tensor) -> Tensor:
 
 
 def abnormal_share(tokens: Tensor, text: Tensor) -> Tensor:
-    """softmax over {normal, abnormal} of cosine / tau, abnormal's part, in float32 and without a MatMul.
+    """Softmax over {normal, abnormal} of cosine / tau, abnormal's part, in float32 and without a MatMul.
 
     Two states make the softmax a sigmoid of one difference of cosines; since M_n = 1 - M_a (eq. 9), eq. 10's
     (M_a + 1 - M_n) / 2 is M_a, and this is the only map that has to be carried.

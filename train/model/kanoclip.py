@@ -86,9 +86,7 @@ class KAnoCLIP(nn.Module):
 
     def learnable(self) -> dict[str, Tensor]:
         """Names and tensors of what learns: the checkpoint's content."""
-        return {
-            name: tensor for name, tensor in self.state_dict().items() if name.startswith(("prompts.", "head."))
-        }
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(("prompts.", "head."))}
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ class LayerNorm(nn.LayerNorm):
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention over heads.
 
-    While a graph is being exported, it is written out as `MatMul(q * scale, k^T) -> Softmax -> MatMul`: the pattern that
-    TensorRT fuses, where torch's own decomposition splits the scale between q and k.
+    While a graph is being exported, it is written out as `MatMul(q * scale, k^T) -> Softmax -> MatMul`: the pattern
+    that TensorRT fuses, where torch's own decomposition splits the scale between q and k.
 
     Args:
         q: [B, heads, Q, D].

@@ -25,7 +25,7 @@ def bilinear_matrix(size: int, cells: int) -> Matrix:
 
 
 def gaussian_matrix(size: int, sigma: float) -> Matrix:
-    """A Gaussian filter cut at 4 sigma, edges mirrored (dcba|abcd, as scipy and OpenCV's BORDER_REFLECT): [size, size]."""
+    """A Gaussian filter cut at 4 sigma, edges mirrored as scipy does (dcba|abcd): [size, size]."""
     radius = math.ceil(4 * sigma)
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)

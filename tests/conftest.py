@@ -1,0 +1,141 @@
+"""The toy bundle: a real ONNX graph whose answers are known, in a full and valid bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kanoclip.runtime.bundle import sha256_of
+from kanoclip.runtime.manifest import (
+    MANIFEST_NAME,
+    MODEL_FILE,
+    SCHEMA,
+    FileInfo,
+    Manifest,
+    ModelInfo,
+    Preprocessing,
+    TensorSpec,
+    Thresholds,
+)
+from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
+
+OPSET = 18
+
+
+def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False) -> None:
+    """map = mean over channels / 255, inverted for class 1; score = the map's largest value."""
+    from onnx import TensorProto, checker, helper, save
+
+    types = {"uint8": TensorProto.UINT8, "int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
+    nodes = [helper.make_node("Cast", ["frame"], ["pixels"], to=TensorProto.FLOAT)]
+    if bf16:  # no CPU kernel exists for these
+        nodes[0] = helper.make_node("Cast", ["frame"], ["rough"], to=TensorProto.BFLOAT16)
+        nodes.append(helper.make_node("Sin", ["rough"], ["sine"]))
+        nodes.append(helper.make_node("Cast", ["sine"], ["pixels"], to=TensorProto.FLOAT))
+    several = len(inputs) > 1
+    nodes.append(helper.make_node("ReduceMean", ["pixels", "channels"], ["mean"], keepdims=0))
+    nodes.append(helper.make_node("Div", ["mean", "white"], ["plain" if several else "map"]))
+    if several:  # map = plain + class * (1 - 2 * plain)
+        nodes += [
+            helper.make_node("Cast", ["class_index"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["number", "plane"], ["weight"]),
+            helper.make_node("Sub", ["one", "plain"], ["inverse"]),
+            helper.make_node("Sub", ["inverse", "plain"], ["difference"]),
+            helper.make_node("Mul", ["weight", "difference"], ["change"]),
+            helper.make_node("Add", ["plain", "change"], ["map"]),
+        ]
+    nodes.append(helper.make_node("ReduceMax", ["map", "plane"], ["score"], keepdims=0))
+    constants = [
+        helper.make_tensor("channels", TensorProto.INT64, [1], [3]),
+        helper.make_tensor("plane", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
+        helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+    ]
+    used = {name for node in nodes for name in node.input}
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info(spec.name, types[spec.dtype], spec.shape) for spec in inputs],
+        [helper.make_tensor_value_info(spec.name, types[spec.dtype], spec.shape) for spec in outputs],
+        [constant for constant in constants if constant.name in used],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    checker.check_model(model, full_check=True)
+    save(model, path)
+
+
+def build_toy_bundle(
+    folder: Path,
+    classes: tuple[str, ...] = ("object",),
+    size: int | tuple[int, int] = 32,
+    dynamic: bool = False,
+    max_batch: int = 1,
+    bf16: bool = False,
+    **changes: Any,
+) -> Path:
+    """Writes a toy bundle.
+
+    Args:
+        folder: Where; made if need be.
+        classes: Class names; with several the graph takes `class_index`, and class 1 inverts the map.
+        size: Side of the square that the graph takes, or (height, width).
+        dynamic: The batch axis is dynamic, from 1 to `max_batch`.
+        max_batch: Batch size.
+        bf16: The graph computes in bfloat16, which no CPU provider runs.
+        changes: Other values for fields of the manifest.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    axis: int | str = "batch" if dynamic else max_batch
+    inputs = [TensorSpec("frame", "uint8", (axis, height, width, 3))]
+    if len(classes) > 1:
+        inputs.append(TensorSpec("class_index", "int64", (axis,)))
+    outputs = [TensorSpec("map", "float32", (axis, height, width)), TensorSpec("score", "float32", (axis,))]
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / MODEL_FILE
+    write_toy_graph(model, inputs, outputs, bf16=bf16)
+    fields: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": "toy",
+        "created": "2026-01-02T03:04:05+00:00",
+        "model": ModelInfo(
+            backbone="toy",
+            image_size=(height, width),
+            trained=True,
+            weights="seeded:0",
+            weights_sha256=None,
+            checkpoint_sha256=None,
+            prompts="handcrafted",
+            vv=False,
+            bicmci=False,
+            conv_adapter=False,
+            global_token="original",
+        ),
+        "classes": tuple(classes),
+        "precision": "bf16" if bf16 else "fp32",
+        "opset": OPSET,
+        "inputs": tuple(inputs),
+        "outputs": tuple(outputs),
+        "max_batch": max_batch,
+        "preprocessing": Preprocessing(RESIZE_RULE, INTERPOLATION),
+        "thresholds": Thresholds(image=0.5, pixel=0.5, min_area=0, origin="made up for tests"),
+        "provenance": {"made by": "tests/conftest.py"},
+        "parity": None,
+        "files": {MODEL_FILE: FileInfo(sha256_of(model), model.stat().st_size)},
+        "engines": (),
+    }
+    (folder / MANIFEST_NAME).write_text(Manifest(**fields | changes).to_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_toy_bundle():
+    """`build_toy_bundle`: writes a toy bundle into a folder and returns the folder."""
+    return build_toy_bundle
+
+
+@pytest.fixture(scope="session")
+def toy_bundle(tmp_path_factory) -> Path:
+    """A toy bundle of one class, `object`, at 32x32, fixed batch 1. Shared: copy it before you change it."""
+    return build_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy.kanoclip")

@@ -1,0 +1,164 @@
+"""`kanoclip-export` as a person runs it: in a subprocess, on the example photographs, well and badly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kanoclip.runtime import Detector
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.train.checkpoint import build_model, save_checkpoint
+from kanoclip.train.model.kanoclip import ModelConfig
+
+EXPORT = Path(sys.executable).with_name("kanoclip-export")
+RUN = Path(sys.executable).with_name("kanoclip-run")
+
+
+def export(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([EXPORT, *arguments], cwd=folder, capture_output=True, text=True, timeout=540)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def refused(folder: Path, *arguments: str, code: int = 1) -> str:
+    """Runs an export that must fail: one line on stderr, no traceback, nothing written."""
+    before = sorted(folder.rglob("*"))
+    done = export(folder, *arguments, code=code)
+    assert sorted(folder.rglob("*")) == before
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("default")
+    return folder, export(folder, "--fp16")
+
+
+def test_fp16_alone_exports_the_default_model_and_says_it_is_untrained(exported):
+    folder, done = exported
+    assert [p.name for p in folder.iterdir()] == ["nano.kanoclip"]
+    manifest = Bundle.open(folder / "nano.kanoclip").manifest
+    assert (manifest.model.backbone, manifest.precision, manifest.classes) == ("nano", "fp16", ("object",))
+    assert manifest.model.trained is False and manifest.model.weights == "seeded:0"
+    assert "UNTRAINED" in done.stderr
+    assert manifest.parity["map_drift"] <= 2e-2 and manifest.parity["pictures"] == 8
+    assert manifest.parity["auroc_torch"] is not None
+
+
+def test_what_was_exported_runs_on_a_camera_sized_frame(exported):
+    folder, _ = exported
+    frame = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
+    with Detector.load(folder / "nano.kanoclip") as detector:
+        found = detector(frame)
+    assert found.map.shape == (256, 256) and 0 <= found.map.min() <= found.map.max() <= 1
+    assert 0 <= found.score <= 1 and found.score == pytest.approx(found.score)
+
+
+def test_run_finds_the_exported_bundle_by_itself(exported, tmp_path):
+    folder, _ = exported
+    pictures = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
+    done = subprocess.run(
+        [RUN, "--source", str(pictures), "--json"], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames"] == 6
+    assert "untrained" in done.stderr
+
+
+def test_exporting_again_replaces_the_bundle(exported):
+    folder, _ = exported
+    export(folder, "--backbone", "random-tiny", "--output", "nano.kanoclip", "--parity-limit", "1")
+    assert Bundle.open(folder / "nano.kanoclip").manifest.model.backbone == "random-tiny"
+
+
+def test_checkpoint_classes_engine_and_dynamic_batch_together(tmp_path):
+    loaded = build_model(ModelConfig("random-tiny", (48, 48), conv_adapter=False), "none")
+    save_checkpoint(tmp_path / "c.safetensors", loaded.model, loaded.weights)
+    arguments = ["--checkpoint", "c.safetensors", "--fp16", "--class", "bolt", "--class", "hex nut"]
+    arguments += ["--dynamic-batch", "3", "--parity-limit", "4", "--json", "--output", "b.kanoclip"]
+    if (sys.platform, "x86_64") == ("linux", __import__("platform").machine()):
+        arguments += ["--engine", "tensorrt-rtx", "--compute-capability", "8.6,8.9,12.0"]
+    manifest = json.loads(export(tmp_path, *arguments).stdout)
+    assert manifest["classes"] == ["bolt", "hex nut"] and manifest["inputs"][1]["name"] == "class_index"
+    assert manifest["model"]["checkpoint_sha256"] and manifest["model"]["conv_adapter"] is False
+    if "--engine" in arguments:
+        (engine,) = manifest["engines"]
+        assert engine["compute_capabilities"] == ["8.6", "8.9", "12.0"]
+        assert manifest["files"][engine["file"]]["size"] > 100_000
+    frames = [np.full((60, 80, 3), value, np.uint8) for value in (0, 90, 180, 255)]
+    with Detector.load(tmp_path / "b.kanoclip") as detector:
+        together = detector.batch(frames, "hex nut")
+        alone = [detector(frame, "hex nut") for frame in frames]
+    np.testing.assert_allclose([d.score for d in together], [d.score for d in alone], atol=2e-3)
+
+
+def test_bf16_passes_its_gate_and_is_refused_by_the_cpu(tmp_path):
+    export(tmp_path, "--backbone", "random-tiny", "--bf16", "--parity-limit", "2")
+    run = [RUN, "--source", str(Path(__file__).parents[2] / "examples"), "--bundle", "random-tiny.kanoclip"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "bf16" in done.stderr and "--fp16" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--backbone", "vit-xxl"], ["vit-xxl", "nano"]),
+        (["--opset", "12"], ["--opset"]),
+        (["--batch", "2", "--dynamic-batch", "4"], ["--dynamic-batch"]),
+        (["--compute-capability", "8.6"], ["--engine"]),
+        (["--class", " "], ["--class"]),
+        (["--checkpoint", "c.safetensors", "--no-vv"], ["--no-vv"]),
+        (["--fp64"], ["--fp64"]),
+    ],
+)
+def test_wrong_usage(tmp_path, arguments, words):
+    code = 1 if arguments[0] == "--backbone" else 2
+    line = refused(tmp_path, *arguments, code=code)
+    assert all(word in line for word in words), line
+
+
+def test_things_that_are_not_there(tmp_path):
+    assert "c.safetensors" in refused(tmp_path, "--checkpoint", "c.safetensors")
+    assert "w.safetensors" in refused(tmp_path, "--weights", "w.safetensors")
+    assert "--parity-images" in refused(tmp_path, "--backbone", "random-tiny", "--parity-images", "nowhere")
+    assert "multiple of the patch size" in refused(tmp_path, "--backbone", "random-tiny", "--image-size", "50")
+    assert "8.7" in refused(
+        tmp_path, "--backbone", "random-tiny", "--fp16", "--engine", "tensorrt-rtx", "--compute-capability", "8.7"
+    )
+    assert ".kanoclip" in refused(tmp_path, "--output", "model.onnx")
+
+
+def test_damaged_and_foreign_checkpoints(tmp_path):
+    tiny = build_model(ModelConfig("random-tiny", (48, 48)), "none")
+    save_checkpoint(tmp_path / "c.safetensors", tiny.model, tiny.weights)
+    assert "nano" in refused(tmp_path, "--checkpoint", "c.safetensors", "--backbone", "nano")
+    record = json.loads((tmp_path / "c.json").read_text())
+    record["config"]["bicmci"] = False
+    (tmp_path / "c.json").write_text(json.dumps(record))
+    assert "another architecture" in refused(tmp_path, "--checkpoint", "c.safetensors")
+    (tmp_path / "c.safetensors").write_bytes((tmp_path / "c.safetensors").read_bytes()[:1000])
+    record["config"]["bicmci"] = True
+    (tmp_path / "c.json").write_text(json.dumps(record))
+    assert "c.safetensors" in refused(tmp_path, "--checkpoint", "c.safetensors")
+
+
+def test_drift_writes_no_bundle(tmp_path):
+    """A checkpoint whose weights overflow fp16: torch's float32 is fine, the fp16 graph is not."""
+    loaded = build_model(ModelConfig("random-tiny", (48, 48)), "none")
+    loaded.model.head.stages[0].deformable.value.weight.data.mul_(1e6)
+    loaded.model.head.stages[0].deformable_out.weight.data.fill_(1e-6)
+    save_checkpoint(tmp_path / "c.safetensors", loaded.model, loaded.weights)
+    line = refused(tmp_path, "--checkpoint", "c.safetensors", "--fp16", "--parity-limit", "2")
+    assert "drift" in line or "NaN" in line
+
+
+def test_help_has_an_example(tmp_path):
+    assert "kanoclip-export --fp16" in export(tmp_path, "--help").stdout
