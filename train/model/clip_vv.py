@@ -80,7 +80,8 @@ class FinalBlock(Block):
     """The last block of a tower with a local-aware path, which needs V of all tokens and little else.
 
     Nothing reads the original path's patch tokens after it, so that path goes on for the class token alone, or ends
-    here. The projections are split once, at construction: a slice of weights inside the graph would be cut for every frame.
+    here. The projections are split once, at construction: a slice of weights inside the graph would be cut for every
+    frame.
     """
 
     def __init__(self, source: nn.Module, global_token: GlobalToken) -> None:

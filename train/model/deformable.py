@@ -2,7 +2,8 @@
 
 Bilinear sampling at p points is a product of two hat functions, so the matrix
 `A[h, q, y, x] = sum_p w_p hat(y_p - y) hat(x_p - x)` is an attention matrix and the sampled value is `A @ V`. It equals
-grid_sample(align_corners=True, padding_mode="zeros") and needs only element-wise operators and MatMul; TensorRT's parser has silently run GridSample as nearest at opset 20.
+grid_sample(align_corners=True, padding_mode="zeros") and needs only element-wise operators and MatMul; TensorRT's
+parser has silently run GridSample as nearest at opset 20.
 """
 
 from __future__ import annotations
