@@ -51,24 +51,30 @@ class Bundle:
             BundleError: The folder or a file is missing, damaged, or outside of the bundle; the message says which.
         """
         root = Path(path)
-        if not root.exists():
-            raise BundleError(f"no bundle {root}: make one with kanoclip-export, or name another with --bundle")
-        if not root.is_dir():
-            raise BundleError(f"{root} is not a folder: a bundle is a folder NAME{SUFFIX}")
-        manifest_path = root / MANIFEST_NAME
-        if not manifest_path.is_file():
-            raise BundleError(f"{root} holds no {MANIFEST_NAME}: it is not a bundle, or only a part was copied")
         try:
-            if manifest_path.stat().st_size > MANIFEST_LIMIT:
-                raise BundleError(f"{manifest_path} is over {MANIFEST_LIMIT >> 20} MiB: it is no manifest")
-            manifest = Manifest.from_json(manifest_path.read_text(encoding="utf-8"))
-            for name, info in manifest.files.items():
-                _verify(root, name, info.size, info.sha256)
-        except BundleError as error:
-            raise BundleError(f"{root}: {error}") from error
-        except (OSError, UnicodeDecodeError) as error:
+            if not root.exists():
+                raise BundleError(f"no bundle {root}: make one with kanoclip-export, or name another with --bundle")
+            if not root.is_dir():
+                raise BundleError(f"{root} is not a folder: a bundle is a folder NAME{SUFFIX}")
+            if not (root / MANIFEST_NAME).is_file():
+                raise BundleError(f"{root} holds no {MANIFEST_NAME}: it is not a bundle, or only a part was copied")
+            return cls(root, _read(root))
+        # Python before 3.13 tells of a ring of links with a RuntimeError.
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
             raise BundleError(f"{root} cannot be read ({error}): copy or export the bundle again") from error
-        return cls(root, manifest)
+
+
+def _read(root: Path) -> Manifest:
+    path = root / MANIFEST_NAME
+    try:
+        if path.stat().st_size > MANIFEST_LIMIT:
+            raise BundleError(f"{MANIFEST_NAME} is over {MANIFEST_LIMIT >> 20} MiB: it is no manifest")
+        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+        for name, info in manifest.files.items():
+            _verify(root, name, info.size, info.sha256)
+    except BundleError as error:
+        raise BundleError(f"{root}: {error}") from error
+    return manifest
 
 
 def _verify(root: Path, name: str, size: int, digest: str) -> None:

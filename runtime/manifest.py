@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any
 
 from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.json_fields import DOCUMENT, Fields, as_integer, as_text, is_one_line, parse_object, wrong
 from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
 
-MANIFEST_NAME = "manifest.json"
+MANIFEST_NAME = DOCUMENT
 MODEL_FILE = "model.onnx"
 SCHEMA = 1
 PRECISIONS = ("fp32", "fp16", "bf16")
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -168,25 +166,21 @@ class Manifest:
             BundleError: It is no JSON, of an unknown schema, or a field is missing, unknown, of a wrong type or at odds
                 with another.
         """
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{MANIFEST_NAME} is not JSON ({error}): copy or export the bundle again") from error
-        if not isinstance(value, dict):
-            raise BundleError(f"{MANIFEST_NAME} is not a JSON object: copy or export the bundle again")
+        value = parse_object(text)
         schema = value.get("schema")
-        if schema != SCHEMA:
+        if isinstance(schema, bool) or not isinstance(schema, int) or schema != SCHEMA:
+            found = f"schema {schema}" if isinstance(schema, int) else "no schema number"
             raise BundleError(
-                f"{MANIFEST_NAME} has schema {schema!r}, this version reads {SCHEMA}: upgrade kanoclip-edge, or export "
+                f"{MANIFEST_NAME} has {found}, this version reads schema {SCHEMA}: upgrade kanoclip-edge, or export "
                 "the bundle again"
             )
-        top = _Fields(value, "")
+        top = Fields(value, "")
         manifest = cls(
             schema=SCHEMA,
             name=top.text("name"),
             created=top.text("created"),
             model=_model(top.fields("model")),
-            classes=tuple(top.items("classes", _as_text)),
+            classes=tuple(top.items("classes", as_text)),
             precision=top.choice("precision", PRECISIONS),
             opset=top.integer("opset", 1),
             inputs=tuple(top.items("inputs", _tensor)),
@@ -194,7 +188,7 @@ class Manifest:
             max_batch=top.integer("max_batch", 1),
             preprocessing=_preprocessing(top.fields("preprocessing")),
             thresholds=_thresholds(top.fields("thresholds")),
-            provenance=top.mapping("provenance", _as_text),
+            provenance=top.mapping("provenance", as_text),
             parity=top.json_object("parity"),
             files=top.mapping("files", _file),
             engines=tuple(top.items("engines", _engine)),
@@ -204,97 +198,10 @@ class Manifest:
         return manifest
 
 
-class _Fields:
-    """Takes fields out of a JSON object, naming the one that is wrong."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise _wrong(where, "an object")
-        self._value, self._where, self._taken = value, where, set[str]()
-
-    def _take(self, name: str) -> tuple[Any, str]:
-        where = f"{self._where}.{name}".lstrip(".")
-        if name not in self._value:
-            raise BundleError(f"{MANIFEST_NAME} has no field '{where}': copy or export the bundle again")
-        self._taken.add(name)
-        return self._value[name], where
-
-    def done(self, *also: str) -> None:
-        """Refuses fields that nobody took."""
-        if unknown := sorted(set(self._value) - self._taken - set(also)):
-            where = f"{self._where}.{unknown[0]}".lstrip(".")
-            raise BundleError(f"{MANIFEST_NAME} has the unknown field '{where}': upgrade kanoclip-edge")
-
-    def text(self, name: str) -> str:
-        return _as_text(*self._take(name))
-
-    def optional_text(self, name: str) -> str | None:
-        value, where = self._take(name)
-        return None if value is None else _as_text(value, where)
-
-    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
-        value, where = self._take(name)
-        if value not in allowed:
-            raise _wrong(where, f"one of {', '.join(allowed)}")
-        return str(value)
-
-    def flag(self, name: str) -> bool:
-        value, where = self._take(name)
-        if not isinstance(value, bool):
-            raise _wrong(where, "true or false")
-        return value
-
-    def integer(self, name: str, least: int) -> int:
-        return _as_integer(*self._take(name), least)
-
-    def share(self, name: str) -> float:
-        value, where = self._take(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-            raise _wrong(where, "a number from 0 to 1")
-        return float(value)
-
-    def fields(self, name: str) -> _Fields:
-        return _Fields(*self._take(name))
-
-    def items(self, name: str, read: Callable[[Any, str], T]) -> list[T]:
-        value, where = self._take(name)
-        if not isinstance(value, list):
-            raise _wrong(where, "a list")
-        return [read(item, f"{where}[{index}]") for index, item in enumerate(value)]
-
-    def mapping(self, name: str, read: Callable[[Any, str], T]) -> dict[str, T]:
-        value, where = self._take(name)
-        if not isinstance(value, dict):
-            raise _wrong(where, "an object")
-        return {key: read(item, f"{where}[{key!r}]") for key, item in value.items()}
-
-    def json_object(self, name: str) -> dict[str, Any] | None:
-        value, where = self._take(name)
-        if value is not None and not isinstance(value, dict):
-            raise _wrong(where, "an object or null")
-        return value
-
-
-def _wrong(where: str, wanted: str) -> BundleError:
-    return BundleError(f"{MANIFEST_NAME}: field '{where}' is not {wanted}: copy or export the bundle again")
-
-
-def _as_text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise _wrong(where, "a text")
-    return value
-
-
-def _as_integer(value: Any, where: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise _wrong(where, f"an integer of at least {least}")
-    return value
-
-
-def _model(fields: _Fields) -> ModelInfo:
-    size = fields.items("image_size", lambda value, where: _as_integer(value, where, 1))
+def _model(fields: Fields) -> ModelInfo:
+    size = fields.items("image_size", lambda value, where: as_integer(value, where, 1))
     if len(size) != 2:
-        raise _wrong("model.image_size", "[height, width]")
+        raise wrong("model.image_size", "[height, width]")
     info = ModelInfo(
         backbone=fields.text("backbone"),
         image_size=(size[0], size[1]),
@@ -313,17 +220,17 @@ def _model(fields: _Fields) -> ModelInfo:
 
 
 def _tensor(value: Any, where: str) -> TensorSpec:
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
 
     def axis(item: Any, place: str) -> int | str:
-        return item if item == "batch" else _as_integer(item, place, 1)
+        return item if item == "batch" else as_integer(item, place, 1)
 
     spec = TensorSpec(fields.text("name"), fields.text("dtype"), tuple(fields.items("shape", axis)))
     fields.done()
     return spec
 
 
-def _preprocessing(fields: _Fields) -> Preprocessing:
+def _preprocessing(fields: Fields) -> Preprocessing:
     rule = Preprocessing(fields.text("resize"), fields.text("interpolation"))
     fields.done()
     if rule != Preprocessing(RESIZE_RULE, INTERPOLATION):
@@ -334,7 +241,7 @@ def _preprocessing(fields: _Fields) -> Preprocessing:
     return rule
 
 
-def _thresholds(fields: _Fields) -> Thresholds:
+def _thresholds(fields: Fields) -> Thresholds:
     thresholds = Thresholds(
         image=fields.share("image"),
         pixel=fields.share("pixel"),
@@ -346,21 +253,21 @@ def _thresholds(fields: _Fields) -> Thresholds:
 
 
 def _file(value: Any, where: str) -> FileInfo:
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     info = FileInfo(fields.text("sha256"), fields.integer("size", 0))
     fields.done()
     if not re.fullmatch(r"[0-9a-f]{64}", info.sha256):
-        raise _wrong(f"{where}.sha256", "a sha256 digest")
+        raise wrong(f"{where}.sha256", "a sha256 digest")
     return info
 
 
 def _engine(value: Any, where: str) -> EngineInfo:
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     info = EngineInfo(
         file=fields.text("file"),
         flavour=fields.choice("flavour", FLAVOURS),
         version=fields.text("version"),
-        compute_capabilities=tuple(fields.items("compute_capabilities", _as_text)),
+        compute_capabilities=tuple(fields.items("compute_capabilities", as_text)),
     )
     fields.done()
     return info
@@ -368,10 +275,12 @@ def _engine(value: Any, where: str) -> EngineInfo:
 
 def _cross_check(manifest: Manifest) -> None:
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
-        raise _wrong("classes", "a list of different names, at least one")
+        raise wrong("classes", "a list of different names, at least one")
     for name in manifest.files:
         if not is_safe_path(name):
-            raise BundleError(f"{MANIFEST_NAME} names the file '{name}', which is outside of the bundle: do not use it")
+            raise BundleError(
+                f"{MANIFEST_NAME} names the file {name!r}, which is no path inside of the bundle: do not use it"
+            )
     if MODEL_FILE not in manifest.files:
         raise BundleError(f"{MANIFEST_NAME} does not list {MODEL_FILE}: copy or export the bundle again")
     for engine in manifest.engines:
@@ -387,11 +296,11 @@ def _cross_check(manifest: Manifest) -> None:
     outputs = [TensorSpec("map", "float32", (axis, height, width)), TensorSpec("score", "float32", (axis,))]
     for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
         if list(found) != wanted:
-            raise _wrong(name, f"what a bundle of {len(manifest.classes)} classes at {height}x{width} has")
+            raise wrong(name, f"what a bundle of {len(manifest.classes)} classes at {height}x{width} has")
 
 
 def is_safe_path(name: str) -> bool:
     """Whether a path of the manifest stays inside of the bundle, on any operating system."""
     parts = PurePosixPath(name).parts
-    plain = not name.startswith("/") and "\\" not in name and ":" not in name and "\0" not in name
+    plain = not name.startswith("/") and "\\" not in name and ":" not in name and is_one_line(name)
     return plain and bool(parts) and ".." not in parts and PurePosixPath(*parts).as_posix() == name
