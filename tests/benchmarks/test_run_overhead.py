@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from kanoclip.runtime.bundle import find_bundle
+
+
+def test_it_measures_the_shipped_bundle_and_writes_its_figures(tmp_path):
+    command = [sys.executable, "-m", "kanoclip.benchmarks.run_overhead", str(find_bundle(None, tmp_path))]
+    command += ["--frames", "12", "--output", str(tmp_path / "result.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["frames"] == 12 and result["environment"]["cores"] >= 1
+    assert {"capture", "resize", "inference", "decide", "jsonl"} <= set(result["stages"])
+    outside = sum(stage["mean"] for name, stage in result["stages"].items() if name != "inference")
+    assert abs(outside - result["outside_inference_ms"]) < 0.01 * outside + 0.01
+    assert result["memory_mb"]["peak"] > 20
