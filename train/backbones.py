@@ -118,7 +118,7 @@ def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[open_clip.CLIP
     """
     if weights == "none" or (weights == "auto" and backbone.tag is None):
         return _seeded(backbone), Weights(f"seeded:{SEED}", None, trained=False)
-    clip = _build(backbone)
+    clip = _seeded(backbone)
     path = _downloaded(backbone) if weights == "auto" else Path(weights)
     if not path.is_file():
         raise CheckpointError(f"no weights file {path}: pass --weights FILE, or --weights none for seeded weights")

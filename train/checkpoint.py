@@ -104,9 +104,10 @@ def load_checkpoint(path: Path, weights: str = "auto") -> LoadedModel:
     """
     config, backbone_sha256 = _read_record(path)
     loaded = build_model(config, weights)
-    if backbone_sha256 is not None and loaded.weights.sha256 != backbone_sha256:
+    if loaded.weights.sha256 != backbone_sha256:
+        wanted_weights = f"sha256 {backbone_sha256[:12]}..." if backbone_sha256 else "seeded: --weights none"
         raise CheckpointError(
-            f"{path} was trained on other weights of {config.backbone} (sha256 {backbone_sha256[:12]}..., "
+            f"{path} was trained on other weights of {config.backbone} ({wanted_weights}, "
             f"got {loaded.weights.origin}): pass the right file with --weights"
         )
     try:
@@ -156,15 +157,19 @@ def _read_record(path: Path) -> tuple[ModelConfig, str | None]:
 
 def _size(value: Any) -> tuple[int, int]:
     height, width = value
-    return int(height), int(width)
+    if type(height) is not int or type(width) is not int:
+        raise TypeError(f"image_size is {value!r}")
+    return height, width
 
 
 def _check_config(config: ModelConfig) -> None:
+    if not isinstance(config.backbone, str):
+        raise TypeError(f"backbone is {config.backbone!r}")
     if config.prompts not in get_args(Prompts):
         raise ValueError(f"prompts is {config.prompts!r}")
     if config.global_token not in get_args(GlobalToken):
         raise ValueError(f"global_token is {config.global_token!r}")
-    if not 1 <= config.prompt_length <= 64:
+    if type(config.prompt_length) is not int or not 1 <= config.prompt_length <= 64:
         raise ValueError(f"prompt_length is {config.prompt_length!r}")
     for name in ("vv", "bicmci", "conv_adapter"):
         if not isinstance(getattr(config, name), bool):

@@ -100,6 +100,6 @@ def to_pixels(frames: Tensor) -> Tensor:
         float32 [B, 3, H, W], RGB, with CLIP's mean and std.
     """
     rgb = frames.flip(-1).permute(0, 3, 1, 2).float() / 255
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN)[:, None, None]
-    std = torch.tensor(open_clip.OPENAI_DATASET_STD)[:, None, None]
+    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=frames.device)[:, None, None]
+    std = torch.tensor(open_clip.OPENAI_DATASET_STD, device=frames.device)[:, None, None]
     return (rgb - mean) / std

@@ -78,9 +78,19 @@ class TextEncoder(nn.Module):
         """Most tokens a prompt may have, start and end included."""
         return int(self.positional_embedding.shape[0])
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> token ids, int64 [N, context_length]; the end token has the largest id."""
-        return self.tokenizer(list(texts))
+    def tokenize(self, texts: Sequence[str], length: int | None = None) -> Tensor:
+        """Texts -> token ids, int64 [N, length]; the end token has the largest id.
+
+        Args:
+            texts: Any text; one too long is cut, and the end token takes the last place.
+            length: Most tokens a text may have, None for the context length.
+        """
+        return self.tokenizer(list(texts), context_length=length)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids [N, L], on any device -> word embeddings [N, L, width] on the encoder's."""
+        embeddings: Tensor = self.token_embedding(ids.to(self.token_embedding.weight.device))
+        return embeddings
 
     def forward(self, embeddings: Tensor, end: Tensor) -> Tensor:
         """Word embeddings -> normalised text features.
@@ -89,7 +99,7 @@ class TextEncoder(nn.Module):
 
         Args:
             embeddings: [N, L, width], L at most the context length.
-            end: Position of each text's end token, int64 [N].
+            end: Position of each text's end token, int64 [N]; stays on the CPU.
 
         Returns:
             L2-normalised features [N, C].
@@ -103,7 +113,7 @@ class TextEncoder(nn.Module):
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Plain texts -> L2-normalised features [N, C]."""
         ids = self.tokenize(texts)
-        return self(self.token_embedding(ids), ids.argmax(dim=-1))
+        return self(self.embed(ids), ids.argmax(dim=-1))
 
 
 class LearnablePrompts(nn.Module):
@@ -131,11 +141,9 @@ class LearnablePrompts(nn.Module):
         length = self.context.shape[1]
         states = []
         for state, words in enumerate(STATE_WORDS):
-            ids = encoder.tokenize([f"{word} {name}" for name in classes for word in words])
-            ids = ids[:, : encoder.context_length - length]
-            # A class name too long for the context is cut; the end token takes the last place.
-            ids[ids[:, -1] != 0, -1] = encoder.tokenizer.eot_token_id
-            words_in = encoder.token_embedding(ids)
+            texts = [f"{word} {name}" for name in classes for word in words]
+            ids = encoder.tokenize(texts, encoder.context_length - length)
+            words_in = encoder.embed(ids)
             context = self.context[state].expand(len(ids), -1, -1)
             prompt = torch.cat([words_in[:, :1], context, words_in[:, 1:]], dim=1)
             features = encoder(prompt, ids.argmax(dim=-1) + length)
