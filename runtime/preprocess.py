@@ -34,7 +34,9 @@ def check_frame(frame: object) -> Image:
     if frame.dtype != np.uint8:
         raise FrameError(f"frame has dtype {frame.dtype}: pass uint8 values in 0..255 (8-bit BGR, as cv2.imread gives)")
     if frame.ndim != 3 or frame.shape[2] != 3:
-        hint = " (for a grey picture use cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR))" if frame.ndim == 2 else ""
+        channels = 1 if frame.ndim == 2 else frame.shape[2] if frame.ndim == 3 else 0
+        code = {1: "COLOR_GRAY2BGR", 4: "COLOR_BGRA2BGR"}.get(channels)
+        hint = f" (cv2.cvtColor(frame, cv2.{code}) makes one)" if code else ""
         raise FrameError(f"frame has shape {list(frame.shape)}: pass [height, width, 3] in BGR order{hint}")
     if 0 in frame.shape:
         raise FrameError(f"frame has shape {list(frame.shape)}: it is empty")
