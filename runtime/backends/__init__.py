@@ -29,9 +29,9 @@ def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", 
     from kanoclip.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     if backend not in BACKENDS:
-        raise BackendError(f"unknown backend '{backend}': choose one of {', '.join(BACKENDS)}")
+        raise BackendError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise BackendError(f"unknown device '{device}': choose auto, cpu, cuda or cuda:N")
+        raise BackendError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N")
     if backend == "onnxruntime-tensorrt" and device == "cpu":
         raise BackendError("the backend onnxruntime-tensorrt needs a GPU: leave --device out, or choose cuda")
     return OnnxRuntimeBackend(bundle, device, tensorrt=backend == "onnxruntime-tensorrt", threads=threads)

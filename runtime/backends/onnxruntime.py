@@ -34,6 +34,8 @@ class OnnxRuntimeBackend:
             BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not the manifest's.
         """
         ort = _import_onnxruntime()
+        if threads is not None and threads < 1:
+            raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
         provider, options = _choose_provider(ort, device, tensorrt)
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
@@ -56,6 +58,8 @@ class OnnxRuntimeBackend:
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""
+        if self._session is None:
+            raise BackendError(f"{self.name} is closed: load the bundle again")
         inputs: dict[str, Any] = {"frame": frames}
         if class_index is not None:
             inputs["class_index"] = class_index
@@ -98,7 +102,10 @@ def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[s
     options: dict[str, Any] = {"device_id": int(device.partition(":")[2] or 0)}
     if wanted == TENSORRT:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kanoclip" / "onnxruntime-tensorrt"
-        cache.mkdir(parents=True, exist_ok=True)
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BackendError(f"no folder {cache} for engines ({error.strerror}): set XDG_CACHE_HOME") from error
         options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
     return wanted, options
 

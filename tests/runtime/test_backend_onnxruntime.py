@@ -1,0 +1,265 @@
+"""ONNX Runtime: what is asked for by name is what runs, or one line says why not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from kanoclip.runtime.backends import BACKENDS, create_backend
+from kanoclip.runtime.backends import onnxruntime as backend_module
+from kanoclip.runtime.bundle import Bundle, sha256_of
+from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.manifest import FileInfo, Manifest, TensorSpec
+
+NO_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()
+
+
+@pytest.fixture
+def bundle(toy_bundle):
+    return Bundle.open(toy_bundle)
+
+
+def frames(count=1, size=32):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def refused(bundle, *arguments, words=(), **options):
+    with pytest.raises(BackendError) as caught:
+        create_backend(bundle, *arguments, **options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for word in words:
+        assert word in message, message
+    return message
+
+
+def fake_runtime(monkeypatch, providers, started=None):
+    """An onnxruntime with other providers; keeps the settings and providers of the sessions it makes."""
+    made = []
+
+    class Session:
+        def __init__(self, path, settings, providers):
+            made.append((path, settings, providers))
+            self._inner = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
+
+        def get_providers(self):
+            return providers if started is None else started
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+    module = types.SimpleNamespace(
+        SessionOptions=onnxruntime.SessionOptions,
+        InferenceSession=Session,
+        get_available_providers=lambda: providers,
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    return made
+
+
+ALL = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize("name", ["auto", "onnxruntime"])
+def test_runs_on_the_cpu(bundle, name):
+    backend = create_backend(bundle, name, "cpu", threads=1)
+    assert backend.name == "onnxruntime-cpu"
+    given = frames()
+    maps, scores = backend.run(given, None)
+    assert (maps.shape, scores.shape) == ((1, 32, 32), (1,))
+    assert maps.dtype == scores.dtype == np.float32
+    np.testing.assert_allclose(maps, given.mean(3) / 255, atol=1e-6)
+    assert scores[0] == maps.max()
+
+
+def test_classes_are_fed_by_frame(make_toy_bundle, tmp_path):
+    folder = make_toy_bundle(tmp_path, classes=("a", "b"), dynamic=True, max_batch=2)
+    backend = create_backend(Bundle.open(folder), device="cpu", threads=1)
+    given = frames(2)
+    maps, _ = backend.run(given, np.array([0, 1]))
+    np.testing.assert_allclose(maps[0], given[0].mean(2) / 255, atol=1e-6)
+    np.testing.assert_allclose(maps[1], 1 - given[1].mean(2) / 255, atol=1e-6)
+
+
+def test_a_failing_run_is_one_line(bundle):
+    backend = create_backend(bundle, device="cpu", threads=1)
+    with pytest.raises(BackendError, match="onnxruntime-cpu failed: ") as caught:
+        backend.run(frames(2), None)
+    assert len(str(caught.value).splitlines()) == 1
+    assert backend.run(frames(), None)[0].shape == (1, 32, 32)
+
+
+@pytest.mark.parametrize("name", ["", "tensorrt", "ONNXRUNTIME", "onnxruntime "])
+def test_unknown_backends(bundle, name):
+    refused(bundle, name, words=[f"'{name}'", *BACKENDS])
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "cpu\n", "cpu:0", "cuda:0\n"])
+def test_unknown_devices(bundle, device):
+    refused(bundle, "auto", device, words=["unknown device", "auto, cpu, cuda or cuda:N"])
+
+
+def test_tensorrt_needs_a_gpu(bundle):
+    refused(bundle, "onnxruntime-tensorrt", "cpu", words=["needs a GPU", "--device"])
+
+
+@pytest.mark.skipif(not NO_CUDA, reason="this onnxruntime has CUDA")
+@pytest.mark.parametrize(
+    ("backend", "device", "wanted"),
+    [("auto", "cuda", "cuda"), ("onnxruntime", "cuda:1", "cuda"), ("onnxruntime-tensorrt", "auto", "tensorrt")],
+)
+def test_a_gpu_that_is_not_there_is_never_replaced_silently(bundle, backend, device, wanted):
+    refused(bundle, backend, device, words=[f"no {wanted} provider", "it has cpu", "edge[gpu]", "--device cpu"])
+
+
+@pytest.mark.parametrize("started", [["CPUExecutionProvider"], []])
+@pytest.mark.parametrize(("backend", "wanted"), [("auto", "cuda"), ("onnxruntime-tensorrt", "tensorrt")])
+def test_a_provider_that_does_not_start_is_an_error(bundle, monkeypatch, tmp_path, started, backend, wanted):
+    """ONNX Runtime then goes on with the CPU and only logs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fake_runtime(monkeypatch, ALL, started)
+    refused(bundle, backend, "cuda", words=[f"has {wanted} but could not start it", "--device cpu"])
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "provider", "number"),
+    [
+        ("auto", "cpu", "CPUExecutionProvider", None),
+        ("auto", "auto", "CUDAExecutionProvider", 0),
+        ("onnxruntime", "cuda", "CUDAExecutionProvider", 0),
+        ("onnxruntime", "cuda:3", "CUDAExecutionProvider", 3),
+        ("onnxruntime-tensorrt", "auto", "TensorrtExecutionProvider", 0),
+        ("onnxruntime-tensorrt", "cuda:1", "TensorrtExecutionProvider", 1),
+    ],
+)
+def test_which_provider_is_asked_for(bundle, monkeypatch, tmp_path, backend, device, provider, number):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = fake_runtime(monkeypatch, ALL)
+    found = create_backend(bundle, backend, device)
+    ((path, _, (asked,)),) = made
+    assert path == str(bundle.model_path)
+    if number is None:
+        assert asked == provider
+    else:
+        assert asked[0] == provider and asked[1]["device_id"] == number
+    assert found.name == f"onnxruntime-{provider.removesuffix('ExecutionProvider').lower()}"
+    if backend == "onnxruntime-tensorrt":
+        cache = tmp_path / "kanoclip" / "onnxruntime-tensorrt"
+        assert cache.is_dir() and asked[1]["trt_engine_cache_path"] == str(cache)
+        assert asked[1]["trt_engine_cache_enable"] is True
+
+
+def test_a_cache_that_cannot_be_made_is_one_line(bundle, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    fake_runtime(monkeypatch, ALL)
+    refused(bundle, "onnxruntime-tensorrt", words=[str(tmp_path / "file"), "XDG_CACHE_HOME"])
+
+
+def test_auto_is_the_cpu_where_there_is_nothing_else(bundle, monkeypatch):
+    fake_runtime(monkeypatch, ["CPUExecutionProvider"])
+    assert create_backend(bundle).name == "onnxruntime-cpu"
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (3, 3), (None, 2)])
+def test_threads(bundle, monkeypatch, threads, expected):
+    """By default the cores of this process, not the machine's."""
+    made = fake_runtime(monkeypatch, ["CPUExecutionProvider"])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 7}, raising=False)
+    create_backend(bundle, threads=threads)
+    assert made[0][1].intra_op_num_threads == expected
+    assert made[0][1].inter_op_num_threads == 1
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_threads_that_make_no_sense(bundle, threads):
+    refused(bundle, threads=threads, words=[f"{threads} threads", "at least 1"])
+
+
+def changed(bundle, **changes):
+    return replace(bundle, manifest=replace(bundle.manifest, **changes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "specs"),
+    [
+        ("inputs", [TensorSpec("frame", "uint8", (2, 32, 32, 3))]),
+        ("inputs", [TensorSpec("frame", "uint8", ("batch", 32, 32, 3))]),
+        ("inputs", [TensorSpec("frame", "uint8", (1, 64, 64, 3))]),
+        ("inputs", [TensorSpec("frame", "uint8", (1, 32, 32, 3)), TensorSpec("class_index", "int64", (1,))]),
+        ("outputs", [TensorSpec("map", "float32", (1, 32, 32))]),
+        ("outputs", [TensorSpec("score", "float32", (1,)), TensorSpec("map", "float32", (1, 32, 32))]),
+        ("outputs", [TensorSpec("map", "float32", (1, 32, 33)), TensorSpec("score", "float32", (1,))]),
+    ],
+)
+def test_a_graph_that_is_not_what_the_manifest_says(bundle, kind, specs):
+    refused(
+        changed(bundle, **{kind: tuple(specs)}), device="cpu", words=[str(bundle.root), f"the graph's {kind}", "again"]
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"not a graph", b"\x08\x09"], ids=["empty", "text", "no graph"])
+def test_a_file_that_is_no_graph(make_toy_bundle, tmp_path, data):
+    """Its digest is right: it was made so."""
+    folder = make_toy_bundle(tmp_path)
+    (folder / "model.onnx").write_bytes(data)
+    info = FileInfo(sha256_of(folder / "model.onnx"), len(data))
+    path = folder / "manifest.json"
+    path.write_text(replace(Manifest.from_json(path.read_text()), files={"model.onnx": info}).to_json())
+    refused(Bundle.open(folder), device="cpu", words=["cannot load", str(folder / "model.onnx"), "on cpu"])
+
+
+def test_bf16_does_not_run_on_a_cpu(make_toy_bundle, tmp_path):
+    bundle = Bundle.open(make_toy_bundle(tmp_path, bf16=True))
+    refused(bundle, device="cpu", words=[str(tmp_path), "bf16", "no CPU provider", "--fp16 or --fp32"])
+
+
+def test_onnxruntime_missing(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    refused(bundle, words=["no inference engine", "pip install 'kanoclip-edge[cpu]'", "kanoclip-edge[gpu]"])
+
+
+def test_onnxruntime_half_uninstalled(bundle, monkeypatch):
+    """Removing one of two that were both installed leaves an empty package behind."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", types.ModuleType("onnxruntime"))
+    refused(bundle, words=["onnxruntime is broken", "install one extra again"])
+
+
+def test_both_installed_is_hinted_at(bundle, monkeypatch):
+    monkeypatch.setattr(backend_module.metadata, "version", lambda name: "1")
+    fake_runtime(monkeypatch, ["CPUExecutionProvider"])
+    refused(bundle, device="cuda", words=["both installed", "uninstall both"])
+    monkeypatch.undo()
+    if NO_CUDA:
+        assert "both installed" not in refused(bundle, device="cuda")
+
+
+def test_onnxruntime_prints_nothing(toy_bundle):
+    script = (
+        "import sys, numpy as np; from kanoclip.runtime import Detector\n"
+        "Detector.load(sys.argv[1], device='cpu')(np.zeros((9, 9, 3), np.uint8))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(toy_bundle)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "engine"), [("onnxruntime", "cuda"), ("onnxruntime-tensorrt", "tensorrt")])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_gpu_gives_what_the_cpu_gives(make_toy_bundle, tmp_path, monkeypatch, name, engine, dynamic):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = make_toy_bundle(tmp_path / "bundle", classes=("a", "b"), dynamic=dynamic, max_batch=3)
+    bundle, given, index = Bundle.open(folder), frames(3), np.array([0, 1, 0])
+    backend = create_backend(bundle, name, "cuda")
+    assert backend.name == f"onnxruntime-{engine}"
+    maps, scores = backend.run(given, index)
+    wanted_maps, wanted_scores = create_backend(bundle, "onnxruntime", "cpu").run(given, index)
+    np.testing.assert_allclose(maps, wanted_maps, atol=1e-3)
+    np.testing.assert_allclose(scores, wanted_scores, atol=1e-3)

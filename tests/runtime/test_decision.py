@@ -1,0 +1,190 @@
+"""Regions, against a flood fill written for this test."""
+
+from __future__ import annotations
+
+import math
+from time import perf_counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from kanoclip.runtime.decision import find_regions
+
+LEVELS = st.sampled_from([0.0, 0.2, 0.5, 0.75, 1.0])
+MAPS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=LEVELS)
+FRAMES = st.tuples(st.integers(1, 60), st.integers(1, 60))
+
+
+def flood(hot):
+    """Sets of (row, column) that touch by a side or a corner."""
+    left = {(int(y), int(x)) for y, x in np.argwhere(hot)}
+    groups = []
+    while left:
+        edge = [left.pop()]
+        group = set(edge)
+        while edge:
+            y, x = edge.pop()
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= near
+            group |= near
+            edge += near
+        groups.append(group)
+    return groups
+
+
+def expected(anomaly_map, threshold, frame):
+    """(x, y, width, height, score, exact area) of each region."""
+    height, width = anomaly_map.shape
+    found = []
+    for group in flood(anomaly_map >= threshold):
+        rows, columns = [y for y, _ in group], [x for _, x in group]
+        top, bottom = math.floor(min(rows) * frame[0] / height), math.ceil((max(rows) + 1) * frame[0] / height)
+        left, right = math.floor(min(columns) * frame[1] / width), math.ceil((max(columns) + 1) * frame[1] / width)
+        score = max(float(anomaly_map[place]) for place in group)
+        found.append((left, top, right - left, bottom - top, score, len(group) * frame[0] * frame[1] / height / width))
+    return found
+
+
+def box(region):
+    return (region.x, region.y, region.width, region.height, region.score)
+
+
+@given(MAPS, LEVELS, FRAMES)
+def test_equals_a_flood_fill(anomaly_map, threshold, frame):
+    regions = find_regions(anomaly_map, threshold, 0, *frame)
+    wanted = expected(anomaly_map, threshold, frame)
+    assert sorted(map(box, regions)) == sorted(row[:5] for row in wanted)
+    key = {}
+    for row in wanted:
+        key.setdefault(row[:5], []).append(max(row[5], 1))
+    for region in regions:
+        assert any(abs(region.area - area) <= 0.5 + 1e-9 for area in key[box(region)])
+
+
+@given(MAPS, LEVELS, FRAMES)
+def test_regions_lie_inside_the_frame(anomaly_map, threshold, frame):
+    for region in find_regions(anomaly_map, threshold, 0, *frame):
+        assert region.x >= 0 and region.y >= 0 and region.width >= 1 and region.height >= 1
+        assert region.x + region.width <= frame[1] and region.y + region.height <= frame[0]
+        assert 1 <= region.area <= region.width * region.height
+        assert threshold <= region.score <= 1
+        assert all(type(v) is int for v in (region.x, region.y, region.width, region.height, region.area))
+        assert type(region.score) is float
+
+
+@given(MAPS, LEVELS, FRAMES)
+def test_sorted_by_score(anomaly_map, threshold, frame):
+    regions = find_regions(anomaly_map, threshold, 0, *frame)
+    assert [r.score for r in regions] == sorted((r.score for r in regions), reverse=True)
+    if regions:
+        assert regions[0].score == anomaly_map.max()
+    else:
+        assert anomaly_map.max() < threshold
+
+
+@given(MAPS, LEVELS, FRAMES, st.integers(0, 500))
+def test_min_area_only_drops_smaller_ones(anomaly_map, threshold, frame, min_area):
+    everything = find_regions(anomaly_map, threshold, 0, *frame)
+    assert find_regions(anomaly_map, threshold, min_area, *frame) == tuple(r for r in everything if r.area >= min_area)
+
+
+@given(MAPS, LEVELS)
+def test_areas_add_up_when_the_frame_has_the_maps_size(anomaly_map, threshold):
+    regions = find_regions(anomaly_map, threshold, 0, *anomaly_map.shape)
+    assert sum(r.area for r in regions) == (anomaly_map >= threshold).sum()
+
+
+def spot(size=8, row=2, column=3, value=0.9):
+    anomaly_map = np.zeros((size, size), np.float32)
+    anomaly_map[row, column] = value
+    return anomaly_map
+
+
+def test_diagonal_neighbours_are_one_region():
+    anomaly_map = np.zeros((4, 4), np.float32)
+    anomaly_map[1, 1] = anomaly_map[2, 2] = 1
+    (region,) = find_regions(anomaly_map, 0.5, 0, 4, 4)
+    assert (box(region), region.area) == ((1, 1, 2, 2, 1.0), 2)
+    anomaly_map[2, 2], anomaly_map[3, 3] = 0, 1
+    assert len(find_regions(anomaly_map, 0.5, 0, 4, 4)) == 2
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_the_threshold_is_inclusive(value):
+    anomaly_map = spot(value=value)
+    assert len(find_regions(anomaly_map, value, 0, 8, 8)) == 1
+    assert find_regions(anomaly_map, float(np.nextafter(np.float32(value), np.float32(2))), 0, 8, 8) == ()
+
+
+def test_threshold_zero_takes_everything():
+    (region,) = find_regions(np.zeros((3, 4), np.float32), 0.0, 0, 30, 40)
+    assert (box(region), region.area) == ((0, 0, 40, 30, 0.0), 1200)
+
+
+def test_nothing_hot():
+    assert find_regions(np.full((8, 8), 0.4, np.float32), 0.5, 0, 8, 8) == ()
+
+
+def test_an_upscaled_frame():
+    (region,) = find_regions(spot(), 0.5, 0, 80, 160)
+    assert (region.x, region.y, region.width, region.height, region.area) == (60, 20, 20, 10, 200)
+
+
+def test_a_box_covers_every_pixel_that_is_touched():
+    """At 8 to 20 pixels a map pixel spans 2.5 of them."""
+    (region,) = find_regions(spot(), 0.5, 0, 20, 20)
+    assert (region.x, region.y, region.width, region.height) == (7, 5, 3, 3)
+    assert region.area == 6  # 6.25
+
+
+def test_min_area_counts_original_pixels():
+    anomaly_map = spot()
+    assert len(find_regions(anomaly_map, 0.5, 200, 80, 160)) == 1
+    assert find_regions(anomaly_map, 0.5, 201, 80, 160) == ()
+    assert find_regions(anomaly_map, 0.5, 2, 8, 8) == ()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (336, 336), (7, 5)])
+def test_a_frame_of_one_pixel(shape):
+    anomaly_map = np.zeros(shape, np.float32)
+    anomaly_map[-1, -1] = 1
+    (region,) = find_regions(anomaly_map, 0.5, 1, 1, 1)
+    assert (box(region), region.area) == ((0, 0, 1, 1, 1.0), 1)
+
+
+def test_equal_scores_are_ordered_by_place():
+    anomaly_map = np.zeros((8, 8), np.float32)
+    for place in ((6, 1), (0, 5), (0, 1), (3, 3)):
+        anomaly_map[place] = 0.8
+    places = [(r.y, r.x) for r in find_regions(anomaly_map, 0.5, 0, 8, 8)]
+    assert places == [(0, 1), (0, 5), (3, 3), (6, 1)]
+
+
+def test_a_map_that_is_a_view():
+    batch = np.zeros((8, 8, 2), np.float32)
+    batch[2, 3, 1] = 0.9
+    assert find_regions(batch[..., 1], 0.5, 0, 8, 8) == find_regions(spot(), 0.5, 0, 8, 8)
+
+
+def test_the_map_is_not_written_to():
+    anomaly_map = spot()
+    anomaly_map.flags.writeable = False
+    find_regions(anomaly_map, 0.5, 0, 80, 80)
+    np.testing.assert_array_equal(anomaly_map, spot())
+
+
+def cost_ms(anomaly_map):
+    best = math.inf
+    for _ in range(7):
+        started = perf_counter()
+        find_regions(anomaly_map, 0.5, 0, 1080, 1920)
+        best = min(best, perf_counter() - started)
+    return best * 1e3
+
+
+def test_a_hot_map_costs_under_5_ms():
+    random = np.random.default_rng(0)
+    assert cost_ms(random.uniform(0.5, 1, (336, 336)).astype(np.float32)) < 5

@@ -1,0 +1,308 @@
+"""The detector on a real graph whose answers are known: the map is the mean of the channels, the score its maximum."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import numpy as np
+import pytest
+
+from kanoclip.runtime import Detector
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.errors import BackendError, BundleError, FrameError, KanoclipError
+from kanoclip.runtime.manifest import Thresholds
+
+
+@pytest.fixture
+def detector(toy_bundle):
+    with Detector.load(toy_bundle, device="cpu", threads=1) as detector:
+        yield detector
+
+
+@pytest.fixture(scope="module")
+def two_classes(make_toy_bundle, tmp_path_factory):
+    return make_toy_bundle(tmp_path_factory.mktemp("two"), classes=("plain", "inverted"))
+
+
+def grey(value, size=(32, 32)):
+    return np.full((*size, 3), value, np.uint8)
+
+
+def spot():
+    """Dark, with a 4x3 spot of 204 at row 8, column 20."""
+    frame = grey(51)
+    frame[8:12, 20:23] = 204
+    return frame
+
+
+def noise(count, size=(32, 32)):
+    return list(np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8))
+
+
+class FakeBackend:
+    """Gives what it is told, and keeps what it is asked."""
+
+    name = "fake"
+
+    def __init__(self, spoil=lambda maps, scores: None):
+        self.spoil, self.calls, self.closed = spoil, [], False
+
+    def run(self, frames, class_index):
+        self.calls.append((frames.copy(), class_index))
+        maps = frames.mean(3, dtype=np.float32) / np.float32(255)
+        scores = maps.max((1, 2))
+        self.spoil(maps, scores)
+        return maps, scores
+
+    def close(self):
+        self.closed = True
+
+
+def fake(folder, spoil=lambda maps, scores: None, **limits):
+    given = {"image": 0.5, "pixel": 0.5, "min_area": 0, "origin": "test"}
+    return Detector(Bundle.open(folder), FakeBackend(spoil), Thresholds(**given | limits))
+
+
+@pytest.mark.parametrize("value", [0, 1, 51, 127, 128, 255])
+def test_the_score_of_a_flat_frame(detector, value):
+    found = detector(grey(value))
+    assert found.score == pytest.approx(value / 255, abs=1e-6)
+    assert found.map.shape == (32, 32) and found.map.dtype == np.float32
+    np.testing.assert_allclose(found.map, value / 255, atol=1e-6)
+    assert found.is_anomalous is (value >= 128)
+    assert type(found.score) is float
+
+
+def test_where_and_how_strong(detector):
+    found = detector(spot())
+    assert found.score == pytest.approx(0.8)
+    assert found.class_name == "object"
+    assert (found.is_anomalous, found.threshold) == (True, 0.5)
+    (region,) = found.regions
+    assert (region.x, region.y, region.width, region.height, region.area) == (20, 8, 3, 4, 12)
+    assert region.score == pytest.approx(0.8)
+    assert all(0 <= ms < 5000 for ms in (found.timings.resize, found.timings.inference, found.timings.decide))
+    assert found.timings.inference > 0
+
+
+def test_regions_are_in_pixels_of_the_original_frame(detector):
+    big = spot().repeat(20, axis=0).repeat(10, axis=1)
+    found = detector(big)
+    assert found.map.shape == (32, 32)
+    (region,) = found.regions
+    assert (region.x, region.y, region.width, region.height, region.area) == (200, 160, 30, 80, 2400)
+
+
+def test_a_frame_of_one_pixel(detector):
+    (region,) = detector(grey(255, (1, 1))).regions
+    assert (region.x, region.y, region.width, region.height, region.area) == (0, 0, 1, 1, 1)
+
+
+def test_channels_and_rows_keep_their_order(toy_bundle):
+    detector = fake(toy_bundle)
+    (frame,) = noise(1)
+    detector(frame[::-1, :, ::-1])
+    ((frames, index),) = detector.backend.calls
+    np.testing.assert_array_equal(frames[0], frame[::-1, :, ::-1])
+    assert index is None
+
+
+def test_a_size_that_is_not_square(make_toy_bundle, tmp_path):
+    with Detector.load(make_toy_bundle(tmp_path, size=(24, 40)), device="cpu", threads=1) as detector:
+        frame = np.zeros((48, 80, 3), np.uint8)
+        frame[:24, 40:] = 255
+        found = detector(frame)
+    assert found.map.shape == (24, 40)
+    (region,) = found.regions
+    assert (region.x, region.y, region.width, region.height) == (40, 0, 40, 24)
+
+
+def test_the_caller_owns_the_map(detector):
+    first = detector(grey(51))
+    kept = first.map.copy()
+    first.map[:] = 1
+    assert detector(grey(51)).score == pytest.approx(0.2)
+    second = detector(grey(51))
+    detector(grey(204))
+    np.testing.assert_array_equal(second.map, kept)
+
+
+@pytest.mark.parametrize(("name", "expected"), [(None, 0.2), ("plain", 0.2), ("inverted", 0.8)])
+def test_classes(two_classes, name, expected):
+    with Detector.load(two_classes, device="cpu", threads=1) as detector:
+        found = detector(grey(51), name)
+    assert found.score == pytest.approx(expected)
+    assert found.class_name == (name or "plain")
+
+
+@pytest.mark.parametrize("name", ["other", "", "Plain", "plain "])
+def test_an_unknown_class(two_classes, name):
+    detector = fake(two_classes)
+    with pytest.raises(FrameError, match=re.escape(f"unknown class '{name}': this bundle has plain, inverted")):
+        detector(grey(1), name)
+    with pytest.raises(FrameError, match="unknown class"):
+        detector.batch([], name)
+    assert detector.backend.calls == []
+
+
+def test_the_image_threshold_is_inclusive(toy_bundle, detector):
+    score = detector(grey(77)).score
+    above = float(np.nextafter(score, 1))
+    for threshold, expected in ((score, True), (above, False), (0.0, True), (1.0, False)):
+        with Detector.load(toy_bundle, device="cpu", threads=1, threshold=threshold) as other:
+            found = other(grey(77))
+        assert (found.is_anomalous, found.threshold) == (expected, threshold)
+
+
+def test_the_pixel_threshold_is_inclusive(toy_bundle, detector):
+    value = float(detector(spot()).map.max())
+    with Detector.load(toy_bundle, device="cpu", threads=1, pixel_threshold=value) as other:
+        assert len(other(spot()).regions) == 1
+    with Detector.load(toy_bundle, device="cpu", threads=1, pixel_threshold=value + 1e-6) as other:
+        assert other(spot()).regions == ()
+
+
+@pytest.mark.parametrize(("min_area", "count"), [(None, 1), (0, 1), (12, 1), (13, 0)])
+def test_the_smallest_area(toy_bundle, min_area, count):
+    with Detector.load(toy_bundle, device="cpu", threads=1, min_area=min_area) as other:
+        assert len(other(spot()).regions) == count
+
+
+def test_thresholds_are_the_bundles_unless_given(make_toy_bundle, tmp_path):
+    own = Thresholds(0.25, 0.75, 7, "measured")
+    folder = make_toy_bundle(tmp_path, thresholds=own)
+    assert Detector.load(folder, device="cpu").thresholds == own
+    changed = Detector.load(folder, device="cpu", pixel_threshold=0.0).thresholds
+    assert changed == Thresholds(0.25, 0.0, 7, "set by the caller")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"threshold": -0.01}, "threshold -0.01 is outside of 0 to 1"),
+        ({"threshold": 1.01}, "threshold 1.01 is outside"),
+        ({"threshold": float("nan")}, "threshold nan is outside"),
+        ({"pixel_threshold": 2}, "pixel threshold 2 is outside"),
+        ({"pixel_threshold": float("inf")}, "pixel threshold inf is outside"),
+        ({"min_area": -1}, "smallest area -1 is negative"),
+    ],
+)
+def test_thresholds_out_of_range(toy_bundle, limits, words):
+    with pytest.raises(KanoclipError, match=words):
+        Detector.load(toy_bundle, device="cpu", **limits)
+
+
+@pytest.mark.parametrize(("dynamic", "max_batch"), [(False, 1), (False, 3), (True, 3), (True, 16)])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
+def test_a_batch_equals_single_calls(make_toy_bundle, tmp_path, dynamic, max_batch, count):
+    folder = make_toy_bundle(tmp_path, classes=("plain", "inverted"), dynamic=dynamic, max_batch=max_batch)
+    frames = [frame[: 32 - i, : 20 + i] for i, frame in enumerate(noise(count))]
+    with Detector.load(folder, device="cpu", threads=1) as detector:
+        for name in ("plain", "inverted"):
+            together = detector.batch(frames, name)
+            assert len(together) == count
+            for frame, found in zip(frames, together, strict=True):
+                alone = detector(frame, name)
+                assert found.score == alone.score and found.regions == alone.regions
+                np.testing.assert_array_equal(found.map, alone.map)
+                assert found.class_name == name
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "max_batch", "count", "sizes"),
+    [(False, 1, 3, [1, 1, 1]), (False, 4, 6, [4, 4]), (False, 4, 1, [4]), (True, 4, 6, [4, 2]), (True, 4, 1, [1])],
+)
+def test_how_frames_are_grouped(make_toy_bundle, tmp_path, dynamic, max_batch, count, sizes):
+    classes = ("a", "b")
+    detector = fake(make_toy_bundle(tmp_path, classes=classes, dynamic=dynamic, max_batch=max_batch))
+    frames = noise(count)
+    found = detector.batch(frames, "b")
+    assert len(found) == count
+    assert [len(given) for given, _ in detector.backend.calls] == sizes
+    for given, index in detector.backend.calls:
+        assert given.dtype == np.uint8 and given.flags.c_contiguous
+        assert index.dtype == np.int64 and index.tolist() == [1] * len(given)
+    fed = np.concatenate([given for given, _ in detector.backend.calls])
+    np.testing.assert_array_equal(fed[:count], np.stack(frames))
+    assert all((extra == frames[-1]).all() for extra in fed[count:])
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (np.zeros((32, 32, 3), np.float32), "dtype float32: pass uint8"),
+        (np.zeros((32, 32), np.uint8), "COLOR_GRAY2BGR"),
+        (np.zeros((32, 32, 4), np.uint8), "COLOR_BGRA2BGR"),
+        (np.zeros((0, 32, 3), np.uint8), "empty"),
+        (None, "numpy array"),
+    ],
+    ids=["float", "grey", "four channels", "empty", "none"],
+)
+def test_what_is_no_frame(toy_bundle, frame, words):
+    detector = fake(toy_bundle)
+    with pytest.raises(FrameError, match=words):
+        detector(frame)
+    with pytest.raises(FrameError, match=words):
+        detector.batch([grey(1), frame])
+    assert detector.backend.calls == []
+
+
+def spoil_map(number):
+    def spoil(maps, scores):
+        maps[-1, 3, 4] = number
+
+    return spoil
+
+
+def spoil_score(number):
+    def spoil(maps, scores):
+        scores[-1] = number
+
+    return spoil
+
+
+@pytest.mark.parametrize("spoil", [spoil_map(np.nan), spoil_map(np.inf), spoil_score(np.nan), spoil_score(-np.inf)])
+def test_nan_is_no_verdict(toy_bundle, spoil):
+    detector = fake(toy_bundle, spoil)
+    with pytest.raises(BackendError, match=r"fake gave NaN: .*--fp32") as caught:
+        detector(grey(1))
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(BackendError, match="NaN"):
+        detector.warmup(1)
+
+
+def test_warmup_runs_the_engine_on_full_batches(make_toy_bundle, tmp_path):
+    detector = fake(make_toy_bundle(tmp_path, max_batch=2))
+    detector.warmup(3)
+    assert [frames.shape for frames, _ in detector.backend.calls] == [(2, 32, 32, 3)] * 3
+    detector.warmup(0)
+    assert len(detector.backend.calls) == 3
+
+
+def test_a_context_closes_the_engine(toy_bundle):
+    with fake(toy_bundle) as detector:
+        assert not detector.backend.closed
+    assert detector.backend.closed
+    with pytest.raises(ZeroDivisionError), fake(toy_bundle) as detector:
+        1 / 0  # noqa: B018
+    assert detector.backend.closed
+
+
+def test_a_closed_detector_says_so(toy_bundle):
+    with Detector.load(toy_bundle, device="cpu", threads=1) as detector:
+        detector(grey(1))
+    detector.close()  # twice is fine
+    with pytest.raises(BackendError, match="onnxruntime-cpu is closed"):
+        detector(grey(1))
+
+
+def test_a_bundle_that_is_none(tmp_path):
+    with pytest.raises(BundleError, match="no bundle"):
+        Detector.load(tmp_path / "none")
+
+
+def test_options_are_named(toy_bundle):
+    """Six numbers and names in a row would be mixed up."""
+    kinds = {p.kind for name, p in inspect.signature(Detector.load).parameters.items() if name != "path"}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
