@@ -29,13 +29,13 @@ def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False) -> None:
     from onnx import TensorProto, checker, helper, save
 
     types = {"uint8": TensorProto.UINT8, "int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
-    nodes = [helper.make_node("Cast", ["frame"], ["pixels"], to=TensorProto.FLOAT)]
-    if bf16:  # no CPU kernel exists for these
-        nodes[0] = helper.make_node("Cast", ["frame"], ["rough"], to=TensorProto.BFLOAT16)
-        nodes.append(helper.make_node("Sign", ["rough"], ["still rough"]))
-        nodes.append(helper.make_node("Cast", ["still rough"], ["pixels"], to=TensorProto.FLOAT))
+    pixels = TensorProto.BFLOAT16 if bf16 else TensorProto.FLOAT  # no CPU provider has a mean of bfloat16
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["pixels"], to=pixels),
+        helper.make_node("ReduceMean", ["pixels", "channels"], ["rough"], keepdims=0),
+        helper.make_node("Cast", ["rough"], ["mean"], to=TensorProto.FLOAT),
+    ]
     several = len(inputs) > 1
-    nodes.append(helper.make_node("ReduceMean", ["pixels", "channels"], ["mean"], keepdims=0))
     nodes.append(helper.make_node("Div", ["mean", "white"], ["plain" if several else "map"]))
     if several:  # map = plain + class * (1 - 2 * plain)
         nodes += [
