@@ -128,13 +128,18 @@ def command(
     from kanoclip.export.onnx_writer import BatchSpec
     from kanoclip.export.pipeline import ExportConfig, export_bundle
     from kanoclip.export.staging import SUFFIX, check_output
-    from kanoclip.runtime.errors import CheckpointError
+    from kanoclip.runtime.errors import CheckpointError, KanoclipError
     from kanoclip.train.backbones import get_backbone
     from kanoclip.train.checkpoint import build_model, load_checkpoint
     from kanoclip.train.model.kanoclip import ModelConfig
 
-    targets = parse_compute_capabilities(compute_capability or "8.6,8.9,12.0") if engine else ()
-    entry = get_backbone(backbone or DEFAULT_BACKBONE)
+    try:
+        targets = parse_compute_capabilities(compute_capability or "8.6,8.9,12.0") if engine else ()
+        entry = get_backbone(backbone or DEFAULT_BACKBONE)
+        if output is not None or checkpoint is None:  # before the model is loaded, which takes a while
+            check_output(output or Path(entry.name + SUFFIX))
+    except KanoclipError as error:
+        raise click.UsageError(str(error)) from error
     console = Console(stderr=True)
     with _progress(console) as progress:
         task = progress.add_task("loading the model", total=None)
@@ -147,8 +152,6 @@ def command(
                     "leave --backbone out"
                 )
         else:
-            output = output or Path(entry.name + SUFFIX)
-            check_output(output)
             loaded = build_model(
                 ModelConfig(
                     backbone=entry.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -159,6 +160,10 @@ def _seeded(backbone: Backbone) -> open_clip.CLIP:
 
 
 def _downloaded(backbone: Backbone) -> Path:
+    # huggingface_hub logs every retry; the one line below says it better.
+    chatter = logging.getLogger("huggingface_hub")
+    level = chatter.level
+    chatter.setLevel(logging.CRITICAL)
     try:
         return Path(download_pretrained(get_pretrained_cfg(backbone.open_clip_name, backbone.tag)))
     except Exception as error:  # huggingface_hub and urllib raise many kinds when there is no network
@@ -167,3 +172,5 @@ def _downloaded(backbone: Backbone) -> Path:
             f"cannot download the weights of {backbone.name}: fetch open_clip_model.safetensors of "
             f"https://huggingface.co/{model} elsewhere and pass --weights FILE, or --weights none for seeded weights"
         ) from error
+    finally:
+        chatter.setLevel(level)

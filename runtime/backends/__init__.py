@@ -9,8 +9,9 @@ from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
 
 BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
-__all__ = ["BACKENDS", "Backend", "create_backend"]
+__all__ = ["BACKENDS", "DEVICE", "Backend", "create_backend"]
 
 
 def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Backend:
@@ -30,7 +31,7 @@ def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", 
 
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+    if not DEVICE.fullmatch(device):
         raise BackendError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N")
     if backend == "onnxruntime-tensorrt" and device == "cpu":
         raise BackendError("the backend onnxruntime-tensorrt needs a GPU: leave --device out, or choose cuda")

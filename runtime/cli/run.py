@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from kanoclip.runtime.backends import BACKENDS, DEVICE
 from kanoclip.runtime.bundle import find_bundle
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
@@ -49,6 +50,13 @@ def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) ->
 
 
 _UNIT = click.FloatRange(0.0, 1.0)
+
+
+def _known_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuses a device that no backend has."""
+    if not DEVICE.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is not auto, cpu, cuda or cuda:N.")
+    return value
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,15 @@ class _Outputs:
     type=click.IntRange(min=0),
     help="Smallest region, in pixels of the original frame. Default: the bundle's.",
 )
-@click.option("--backend", default="auto", show_default=True, help="Inference engine.")
-@click.option("--device", default="auto", show_default=True, help="Device of the engine, such as cpu or cuda:0.")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Inference engine.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_known_device,
+    metavar="auto|cpu|cuda[:N]",
+    help="Where the engine runs.",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the engine. Default: the engine's choice.")
 @click.option(
     "--policy",
@@ -156,11 +171,11 @@ def command(
             )
         )
         _check_class(detector, class_name)
-        _introduce(detector, human, alarm)
         detector.warmup(warmup)
         frames = open_camera(camera) if camera is not None else open_source(source or "")
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             pending.callback(frames.close)
+            _introduce(detector, human, alarm)
             wanted = _Outputs(output, jsonl, window, table)
             rows = _table(frames, wanted, quiet)
             sinks, screen = _open_sinks(frames, wanted, pending, untrained=not detector.bundle.manifest.model.trained)
