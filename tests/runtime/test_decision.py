@@ -161,6 +161,9 @@ def test_equal_scores_are_ordered_by_place():
         anomaly_map[place] = 0.8
     places = [(r.y, r.x) for r in find_regions(anomaly_map, 0.5, 0, 8, 8)]
     assert places == [(0, 1), (0, 5), (3, 3), (6, 1)]
+    anomaly_map[:] = 0
+    anomaly_map[1, 0] = anomaly_map[0, 4] = 0.8  # OpenCV scans two rows at a time and finds the lower one first
+    assert [(r.y, r.x) for r in find_regions(anomaly_map, 0.5, 0, 8, 8)] == [(0, 4), (1, 0)]
 
 
 def test_a_map_that_is_a_view():
