@@ -312,7 +312,7 @@ def test_a_network_camera_with_credentials(toy_bundle, tmp_path):
         (("--source", GOOD, "--jsonl", "/proc/x.jsonl"), 1, ["/proc/x.jsonl", "cannot be written"]),
         (("--source", GOOD, "--output", GOOD), 1, [GOOD, "overwritten"]),
         (("--source", GOOD, "--window"), 1, ["window", "no display"]),
-        (("--source", GOOD, "--backend", "abacus"), 1, ["abacus"]),
+        (("--source", GOOD, "--backend", "abacus"), 2, ["--backend", "abacus"]),
     ],
 )  # fmt: skip
 def test_wrong_usage_and_failures_are_one_line(toy_bundle, tmp_path, arguments, code, parts):
