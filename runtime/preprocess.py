@@ -17,7 +17,7 @@ RESIZE_RULE = "stretch"
 INTERPOLATION = "halve-area-linear"
 """Means over 2x2 pixels while both axes stay at or above the model's size; then each axis that still shrinks is
 averaged over area (antialiased) and each axis that grows is interpolated linearly. Halving first costs a third of one
-INTER_AREA pass from 1080p and differs from it by 0.3 to 0.5 of 255 on average (docs/preprocessing.md)."""
+INTER_AREA pass from 1080p and differs from it by 0.3 to 0.5 of 255 on average (docs/design-notes.md)."""
 
 
 def check_frame(frame: object) -> Image:
