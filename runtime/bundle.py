@@ -67,6 +67,7 @@ class Bundle:
 def _read(root: Path) -> Manifest:
     path = root / MANIFEST_NAME
     try:
+        _check_inside(root, MANIFEST_NAME)
         if path.stat().st_size > MANIFEST_LIMIT:
             raise BundleError(f"{MANIFEST_NAME} is over {MANIFEST_LIMIT >> 20} MiB: it is no manifest")
         manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
@@ -79,8 +80,7 @@ def _read(root: Path) -> Manifest:
 
 def _verify(root: Path, name: str, size: int, digest: str) -> None:
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise BundleError(f"{name} is a link that leaves the bundle: do not use it")
+    _check_inside(root, name)
     if not path.is_file():
         raise BundleError(f"{name} is missing: copy or export the bundle again")
     found = path.stat().st_size
@@ -88,6 +88,11 @@ def _verify(root: Path, name: str, size: int, digest: str) -> None:
         raise BundleError(f"{name} has {found} bytes, expected {size}: copy or export the bundle again")
     if sha256_of(path) != digest:
         raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy or export the bundle again")
+
+
+def _check_inside(root: Path, name: str) -> None:
+    if not (root / name).resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{name} is a link that leaves the bundle: do not use it")
 
 
 def sha256_of(path: Path) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from kanoclip.runtime.errors import BundleError
@@ -20,10 +22,10 @@ def parse_object(text: str) -> dict[str, Any]:
     """The JSON object in a text.
 
     Raises:
-        BundleError: It is no JSON (NaN and Infinity are none), or no object.
+        BundleError: It is no JSON (NaN, Infinity and numbers too large for a float are none), or no object.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{DOCUMENT} is not JSON ({error}): copy or export the bundle again") from error
     if not isinstance(value, dict):
@@ -65,10 +67,27 @@ class Fields:
         """A text that is not empty and fits on one line."""
         return as_text(*self._take(name))
 
-    def optional_text(self, name: str) -> str | None:
-        """A text or null."""
+    def digest(self, name: str) -> str:
+        """A sha256 digest in lower-case hex."""
+        return _as_digest(*self._take(name))
+
+    def optional_digest(self, name: str) -> str | None:
+        """A sha256 digest or null."""
         value, where = self._take(name)
-        return None if value is None else as_text(value, where)
+        return None if value is None else _as_digest(value, where)
+
+    def utc_time(self, name: str) -> str:
+        """An ISO-8601 time in UTC, as text."""
+        value, where = self._take(name)
+        text = as_text(value, where)
+        try:
+            # Python before 3.11 does not read the Z.
+            time = datetime.fromisoformat(re.sub("Z$", "+00:00", text))
+        except ValueError:
+            time = None
+        if time is None or time.utcoffset() != timedelta(0):
+            raise wrong(where, "a time in UTC such as 2026-01-02T03:04:05+00:00")
+        return text
 
     def choice(self, name: str, allowed: tuple[str, ...]) -> str:
         """One of the texts allowed."""
@@ -138,6 +157,20 @@ def as_integer(value: Any, where: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise wrong(where, f"an integer of at least {least}")
     return value
+
+
+def _as_digest(value: Any, where: str) -> str:
+    text = as_text(value, where)
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise wrong(where, "a sha256 digest")
+    return text
+
+
+def _finite(text: str) -> float:
+    """Python reads 1e999 as infinity, which no JSON can hold."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"it holds {text[:20]}")
+    return number
 
 
 def _refuse(constant: str) -> None:

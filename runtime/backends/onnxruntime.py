@@ -44,10 +44,16 @@ class OnnxRuntimeBackend:
         settings.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(
-                str(bundle.model_path), settings, providers=[(provider, options)] if options else [provider]
+                str(bundle.model_path),
+                settings,
+                providers=[(provider, options)] if options else [provider],
+                enable_fallback=0,
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise _refused(bundle, provider, error) from error
+        # Otherwise a provider that fails in a run is replaced by the CPU for good, with a print to standard output.
+        # Older versions ignore `enable_fallback` above; the check of providers below holds for them.
+        self._session.disable_fallback()
         self.name = f"onnxruntime-{SHORT[provider]}"
         if provider not in self._session.get_providers():
             raise BackendError(
@@ -132,7 +138,10 @@ def _check_signature(bundle: Bundle, session: Any) -> None:
 def _refused(bundle: Bundle, provider: str, error: Exception) -> BackendError:
     if bundle.manifest.precision == "bf16" and provider == CPU:
         return BackendError(f"{bundle.root} is bf16, which no CPU provider runs: export it with --fp16 or --fp32")
-    return BackendError(f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]}: {_one_line(error)}")
+    remedy = "export the bundle again" if provider == CPU else "check driver, CUDA and cuDNN, or choose --device cpu"
+    return BackendError(
+        f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]} ({_one_line(error)}): {remedy}"
+    )
 
 
 def _both_installed() -> str:

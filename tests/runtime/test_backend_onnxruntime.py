@@ -45,7 +45,8 @@ def fake_runtime(monkeypatch, providers, started=None):
     made = []
 
     class Session:
-        def __init__(self, path, settings, providers):
+        def __init__(self, path, settings, providers, enable_fallback):
+            assert enable_fallback == 0
             made.append((path, settings, providers))
             self._inner = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
@@ -94,6 +95,38 @@ def test_a_failing_run_is_one_line(bundle):
         backend.run(frames(2), None)
     assert len(str(caught.value).splitlines()) == 1
     assert backend.run(frames(), None)[0].shape == (1, 32, 32)
+
+
+def test_a_provider_that_fails_in_a_run_is_never_replaced_silently(bundle, capfd):
+    """Left alone, ONNX Runtime prints to standard output, starts again on the CPU and answers."""
+    backend = create_backend(bundle, device="cpu", threads=1)
+    inner = backend._session._sess
+
+    class Failing:
+        def run(self, *arguments):
+            raise onnxruntime.capi._pybind_state.EPFail("CUDA failure 700:\nillegal memory access")
+
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+    backend._session._sess = Failing()
+    with pytest.raises(BackendError, match="onnxruntime-cpu failed: CUDA failure 700: illegal") as caught:
+        backend.run(frames(), None)
+    assert len(str(caught.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_provider_that_raises_when_it_starts(bundle, monkeypatch):
+    module = types.SimpleNamespace(
+        SessionOptions=onnxruntime.SessionOptions, get_available_providers=lambda: ALL, InferenceSession=None
+    )
+
+    def session(*arguments, **options):
+        raise RuntimeError("CUDA failure 35:\nno driver")
+
+    module.InferenceSession = session
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    refused(bundle, words=[str(bundle.model_path), "on cuda", "CUDA failure 35: no driver", "--device cpu"])
 
 
 @pytest.mark.parametrize("name", ["", "tensorrt", "ONNXRUNTIME", "onnxruntime "])

@@ -118,6 +118,12 @@ def test_a_link_that_leaves_the_bundle(copy, tmp_path, kind):
     refused(copy, f"{name} is a link that leaves the bundle")
 
 
+def test_a_manifest_that_is_a_link_out_of_the_bundle(copy, tmp_path):
+    (copy / "manifest.json").rename(tmp_path / "manifest.json")
+    (copy / "manifest.json").symlink_to(tmp_path / "manifest.json")
+    refused(copy, copy, "manifest.json is a link that leaves the bundle")
+
+
 def test_links_that_stay_inside_are_fine(copy, tmp_path):
     add_file(copy, "a.plan", b"engine", write=False)
     (copy / "b.plan").write_bytes(b"engine")

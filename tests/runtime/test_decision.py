@@ -97,6 +97,17 @@ def test_areas_add_up_when_the_frame_has_the_maps_size(anomaly_map, threshold):
     assert sum(r.area for r in regions) == (anomaly_map >= threshold).sum()
 
 
+@given(MAPS, LEVELS, FRAMES, st.integers(1, 4), st.integers(1, 4))
+def test_a_map_of_repeated_pixels_gives_the_same_regions(anomaly_map, threshold, frame, down, across):
+    """Every map pixel becomes a block; the frame stays, so nothing in its pixels may change."""
+    blocks = anomaly_map.repeat(down, axis=0).repeat(across, axis=1)
+
+    def found(values):
+        return sorted(find_regions(values, threshold, 0, *frame), key=lambda r: (*box(r), r.area))
+
+    assert found(blocks) == found(anomaly_map)
+
+
 def spot(size=8, row=2, column=3, value=0.9):
     anomaly_map = np.zeros((size, size), np.float32)
     anomaly_map[row, column] = value
@@ -186,6 +197,10 @@ def cost_ms(anomaly_map):
         find_regions(anomaly_map, 0.5, 0, 1080, 1920)
         best = min(best, perf_counter() - started)
     return best * 1e3
+
+
+def test_a_quiet_map_costs_under_1_ms():
+    assert cost_ms(np.full((336, 336), 0.4, np.float32)) < 1
 
 
 def test_a_hot_map_costs_under_5_ms():

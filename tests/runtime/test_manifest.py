@@ -171,6 +171,26 @@ def test_constants_that_json_lacks(full, constant):
     refused(full.to_json().replace("1e-06", constant), "not JSON", constant)
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+def test_numbers_that_no_float_holds(full, number):
+    refused(full.to_json().replace("1e-06", number), "not JSON", number)
+
+
+@pytest.mark.parametrize("time", ["2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123+00:00"])
+def test_times(value, time):
+    value["created"] = time
+    assert Manifest.from_json(json.dumps(value)).created == time
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["yesterday", "2026-01-02", "2026-01-02T03:04:05", "2026-01-02T03:04:05+02:00", "2026-13-02T03:04:05+00:00"],
+)
+def test_times_that_are_none_or_not_in_utc(value, time):
+    value["created"] = time
+    refused(value, "'created'", "UTC")
+
+
 @pytest.mark.parametrize("name", ["image", "pixel"])
 @pytest.mark.parametrize("number", [-0.01, 1.01, 2, "0.5", True, None], ids=repr)
 def test_thresholds_are_shares(value, name, number):
@@ -222,6 +242,14 @@ def test_safe_paths(value, name):
 def test_digests(value, digest):
     value["files"]["model.onnx"]["sha256"] = digest
     refused(value, "files['model.onnx'].sha256")
+
+
+@pytest.mark.parametrize("name", ["weights_sha256", "checkpoint_sha256"])
+def test_digests_of_what_it_was_made_from(value, name):
+    value["model"][name] = "a" * 63
+    refused(value, f"'model.{name}'", "sha256 digest")
+    value["model"][name] = None
+    assert getattr(Manifest.from_json(json.dumps(value)).model, name) is None
 
 
 @pytest.mark.parametrize(
