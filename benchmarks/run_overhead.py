@@ -1,9 +1,10 @@
 """What `kanoclip-run` costs outside inference, stage by stage, over 1080p pictures; and its memory over many frames.
 
     python -m kanoclip.benchmarks.run_overhead nano.kanoclip
-    python -m kanoclip.benchmarks.run_overhead nano.kanoclip --soak 5000
+    python -m kanoclip.benchmarks.run_overhead nano.kanoclip --frames 5000
 
-The pictures are the example photographs enlarged to 1920x1080 with camera-like noise, saved as JPEG.
+The pictures are the example photographs enlarged to 1920x1080 with camera-like noise, saved as JPEG. The threads
+of kanoclip-run share the core, so a stage's wall time holds the others' work: its cost is its processor time ("cpu").
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from importlib import resources
 from itertools import cycle, islice
 from pathlib import Path
@@ -44,75 +44,59 @@ def make_pictures(folder: Path, count: int, distinct: int = 20) -> None:
         (folder / f"{index:05d}.jpg").write_bytes(content)
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of kanoclip-run.
+def run_pinned(bundle: Path, source: Path, arguments: list[str]) -> tuple[dict[str, Any], list[int]]:
+    """Runs kanoclip-run on one core, OpenCV and the engine on one thread each.
 
-    Attributes:
-        summary: Its JSON summary.
-        cpu_s: Processor seconds of the whole process, all threads.
-        memory: Resident memory in bytes, sampled every 0.5 s.
+    Returns:
+        Its JSON summary, and its resident memory in bytes, sampled every 0.5 s.
     """
-
-    summary: dict[str, Any]
-    cpu_s: float
-    memory: list[int]
-
-
-def run(bundle: Path, source: Path, arguments: list[str]) -> Run:
-    """Runs kanoclip-run with one thread for the engine and none beside the calling one for OpenCV.
-
-    So every stage costs one core only, and its wall time is its cost as long as a second core takes the other threads.
-    """
+    core = min(os.sched_getaffinity(0))
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "run", "--bundle", str(bundle)]
     command += ["--source", str(source), "--threads", "1", "--no-table", "--json", *arguments]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, "OPENCV_FOR_THREADS_NUM": "1"})
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=err,
+            env={**os.environ, "OPENCV_FOR_THREADS_NUM": "1"},
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
         memory = []
-        while True:
-            done, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if done:
-                break
+        while process.poll() is None:
             with contextlib.suppress(OSError, IndexError):
                 memory.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE)
             time.sleep(0.5)
-        process.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
         err.seek(0)
         if process.returncode:
             raise KanoclipError(f"kanoclip-run failed: {err.read().strip()}")
-        return Run(json.load(out), usage.ru_utime + usage.ru_stime, [size for size in memory if size])
+        summary: dict[str, Any] = json.load(out)
+        return summary, [size for size in memory if size]
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--frames", default=200, show_default=True, help="Pictures.")
-@click.option("--soak", type=int, default=0, metavar="N", help="Judge N pictures instead, and watch the memory.")
+@click.option("--frames", default=200, show_default=True, help="Pictures; some thousands show whether memory is flat.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
-def main(bundle: Path, frames: int, soak: int, output: Path | None) -> None:
-    """Measure kanoclip-run with BUNDLE, writing JSON lines."""
+def main(bundle: Path, frames: int, output: Path | None) -> None:
+    """Measure kanoclip-run with BUNDLE on one core, writing JSON lines."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "pictures"
         folder.mkdir()
-        make_pictures(folder, soak or frames)
-        arguments = ["--jsonl", str(Path(scratch) / "frames.jsonl")]
-        start_up = run(bundle, folder, [*arguments, "--max-frames", "1"])
-        whole = run(bundle, folder, arguments)
-    count = whole.summary["frames"]
-    cpu_ms = (whole.cpu_s - start_up.cpu_s) / (count - 1) * 1e3
-    settled = whole.memory[len(whole.memory) // 5 :]
+        make_pictures(folder, frames)
+        summary, memory = run_pinned(bundle, folder, ["--jsonl", str(Path(scratch) / "frames.jsonl")])
+    # The first fifth holds start-up and the allocators' growth to their working size.
+    settled = memory[len(memory) // 5 :]
     fifth = max(len(settled) // 5, 1)
     result = {
         "bundle": bundle.name,
-        "frames": count,
-        "stages": whole.summary["stages"],
-        "outside_inference_ms": whole.summary["outside_inference_ms"],
-        "processor_ms_per_frame": cpu_ms,
-        "processor_ms_outside_inference": cpu_ms - whole.summary["stages"]["inference"]["mean"],
+        "frames": summary["frames"],
+        "stages": summary["stages"],
+        "outside_inference_cpu_ms": summary["outside_inference_cpu_ms"],
         "memory_mb": {
             "start_of_steady_state": float(np.median(settled[:fifth])) / 1e6,
             "end": float(np.median(settled[-fifth:])) / 1e6,
-            "peak": max(whole.memory) / 1e6,
+            "peak": max(memory) / 1e6,
         },
     }
     click.echo(json.dumps(result, indent=2))

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from kanoclip.runtime.types import FloatMap, Region
+
+MANY = 64
+"""From so many regions on, one pass over all pixels is cheaper than one over each region's box."""
 
 
 def find_regions(
@@ -28,9 +32,7 @@ def find_regions(
         return ()
     height, width = anomaly_map.shape
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
-    above = np.flatnonzero(mask)
-    peaks = np.zeros(count, np.float32)
-    np.maximum.at(peaks, np.asarray(labels, np.int32).ravel()[above], anomaly_map.ravel()[above])
+    peaks = _peaks(anomaly_map, np.asarray(labels, np.int32), np.asarray(stats, np.int32))
     scale = frame_height * frame_width / (height * width)
     regions = []
     for label in range(1, count):
@@ -42,5 +44,20 @@ def find_regions(
         x, y = left * frame_width // width, top * frame_height // height
         # -(-a // b) rounds up, so a thin region of a much smaller frame still has a pixel.
         x_end, y_end = -(-right * frame_width // width), -(-bottom * frame_height // height)
-        regions.append(Region(x, y, x_end - x, y_end - y, float(peaks[label]), area))
+        regions.append(Region(x, y, x_end - x, y_end - y, peaks[label], area))
     return tuple(sorted(regions, key=lambda region: (-region.score, region.y, region.x)))
+
+
+def _peaks(anomaly_map: FloatMap, labels: npt.NDArray[np.int32], stats: npt.NDArray[np.int32]) -> list[float]:
+    """Largest map value of each label, 0 for the background."""
+    if len(stats) > MANY:
+        peaks = np.zeros(len(stats), np.float32)
+        above = np.flatnonzero(labels)
+        np.maximum.at(peaks, labels.ravel()[above], anomaly_map.ravel()[above])
+        return [float(peak) for peak in peaks]
+    found = [0.0]
+    for label in range(1, len(stats)):
+        left, top, width, height, _ = (int(value) for value in stats[label])
+        box = np.s_[top : top + height, left : left + width]
+        found.append(float(anomaly_map[box].max(where=labels[box] == label, initial=0.0)))
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from types import TracebackType
 
 import numpy as np
@@ -114,17 +114,17 @@ class Detector:
             BackendError: The engine failed, or gave NaN.
         """
         index = self._class_index(class_name)
-        small, resize_ms = [], []
+        small, spent = [], []
         for frame in frames:
-            started = perf_counter()
+            started = perf_counter(), thread_time()
             small.append(resize(check_frame(frame), *self._size))
-            resize_ms.append((perf_counter() - started) * 1e3)
+            spent.append(_since(*started))
         answers: list[_Answer] = []
         for start in range(0, len(small), self.bundle.manifest.max_batch):
             answers += self._infer(small[start : start + self.bundle.manifest.max_batch], index)
         return [
-            self._decide(frame, answer, milliseconds, self._classes[index])
-            for frame, answer, milliseconds in zip(frames, answers, resize_ms, strict=True)
+            self._decide(frame, answer, resizing, self._classes[index])
+            for frame, answer, resizing in zip(frames, answers, spent, strict=True)
         ]
 
     def warmup(self, runs: int) -> None:
@@ -170,11 +170,11 @@ class Detector:
             )
         return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
 
-    def _decide(self, frame: Image, answer: _Answer, resize_ms: float, class_name: str) -> Detection:
-        started = perf_counter()
+    def _decide(self, frame: Image, answer: _Answer, resizing: tuple[float, float], class_name: str) -> Detection:
+        started = perf_counter(), thread_time()
         limits = self.thresholds
         regions = find_regions(answer.map, limits.pixel, limits.min_area, *frame.shape[:2])
-        decide_ms = (perf_counter() - started) * 1e3
+        deciding = _since(*started)
         return Detection(
             score=answer.score,
             map=answer.map,
@@ -182,5 +182,10 @@ class Detector:
             threshold=limits.image,
             regions=regions,
             class_name=class_name,
-            timings=Timings(resize_ms, answer.inference_ms, decide_ms),
+            timings=Timings(resizing[0], answer.inference_ms, deciding[0], resizing[1], deciding[1]),
         )
+
+
+def _since(wall: float, cpu: float) -> tuple[float, float]:
+    """Milliseconds of wall clock and of this thread's processor time since both clocks were read."""
+    return (perf_counter() - wall) * 1e3, (thread_time() - cpu) * 1e3

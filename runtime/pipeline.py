@@ -124,6 +124,14 @@ class RunSummary:
         """
         return sum(stage.mean for stage in self.stages if stage.name != "inference")
 
+    @property
+    def outside_inference_cpu_ms(self) -> float:
+        """Mean milliseconds of processor time a frame in all stages other than inference, sinks included.
+
+        What the run costs beside inference on one core; waiting for the core, the camera or the disk is not in it.
+        """
+        return sum(stage.cpu for stage in self.stages if stage.cpu is not None)
+
 
 class Pipeline:
     """One run of a source through a detector into sinks.
@@ -267,11 +275,14 @@ class Pipeline:
         """Source thread: frames into the mailbox."""
         try:
             with suppress(MailboxClosedError):
+                started = time.thread_time()
                 for item in self._source.frames():
                     if self._stop.is_set():
                         break
+                    self._stages["capture"].add_cpu((time.thread_time() - started) * 1e3)
                     if isinstance(self._frames.put(item), BadFrame):
                         self._bad_evicted += 1
+                    started = time.thread_time()
         except BaseException as error:
             # What was read before is sound: let it be judged and written, then report. After a stop nobody reads on,
             # and a device complaining about that is no failure.
@@ -315,6 +326,8 @@ class Pipeline:
             self._stages["resize"].add(detection.timings.resize)
             self._stages["inference"].add(detection.timings.inference)
             self._stages["decide"].add(detection.timings.decide)
+            self._stages["resize"].add_cpu(detection.timings.resize_cpu)
+            self._stages["decide"].add_cpu(detection.timings.decide_cpu)
             # The wall clock may be set back while a stream runs.
             self._window.add(time.monotonic(), max(0.0, (time.time() - item.captured_at) * 1e3))
             result = (item, detection)
@@ -393,6 +406,7 @@ def _deliver(sink: Sink, result: Result, stats: StageStats) -> None:
     if isinstance(result, BadFrame):
         sink.skip(result)
         return
-    started = time.perf_counter()
+    started, started_cpu = time.perf_counter(), time.thread_time()
     sink.write(*result)
     stats.add((time.perf_counter() - started) * 1e3)
+    stats.add_cpu((time.thread_time() - started_cpu) * 1e3)

@@ -22,6 +22,9 @@ class StageSummary:
         mean: Milliseconds a frame, exact.
         p50: Median in milliseconds; exact up to `RESERVOIR` frames, then from a uniform sample of that size.
         p95: 95th percentile in milliseconds, likewise.
+        cpu: Mean processor time of the stage's own thread in milliseconds a frame; None where it was not measured, as
+            for inference, which an engine's threads or a GPU do. Unlike wall time it does not grow when threads share
+            a core.
     """
 
     name: str
@@ -29,6 +32,7 @@ class StageSummary:
     mean: float
     p50: float
     p95: float
+    cpu: float | None = None
 
 
 class StageStats:
@@ -38,6 +42,8 @@ class StageStats:
         self.name = name
         self._count = 0
         self._total = 0.0
+        self._cpu_count = 0
+        self._cpu_total = 0.0
         self._sample: list[float] = []
         self._random = random.Random(0)  # a fixed seed: two runs over the same timings report the same figures
 
@@ -52,13 +58,19 @@ class StageStats:
             if slot < RESERVOIR:
                 self._sample[slot] = milliseconds
 
+    def add_cpu(self, milliseconds: float) -> None:
+        """Counts one frame's processor time."""
+        self._cpu_count += 1
+        self._cpu_total += milliseconds
+
     def summary(self) -> StageSummary:
         """The figures so far; zeros when nothing was measured."""
         sample = list(self._sample)
         if not sample:
             return StageSummary(self.name, 0, 0.0, 0.0, 0.0)
         p50, p95 = np.percentile(sample, [50, 95])
-        return StageSummary(self.name, self._count, self._total / self._count, float(p50), float(p95))
+        cpu = self._cpu_total / self._cpu_count if self._cpu_count else None
+        return StageSummary(self.name, self._count, self._total / self._count, float(p50), float(p95), cpu)
 
 
 class SlidingWindow:

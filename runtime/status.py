@@ -121,23 +121,31 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(Text(f"{name}: {count} results dropped, it could not keep up", "yellow"))
     if not summary.frames:
         return
-    table = Table("stage", "mean ms", "p50 ms", "p95 ms")
+    table = Table("stage", "mean ms", "p50 ms", "p95 ms", "processor ms")
     for column in table.columns[1:]:
         column.justify = "right"
     for stage in summary.stages:
         if stage.count:
-            table.add_row(stage.name, f"{stage.mean:.2f}", f"{stage.p50:.2f}", f"{stage.p95:.2f}")
+            cpu = "-" if stage.cpu is None else f"{stage.cpu:.2f}"
+            table.add_row(stage.name, f"{stage.mean:.2f}", f"{stage.p50:.2f}", f"{stage.p95:.2f}", cpu)
     console.print(table)
-    console.print(Text(f"outside inference: {summary.outside_inference_ms:.2f} ms a frame"))
+    console.print(
+        Text(
+            f"outside inference: {summary.outside_inference_ms:.2f} ms a frame, "
+            f"{summary.outside_inference_cpu_ms:.2f} ms of processor time"
+        )
+    )
 
 
 def summary_json(summary: RunSummary) -> dict[str, Any]:
-    """The summary as JSON values: the fields of `RunSummary`, `fps`, `outside_inference_ms` and stages by name.
+    """The summary as JSON values.
 
-    Stages hold `count` and, in milliseconds, `mean`, `p50` and `p95`.
+    They are the fields of `RunSummary`, `fps`, `outside_inference_ms`, `outside_inference_cpu_ms`, and stages by name,
+    which hold `count` and, in milliseconds, `mean`, `p50`, `p95` and `cpu`.
     """
     values = asdict(summary)
     values["stages"] = {stage["name"]: {k: v for k, v in stage.items() if k != "name"} for stage in values["stages"]}
     values["fps"] = summary.fps
     values["outside_inference_ms"] = summary.outside_inference_ms
+    values["outside_inference_cpu_ms"] = summary.outside_inference_cpu_ms
     return values

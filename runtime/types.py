@@ -71,11 +71,21 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds spent on one frame inside the detector, by stage."""
+    """Milliseconds spent on one frame inside the detector, by stage.
+
+    Attributes:
+        resize: From the frame to the model's size.
+        inference: In the engine.
+        decide: From map to regions.
+        resize_cpu: Processor time of the calling thread in `resize`: its cost where several threads share a core.
+        decide_cpu: Processor time of the calling thread in `decide`.
+    """
 
     resize: float
     inference: float
     decide: float
+    resize_cpu: float
+    decide_cpu: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -71,17 +72,18 @@ def save_checkpoint(path: Path, model: KAnoCLIP, weights: Weights) -> None:
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: a checkpoint's name ends in .safetensors")
+    tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.learnable().items()})
     record = {
         "schema": SCHEMA,
+        "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "config": asdict(model.config),
         "backbone_sha256": weights.sha256,
         "backbone_origin": weights.origin,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.learnable().items()}
     try:
-        # The description first: a reader that sees the new tensors also sees what they belong to.
+        # The description first, with the tensors' digest: a crash between the two is noticed when they are read.
         _replace(path.with_suffix(".json"), json.dumps(record, indent=2).encode())
-        _replace(path, save(tensors))
+        _replace(path, tensors)
     except OSError as error:
         raise CheckpointError(f"cannot write {error.filename or path}: {error.strerror}") from error
 
@@ -102,7 +104,8 @@ def load_checkpoint(path: Path, weights: str = "auto") -> LoadedModel:
     Raises:
         CheckpointError: A file is missing or damaged, or the checkpoint is of another architecture or other weights.
     """
-    config, backbone_sha256 = _read_record(path)
+    record = _read_record(path)
+    config, backbone_sha256 = record.config, record.backbone_sha256
     loaded = build_model(config, weights)
     if loaded.weights.sha256 != backbone_sha256:
         wanted_weights = f"sha256 {backbone_sha256[:12]}..." if backbone_sha256 else "seeded: --weights none"
@@ -127,11 +130,23 @@ def load_checkpoint(path: Path, weights: str = "auto") -> LoadedModel:
         raise CheckpointError(f"{path} is of another architecture than its json says: {problems[0]}{more}")
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity: the training run has diverged")
+    digest = sha256_of(path)
+    if digest != record.tensors_sha256:
+        raise CheckpointError(f"{path} and the .json beside it are of two different runs: copy both files again")
     loaded.model.load_state_dict(tensors, strict=False)  # strict was done above, over what a checkpoint holds
-    return LoadedModel(loaded.model, loaded.weights, sha256_of(path))
+    return LoadedModel(loaded.model, loaded.weights, digest)
 
 
-def _read_record(path: Path) -> tuple[ModelConfig, str | None]:
+@dataclass(frozen=True)
+class _Record:
+    """The json beside the tensors."""
+
+    config: ModelConfig
+    backbone_sha256: str | None
+    tensors_sha256: str
+
+
+def _read_record(path: Path) -> _Record:
     beside = path.with_suffix(".json")
     if not path.is_file():
         raise CheckpointError(f"no checkpoint {path}")
@@ -147,10 +162,10 @@ def _read_record(path: Path) -> tuple[ModelConfig, str | None]:
             raise CheckpointError(f"{beside}: config fields {sorted(unknown)} are unknown or missing")
         config = ModelConfig(**{**values, "image_size": _size(values["image_size"])})
         _check_config(config)
-        digest = record["backbone_sha256"]
-        if not isinstance(digest, str | None):
-            raise TypeError("backbone_sha256 is not text")
-        return config, digest
+        backbone, tensors = record["backbone_sha256"], record["tensors_sha256"]
+        if not isinstance(backbone, str | None) or not isinstance(tensors, str):
+            raise TypeError("a sha256 is not text")
+        return _Record(config, backbone, tensors)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{beside} is not a checkpoint's description ({error}): copy it again") from error
 

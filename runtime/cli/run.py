@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kanoclip.runtime.backends import BACKENDS, DEVICE
 from kanoclip.runtime.bundle import find_bundle
+from kanoclip.runtime.cli.allocator import keep_frame_buffers
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.mailbox import Policy
@@ -156,6 +157,7 @@ def command(
     if output is not None and output.suffix.lower() in VIDEO_SUFFIXES - {".mp4"}:
         raise click.UsageError(f"--output {output}: videos are written as .mp4 only")
 
+    keep_frame_buffers()
     human = Console(stderr=as_json or jsonl == STDOUT, quiet=quiet, highlight=False, soft_wrap=True)
     alarm = Console(stderr=True, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), ExitStack() as opened:

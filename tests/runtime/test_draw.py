@@ -11,7 +11,7 @@ from kanoclip.runtime.types import Detection, Region, Timings
 
 
 def detection(heat, *, anomalous=False, regions=(), name="object", score=0.2):
-    return Detection(score, heat, anomalous, 0.5, regions, name, Timings(0, 0, 0))
+    return Detection(score, heat, anomalous, 0.5, regions, name, Timings(0, 0, 0, 0, 0))
 
 
 def noise(height, width):

@@ -64,7 +64,7 @@ class FakeDetector:
             0.5,
             (),
             class_name or "object",
-            Timings(2.0, 3.0, 4.0),
+            Timings(2.0, 3.0, 4.0, 1.5, 2.5),
         )
 
 
@@ -157,6 +157,10 @@ def test_stages_are_measured_and_summed():
     assert all(stage.count == 10 for stage in summary.stages)
     assert 5.0 <= stages["disk"].mean < 50
     assert summary.outside_inference_ms == pytest.approx(1 + 2 + 4 + stages["disk"].mean)
+    assert [stages[n].cpu for n in ("resize", "inference", "decide")] == [1.5, None, 2.5]
+    # A sink that sleeps costs time but no processor.
+    assert 0 <= stages["disk"].cpu < 2.0 and 0 <= stages["capture"].cpu < 2.0
+    assert summary.outside_inference_cpu_ms == pytest.approx(4.0 + stages["disk"].cpu + stages["capture"].cpu)
 
 
 def test_anomalies_class_and_frame_limit():

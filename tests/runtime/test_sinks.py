@@ -23,7 +23,7 @@ DETECTION = Detection(
     0.5,
     (Region(10, 20, 30, 40, 0.9, 600), Region(1, 2, 3, 4, 0.6, 12)),
     "nut",
-    Timings(1.0, 2.0, 3.0),
+    Timings(1.0, 2.0, 3.0, 0.5, 0.5),
 )
 FULL = Path("/dev/full")
 

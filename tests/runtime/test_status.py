@@ -25,9 +25,9 @@ SUMMARY = RunSummary(
     sink_dropped={"video": 4},
     wall_s=2.0,
     stages=(
-        StageSummary("capture", 7, 1.5, 1.0, 2.0),
+        StageSummary("capture", 7, 1.5, 1.0, 2.0, 1.25),
         StageSummary("inference", 7, 30.0, 29.0, 35.0),
-        StageSummary("video", 3, 2.25, 2.0, 3.0),
+        StageSummary("video", 3, 2.25, 2.0, 3.0, 0.5),
     ),
     interrupted=True,
 )
@@ -125,13 +125,14 @@ def test_the_summary_as_json():
         "sink_dropped": {"video": 4},
         "wall_s": 2.0,
         "stages": {
-            "capture": {"count": 7, "mean": 1.5, "p50": 1.0, "p95": 2.0},
-            "inference": {"count": 7, "mean": 30.0, "p50": 29.0, "p95": 35.0},
-            "video": {"count": 3, "mean": 2.25, "p50": 2.0, "p95": 3.0},
+            "capture": {"count": 7, "mean": 1.5, "p50": 1.0, "p95": 2.0, "cpu": 1.25},
+            "inference": {"count": 7, "mean": 30.0, "p50": 29.0, "p95": 35.0, "cpu": None},
+            "video": {"count": 3, "mean": 2.25, "p50": 2.0, "p95": 3.0, "cpu": 0.5},
         },
         "interrupted": True,
         "fps": 3.5,
         "outside_inference_ms": 3.75,
+        "outside_inference_cpu_ms": 1.75,
     }
 
 
@@ -140,7 +141,7 @@ def test_the_table_has_a_row_for_every_picture():
     heat = np.zeros((2, 2), np.float32)
     picture = np.zeros((2, 2, 3), np.uint8)
     for index, (name, anomalous) in enumerate([("/data/a/[bold]1.png", True), ("/elsewhere/2.png", False)]):
-        detection = Detection(0.25 * (index + 1), heat, anomalous, 0.5, (), "x", Timings(0, 0, 0))
+        detection = Detection(0.25 * (index + 1), heat, anomalous, 0.5, (), "x", Timings(0, 0, 0, 0, 0))
         table.add((Frame(index, name, 0.0, picture, 0.0), detection))
     table.add(BadFrame(2, "/data/b.png", "the file is empty"))
     rows = text_of(lambda console: console.print(table.render())).splitlines()

@@ -316,7 +316,6 @@ def test_interrupted_write_leaves_the_old_checkpoint(monkeypatch, saved, built, 
     assert torch.equal(again.model.prompts.context, built.model.prompts.context)
 
 
-@pytest.mark.xfail(strict=True, reason="the json does not say which tensors it describes")
 def test_write_interrupted_between_its_two_files_is_noticed(monkeypatch, saved, built):
     """Same shapes, so that nothing but the record can tell that tensors and description are of two runs."""
     other = build_model(small(global_token="local"), "none")

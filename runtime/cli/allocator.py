@@ -1,0 +1,30 @@
+"""Keeps freed frame buffers in the process instead of handing them back to the system after every frame."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_BUFFER = 1 << 25
+"""32 MiB, the most that glibc takes for M_MMAP_THRESHOLD: a 4K frame has 24.9 MB."""
+KEPT = 1 << 28
+
+
+def keep_frame_buffers() -> bool:
+    """Tells glibc to serve frame-sized buffers from its heap and to keep up to 256 MiB of it.
+
+    By default the memory of a 1080p frame (6 MB) goes back and comes anew, zeroed page by page: 350 to 770 page faults
+    and 0.8 to 1.7 ms of a 5.7 to 6.6 ms JPEG decode, measured on one core. Called by the command line only; a program
+    that embeds `Detector` decides for itself.
+
+    Returns:
+        Whether this system's allocator could be told (Linux with glibc).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl has no mallopt
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_BUFFER)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT))

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys, threading
+import numpy as np
+from kanoclip.runtime.cli.allocator import keep_frame_buffers
+if sys.argv[1] == "kept":
+    assert keep_frame_buffers()
+faults = []
+def frames():
+    for index in range(60):
+        if index == 20:
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        first, second = np.empty(6_220_800, np.uint8), np.empty(6_220_800, np.uint8)
+        first[:] = second[:] = 1
+        del first, second
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+thread = threading.Thread(target=frames)
+thread.start()
+thread.join()
+print(faults[1] - faults[0])
+"""
+
+
+def faults(mode: str) -> int:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_frame_buffers_are_not_mapped_anew_for_every_frame():
+    """Two 1080p buffers are 3,000 pages a frame: kept, they are touched once; a few strays may come from elsewhere."""
+    assert faults("kept") < 40 * 100
