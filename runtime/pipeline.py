@@ -17,9 +17,10 @@ from types import FrameType
 from typing import Protocol
 
 from kanoclip.runtime.mailbox import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
+from kanoclip.runtime.report import Progress, RunSummary
 from kanoclip.runtime.sinks.base import ScreenSink, Sink
 from kanoclip.runtime.sources.base import Source
-from kanoclip.runtime.statistics import SlidingWindow, StageStats, StageSummary
+from kanoclip.runtime.statistics import SlidingWindow, StageStats
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
 
 Result = tuple[Frame, Detection] | BadFrame
@@ -58,79 +59,6 @@ class PipelineConfig:
     capacity: int = 1
     sink_capacity: int = 4
     hold_screen: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The state of a running stream.
-
-    Attributes:
-        frames: Judged so far.
-        anomalous: Of these, at or above the threshold.
-        skipped: Pictures that could not be read.
-        dropped: Frames that the detector was too slow for.
-        sink_dropped: Results that a sink was too slow for, by the sink's name.
-        fps: Frames a second over the last `statistics.WINDOW` frames.
-        latency_p50: Median milliseconds from capture to verdict over the same frames, waiting included.
-        latency_p95: The 95th percentile.
-        last_score: Score of the last frame; None before the first.
-    """
-
-    frames: int
-    anomalous: int
-    skipped: int
-    dropped: int
-    sink_dropped: dict[str, int]
-    fps: float
-    latency_p50: float
-    latency_p95: float
-    last_score: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What a stream did.
-
-    Attributes:
-        frames: Judged.
-        anomalous: Of these, at or above the threshold.
-        skipped: Pictures that could not be read.
-        dropped: Frames that the detector was too slow for.
-        sink_dropped: Results that a sink was too slow for, by the sink's name.
-        wall_s: Seconds from start to end.
-        stages: Cost by stage: capture, resize, inference, decide, then each sink.
-        interrupted: Ended by a signal or the window's close key rather than by the source or the frame limit.
-    """
-
-    frames: int
-    anomalous: int
-    skipped: int
-    dropped: int
-    sink_dropped: dict[str, int]
-    wall_s: float
-    stages: tuple[StageSummary, ...]
-    interrupted: bool
-
-    @property
-    def fps(self) -> float:
-        """Judged frames a second over the whole run."""
-        return self.frames / self.wall_s if self.wall_s > 0 else 0.0
-
-    @property
-    def outside_inference_ms(self) -> float:
-        """Mean milliseconds of work a frame in all stages other than inference, sinks included.
-
-        The work of all threads is added up, as if one core did it.
-        """
-        return sum(stage.mean for stage in self.stages if stage.name != "inference")
-
-    @property
-    def outside_inference_cpu_ms(self) -> float:
-        """Mean milliseconds of processor time a frame in all stages other than inference, sinks included.
-
-        What the run costs beside inference on one core; waiting for the core, the camera or the disk is not in it.
-        """
-        return sum(stage.cpu for stage in self.stages if stage.cpu is not None)
 
 
 class Pipeline:

@@ -19,7 +19,8 @@ from kanoclip.runtime.cli.allocator import keep_frame_buffers
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.mailbox import Policy
-from kanoclip.runtime.pipeline import Pipeline, PipelineConfig, RunSummary
+from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.report import RunSummary
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
 from kanoclip.runtime.sinks.jsonl import STDOUT
 from kanoclip.runtime.sources import Source, open_camera, open_source

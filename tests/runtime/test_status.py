@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from kanoclip.runtime.pipeline import Progress, RunSummary
+from kanoclip.runtime.report import Progress, RunSummary
 from kanoclip.runtime.statistics import RESERVOIR, WINDOW, SlidingWindow, StageStats, StageSummary
 from kanoclip.runtime.status import PictureTable, StatusLine, print_summary, status_text, summary_json
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
