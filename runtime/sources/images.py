@@ -140,7 +140,7 @@ def _is_cut_short(raw: bytes) -> bool:
             position += 1
         else:
             position += 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
-    return raw.find(b"\xff\xd9", position) < 0
+    return raw.rfind(b"\xff\xd9") < position  # from the end, where the marker of a whole file is
 
 
 def _is_picture(name: str) -> bool:
