@@ -222,7 +222,8 @@ def _introduce(detector: Detector, human: Console, alarm: Console) -> None:
     if not manifest.model.trained:
         alarm.print(
             Text(
-                f"warning: bundle {manifest.name} has untrained, seeded weights: its maps and verdicts mean nothing",
+                f"warning: bundle {manifest.name} is untrained (weights {manifest.model.weights}): "
+                "its maps and verdicts mean nothing",
                 "yellow",
             )
         )
