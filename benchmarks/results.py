@@ -6,28 +6,23 @@ import json
 import os
 import platform
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from kanoclip.runtime.versions import installed_versions
 
 PACKAGES = ("numpy", "opencv-python", "onnxruntime", "torch", "onnx", "tensorrt-rtx")
 
 
 def environment() -> dict[str, Any]:
     """The machine and the versions that a figure belongs to."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": platform.machine(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        **versions,
+        **installed_versions(PACKAGES),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from kanoclip.export.pipeline import ExportResult
+    from kanoclip.runtime.manifest import Manifest
     from kanoclip.train.checkpoint import LoadedModel
 
 DEFAULT_BACKBONE = "nano"
@@ -127,7 +126,8 @@ def command(
     from kanoclip.export.engine import parse_compute_capabilities
     from kanoclip.export.onnx_writer import BatchSpec
     from kanoclip.export.pipeline import ExportConfig, export_bundle
-    from kanoclip.export.staging import SUFFIX, check_output
+    from kanoclip.export.staging import check_output
+    from kanoclip.runtime.bundle import SUFFIX
     from kanoclip.runtime.errors import CheckpointError, KanoclipError
     from kanoclip.train.backbones import get_backbone
     from kanoclip.train.checkpoint import build_model, load_checkpoint
@@ -175,14 +175,14 @@ def command(
             rtx_targets=targets,
             threads=threads,
         )
-        result = export_bundle(
+        manifest = export_bundle(
             loaded,
             config,
             lambda step, share: progress.update(task, description=step, total=1.0, completed=share),
         )
-    _say(console, config.output, result)
+    _say(console, config.output, manifest)
     if as_json:
-        click.echo(json.dumps(json.loads(result.manifest.to_json()), indent=2))
+        click.echo(manifest.to_json(), nl=False)
 
 
 def _example_pictures() -> Path:
@@ -201,8 +201,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _say(console: Console, output: Path, result: ExportResult) -> None:
-    manifest = result.manifest
+def _say(console: Console, output: Path, manifest: Manifest) -> None:
     parity: Any = manifest.parity
     size = sum(entry.size for entry in manifest.files.values())
     console.print(
@@ -213,7 +212,7 @@ def _say(console: Console, output: Path, result: ExportResult) -> None:
     )
     console.print(
         f"parity with torch on {parity['pictures']} pictures: map {parity['map_drift']:.1e}, "
-        f"score {parity['score_drift']:.1e}; {result.attention_blocks} fusable attention blocks",
+        f"score {parity['score_drift']:.1e}; {parity['attention_blocks']} fusable attention blocks",
         highlight=False,
     )
     for engine in manifest.engines:

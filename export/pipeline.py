@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -26,20 +25,22 @@ from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.bundle import Bundle, sha256_of
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.manifest import (
+    BATCH,
     MANIFEST_NAME,
+    MODEL_FILE,
     SCHEMA,
     EngineInfo,
     FileInfo,
     Manifest,
     ModelInfo,
     Preprocessing,
-    TensorSpec,
     Thresholds,
+    graph_signature,
 )
 from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.versions import installed_versions
 from kanoclip.train.checkpoint import LoadedModel
 
-MODEL_FILE = "model.onnx"
 ENGINES_FOLDER = "engines"
 UNCALIBRATED = Thresholds(image=0.5, pixel=0.5, min_area=0, origin="default, not calibrated")
 
@@ -71,30 +72,20 @@ class ExportConfig:
     threads: int | None
 
 
-@dataclass(frozen=True)
-class ExportResult:
-    """What came of it.
-
-    Attributes:
-        manifest: As written.
-        attention_blocks: Attention patterns in the ONNX graph that TensorRT can fuse.
-    """
-
-    manifest: Manifest
-    attention_blocks: int
-
-
 Report = Callable[[str, float], None]
 """Called with the step's name and the share of it that is done, 0 to 1."""
 
 
-def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> ExportResult:
+def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> Manifest:
     """Exports a model, or fails and writes nothing.
 
     Args:
         loaded: The checkpoint.
         config: What to export.
         report: Told about progress.
+
+    Returns:
+        The manifest as written.
 
     Raises:
         ExportError: The graph breaks a rule, drifts past its bound, or cannot be built or written.
@@ -133,7 +124,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         manifest = replace(
             manifest,
             parity={**parity.as_json(), "attention_blocks": facts.attention_blocks},
-            files=_files(folder),
+            files={**manifest.files, **_files(folder, ENGINES_FOLDER)},
             engines=tuple(
                 EngineInfo(e.path.relative_to(folder).as_posix(), "tensorrt-rtx", e.version, e.compute_capabilities)
                 for e in built
@@ -141,7 +132,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         Bundle.open(folder)  # what a runtime will do with it first
-    return ExportResult(manifest, facts.attention_blocks)
+    return manifest
 
 
 def _gate(
@@ -182,18 +173,16 @@ def _gate(
 
 def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manifest:
     model = loaded.model
-    height, width = model.config.image_size
-    axis = "batch" if config.batch.dynamic else config.batch.size
-    inputs = [TensorSpec("frame", "uint8", (axis, height, width, 3))]
-    if len(config.classes) > 1:
-        inputs.append(TensorSpec("class_index", "int64", (axis,)))
+    size = model.config.image_size
+    axis = BATCH if config.batch.dynamic else config.batch.size
+    inputs, outputs = graph_signature(size, len(config.classes), axis)
     return Manifest(
         schema=SCHEMA,
         name=config.output.stem,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         model=ModelInfo(
             backbone=model.config.backbone,
-            image_size=(height, width),
+            image_size=size,
             trained=loaded.trained,
             weights=loaded.weights.origin,
             weights_sha256=loaded.weights.sha256,
@@ -207,8 +196,8 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
         classes=config.classes,
         precision=config.precision,
         opset=config.opset,
-        inputs=tuple(inputs),
-        outputs=(TensorSpec("map", "float32", (axis, height, width)), TensorSpec("score", "float32", (axis,))),
+        inputs=inputs,
+        outputs=outputs,
         max_batch=config.batch.size,
         preprocessing=Preprocessing(RESIZE_RULE, INTERPOLATION),
         thresholds=UNCALIBRATED,
@@ -219,21 +208,16 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
     )
 
 
-def _files(folder: Path) -> dict[str, FileInfo]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
+def _files(folder: Path, below: str = ".") -> dict[str, FileInfo]:
+    """Digest and size of every file of a staged bundle, or of those in one of its folders."""
+    paths = sorted(path for path in (folder / below).rglob("*") if path.is_file() and path.name != MANIFEST_NAME)
     return {path.relative_to(folder).as_posix(): FileInfo(sha256_of(path), path.stat().st_size) for path in paths}
 
 
 def _provenance() -> dict[str, str]:
     names = ("kanoclip-edge", "torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tensorrt-rtx")
-    found = {}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {**found, "python": sys.version.split()[0], "command": command, "commit": _commit()}
+    return {**installed_versions(names), "python": sys.version.split()[0], "command": command, "commit": _commit()}
 
 
 def _commit() -> str:

@@ -16,6 +16,8 @@ MODEL_FILE = "model.onnx"
 SCHEMA = 1
 PRECISIONS = ("fp32", "fp16", "bf16")
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
+BATCH = "batch"
+"""Stands for a dynamic batch axis in a tensor's shape."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output of the graph; the text "batch" stands for a dynamic batch axis."""
+    """An input or output of the graph; BATCH stands for a dynamic batch axis."""
 
     name: str
     dtype: str
@@ -222,7 +224,7 @@ def _tensor(value: Any, where: str) -> TensorSpec:
     fields = Fields(value, where)
 
     def axis(item: Any, place: str) -> int | str:
-        return item if item == "batch" else as_integer(item, place, 1)
+        return item if item == BATCH else as_integer(item, place, 1)
 
     spec = TensorSpec(fields.text("name"), fields.text("dtype"), tuple(fields.items("shape", axis)))
     fields.done()
@@ -283,17 +285,29 @@ def _cross_check(manifest: Manifest) -> None:
     for engine in manifest.engines:
         if engine.file not in manifest.files:
             raise BundleError(f"{MANIFEST_NAME} does not list the engine {engine.file}: copy or export it again")
-    height, width = manifest.model.image_size
-    axis: int | str = manifest.max_batch
-    if manifest.inputs and manifest.inputs[0].shape[:1] == ("batch",):
-        axis = "batch"
-    inputs = [TensorSpec("frame", "uint8", (axis, height, width, 3))]
-    if len(manifest.classes) > 1:
-        inputs.append(TensorSpec("class_index", "int64", (axis,)))
-    outputs = [TensorSpec("map", "float32", (axis, height, width)), TensorSpec("score", "float32", (axis,))]
+    dynamic = bool(manifest.inputs) and manifest.inputs[0].shape[:1] == (BATCH,)
+    height, width = size = manifest.model.image_size
+    inputs, outputs = graph_signature(size, len(manifest.classes), BATCH if dynamic else manifest.max_batch)
     for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
-        if list(found) != wanted:
+        if found != wanted:
             raise wrong(name, f"what a bundle of {len(manifest.classes)} classes at {height}x{width} has")
+
+
+def graph_signature(
+    size: tuple[int, int], classes: int, batch: int | str
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a bundle's graph.
+
+    Args:
+        size: (height, width) in pixels.
+        classes: How many are baked; several need an index.
+        batch: The batch axis: a fixed size, or BATCH.
+    """
+    height, width = size
+    frame = TensorSpec("frame", "uint8", (batch, height, width, 3))
+    index = (TensorSpec("class_index", "int64", (batch,)),) if classes > 1 else ()
+    outputs = TensorSpec("map", "float32", (batch, height, width)), TensorSpec("score", "float32", (batch,))
+    return (frame, *index), outputs
 
 
 def is_safe_path(name: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from kanoclip.runtime.backends.base import Floats, Frames, Indices
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
-from kanoclip.runtime.manifest import TensorSpec
+from kanoclip.runtime.manifest import BATCH, TensorSpec
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
@@ -127,7 +127,7 @@ def _check_signature(bundle: Bundle, session: Any) -> None:
             TensorSpec(
                 value.name,
                 types.get(value.type, value.type),
-                tuple(axis if isinstance(axis, int) else "batch" for axis in value.shape),
+                tuple(axis if isinstance(axis, int) else BATCH for axis in value.shape),
             )
             for value in found
         ]
