@@ -36,3 +36,15 @@ class CheckpointError(KanoclipError):
 
 class ExportError(KanoclipError):
     """An export that cannot be made, or whose result fails a check."""
+
+
+class DataError(KanoclipError):
+    """A dataset, picture or mask on disk that is missing, damaged or not in a known layout."""
+
+
+class KnowledgeError(KanoclipError):
+    """A knowledge base that cannot be read, or an endpoint that cannot extend it."""
+
+
+class TrainingError(KanoclipError):
+    """A training run that cannot start, go on or be resumed."""

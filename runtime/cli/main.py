@@ -16,10 +16,14 @@ from kanoclip.runtime.errors import KanoclipError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("kanoclip.runtime.cli.run:command", "Judge frames of a camera, video, stream or pictures."),
     "export": ("kanoclip.export.cli:command", "Turn a checkpoint into a bundle that the runtime runs."),
+    "train": ("kanoclip.train.training.cli:command", "Learn prompts and head on a dataset with defects."),
+    "eval": ("kanoclip.train.evaluation.cli:command", "Measure a bundle or a checkpoint on a dataset."),
+    "knowledge": ("kanoclip.train.knowledge.cli:command", "Show, check or build the knowledge base."),
+    "data": ("kanoclip.train.data.cli:command", "Check a dataset's folder."),
 }
 """Name -> (where the command is, its line in `kanoclip --help`). The line is here so that help imports nothing."""
 
-_EXTRA_OF = {"onnxruntime": "cpu", "tensorrt": "gpu", "cuda": "gpu", "pycuda": "gpu"}
+_EXTRA_OF = {"onnxruntime": "cpu", "tensorrt": "gpu", "cuda": "gpu", "pycuda": "gpu", "openai": "knowledge"}
 _DEFAULT_EXTRA = "export,cpu"
 
 
@@ -76,6 +80,26 @@ def run_main() -> NoReturn:
 def export_main() -> NoReturn:
     """Entry point of `kanoclip-export`."""
     sys.exit(invoke("kanoclip-export", "export", sys.argv[1:]))
+
+
+def train_main() -> NoReturn:
+    """Entry point of `kanoclip-train`."""
+    sys.exit(invoke("kanoclip-train", "train", sys.argv[1:]))
+
+
+def eval_main() -> NoReturn:
+    """Entry point of `kanoclip-eval`."""
+    sys.exit(invoke("kanoclip-eval", "eval", sys.argv[1:]))
+
+
+def knowledge_main() -> NoReturn:
+    """Entry point of `kanoclip-knowledge`."""
+    sys.exit(invoke("kanoclip-knowledge", "knowledge", sys.argv[1:]))
+
+
+def data_main() -> NoReturn:
+    """Entry point of `kanoclip-data`."""
+    sys.exit(invoke("kanoclip-data", "data", sys.argv[1:]))
 
 
 def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:

@@ -1,0 +1,1 @@
+"""Anomaly-detection datasets in the layouts that people download them in. Needs numpy and OpenCV, never torch."""

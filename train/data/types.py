@@ -1,0 +1,77 @@
+"""What every dataset layout is read into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture of a dataset.
+
+    Attributes:
+        image: The picture's file.
+        anomalous: Its image-level label.
+        mask: Its ground-truth mask, None for a normal picture and where none exists.
+        defect: Kind of defect as the dataset names it, `good` for a normal picture.
+        split: The part of the dataset it belongs to.
+    """
+
+    image: Path
+    anomalous: bool
+    mask: Path | None
+    defect: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a dataset's files that does not keep the rest from being used.
+
+    Attributes:
+        category: Where it was found.
+        path: The file at fault.
+        reason: What is wrong with it, in a few words (`no mask`, `mask without a picture`, ...).
+    """
+
+    category: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One class of a dataset: a row of the tables.
+
+    Attributes:
+        name: The dataset's own name, as its folder has it (`metal_nut`, `01`, `Class7`).
+        class_name: The words that stand for [class] in a prompt (`metal nut`).
+        samples: Its pictures in a fixed order (sorted by path), of the splits asked for.
+    """
+
+    name: str
+    class_name: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset on disk.
+
+    Attributes:
+        name: A name of the registry (`mvtec`).
+        root: Its folder.
+        categories: Its classes, sorted by name.
+        pixel_labels: It has ground-truth masks. Without them no pixel metric is defined, even for normal pictures.
+        problems: What is missing or unpaired.
+    """
+
+    name: str
+    root: Path
+    categories: tuple[Category, ...]
+    pixel_labels: bool
+    problems: tuple[Problem, ...]

@@ -1,0 +1,1 @@
+"""Evaluation of checkpoints and bundles on datasets: the tables of the paper."""

@@ -1,0 +1,1 @@
+"""The LLM-VQA knowledge base (KnPL, section 2.2.1)."""

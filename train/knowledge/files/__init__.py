@@ -1,0 +1,1 @@
+"""The knowledge bases that ship, one file per domain."""

@@ -1,0 +1,1 @@
+"""Training of prompts, Bi-CMCI and Conv-Adapter (section 2.5)."""
