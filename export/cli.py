@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 if TYPE_CHECKING:
     from kanoclip.runtime.manifest import Manifest
     from kanoclip.train.checkpoint import LoadedModel
+    from kanoclip.train.model.kanoclip import Prompts
 
 DEFAULT_BACKBONE = "nano"
 
@@ -47,8 +48,9 @@ Exit codes: 0 written; 1 a failure; 2 wrong usage.
 )
 @click.option(
     "--prompts",
-    type=click.Choice(["learned", "handcrafted"]),
-    help="Learnable prompts, or WinCLIP's training-free ensemble. Default: learned.",
+    type=click.Choice(["learned", "template", "handcrafted"]),
+    help="Learnable prompts, `a photo of a normal CLASS`, or WinCLIP's ensemble. The last two need no training. "
+    "Default: learned.",
 )
 @click.option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Default: the backbone's own.")
 @click.option(
@@ -86,7 +88,7 @@ def command(
     backbone: str | None,
     checkpoint: Path | None,
     weights: str,
-    prompts: str | None,
+    prompts: Prompts | None,
     image_size: int | None,
     global_token: str | None,
     no_vv: bool,
@@ -159,7 +161,7 @@ def command(
                     vv=not no_vv,
                     bicmci=not no_bicmci,
                     conv_adapter=not no_conv_adapter,
-                    prompts="handcrafted" if prompts == "handcrafted" else "learned",
+                    prompts=prompts or "learned",
                     global_token="local" if global_token == "local" else "original",
                 ),
                 weights,

@@ -31,7 +31,7 @@ class ModelInfo:
         weights: Origin of the backbone's weights: `seeded:0`, `openai`, `file:NAME`.
         weights_sha256: Digest of the weights file, None for seeded ones.
         checkpoint_sha256: Digest of the learnt tensors, None for an untrained head.
-        prompts: `learned` or `handcrafted`.
+        prompts: `learned`, `template` or `handcrafted`.
         vv: The V-V path is in the graph.
         bicmci: Bi-CMCI is in the graph.
         conv_adapter: The Conv-Adapter is in the graph.
@@ -210,7 +210,7 @@ def _model(fields: Fields) -> ModelInfo:
         weights=fields.text("weights"),
         weights_sha256=fields.optional_digest("weights_sha256"),
         checkpoint_sha256=fields.optional_digest("checkpoint_sha256"),
-        prompts=fields.choice("prompts", ("learned", "handcrafted")),
+        prompts=fields.choice("prompts", ("learned", "template", "handcrafted")),
         vv=fields.flag("vv"),
         bicmci=fields.flag("bicmci"),
         conv_adapter=fields.flag("conv_adapter"),

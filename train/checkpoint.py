@@ -37,8 +37,8 @@ class LoadedModel:
 
     @property
     def trained(self) -> bool:
-        """Whether the answers mean anything: a published backbone, with learnt or handcrafted prompts."""
-        learned = self.checkpoint_sha256 is not None or self.model.config.prompts == "handcrafted"
+        """Whether the answers mean anything: a published backbone, with learnt prompts or ones made of words."""
+        learned = self.checkpoint_sha256 is not None or self.model.config.prompts != "learned"
         return self.weights.trained and learned
 
 

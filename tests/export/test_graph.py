@@ -44,6 +44,7 @@ def test_folding_is_exact_at_the_ends_of_the_range(tiny, value):
         {"bicmci": False},
         {"conv_adapter": False},
         {"global_token": "local"},
+        {"prompts": "template"},
         {"prompts": "handcrafted"},
         {"size": (48, 80)},
     ],

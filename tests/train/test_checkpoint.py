@@ -72,6 +72,7 @@ def edit(path: Path, **changes) -> None:
         small(bicmci=False),
         small(conv_adapter=False, vv=False),
         small(bicmci=False, conv_adapter=False),
+        small(prompts="template"),
         small(prompts="handcrafted"),
     ],
 )
@@ -338,12 +339,12 @@ def test_write_interrupted_between_its_two_files_is_noticed(monkeypatch, saved, 
 
 
 @pytest.mark.parametrize("published", [True, False])
-@pytest.mark.parametrize("prompts", ["learned", "handcrafted"])
+@pytest.mark.parametrize("prompts", ["learned", "template", "handcrafted"])
 @pytest.mark.parametrize("checkpoint", ["0" * 64, None])
 def test_trained(published, prompts, checkpoint):
     model = build_model(small(prompts=prompts), "none").model
     loaded = LoadedModel(model, Weights("file:x", "0" * 64, trained=published), checkpoint)
-    assert loaded.trained == (published and (checkpoint is not None or prompts == "handcrafted"))
+    assert loaded.trained == (published and (checkpoint is not None or prompts != "learned"))
 
 
 def test_trained_of_models_that_were_built_and_loaded(saved, weights_file, tmp_path):

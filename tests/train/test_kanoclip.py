@@ -34,7 +34,7 @@ def test_to_pixels_puts_red_first():
     torch.testing.assert_close(pixels, expected)
 
 
-@pytest.mark.parametrize("prompts", ["learned", "handcrafted"])
+@pytest.mark.parametrize("prompts", ["learned", "template", "handcrafted"])
 def test_runs_on_the_device_that_it_was_moved_to(make_model, prompts):
     """`meta` stands for a GPU: it too refuses to mix devices."""
     model = make_model(prompts=prompts).to("meta")

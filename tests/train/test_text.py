@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kanoclip.train.model.text import HANDCRAFTED_STATES, LearnablePrompts, TextEncoder, handcrafted_features
+from kanoclip.train.model.text import (
+    HANDCRAFTED_STATES,
+    LearnablePrompts,
+    TextEncoder,
+    handcrafted_features,
+    template_features,
+)
 
 CLASSES = ["hazelnut", "metal nut with a fairly long name", "pcb4"]
 UNUSUAL = [
@@ -141,11 +147,14 @@ def test_class_names_around_the_limit(clip, encoder, prompts, words):
     assert torch.allclose(got, limit, atol=1e-6) == (words >= 62)
 
 
-@pytest.mark.parametrize("kind", ["learned", "handcrafted"])
+FIXED = {"template": template_features, "handcrafted": handcrafted_features}
+
+
+@pytest.mark.parametrize("kind", ["learned", "template", "handcrafted"])
 def test_class_order_and_unit_norms(encoder, prompts, kind):
     def features(classes):
         with torch.no_grad():
-            return prompts(encoder, classes) if kind == "learned" else handcrafted_features(encoder, classes)
+            return prompts(encoder, classes) if kind == "learned" else FIXED[kind](encoder, classes)
 
     alone = {name: features([name])[0] for name in CLASSES}
     for left, right in itertools.combinations(CLASSES, 2):
@@ -157,11 +166,11 @@ def test_class_order_and_unit_norms(encoder, prompts, kind):
             torch.testing.assert_close(got[row], alone[CLASSES[index]], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["learned", "handcrafted"])
+@pytest.mark.parametrize("kind", ["learned", "template", "handcrafted"])
 def test_unusual_class_names(encoder, prompts, kind):
     names = UNUSUAL if kind == "learned" else ["", "{} {0}", "螺丝\n🔩", "x" * 400]
     with torch.no_grad():
-        got = prompts(encoder, names) if kind == "learned" else handcrafted_features(encoder, names)
+        got = prompts(encoder, names) if kind == "learned" else FIXED[kind](encoder, names)
     assert got.shape == (len(names), 2, 64)
     assert torch.isfinite(got).all()
     torch.testing.assert_close(got.norm(dim=-1), torch.ones(len(names), 2))
@@ -178,6 +187,15 @@ def test_gradient_reaches_the_context_and_nothing_else(encoder, prompts):
     prompts(encoder, CLASSES)[:, :, 0].sum().backward()
     assert (prompts.context.grad.abs().amax(dim=-1) > 0).all()
     assert not any(p.requires_grad or p.grad is not None for p in encoder.parameters())
+
+
+def test_template_is_a_photo_of(encoder):
+    texts = ["a photo of a normal metal nut", "a photo of a perfect metal nut"]
+    with torch.no_grad():
+        got = template_features(encoder, ["metal nut"])[0]
+        normal = F.normalize(encoder.encode(texts).mean(0), dim=-1)
+        abnormal = encoder.encode(["a photo of an abnormal metal nut", "a photo of a defective metal nut"]).mean(0)
+    torch.testing.assert_close(got, torch.stack([normal, F.normalize(abnormal, dim=-1)]))
 
 
 def test_handcrafted_is_winclips_ensemble(clip, encoder, monkeypatch):

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from kanoclip.train.model.clip_vv import ClipVV, GlobalToken
 from kanoclip.train.model.head import Head, Output
-from kanoclip.train.model.text import LearnablePrompts, TextEncoder, handcrafted_features
+from kanoclip.train.model.text import LearnablePrompts, TextEncoder, handcrafted_features, template_features
 
-Prompts = Literal["learned", "handcrafted"]
+Prompts = Literal["learned", "template", "handcrafted"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class ModelConfig:
         vv: Local-aware V-V path in the tower.
         bicmci: Bi-CMCI on every stage.
         conv_adapter: Conv-Adapter on the global feature.
-        prompts: `learned` (eq. 1) or `handcrafted`, which bypasses every learnt module and reads the last stage.
+        prompts: `learned` (eq. 1), `template` (`a photo of a normal [class]`, the ablation without KnPL) or
+            `handcrafted`, which bypasses every learnt module and reads the last stage.
         prompt_length: K, learnable vectors per state.
         global_token: Which path's class token is the global feature.
     """
@@ -56,7 +57,8 @@ class KAnoCLIP(nn.Module):
         handcrafted = config.prompts == "handcrafted"
         self.tower = ClipVV(clip.visual, config.image_size, vv=config.vv, global_token=config.global_token)
         self.text = TextEncoder(clip)
-        self.prompts = None if handcrafted else LearnablePrompts(self.text.width, config.prompt_length)
+        learned = config.prompts == "learned"
+        self.prompts = LearnablePrompts(self.text.width, config.prompt_length) if learned else None
         self.head = Head(
             int(clip.visual.proj.shape[1]),
             self.tower.grid,
@@ -70,7 +72,8 @@ class KAnoCLIP(nn.Module):
     def text_features(self, classes: Sequence[str]) -> Tensor:
         """F_text of each class: [classes, 2, C], L2-normalised, state 0 normal and 1 abnormal."""
         if self.prompts is None:
-            return handcrafted_features(self.text, classes)
+            fixed = template_features if self.config.prompts == "template" else handcrafted_features
+            return fixed(self.text, classes)
         features: Tensor = self.prompts(self.text, classes)
         return features
 

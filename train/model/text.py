@@ -12,6 +12,12 @@ from torch import Tensor, nn
 STATE_WORDS = (("normal", "perfect"), ("abnormal", "defective"))
 """[Normal] and [Abnormal] of eq. 1; state 0 is normal, state 1 abnormal."""
 
+TEMPLATE_STATES = (
+    ("a photo of a normal {}", "a photo of a perfect {}"),
+    ("a photo of an abnormal {}", "a photo of a defective {}"),
+)
+"""The fixed prompts that the paper tried before KnPL (section 2.2): eq. 1 with words in place of the vectors."""
+
 HANDCRAFTED_STATES = (
     (
         "{}",
@@ -157,11 +163,25 @@ def handcrafted_features(encoder: TextEncoder, classes: Sequence[str]) -> Tensor
     Returns:
         [classes, 2, C]: per state the mean of all its prompts' normalised features, normalised again.
     """
+    states = [
+        [template.replace("{}", phrase) for phrase in phrases for template in HANDCRAFTED_TEMPLATES]
+        for phrases in HANDCRAFTED_STATES
+    ]
+    return _fixed_features(encoder, classes, states)
+
+
+def template_features(encoder: TextEncoder, classes: Sequence[str]) -> Tensor:
+    """`a photo of a normal [class]` against `a photo of an abnormal [class]`: prompts that do not learn.
+
+    Returns:
+        [classes, 2, C]: per state the mean of its prompts' normalised features, normalised again.
+    """
+    return _fixed_features(encoder, classes, TEMPLATE_STATES)
+
+
+def _fixed_features(encoder: TextEncoder, classes: Sequence[str], states: Sequence[Sequence[str]]) -> Tensor:
     rows = []
     for name in classes:
-        states = []
-        for phrases in HANDCRAFTED_STATES:
-            texts = [template.format(phrase.format(name)) for phrase in phrases for template in HANDCRAFTED_TEMPLATES]
-            states.append(F.normalize(encoder.encode(texts).mean(0), dim=-1))
-        rows.append(torch.stack(states))
+        means = [encoder.encode([text.replace("{}", name) for text in texts]).mean(0) for texts in states]
+        rows.append(F.normalize(torch.stack(means), dim=-1))
     return torch.stack(rows)
