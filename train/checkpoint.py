@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from kanoclip.runtime.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
@@ -59,39 +61,57 @@ def build_model(config: ModelConfig, weights: str = "auto", seed: int = 0) -> Lo
         return LoadedModel(KAnoCLIP(clip, config), origin, None)
 
 
-def save_checkpoint(path: Path, model: KAnoCLIP, weights: Weights) -> None:
+def save_checkpoint(
+    path: Path,
+    model: KAnoCLIP,
+    weights: Weights,
+    *,
+    learnt: Mapping[str, Tensor] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
     """Writes PATH.safetensors and its PATH.json, each beside its place and then renamed.
 
     Args:
         path: Ends in `.safetensors`.
         model: Whose learnable tensors are stored.
         weights: The backbone weights it was trained on.
+        learnt: Tensors to store in place of the model's own (averaged ones).
+        training: How it was trained, for people; put into the json and not read again.
 
     Raises:
         CheckpointError: The path has another suffix, or cannot be written.
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: a checkpoint's name ends in .safetensors")
-    tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in model.learnable().items()})
+    stored = model.learnable() if learnt is None else learnt
+    tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()})
     record = {
         "schema": SCHEMA,
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "config": asdict(model.config),
         "backbone_sha256": weights.sha256,
         "backbone_origin": weights.origin,
+        **({"training": dict(training)} if training is not None else {}),
     }
     try:
         # The description first, with the tensors' digest: a crash between the two is noticed when they are read.
-        _replace(path.with_suffix(".json"), json.dumps(record, indent=2).encode())
-        _replace(path, tensors)
+        replace_file(path.with_suffix(".json"), json.dumps(record, indent=2).encode())
+        replace_file(path, tensors)
     except OSError as error:
-        raise CheckpointError(f"cannot write {error.filename or path}: {error.strerror}") from error
+        raise CheckpointError(
+            f"cannot write {error.filename or path}: {error.strerror}; what lay there before is still whole"
+        ) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file beside its place and renames it: whatever goes wrong, the old content stays whole."""
     beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    beside.replace(path)
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def load_checkpoint(path: Path, weights: str = "auto") -> LoadedModel:

@@ -31,6 +31,10 @@ class TextState:
     key: Tensor
     value: Tensor
 
+    def select(self, index: Tensor) -> TextState:
+        """Rows of the first axis, int64 [B]: each picture's class."""
+        return TextState(self.tokens[index], self.query[index], self.key[index], self.value[index])
+
 
 class BiCMCI(nn.Module):
     """One stage. Pre-LN attentions of inner width C/4, zero-initialised outputs, no feed-forward part.

@@ -1,0 +1,168 @@
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.model.clip_vv import ImageFeatures
+from kanoclip.train.training.cache import FeatureCache, features_shape, pack, tower_key, unpack
+
+SHAPE = (9, 4)
+FILE = 2 * 9 * 4 + 128
+
+
+def features(seed):
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed)).half()
+
+
+def open_cache(root, name="one", limit=2**30):
+    return FeatureCache(root, {"tower": name}, SHAPE, limit)
+
+
+def test_round_trip_survives_reopening(tmp_path):
+    cache = open_cache(tmp_path)
+    assert cache.load("a") is None
+    cache.store("a", features(1))
+    for reader in (cache, open_cache(tmp_path)):
+        got = reader.load("a")
+        assert got.dtype == torch.float16
+        assert torch.equal(got, features(1))
+    assert (cache.use.hits, cache.use.misses, cache.use.note) == (1, 1, None)
+
+
+def test_a_file_is_as_large_as_the_cache_reckons(tmp_path):
+    cache = open_cache(tmp_path)
+    cache.store("a", features(1))
+    assert [path.stat().st_size for path in tmp_path.glob("*/*.npy")] == [FILE]
+
+
+def test_another_tower_sees_nothing(tmp_path):
+    open_cache(tmp_path, "one").store("a", features(1))
+    assert open_cache(tmp_path, "two").load("a") is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(bytes(FILE)),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(b"\x93NUMPY" + b"x" * 100),
+        lambda path: np.save(path, np.zeros((9, 5), np.float16)),
+        lambda path: np.save(path, np.zeros(SHAPE, np.float32)),
+        lambda path: np.save(path, np.array([{}], dtype=object)),
+    ],
+    ids=["empty", "zeros", "cut", "noise", "shape", "dtype", "pickle"],
+)
+def test_a_damaged_file_is_a_miss_that_can_be_stored_again(tmp_path, damage):
+    cache = open_cache(tmp_path)
+    cache.store("a", features(1))
+    (path,) = tmp_path.glob("*/*.npy")
+    damage(path)
+    assert cache.load("a") is None
+    cache.store("a", features(2))
+    assert torch.equal(cache.load("a"), features(2))
+
+
+def test_limit_ends_storing_and_says_so(tmp_path):
+    cache = open_cache(tmp_path, limit=2 * FILE)
+    for index in range(4):
+        cache.store(str(index), features(index))
+    assert [cache.load(str(index)) is not None for index in range(4)] == [True, True, False, False]
+    assert "--cache-size" in cache.use.note
+    assert str(tmp_path) in cache.use.note
+
+
+def test_other_towers_make_room_the_longest_unused_first(tmp_path):
+    for name, age in (("old", 300), ("new", 100)):
+        cache = open_cache(tmp_path, name)
+        cache.store("a", features(1))
+        stamp = time.time() - age
+        os.utime(cache.folder / "key.json", (stamp, stamp))
+    open_cache(tmp_path, "old")  # used again: now `new` is the oldest
+    cache = open_cache(tmp_path, "mine", limit=2 * FILE)
+    cache.store("b", features(2))
+    assert open_cache(tmp_path, "new").load("a") is None
+    assert open_cache(tmp_path, "old").load("a") is not None
+    assert cache.load("b") is not None and cache.use.note is None
+
+
+def test_full_disk_ends_storing_and_leaves_what_is_there(tmp_path, monkeypatch):
+    cache = open_cache(tmp_path)
+    cache.store("a", features(1))
+
+    def full(file, array):
+        file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    cache.store("b", features(2))
+    monkeypatch.undo()
+    assert "disk is full" in cache.use.note
+    assert torch.equal(cache.load("a"), features(1))
+    assert cache.load("b") is None
+    assert not list(tmp_path.glob("*/*.part"))
+    cache.store("b", features(2))
+    assert cache.load("b") is None, "it does not try again for every picture"
+
+
+def test_killed_writer_leaves_nothing_that_is_read(tmp_path):
+    script = f"""
+import os, signal, sys, torch, numpy
+from pathlib import Path
+from kanoclip.train.training.cache import FeatureCache
+cache = FeatureCache(Path({str(tmp_path)!r}), {{"tower": "one"}}, (9, 4), 2**30)
+def killed(file, array):
+    file.write(b"x" * 150); file.flush(); os.kill(os.getpid(), signal.SIGKILL)
+numpy.save = killed
+cache.store("a", torch.zeros(9, 4).half())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    assert len(list(tmp_path.glob("*/*.part"))) == 1
+    cache = open_cache(tmp_path)
+    assert cache.load("a") is None
+    assert not list(tmp_path.glob("*/*.part"))
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match=r"--no-cache") as caught:
+        open_cache(tmp_path / "file" / "cache")
+    assert str(tmp_path / "file" / "cache") in str(caught.value)
+
+
+def test_pack_keeps_directions_and_cannot_overflow(normal):
+    image = ImageFeatures(tuple(normal(2, 6, 5) * 1e6 for _ in range(4)), normal(2, 5) * 1e-3)
+    packed = pack(image)
+    assert packed.shape == (2, 25, 5) and packed.dtype == torch.float16
+    back = unpack(packed)
+    for got, given in zip((*back.patches, back.global_token), (*image.patches, image.global_token), strict=True):
+        torch.testing.assert_close(got, torch.nn.functional.normalize(given, dim=-1), atol=1e-3, rtol=0)
+
+
+def test_key_follows_all_that_changes_features(make_model):
+    base = make_model().tower
+    key = tower_key(base, "no")
+    assert tower_key(make_model().tower, "no") == key
+    other = make_model().tower
+    with torch.no_grad():
+        other.blocks[1].fc.weight[0, 0] += 1e-3
+    keys = [
+        tower_key(other, "no"),
+        tower_key(base, "bf16"),
+        tower_key(make_model(vv=False).tower, "no"),
+        tower_key(make_model(global_token="local").tower, "no"),
+        tower_key(make_model(image_size=(64, 48)).tower, "no"),
+    ]
+    assert all(one != key for one in keys)
+
+
+def test_shape_of_features(make_model, normal):
+    model = make_model()
+    image = model.tower(normal(1, 3, 48, 48))
+    assert tuple(pack(image).shape[1:]) == features_shape(model.tower)

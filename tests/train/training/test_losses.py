@@ -1,0 +1,109 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kanoclip.train.training.losses import dice, focal, global_bce, kd_hinge, local_loss
+
+
+def unit(values):
+    values = np.asarray(values, dtype=np.float64)
+    return values / np.linalg.norm(values)
+
+
+def slow_kd(knowledge, normal, abnormal, margin):
+    """Eq. 2, letter by letter."""
+    to_abnormal = math.dist(unit(knowledge), unit(abnormal))
+    to_normal = math.dist(unit(knowledge), unit(normal))
+    return max(0.0, to_abnormal - to_normal + margin)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+def test_kd_is_eq_2_whatever_the_norms(normal, margin):
+    text, knowledge = normal(5, 2, 7) * 3, normal(5, 7) * 0.1
+    expected = [slow_kd(k, t[0], t[1], margin) for k, t in zip(knowledge.numpy(), text.numpy(), strict=True)]
+    assert any(value > 0 for value in expected)
+    torch.testing.assert_close(kd_hinge(text, knowledge, margin), torch.tensor(expected, dtype=torch.float32))
+
+
+def test_kd_pulls_the_abnormal_and_pushes_the_normal(normal):
+    knowledge = normal(1, 7)
+    text = torch.stack([knowledge + 0.1 * normal(1, 7), normal(1, 7)], dim=1).requires_grad_()
+    kd_hinge(text, knowledge).sum().backward()
+    stepped = (text - 0.1 * text.grad).detach()
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(stepped[:, 1], knowledge) > cosine(text[:, 1], knowledge)
+    assert cosine(stepped[:, 0], knowledge) < cosine(text[:, 0], knowledge)
+
+
+def test_kd_that_is_met_costs_nothing(normal):
+    knowledge = normal(1, 7)
+    text = torch.stack([-knowledge, knowledge], dim=1).requires_grad_()
+    loss = kd_hinge(text, knowledge).sum()
+    loss.backward()
+    assert loss == 0
+    assert torch.equal(text.grad, torch.zeros_like(text))
+
+
+def test_focal_by_hand():
+    maps = torch.tensor([[[0.9, 0.2], [0.5, 0.7]]])
+    masks = torch.tensor([[[1, 0], [1, 0]]], dtype=torch.uint8)
+    right = [0.9, 0.8, 0.5, 0.3]
+    expected = np.mean([-((1 - p) ** 2) * math.log(p) for p in right])
+    torch.testing.assert_close(focal(maps, masks), torch.tensor([expected], dtype=torch.float32))
+
+
+def test_dice_by_hand():
+    maps = torch.tensor([[[0.9, 0.2], [0.5, 0.7]], [[0.0, 0.0], [0.0, 0.0]]])
+    masks = torch.tensor([[[1, 0], [1, 0]], [[0, 0], [0, 0]]], dtype=torch.uint8)
+    expected = [1 - (2 * 1.4 + 1) / (2.3 + 2 + 1), 0.0]
+    torch.testing.assert_close(dice(maps, masks), torch.tensor(expected))
+
+
+def test_local_is_the_sum_of_eq_15_and_passes_unknown_masks_over():
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(3, 6, 5, generator=generator)
+    masks = (torch.rand(3, 6, 5, generator=generator) > 0.7).to(torch.uint8)
+    each = focal(maps, masks) + dice(1 - maps, 1 - masks) + dice(maps, masks)
+    everything = local_loss(maps, masks, torch.tensor([True, True, True]))
+    torch.testing.assert_close(everything, each.mean())
+    some = local_loss(maps.requires_grad_(), masks, torch.tensor([True, False, True]))
+    torch.testing.assert_close(some, (each[0] + each[2]) / 3)
+    some.backward()
+    assert torch.equal(maps.grad[1], torch.zeros(6, 5))
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_perfectly_wrong_answers_have_finite_losses_and_gradients(value):
+    """A map of exactly 0 or 1 is what half precision gives where a sigmoid is sure."""
+    maps = torch.full((2, 4, 4), value, requires_grad=True)
+    masks = torch.full((2, 4, 4), 1 - int(value), dtype=torch.uint8)
+    scores = torch.full((2,), value, requires_grad=True)
+    loss = local_loss(maps, masks, torch.ones(2, dtype=torch.bool)) + global_bce(scores, torch.full((2,), 1 - value))
+    loss.backward()
+    assert 10 < loss < 60
+    assert maps.grad.isfinite().all() and scores.grad.isfinite().all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1, width=32), min_size=16, max_size=16), st.lists(st.booleans(), min_size=16, max_size=16))
+def test_losses_are_finite_and_least_where_map_and_mask_agree(values, mask):
+    masks = torch.tensor(mask).reshape(1, 4, 4).to(torch.uint8)
+    known = torch.tensor([True])
+    loss = local_loss(torch.tensor(values).reshape(1, 4, 4), masks, known)
+    best = local_loss(masks.float(), masks, known)
+    assert math.isfinite(loss) and 0 <= best < 1e-4
+    assert loss >= best - 1e-6
+
+
+def test_halves_of_a_batch_average_to_the_whole(normal):
+    """What several processes rely on."""
+    maps, masks = torch.rand(4, 5, 5), (torch.rand(4, 5, 5) > 0.5).to(torch.uint8)
+    known = torch.tensor([True, False, True, True])
+    scores, labels = torch.rand(4), torch.tensor([1.0, 0.0, 0.0, 1.0])
+    for loss in (lambda s: local_loss(maps[s], masks[s], known[s]), lambda s: global_bce(scores[s], labels[s])):
+        whole = loss(slice(0, 4))
+        torch.testing.assert_close((loss(slice(0, 2)) + loss(slice(2, 4))) / 2, whole)

@@ -1,0 +1,80 @@
+"""What decides a training run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.model.kanoclip import ModelConfig
+
+Amp = Literal["no", "bf16", "fp16"]
+Optimizer = Literal["adam", "adamw"]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that changes the result of a run. A stopped run goes on only with the same values.
+
+    Attributes:
+        model: The model's shape.
+        epochs: Passes over the pictures.
+        batch_size: Pictures in an optimisation step, over all processes.
+        optimizer: `adam` or `adamw`, betas (0.5, 0.999).
+        lr_prompts: Peak learning rate of the prompts.
+        lr_modules: Peak learning rate of Bi-CMCI and the Conv-Adapter.
+        weight_decay: As the optimizer has it.
+        warmup_steps: Steps of linear warm-up; a cosine to zero follows.
+        clip_grad: Largest gradient norm over all that learns; 0 leaves it alone.
+        kd_weight: alpha of eq. 13.
+        global_weight: beta of eq. 13.
+        local_weight: gamma of eq. 13.
+        kd_margin: Added inside the hinge of eq. 2.
+        ema: Decay of the averaged weights that are saved in place of the last ones; 0 for none.
+        amp: Precision of autocast.
+        augment: Random flips, quarter turns and changes of brightness and contrast.
+        class_name: Words for [class] in place of each category's own; None for its own.
+        seed: Of first values, order and augmentation.
+    """
+
+    model: ModelConfig
+    epochs: int = 15
+    batch_size: int = 8
+    optimizer: Optimizer = "adam"
+    lr_prompts: float = 1e-3
+    lr_modules: float = 1e-4
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    clip_grad: float = 1.0
+    kd_weight: float = 1.0
+    global_weight: float = 1.0
+    local_weight: float = 1.0
+    kd_margin: float = 0.0
+    ema: float = 0.0
+    amp: Amp = "no"
+    augment: bool = False
+    class_name: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what no run can use.
+
+        Raises:
+            TrainingError: A value is out of range, or nothing would learn.
+        """
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} {getattr(self, name)} is less than 1")
+        not_negative = ("lr_prompts", "lr_modules", "weight_decay", "warmup_steps", "clip_grad", "kd_margin")
+        for name in (*not_negative, "kd_weight", "global_weight", "local_weight"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise TrainingError(f"{name} {getattr(self, name)} is not a number from 0 up")
+        if not 0 <= self.ema < 1:
+            raise TrainingError(f"ema {self.ema} is outside of 0 to 1 (1 excluded): 0.999 is usual")
+        if self.model.prompts == "handcrafted":
+            raise TrainingError("handcrafted prompts bypass all that learns: evaluate them, there is nothing to train")
+        if self.model.prompts == "template" and not (self.model.bicmci or self.model.conv_adapter):
+            raise TrainingError(
+                "nothing is left to learn without KnPL, Bi-CMCI and Conv-Adapter: "
+                "evaluate it with `kanoclip-eval --prompts template`"
+            )

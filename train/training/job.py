@@ -1,0 +1,127 @@
+"""From a dataset, a model and a knowledge base to all that a run works on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kanoclip.runtime.versions import installed_versions
+from kanoclip.train.checkpoint import LoadedModel
+from kanoclip.train.data.types import Dataset
+from kanoclip.train.knowledge.base import KnowledgeBase
+from kanoclip.train.training.cache import FeatureCache, features_shape, tower_key
+from kanoclip.train.training.config import TrainConfig
+from kanoclip.train.training.pictures import Picture, TrainingSet, scan
+from kanoclip.train.training.state import identity
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works on, next to its configuration.
+
+    Attributes:
+        loaded: The model, in its first state.
+        pictures: The training set.
+        class_names: Words for [class], for each class.
+        knowledge: Descriptions of what is abnormal, for each class; empty ones leave a class out of the KD loss.
+        run: `state.identity`.
+        output: The checkpoint to write.
+        about: What the checkpoint's json tells people about the data.
+    """
+
+    loaded: LoadedModel
+    pictures: TrainingSet
+    class_names: tuple[str, ...]
+    knowledge: tuple[tuple[str, ...], ...]
+    run: Mapping[str, Any]
+    output: Path
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """Where features are kept, and how many bytes of them."""
+
+    folder: Path
+    limit: int
+
+
+def prepare(
+    config: TrainConfig,
+    dataset: Dataset,
+    base: KnowledgeBase,
+    loaded: LoadedModel,
+    output: Path,
+    cache: CacheConfig | None,
+    advance: Callable[[], None],
+) -> Job:
+    """Reads the pictures and puts a run's parts together.
+
+    Args:
+        config: Of the run.
+        dataset: To train on.
+        base: For the KD loss.
+        loaded: The model, in its first state.
+        output: The checkpoint to write.
+        cache: For the tower's features; None for none.
+        advance: Called after each picture.
+
+    Raises:
+        DataError: A picture or mask is damaged.
+        TrainingError: A kind of picture is missing, or the cache cannot be written.
+    """
+    size = config.model.image_size
+    pictures = scan(dataset, size, advance)
+    names = tuple(config.class_name or category.class_name for category in dataset.categories)
+    # Without KnPL no prompt learns, so that there is nothing for the knowledge base to guide.
+    guided = config.model.prompts == "learned" and config.kd_weight > 0
+    knowledge = tuple(
+        _descriptions(base, dataset.name, category.name, category.class_name) if guided else ()
+        for category in dataset.categories
+    )
+    tower = loaded.model.tower
+    store = cache and FeatureCache(cache.folder, tower_key(tower, config.amp), features_shape(tower), cache.limit)
+    return Job(
+        loaded=loaded,
+        pictures=TrainingSet(pictures, size, store, config.seed if config.augment else None),
+        class_names=names,
+        knowledge=knowledge,
+        run=identity(config, _pictures_digest(pictures, names), _digest(knowledge), loaded.weights.sha256),
+        output=output,
+        about={
+            "versions": installed_versions(("kanoclip-edge", "torch", "open_clip_torch")),
+            "dataset": dataset.name,
+            "root": dataset.root.name,
+            "categories": {
+                category.name: {
+                    "class_name": name,
+                    "normal": sum(not sample.anomalous for sample in category.samples),
+                    "anomalous": sum(sample.anomalous for sample in category.samples),
+                    "descriptions": len(texts),
+                }
+                for category, name, texts in zip(dataset.categories, names, knowledge, strict=True)
+            },
+        },
+    )
+
+
+def _descriptions(base: KnowledgeBase, dataset: str, category: str, class_name: str) -> tuple[str, ...]:
+    entry = base.find(dataset, category, class_name)
+    return () if entry is None else tuple(entry.descriptions)
+
+
+def _digest(content: Sequence[Any]) -> str:
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
+
+
+def _pictures_digest(pictures: Sequence[Picture], names: Sequence[str]) -> str:
+    masks = ["" if p.mask is None else hashlib.blake2b(p.mask.tobytes(), digest_size=16).hexdigest() for p in pictures]
+    rows = [
+        [picture.digest, names[picture.class_index], picture.sample.anomalous, mask]
+        for picture, mask in zip(pictures, masks, strict=True)
+    ]
+    return _digest(rows)

@@ -1,0 +1,92 @@
+"""The losses of eq. 2 and 13-15, all in float32.
+
+Every term is a mean over the pictures of the batch, so that the mean over several processes' parts of a batch is the
+whole batch's value.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FOCAL_GAMMA = 2.0
+DICE_SMOOTH = 1.0
+SCORE_MARGIN = 1e-6
+"""Scores and maps are kept this far from 0 and 1, where the logarithm ends."""
+
+
+def kd_hinge(text: Tensor, knowledge: Tensor, margin: float = 0.0) -> Tensor:
+    """Eq. 2: learnt abnormal prompts shall lie nearer to the knowledge base than learnt normal ones.
+
+    Args:
+        text: F_text of each class, [N, 2, C], state 0 normal and 1 abnormal.
+        knowledge: w_k of each class (eq. 3), [N, C].
+        margin: Added to the difference of distances; 0 is the paper's.
+
+    Returns:
+        Hinge of each class, [N], at least 0.
+    """
+    means = F.normalize(text.float(), dim=-1)
+    target = F.normalize(knowledge.float(), dim=-1)
+    normal, abnormal = ((target - means[:, state]).norm(dim=-1) for state in (0, 1))
+    return torch.relu(abnormal - normal + margin)
+
+
+def global_bce(scores: Tensor, labels: Tensor) -> Tensor:
+    """Eq. 14 on S / 2.
+
+    Args:
+        scores: [B] in [0, 1].
+        labels: 1 for anomalous, 0 for normal, [B].
+
+    Returns:
+        Mean over the pictures.
+    """
+    return F.binary_cross_entropy(scores.float().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN), labels.float())
+
+
+def focal(maps: Tensor, masks: Tensor) -> Tensor:
+    """Binary focal loss of M_a, of each picture.
+
+    Args:
+        maps: M_a at full size, [B, H, W] in [0, 1].
+        masks: G, 1 for anomalous pixels, [B, H, W].
+
+    Returns:
+        [B], the mean over a picture's pixels.
+    """
+    probability = maps.float().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN)
+    right = torch.where(masks > 0, probability, 1 - probability)
+    return -((1 - right) ** FOCAL_GAMMA * right.log()).mean(dim=(1, 2))
+
+
+def dice(maps: Tensor, masks: Tensor) -> Tensor:
+    """Dice loss of each picture.
+
+    Args:
+        maps: [B, H, W] in [0, 1].
+        masks: What it should be, [B, H, W] of 0 and 1.
+
+    Returns:
+        [B] in [0, 1].
+    """
+    maps, masks = maps.float(), masks.float()
+    common = (maps * masks).sum(dim=(1, 2))
+    total = maps.sum(dim=(1, 2)) + masks.sum(dim=(1, 2))
+    return 1 - (2 * common + DICE_SMOOTH) / (total + DICE_SMOOTH)
+
+
+def local_loss(maps: Tensor, masks: Tensor, known: Tensor) -> Tensor:
+    """Eq. 15: Focal(M_a, G) + Dice(M_n, 1 - G) + Dice(M_a, G), with M_n = 1 - M_a (eq. 9).
+
+    Args:
+        maps: M_a before the Gaussian, at full size, [B, H, W] in [0, 1].
+        masks: G, uint8 of 0 and 1, [B, H, W].
+        known: Pictures whose mask is known, bool [B]; the others add nothing.
+
+    Returns:
+        Mean over all pictures of the batch.
+    """
+    each = focal(maps, masks) + dice(1 - maps.float(), 1 - masks.float()) + dice(maps, masks)
+    return torch.where(known, each, 0.0).mean()

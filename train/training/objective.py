@@ -1,0 +1,104 @@
+"""From cached or fresh features to the total loss of eq. 13: what learns, and what several processes share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.model.clip_vv import ImageFeatures
+from kanoclip.train.model.kanoclip import KAnoCLIP
+from kanoclip.train.training.config import TrainConfig
+from kanoclip.train.training.losses import global_bce, kd_hinge, local_loss
+
+PARTS = ("loss", "kd", "global", "local", "kd_active")
+"""What the objective reports of a batch; `kd_active` is the share of pictures whose class is inside the hinge."""
+
+
+class Objective(nn.Module):
+    """The head, the prompts and the losses. Its parameters are the model's; the tower is not among them."""
+
+    text: Tensor
+    knowledge: Tensor
+    has_knowledge: Tensor
+
+    def __init__(
+        self,
+        model: KAnoCLIP,
+        class_names: Sequence[str],
+        knowledge: Sequence[Sequence[str]],
+        config: TrainConfig,
+    ) -> None:
+        """Encodes what does not change: the knowledge base, and the prompts where they do not learn.
+
+        Args:
+            model: Whose prompts and head learn.
+            class_names: Words for [class], by class index.
+            knowledge: Each class's descriptions of what is abnormal; none leaves the class out of the KD loss.
+            config: alpha, beta and gamma of eq. 13, the margin of eq. 2.
+
+        Raises:
+            TrainingError: Not one description list for each class.
+        """
+        super().__init__()
+        if len(knowledge) != len(class_names):
+            raise TrainingError(f"{len(knowledge)} lists of descriptions for {len(class_names)} classes")
+        self.class_names = tuple(class_names)
+        self.config = config
+        self.encoder, self.prompts, self.head = model.text, model.prompts, model.head
+        width = int(self.encoder.text_projection.shape[1])
+        with torch.no_grad():
+            # Eq. 3: the mean over the descriptions' features.
+            means = [self.encoder.encode(list(texts)).mean(0) if texts else torch.zeros(width) for texts in knowledge]
+            fixed = torch.empty(0) if self.prompts is not None else model.text_features(class_names)
+        self.register_buffer("knowledge", torch.stack(means), persistent=False)
+        self.register_buffer("has_knowledge", torch.tensor([bool(texts) for texts in knowledge]), persistent=False)
+        self.register_buffer("text", fixed, persistent=False)
+
+    def forward(
+        self,
+        image: ImageFeatures,
+        class_index: Tensor,
+        labels: Tensor,
+        masks: Tensor,
+        known: Tensor,
+    ) -> dict[str, Tensor]:
+        """The losses of a batch.
+
+        Args:
+            image: The tower's features, [B, P, C] four times and [B, C].
+            class_index: Index into `class_names`, int64 [B].
+            labels: 1 for anomalous pictures, float32 [B].
+            masks: 1 for anomalous pixels, uint8 [B, H, W].
+            known: Pictures whose mask is known, bool [B].
+
+        Returns:
+            The `PARTS`, float32 scalars; only `loss` carries a gradient.
+        """
+        classes, position = torch.unique(class_index, return_inverse=True)
+        if self.prompts is None:
+            text = self.text[classes]
+        else:
+            text = self.prompts(self.encoder, [self.class_names[i] for i in classes.tolist()])
+        # Text states are computed for each class once; the pictures share them.
+        states = [state.select(position) for state in self.head.text_states(text)]
+        output = self.head(image, text[position], states)
+        with torch.autocast(output.cells.device.type, enabled=False):
+            upsampled = self.head.smoothing.upsample(output.cells.float())
+            parts = {
+                "global": global_bce(output.score, labels),
+                "local": local_loss(upsampled, masks, known),
+                **self._kd(text, classes, position),
+            }
+            config = self.config
+            total = config.kd_weight * parts["kd"] + config.global_weight * parts["global"]
+            total = total + config.local_weight * parts["local"]
+        return {"loss": total, **{name: parts[name].detach() for name in PARTS[1:]}}
+
+    def _kd(self, text: Tensor, classes: Tensor, position: Tensor) -> dict[str, Tensor]:
+        """KD loss: the mean over the pictures of their class's hinge, classes without knowledge counting 0."""
+        hinge = kd_hinge(text, self.knowledge[classes], self.config.kd_margin)
+        hinge = torch.where(self.has_knowledge[classes], hinge, 0.0)[position]
+        return {"kd": hinge.mean(), "kd_active": (hinge > 0).float().mean()}
