@@ -43,7 +43,9 @@ def global_bce(scores: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Mean over the pictures.
     """
-    return F.binary_cross_entropy(scores.float().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN), labels.float())
+    # torch's own raises a RuntimeError for NaN; the trainer names the step where a run diverges.
+    scores, labels = scores.float().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN), labels.float()
+    return -(labels * scores.log() + (1 - labels) * (1 - scores).log()).mean()
 
 
 def focal(maps: Tensor, masks: Tensor) -> Tensor:

@@ -99,6 +99,13 @@ def test_losses_are_finite_and_least_where_map_and_mask_agree(values, mask):
     assert loss >= best - 1e-6
 
 
+def test_global_is_binary_cross_entropy():
+    scores, labels = torch.tensor([0.9, 0.3, 0.6]), torch.tensor([1.0, 0.0, 1.0])
+    expected = -(math.log(0.9) + math.log(0.7) + math.log(0.6)) / 3
+    assert global_bce(scores, labels) == pytest.approx(expected)
+    assert global_bce(torch.tensor([float("nan")]), torch.tensor([1.0])).isnan(), "the trainer says what to do"
+
+
 def test_halves_of_a_batch_average_to_the_whole(normal):
     """What several processes rely on."""
     maps, masks = torch.rand(4, 5, 5), (torch.rand(4, 5, 5) > 0.5).to(torch.uint8)
