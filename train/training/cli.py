@@ -280,7 +280,7 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console)
     """Reads dataset, knowledge base and model."""
     from kanoclip.train.checkpoint import build_model
     from kanoclip.train.data.registry import open_dataset
-    from kanoclip.train.knowledge.base import load_knowledge, shipped_knowledge
+    from kanoclip.train.knowledge.base import load_knowledge, merged, shipped_knowledge
     from kanoclip.train.training.job import CacheConfig, prepare
 
     dataset = open_dataset(options.dataset, options.root, categories=options.categories, split=options.split)
@@ -288,7 +288,8 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console)
         console.print(f"warning: {problem.path}: {problem.reason}", highlight=False)
     if len(dataset.problems) > 3:
         console.print(f"warning: {len(dataset.problems)} problems in all: see `kanoclip-data check`", highlight=False)
-    base = load_knowledge(*options.knowledge) if options.knowledge else shipped_knowledge()
+    files = options.knowledge
+    base = merged([load_knowledge(path) for path in files]) if files else shipped_knowledge()
     loaded = build_model(config.model, options.weights, config.seed)
     if not loaded.weights.trained:
         console.print(

@@ -142,7 +142,7 @@ def test_damaged_state_is_one_clear_line(tmp_path, run, content):
     run(output, stop_after=1)
     path = state_path(output)
     path.write_bytes(path.read_bytes()[:-4] if content is None else content)
-    with pytest.raises(TrainingError, match="damaged.*--overwrite") as caught:
+    with pytest.raises(TrainingError, match=r"damaged.*--overwrite") as caught:
         run(output, resume=True)
     assert str(path) in str(caught.value)
 

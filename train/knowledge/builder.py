@@ -1,0 +1,191 @@
+"""Builds a knowledge base by asking: the LLM once per class, the VQA model for every picture. It can be stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from time import monotonic
+
+from kanoclip.runtime.errors import KanoclipError, KnowledgeError
+from kanoclip.train.data.pictures import read_image
+from kanoclip.train.knowledge.base import Entry, KnowledgeBase, Observation, save_knowledge
+from kanoclip.train.knowledge.client import Client, FatalError
+from kanoclip.train.knowledge.questions import (
+    Descriptions,
+    llm_question,
+    one_line,
+    read_descriptions,
+    vqa_question,
+)
+
+_SAVE_EVERY = 5.0
+"""Seconds of answers that a kill may cost."""
+_ATTEMPTS = 3
+"""Times to ask for descriptions before too few of them are a failure."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A class to ask about.
+
+    Attributes:
+        dataset: Dataset's name, `own` for classes without one.
+        category: Category's name.
+        class_name: Words for it.
+        images: Pictures to show to the VQA model: (name in the base, file).
+    """
+
+    dataset: str
+    category: str
+    class_name: str
+    images: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Its place in the base."""
+        return self.dataset, self.category
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to ask.
+
+    Attributes:
+        model: Language model, None to leave the LLM part out.
+        vision_model: VQA model, None to leave the VQA part out.
+        descriptions: n, the LLM's descriptions of a class.
+        per_image: m, the VQA model's descriptions of a picture.
+        parallel: Questions under way at once.
+    """
+
+    model: str | None
+    vision_model: str | None
+    descriptions: int
+    per_image: int
+    parallel: int
+
+
+@dataclass(frozen=True)
+class _Question:
+    target: Target
+    image: tuple[str, Path] | None
+
+
+def questions(base: KnowledgeBase, targets: Sequence[Target], plan: Plan) -> list[_Question]:
+    """What is not yet in the base: the LLM's part of every class first, then the pictures."""
+    open_questions = []
+    if plan.model is not None:
+        for target in targets:
+            entry = base.entries.get(target.key)
+            if entry is None or len(entry.abnormal) < plan.descriptions:
+                open_questions.append(_Question(target, None))
+    if plan.vision_model is not None:
+        for target in targets:
+            entry = base.entries.get(target.key)
+            seen = [one.image for one in entry.observed] if entry is not None else []
+            for image in target.images:
+                missing = plan.per_image - seen.count(image[0])
+                open_questions += [_Question(target, image)] * max(0, missing)
+    return open_questions
+
+
+def build(
+    base: KnowledgeBase,
+    targets: Sequence[Target],
+    plan: Plan,
+    client: Client,
+    output: Path,
+    advance: Callable[[], None],
+) -> list[str]:
+    """Asks what is missing, saving as it goes; an interruption loses nothing that was answered.
+
+    Args:
+        base: What is known already.
+        targets: Classes to ask about.
+        plan: What to ask.
+        client: Whom to ask.
+        output: File that holds the base; replaced as a whole each time.
+        advance: Called after each question.
+
+    Returns:
+        What failed, one line for each question; the rest is saved.
+
+    Raises:
+        FatalError: The key is refused or the model unknown; what was answered before is saved.
+        KnowledgeError: The file cannot be written.
+    """
+    entries = dict(base.entries)
+    failures: list[str] = []
+    pending = iter(questions(base, targets, plan))
+    saved_at, unsaved = monotonic(), False
+
+    def save() -> None:
+        save_knowledge(output, replace(base, entries=dict(entries)))
+
+    pool = ThreadPoolExecutor(plan.parallel)
+    running: dict[Future[Descriptions | Observation], _Question] = {}
+    try:
+        while True:
+            # No more are handed out than can run: what has not begun need not be cancelled.
+            for question in islice(pending, plan.parallel - len(running)):
+                running[pool.submit(_ask, client, plan, question)] = question
+            if not running:
+                break
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                question = running.pop(future)
+                try:
+                    answer = future.result()
+                except FatalError:
+                    raise
+                except KanoclipError as error:
+                    failures.append(f"{_name(question)}: {error}")
+                else:
+                    _add(entries, question.target, answer)
+                    unsaved = True
+                advance()
+            if unsaved and monotonic() - saved_at > _SAVE_EVERY:
+                save()
+                saved_at, unsaved = monotonic(), False
+    finally:
+        if unsaved:
+            save()
+        client.close()  # ends what is still under way after an interruption
+        pool.shutdown(wait=False, cancel_futures=True)
+    return failures
+
+
+def _ask(client: Client, plan: Plan, question: _Question) -> Descriptions | Observation:
+    target = question.target
+    if question.image is not None:
+        name, path = question.image
+        text = one_line(client.ask(plan.vision_model or "", vqa_question(target.class_name), read_image(path)))
+        if not text:
+            raise KnowledgeError("the answer holds no text")
+        return Observation(name, text)
+    best = Descriptions("", ())
+    for _ in range(_ATTEMPTS):
+        answer = client.ask(plan.model or "", llm_question(target.class_name, plan.descriptions))
+        best = max(best, read_descriptions(answer, plan.descriptions), key=lambda one: len(one.abnormal))
+        if len(best.abnormal) == plan.descriptions:
+            return best
+    raise KnowledgeError(
+        f"{len(best.abnormal)} of {plan.descriptions} descriptions in the best of {_ATTEMPTS} answers: try another "
+        "--model, or fewer --descriptions"
+    )
+
+
+def _add(entries: dict[tuple[str, str], Entry], target: Target, answer: Descriptions | Observation) -> None:
+    entry = entries.get(target.key) or Entry(target.class_name, "", ())
+    if isinstance(answer, Observation):
+        entries[target.key] = replace(entry, observed=(*entry.observed, answer))
+    else:
+        background = answer.background or entry.background
+        entries[target.key] = replace(entry, abnormal=answer.abnormal, background=background)
+
+
+def _name(question: _Question) -> str:
+    target = question.target
+    return f"{target.dataset}/{target.category}" + (f" {question.image[0]}" if question.image else "")
