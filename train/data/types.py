@@ -36,11 +36,13 @@ class Problem:
         category: Where it was found.
         path: The file at fault.
         reason: What is wrong with it, in a few words (`no mask`, `mask without a picture`, ...).
+        loses_data: A picture or mask cannot be used. Otherwise it is only worth knowing.
     """
 
     category: str
     path: Path
     reason: str
+    loses_data: bool = True
 
 
 @dataclass(frozen=True, slots=True)
