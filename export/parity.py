@@ -13,7 +13,7 @@ import torch
 
 from kanoclip.runtime.backends.base import Backend
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.metrics import auroc
+from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.preprocess import resize
 from kanoclip.runtime.sources.images import ImageSource, read_image
 from kanoclip.runtime.types import Image
@@ -191,4 +191,4 @@ def measure_parity(
 
 def _auroc(labels: npt.NDArray[np.bool_], scores: list[float]) -> float:
     """NaN for scores that hold NaN: such a graph fails by its drift, which names the trouble better."""
-    return float("nan") if np.isnan(scores).any() else auroc(labels, np.array(scores))
+    return float("nan") if np.isnan(scores).any() else image_auroc(labels, np.array(scores))

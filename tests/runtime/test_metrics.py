@@ -1,4 +1,4 @@
-"""AUROC against its definition."""
+"""Image metrics against their definitions and scikit-learn."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.metrics import auroc
+from kanoclip.runtime.metrics import average_precision, f1_max, image_auroc
 
 # Few different scores give many ties; the others give none.
 PAIRS = st.lists(
@@ -32,7 +33,36 @@ def oracle(labels, scores):
 @given(BOTH)
 def test_equals_its_definition(pairs):
     labels, scores = split(pairs)
-    assert auroc(labels, scores) == pytest.approx(oracle(labels, scores), abs=1e-12)
+    assert image_auroc(labels, scores) == pytest.approx(oracle(labels, scores), abs=1e-12)
+
+
+def sklearn_f1_max(labels, scores):
+    precision, recall, _ = sklearn.metrics.precision_recall_curve(labels, scores)
+    both = precision + recall
+    return (2 * precision * recall / np.where(both > 0, both, 1)).max()
+
+
+@given(BOTH)
+def test_equals_scikit_learn(pairs):
+    labels, scores = split(pairs)
+    assert image_auroc(labels, scores) == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), abs=1e-12)
+    expected = sklearn.metrics.average_precision_score(labels, scores)
+    assert average_precision(labels, scores) == pytest.approx(expected, abs=1e-12)
+    assert f1_max(labels, scores) == pytest.approx(sklearn_f1_max(labels, scores), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "precision", "f1"),
+    [
+        ([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.4], 1, 1),
+        ([1, 1, 0, 0], [0.1, 0.2, 0.3, 0.4], (1 / 3 + 2 / 4) / 2, 2 / 3),
+        ([0, 1], [0.5, 0.5], 0.5, 2 / 3),
+        ([1, 0, 1], [3, 2, 1], (1 + 2 / 3) / 2, 0.8),
+    ],
+)
+def test_known_precision_and_f1(labels, scores, precision, f1):
+    assert average_precision(labels, scores) == pytest.approx(precision)
+    assert f1_max(labels, scores) == pytest.approx(f1)
 
 
 @pytest.mark.parametrize(
@@ -48,56 +78,68 @@ def test_equals_its_definition(pairs):
     ],
 )
 def test_known_values(labels, scores, expected):
-    assert auroc(np.array(labels), np.array(scores)) == expected
+    assert image_auroc(np.array(labels), np.array(scores)) == expected
 
 
 @given(BOTH)
 def test_only_the_order_counts(pairs):
     labels, scores = split(pairs)
     _, ranks = np.unique(scores, return_inverse=True)
-    assert auroc(labels, np.exp(ranks / 10.0) - 7) == auroc(labels, scores)
+    assert image_auroc(labels, np.exp(ranks / 10.0) - 7) == image_auroc(labels, scores)
 
 
 @given(BOTH)
 def test_the_other_way_round(pairs):
     labels, scores = split(pairs)
-    assert auroc(labels, -scores) == pytest.approx(1 - auroc(labels, scores), abs=1e-12)
-    assert auroc(~labels, scores) == pytest.approx(1 - auroc(labels, scores), abs=1e-12)
+    assert image_auroc(labels, -scores) == pytest.approx(1 - image_auroc(labels, scores), abs=1e-12)
+    assert image_auroc(~labels, scores) == pytest.approx(1 - image_auroc(labels, scores), abs=1e-12)
 
 
 @given(BOTH, st.randoms())
 def test_the_order_of_pictures_does_not_count(pairs, random):
     shuffled = random.sample(pairs, len(pairs))
-    assert auroc(*split(shuffled)) == auroc(*split(pairs))
+    assert image_auroc(*split(shuffled)) == image_auroc(*split(pairs))
 
 
 def test_maps_of_pixels_are_flattened():
     labels = np.array([[True, False], [False, True]])
     scores = np.array([[0.9, 0.1], [0.8, 0.7]], np.float32)
-    assert auroc(labels, scores) == 0.75
-    assert auroc(labels[:, ::-1], scores[:, ::-1]) == 0.75
+    assert image_auroc(labels, scores) == 0.75
+    assert image_auroc(labels[:, ::-1], scores[:, ::-1]) == 0.75
 
 
 def test_close_scores_are_not_ties():
     a = np.float32(0.5)
     b = np.nextafter(a, np.float32(1))
-    assert auroc(np.array([False, True]), np.array([a, b])) == 1
+    assert image_auroc(np.array([False, True]), np.array([a, b])) == 1
 
 
+EVERY = pytest.mark.parametrize("metric", [image_auroc, average_precision, f1_max])
+
+
+@EVERY
 @pytest.mark.parametrize("labels", [[], [True], [False], [True, True], [False, False, False]])
-def test_nan_when_a_kind_is_absent(labels):
-    assert math.isnan(auroc(np.array(labels, bool), np.arange(len(labels), dtype=float)))
+def test_nan_when_a_kind_is_absent(metric, labels):
+    assert math.isnan(metric(np.array(labels, bool), np.arange(len(labels), dtype=float)))
 
 
+@EVERY
 @pytest.mark.parametrize("labels", [[True, False], [True, True]])
-def test_nan_scores_are_refused(labels):
+def test_nan_scores_are_refused(metric, labels):
     with pytest.raises(KanoclipError, match="NaN"):
-        auroc(np.array(labels), np.array([0.5, np.nan]))
+        metric(np.array(labels), np.array([0.5, np.nan]))
 
 
-def test_lengths_must_agree():
+@EVERY
+def test_lengths_must_agree(metric):
     with pytest.raises(KanoclipError, match="2 labels and 3 scores"):
-        auroc(np.array([True, False]), np.zeros(3))
+        metric(np.array([True, False]), np.zeros(3))
+
+
+def test_zero_has_one_value():
+    labels = np.array([True, False] * 40)
+    scores = np.where(np.arange(80) % 3 == 0, -0.0, 0.0)
+    assert image_auroc(labels, scores) == 0.5
 
 
 def test_a_million_pixels_count_exactly():
@@ -105,4 +147,4 @@ def test_a_million_pixels_count_exactly():
     count = 1 << 20
     labels = np.arange(2 * count) % 2 == 1
     scores = np.arange(2 * count, dtype=np.float64)
-    assert auroc(labels, scores) == (count + 1) / (2 * count)
+    assert image_auroc(labels, scores) == (count + 1) / (2 * count)

@@ -171,7 +171,7 @@ class _Options:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress; warnings and errors remain.")
 @click.pass_context
-def command(context: click.Context, **_: Any) -> int:
+def command(context: click.Context, /, **_: Any) -> int:
     """Learn the prompts, Bi-CMCI and the Conv-Adapter on pictures with known defects; CLIP itself stays as it is."""
     options = _Options(**context.params)
     config = _config(options)

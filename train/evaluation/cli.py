@@ -1,0 +1,302 @@
+"""`kanoclip-eval`: a bundle, a checkpoint or a training-free baseline, measured on a dataset."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kanoclip.runtime.backends import BACKENDS
+from kanoclip.runtime.errors import KanoclipError
+
+if TYPE_CHECKING:
+    from kanoclip.train.evaluation.ablation import Row
+    from kanoclip.train.evaluation.predictor import Predictor
+    from kanoclip.train.evaluation.results import Results
+    from kanoclip.train.model.kanoclip import Prompts
+
+_EPILOG = """
+Examples:
+
+\b
+  kanoclip-eval --bundle nano.kanoclip --dataset mvtec --root ~/data/mvtec --json out.json
+  kanoclip-eval --checkpoint vit-l.safetensors --dataset visa --root ~/data/visa --compare paper --sheet cases.jpg
+  kanoclip-eval --prompts handcrafted --backbone vit-l-14-336 --dataset mvtec --root ~/data/mvtec
+  kanoclip-eval --ablation --train-dataset visa --train-root ~/data/visa --dataset mvtec --root ~/data/mvtec \\
+      --backbone vit-l-14-336 --output ablation/
+
+Exit codes: 0 all fine; 1 a failure, or pictures that were skipped; 2 wrong usage.
+"""
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The command line; what each means is in its option's help."""
+
+    bundle: Path | None
+    checkpoint: Path | None
+    prompts: Prompts | None
+    backbone: str | None
+    weights: str
+    image_size: int | None
+    dataset: str
+    root: Path
+    categories: tuple[str, ...]
+    batch_size: int
+    backend: str
+    device: str
+    threads: int | None
+    json_file: Path | None
+    csv_file: Path | None
+    markdown_file: Path | None
+    sheet: Path | None
+    sheet_cases: int
+    compare: str | None
+    skip_bad: bool
+    ablation: bool
+    train_dataset: str | None
+    train_root: Path | None
+    train_categories: tuple[str, ...]
+    epochs: int
+    seed: int
+    output: Path | None
+    quiet: bool
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(epilog=_EPILOG)
+@click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Measure a bundle, as it ships.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Measure a checkpoint in torch.")
+@click.option(
+    "--prompts",
+    type=click.Choice(["learned", "template", "handcrafted"]),
+    help="Measure a backbone without a checkpoint: handcrafted is the training-free baseline.",
+)
+@click.option("--backbone", metavar="NAME", help="For --prompts and --ablation: a name such as vit-l-14-336.")
+@click.option("--weights", default="auto", show_default=True, metavar="auto|none|FILE", help="The backbone's weights.")
+@click.option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Default: the backbone's own.")
+@click.option("--dataset", required=True, metavar="NAME", help="Layout of the dataset: see `kanoclip-data list`.")
+@click.option("--root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset's folder.")
+@click.option("--category", "categories", multiple=True, metavar="NAME", help="Only these; repeatable.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Of a bundle.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: the engine's choice.")
+@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all of it as JSON.")
+@click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Write the table as CSV.")
+@click.option("--markdown", "markdown_file", type=_FILE, metavar="FILE", help="Write the table as Markdown.")
+@click.option("--sheet", type=_FILE, metavar="FILE", help="Picture of the best and worst cases (.png, .jpg).")
+@click.option("--sheet-cases", type=click.IntRange(min=1), default=4, show_default=True, help="Of each kind.")
+@click.option("--compare", type=click.Choice(["paper"]), help="Show the paper's figures for the dataset beside ours.")
+@click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read; exit code 1 says so.")
+@click.option("--ablation", is_flag=True, help="Train and measure the rows of table 3.")
+@click.option("--train-dataset", metavar="NAME", help="For --ablation: what to train on.")
+@click.option("--train-root", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: its folder.")
+@click.option("--train-category", "train_categories", multiple=True, metavar="NAME", help="For --ablation; repeatable.")
+@click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="For --ablation.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For --ablation.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: its checkpoints.")
+@click.option("--quiet", is_flag=True, help="No progress and no table; warnings and errors remain.")
+@click.pass_context
+def command(context: click.Context, /, **_: Any) -> int:
+    """Measure image and pixel metrics, each category and their mean."""
+    options = _Options(**context.params)
+    _check(options)
+    return _ablation(options) if options.ablation else _evaluate(options)
+
+
+def _check(options: _Options) -> None:
+    """Refuses flags that do not go together."""
+    from kanoclip.train.evaluation.sheet import SUFFIXES
+
+    kinds = {
+        "--bundle": options.bundle is not None,
+        "--checkpoint": options.checkpoint is not None,
+        "--prompts": options.prompts is not None,
+        "--ablation": options.ablation,
+    }
+    given = [flag for flag, is_given in kinds.items() if is_given]
+    if len(given) != 1:
+        what = "nothing to measure" if not given else f"{' and '.join(given)} exclude each other"
+        raise click.UsageError(f"{what}: give one of {', '.join(kinds)}.")
+    if options.backbone is None and given[0] in ("--prompts", "--ablation"):
+        raise click.UsageError(f"{given[0]} needs --backbone.")
+    if given[0] in ("--bundle", "--checkpoint"):
+        for flag, is_given in (("--backbone", options.backbone), ("--image-size", options.image_size)):
+            if is_given is not None:
+                raise click.UsageError(f"{flag} is decided by the {given[0][2:]}: leave it out.")
+    if given[0] == "--bundle" and options.weights != "auto":
+        raise click.UsageError("--weights is decided by the bundle: leave it out.")
+    if given[0] != "--bundle" and options.backend != "auto":
+        raise click.UsageError("--backend is for bundles; checkpoints run in torch.")
+    training = {
+        "--train-dataset": options.train_dataset,
+        "--train-root": options.train_root,
+        "--output": options.output,
+    }
+    for flag, value in training.items():
+        if options.ablation and value is None:
+            raise click.UsageError(f"--ablation needs {flag}.")
+        if not options.ablation and value is not None:
+            raise click.UsageError(f"{flag} is for --ablation.")
+    if options.ablation and (options.sheet or options.csv_file or options.compare):
+        raise click.UsageError("--ablation writes --json and --markdown only, the paper's figures always beside ours.")
+    if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:
+        raise click.UsageError(f"--sheet {options.sheet}: end its name in one of {', '.join(SUFFIXES)}.")
+
+
+def _evaluate(options: _Options) -> int:
+    from kanoclip.runtime.versions import installed_versions
+    from kanoclip.train.evaluation.paper import paper_rows
+    from kanoclip.train.evaluation.sheet import CaseKeeper, write_sheet
+    from kanoclip.train.evaluation.tables import as_json, comma_separated, markdown, print_results, write_text
+
+    keeper = CaseKeeper(options.sheet_cases) if options.sheet is not None else None
+    results = _measure(options, lambda: _predictor(options), keeper)
+    paper = paper_rows(options.dataset) if options.compare is not None else None
+    if not options.quiet:
+        print_results(Console(), results, paper)
+    if options.json_file is not None:
+        versions = installed_versions(("kanoclip-edge", "torch", "onnxruntime", "onnxruntime-gpu", "numpy"))
+        write_text(options.json_file, as_json(results, paper, versions))
+    if options.csv_file is not None:
+        write_text(options.csv_file, comma_separated(results))
+    if options.markdown_file is not None:
+        write_text(options.markdown_file, markdown(results, paper))
+    if options.sheet is not None and keeper is not None:
+        write_sheet(options.sheet, keeper)
+    if results.skipped:
+        click.echo(f"warning: {len(results.skipped)} pictures were skipped: {results.skipped[0]}", err=True)
+        return 1
+    return 0
+
+
+def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Results:
+    """Opens dataset and predictor and goes through the pictures with a progress bar."""
+    from kanoclip.train.data.registry import open_dataset
+    from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
+
+    console = Console(stderr=True)
+    dataset = open_dataset(options.dataset, options.root, categories=options.categories)
+    if dataset.problems:
+        first = dataset.problems[0]
+        click.echo(
+            f"warning: {len(dataset.problems)} problems in {options.root}, such as {first.path}: {first.reason} "
+            "(see `kanoclip-data check`)",
+            err=True,
+        )
+    predictor: Predictor = open_predictor()
+    try:
+        with Progress(
+            TextColumn("measuring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=options.quiet,
+        ) as progress:
+            task = progress.add_task("", total=sum(len(category.samples) for category in dataset.categories))
+            return evaluate(
+                dataset,
+                predictor,
+                EvaluationConfig(options.batch_size, options.skip_bad),
+                lambda: progress.advance(task),
+                keeper or (lambda _: None),
+            )
+    finally:
+        predictor.close()
+
+
+def _predictor(options: _Options) -> Predictor:
+    """The one that the flags name. torch is imported for checkpoints and backbones only."""
+    from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor
+
+    if options.bundle is not None:
+        return BundlePredictor(options.bundle, options.backend, options.device, options.threads)
+    _set_threads(options.threads)
+    if options.checkpoint is not None:
+        from kanoclip.train.checkpoint import load_checkpoint
+
+        loaded = load_checkpoint(options.checkpoint, options.weights)
+        return CheckpointPredictor(loaded, options.device, options.checkpoint.name)
+    prompts: Prompts = options.prompts or "learned"
+    return _untrained(options, prompts, f"{prompts} prompts, nothing trained")
+
+
+def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = False) -> Predictor:
+    """A backbone whose head has learnt nothing; a `plain` one has neither V-V path nor head modules."""
+    from kanoclip.train.backbones import get_backbone
+    from kanoclip.train.checkpoint import build_model
+    from kanoclip.train.evaluation.predictor import CheckpointPredictor
+    from kanoclip.train.model.kanoclip import ModelConfig
+
+    try:
+        entry = get_backbone(options.backbone or "")
+    except KanoclipError as error:
+        raise click.UsageError(str(error)) from error
+    size = (options.image_size, options.image_size) if options.image_size else entry.native_size
+    on = not plain
+    config = ModelConfig(entry.name, size, vv=on, bicmci=on, conv_adapter=on, prompts=prompts)
+    loaded = build_model(config, options.weights)
+    return CheckpointPredictor(loaded, options.device, name)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
+def _ablation(options: _Options) -> int:
+    from kanoclip.train.checkpoint import load_checkpoint
+    from kanoclip.train.evaluation.ablation import ablation_lines, print_ablation, run_ablation
+    from kanoclip.train.evaluation.predictor import CheckpointPredictor
+    from kanoclip.train.evaluation.tables import markdown_table, write_text
+
+    folder = options.output
+    assert folder is not None  # `_check` has refused its absence
+    _set_threads(options.threads)
+
+    def measure(row: Row, checkpoint: Path | None) -> Results:
+        def open_predictor() -> Predictor:
+            if checkpoint is None:
+                return _untrained(options, "template", row.name, plain=True)
+            return CheckpointPredictor(load_checkpoint(checkpoint, options.weights), options.device, row.name)
+
+        return _measure(options, open_predictor)
+
+    console = Console()
+    done = run_ablation(_training_arguments(options), folder, measure, console)
+    if not options.quiet:
+        print_ablation(console, done, options.dataset)
+    headings, lines = ablation_lines(done, options.dataset)
+    if options.markdown_file is not None:
+        write_text(options.markdown_file, "\n".join(markdown_table(headings, lines)) + "\n")
+    if options.json_file is not None:
+        record = {row.name: results.as_json() for row, results in done}
+        write_text(options.json_file, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    return 1 if any(results.skipped for _, results in done) else 0
+
+
+def _training_arguments(options: _Options) -> list[str]:
+    """What every row's `kanoclip-train` has in common."""
+    arguments = ["--dataset", str(options.train_dataset), "--root", str(options.train_root)]
+    for category in options.train_categories:
+        arguments += ["--category", category]
+    arguments += ["--backbone", str(options.backbone), "--weights", options.weights]
+    if options.image_size is not None:
+        arguments += ["--image-size", str(options.image_size)]
+    if options.threads is not None:
+        arguments += ["--threads", str(options.threads)]
+    arguments += ["--epochs", str(options.epochs), "--seed", str(options.seed), "--device", options.device]
+    return [*arguments, "--quiet"] if options.quiet else arguments

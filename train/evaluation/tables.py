@@ -1,0 +1,168 @@
+"""Results as tables: for the terminal, as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from kanoclip.runtime.errors import KanoclipError
+from kanoclip.train.evaluation.paper import PROTOCOL, PaperRow
+from kanoclip.train.evaluation.results import METRICS, Results
+
+HEADINGS = ("image AUROC", "image AP", "image F1-max", "pixel AUROC", "pixel AP", "pixel F1-max", "AUPRO")
+DASH = "-"
+
+
+def percent(value: float | None) -> str:
+    """A fraction as percent with one decimal; a dash where it is undefined."""
+    return DASH if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def caption(results: Results) -> str:
+    """What was measured, in one line; untrained models are called that."""
+    model = results.model
+    size = "x".join(str(side) for side in model["image_size"])
+    told = (
+        f"{model['name']}: {model['backbone']} ({model['weights']}), {size}, {model['precision']}, {model['backend']}"
+    )
+    if str(model["weights"]).startswith("seeded"):
+        told += "; SEEDED backbone, which knows nothing of pictures or text"
+    elif not results.trained:
+        told += "; UNTRAINED head"
+    elif model["prompts"] == "handcrafted":
+        told += "; training-free, WinCLIP's prompts"
+    return told
+
+
+def rows(results: Results) -> list[tuple[str, ...]]:
+    """Category, its metrics in percent; the mean last where there are several."""
+    lines = [(name, *(percent(row.metrics[m]) for m in METRICS)) for name, row in results.categories.items()]
+    if len(lines) > 1:
+        mean = results.mean
+        lines.append(("mean", *(percent(mean[m]) for m in METRICS)))
+    return lines
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader of the table must know."""
+    said = []
+    for name, row in results.categories.items():
+        if row.unmasked:
+            said.append(f"{name}: {row.unmasked} anomalous pictures without a mask are in no pixel metric")
+        if not (row.normal and row.anomalous):
+            kind = "normal" if not row.normal else "anomalous"
+            said.append(f"{name}: no {kind} picture, so that no image metric is defined")
+        if row.skipped:
+            said.append(f"{name}: {len(row.skipped)} pictures could not be read, such as {row.skipped[0]}")
+    used: dict[str, list[str]] = {}
+    for name, row in results.categories.items():
+        used.setdefault(row.class_name, []).append(name)
+    said.append("[class]: " + ", ".join(f"'{words}' for {', '.join(names)}" for words, names in used.items()))
+    return said
+
+
+def paper_lines(results: Results, paper: Sequence[PaperRow]) -> list[tuple[str, str, str]]:
+    """The paper's rows and ours on the same dataset: method, image and pixel AUROC."""
+    lines = [(row.method, f"{row.image_auroc:.1f}", percent(_fraction(row.pixel_auroc))) for row in paper]
+    mean = results.mean
+    return [*lines, ("this run", percent(mean["image_auroc"]), percent(mean["pixel_auroc"]))]
+
+
+def print_results(console: Console, results: Results, paper: Sequence[PaperRow] | None) -> None:
+    """Prints the table, the notes, and the comparison where there is one."""
+    table = Table(title=f"{results.dataset} ({results.root})", caption=escape(caption(results)), header_style="bold")
+    table.add_column("category")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    lines = rows(results)
+    for line in lines:
+        table.add_row(*(escape(cell) for cell in line), end_section=len(lines) > 1 and line is lines[-2])
+    console.print(table)
+    for note in notes(results):
+        console.print(note, highlight=False, markup=False)
+    if paper is not None:
+        _print_paper(console, results, paper)
+
+
+def _print_paper(console: Console, results: Results, paper: Sequence[PaperRow]) -> None:
+    if not paper:
+        console.print(f"the paper has no figures for {results.dataset}", highlight=False)
+        return
+    table = Table(title=f"{results.dataset} in the paper", caption=escape(PROTOCOL), header_style="bold")
+    for heading, side in (("method", "left"), (HEADINGS[0], "right"), (HEADINGS[3], "right")):
+        table.add_column(heading, justify="left" if side == "left" else "right")
+    for line in paper_lines(results, paper):
+        table.add_row(*line, style="bold" if line[0] == "this run" else None)
+    console.print(table)
+
+
+def markdown(results: Results, paper: Sequence[PaperRow] | None) -> str:
+    """The same as plain Markdown."""
+    parts = [f"## {results.dataset} ({results.root})", "", caption(results), ""]
+    parts += markdown_table(("category", *HEADINGS), rows(results))
+    parts += ["", *(f"- {note}" for note in notes(results))]
+    if paper:
+        parts += ["", f"Beside {PROTOCOL}:", ""]
+        parts += markdown_table(("method", HEADINGS[0], HEADINGS[3]), paper_lines(results, paper))
+    return "\n".join(parts) + "\n"
+
+
+def markdown_table(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table: first column to the left, the others to the right."""
+    escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+    marks = ["---", *["---:"] * (len(headings) - 1)]
+    return ["| " + " | ".join(line) + " |" for line in (headings, marks, *escaped)]
+
+
+def comma_separated(results: Results) -> str:
+    """CSV with fractions; empty where undefined."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("category", *METRICS, "normal", "anomalous"))
+    for name, row in results.categories.items():
+        writer.writerow((name, *map(_cell, (row.metrics[m] for m in METRICS)), row.normal, row.anomalous))
+    writer.writerow(("mean", *map(_cell, (results.mean[m] for m in METRICS)), "", ""))
+    return out.getvalue()
+
+
+def as_json(results: Results, paper: Sequence[PaperRow] | None, versions: Mapping[str, str]) -> str:
+    """JSON, with the paper's rows as fractions where they were asked for."""
+    record = {**results.as_json(), "versions": dict(versions)}
+    if paper is not None:
+        record["paper"] = {
+            row.method: {"image_auroc": _fraction(row.image_auroc), "pixel_auroc": _fraction(row.pixel_auroc)}
+            for row in paper
+        }
+    return json.dumps(record, indent=2, allow_nan=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file beside its place and renames it.
+
+    Raises:
+        KanoclipError: It cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise KanoclipError(f"cannot write {path}: {error.strerror}: choose another place") from error
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def _fraction(value: float | None) -> float | None:
+    return None if value is None else round(value / 100, 6)
