@@ -10,14 +10,16 @@ from kanoclip.runtime.errors import DataError
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
+_FOREIGN = frozenset({"__MACOSX", "lost+found", "System Volume Information"})
+
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted; hidden ones and `__MACOSX` are no part of a dataset.
+    """The folders in a folder, sorted; hidden ones and what systems put there are no part of a dataset.
 
     Raises:
         DataError: The folder cannot be listed.
     """
-    return sorted(Path(entry) for entry in _entries(folder) if entry.is_dir() and entry.name != "__MACOSX")
+    return sorted(Path(entry) for entry in _entries(folder) if entry.name not in _FOREIGN and is_folder(entry))
 
 
 def pictures(folder: Path | None) -> list[Path]:
@@ -31,19 +33,29 @@ def pictures(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     found = [entry for entry in _entries(folder) if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES]  # noqa: PTH122 - a Path per entry is slow
-    return sorted(Path(entry) for entry in found if not entry.is_dir())
+    return sorted(Path(entry) for entry in found if not is_folder(entry))
 
 
 def child(folder: Path | None, *names: str) -> Path | None:
     """The first folder of one of these names, ignoring case; the exact case wins. None if there is none."""
-    if folder is None or not folder.is_dir():
+    if folder is None or not is_folder(folder):
         return None
     for name in names:
-        if (exact := folder / name).is_dir():
+        if is_folder(exact := folder / name):
             return exact
     wanted = [name.casefold() for name in names]
     found = [path for path in subfolders(folder) if path.name.casefold() in wanted]
     return min(found, key=lambda path: wanted.index(path.name.casefold()), default=None)
+
+
+def is_folder(path: os.PathLike[str]) -> bool:
+    """Whether a path is a folder or a link to one; False where that cannot be known, which pathlib raises for."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a file or a link to one; False where that cannot be known."""
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def name_of(folder: Path) -> str:

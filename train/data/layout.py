@@ -35,11 +35,13 @@ class Form:
         shape: What it looks like, for people.
         matches: Whether a folder looks like that. Cheap: it lists folders and opens no picture.
         read: Reads it.
+        vague: Other datasets look like that too, so a folder's name has to tell, unless the user has.
     """
 
     shape: str
     matches: Callable[[Path], bool]
     read: Callable[[Path], Found]
+    vague: bool = False
 
 
 @dataclass(frozen=True, slots=True)

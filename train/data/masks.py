@@ -30,26 +30,26 @@ class DecodedMask(NamedTuple):
     shades: int
 
 
-def decode_mask(path: Path) -> DecodedMask:
+def decode_mask(path: Path) -> DecodedMask | str:
     """Reads a mask file of any depth, with or without palette.
 
     Labels count as anomalous from 1 on. Where a resize or JPEG has smeared the edges, that would make the mask grow
     with every faint trace of it, so there a pixel counts from half of the largest value on.
 
-    Raises:
-        DataError: It cannot be read or decoded.
+    Returns:
+        The mask, or the reason why it cannot be read.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error.strerror or "no access") from error
+        return error.strerror or "no access"
     try:
         # Not IMREAD_GRAYSCALE: it turns palette colours to grey, and a faint one would round to 0.
         decoded = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH) if raw else None
     except cv2.error:  # for one, more pixels than OpenCV's limit
         decoded = None
     if decoded is None:
-        raise _unreadable(path, "not a picture that OpenCV can decode" if raw else "the file is empty")
+        return "not a picture that OpenCV can decode" if raw else "the file is empty"
     values = decoded if decoded.ndim == 2 else decoded.max(axis=2)
     if values.dtype.kind == "f":
         values = np.nan_to_num(values)
@@ -73,7 +73,10 @@ def read_mask(path: Path, image_shape: tuple[int, ...]) -> BoolMask:
     Raises:
         DataError: It cannot be read, or its size is not the picture's.
     """
-    pixels = decode_mask(path).pixels
+    decoded = decode_mask(path)
+    if isinstance(decoded, str):
+        raise DataError(f"cannot read the mask {path}: {decoded}; copy or download it again, or remove it")
+    pixels = decoded.pixels
     height, width = image_shape[:2]
     if pixels.shape != (height, width):
         raise DataError(
@@ -123,7 +126,3 @@ def _any_within(mask: BoolMask, rows: int) -> BoolMask:
     counts = np.zeros((old + 1, mask.shape[1]), np.int32)
     np.cumsum(mask, axis=0, out=counts[1:])
     return np.asarray(counts[end] > counts[first])
-
-
-def _unreadable(path: Path, reason: str) -> DataError:
-    return DataError(f"cannot read the mask {path}: {reason}; copy or download it again, or remove it")

@@ -37,12 +37,18 @@ def tree_of(names: Collection[str]) -> Form:
     def known(root: Path) -> dict[str, Path]:
         return {name: path for name, path in _by_name(_categories(root)).items() if name in names}
 
-    return Form(SHAPE, lambda root: bool(known(root)), lambda root: _read(known(root)))
+    shape = f"{SHAPE} (CATEGORY is {', '.join(names)})"
+    return Form(shape, lambda root: bool(known(root)), lambda root: _read(known(root)))
 
 
 def tree_of_one(name: str) -> Form:
     """The tree with a single category, whose folder may be called anything."""
-    return Form(SHAPE, lambda root: len(_categories(root)) == 1, lambda root: _read({name: _categories(root)[0]}))
+    return Form(
+        SHAPE,
+        lambda root: len(_categories(root)) == 1,
+        lambda root: _read({name: _categories(root)[0]}),
+        vague=True,
+    )
 
 
 def _categories(root: Path) -> list[Path]:
