@@ -158,7 +158,9 @@ def _read(name: str, layout: Layout, root: Path) -> Found:
     _check_root(root)
     hit = locate(layout, root)
     if hit is None:
-        expected = " or ".join(dict.fromkeys(form.shape for form in layout.forms))
+        expected = " or ".join(form.shape for form in layout.forms)
+        if len(layout.class_names) > 1 and "CATEGORY" in expected and name != "mvtec":
+            expected += f", where CATEGORY is one of {', '.join(layout.class_names)}"
         fits = [other for other in recognise(DATASETS, root) if other != name]
         hint = f"; it looks like {' or '.join(fits)}: give that name" if fits else ": check the path"
         raise DataError(f"{root} is not laid out as {name}, which is {expected}{hint}")

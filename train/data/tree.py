@@ -37,8 +37,7 @@ def tree_of(names: Collection[str]) -> Form:
     def known(root: Path) -> dict[str, Path]:
         return {name: path for name, path in _by_name(_categories(root)).items() if name in names}
 
-    shape = f"{SHAPE} (CATEGORY is {', '.join(names)})"
-    return Form(shape, lambda root: bool(known(root)), lambda root: _read(known(root)))
+    return Form(SHAPE, lambda root: bool(known(root)), lambda root: _read(known(root)))
 
 
 def tree_of_one(name: str) -> Form:
