@@ -202,7 +202,7 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=options.quiet,
+            disable=options.quiet or not console.is_terminal,
         ) as progress:
             task = progress.add_task("", total=sum(len(category.samples) for category in dataset.categories))
             return evaluate(

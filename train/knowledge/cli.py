@@ -187,7 +187,7 @@ def build(
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=quiet,
+        disable=quiet or not console.is_terminal,
     ) as progress:
         task = progress.add_task("", total=len(questions(base, targets, plan)))
         failures = ask_all(base, targets, plan, Client(where), output, lambda: progress.advance(task))

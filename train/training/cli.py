@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,9 +182,15 @@ def command(context: click.Context, /, **_: Any) -> int:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     accelerator = _accelerator(options)
-    console = Console(stderr=True, quiet=not accelerator.is_main_process)
-    job = _job(options, config, output, console)
-    return _run(options, config, job, accelerator, console)
+    main = accelerator.is_main_process
+
+    def say(text: str) -> None:
+        if main:
+            click.echo(text, err=True)
+
+    console = Console(stderr=True, quiet=not main)
+    job = _job(options, config, output, console, say)
+    return _run(options, config, job, accelerator, console, say)
 
 
 def _config(options: _Options) -> TrainConfig:
@@ -276,7 +282,7 @@ def _accelerator(options: _Options) -> Accelerator:
     return accelerator
 
 
-def _job(options: _Options, config: TrainConfig, output: Path, console: Console) -> Job:
+def _job(options: _Options, config: TrainConfig, output: Path, console: Console, say: Callable[[str], None]) -> Job:
     """Reads dataset, knowledge base and model."""
     from kanoclip.train.checkpoint import build_model
     from kanoclip.train.data.registry import open_dataset
@@ -285,17 +291,14 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console)
 
     dataset = open_dataset(options.dataset, options.root, categories=options.categories, split=options.split)
     for problem in dataset.problems[:3]:
-        console.print(f"warning: {problem.path}: {problem.reason}", highlight=False)
+        say(f"warning: {problem.path}: {problem.reason}")
     if len(dataset.problems) > 3:
-        console.print(f"warning: {len(dataset.problems)} problems in all: see `kanoclip-data check`", highlight=False)
+        say(f"warning: {len(dataset.problems)} problems in all: see `kanoclip-data check`")
     files = options.knowledge
     base = merged([load_knowledge(path) for path in files]) if files else shipped_knowledge()
     loaded = build_model(config.model, options.weights, config.seed)
     if not loaded.weights.trained:
-        console.print(
-            f"warning: {options.backbone} has {loaded.weights.origin} weights, which know nothing of pictures or text",
-            highlight=False,
-        )
+        say(f"warning: {options.backbone} has {loaded.weights.origin} weights, which know nothing of pictures or text")
     cache = None
     if not (options.no_cache or config.augment):
         folder = options.cache_folder or _default_cache()
@@ -307,27 +310,26 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console)
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=options.quiet,
+        disable=options.quiet or not console.is_terminal,
     ) as progress:
         total = sum(len(category.samples) for category in dataset.categories)
         task = progress.add_task("reading pictures and masks", total=total)
         job = prepare(config, dataset, base, loaded, output, cache, lambda: progress.advance(task))
-    _tell(job, config, console)
+    _tell(job, config, say)
     return job
 
 
-def _tell(job: Job, config: TrainConfig, console: Console) -> None:
+def _tell(job: Job, config: TrainConfig, say: Callable[[str], None]) -> None:
     """Warns of pictures and classes that a loss will pass over."""
     unknown = sum(not picture.known for picture in job.pictures.pictures)
     if unknown:
-        console.print(f"warning: {unknown} anomalous pictures have no mask: the local loss passes them over")
+        say(f"warning: {unknown} anomalous pictures have no mask: the local loss passes them over")
     if config.model.prompts == "learned" and config.kd_weight > 0:
         missing = [name for name, texts in zip(job.class_names, job.knowledge, strict=True) if not texts]
         if missing:
-            console.print(
+            say(
                 f"warning: the knowledge base has no entry for {', '.join(sorted(set(missing)))}: the KD loss passes "
-                "them over (`kanoclip-knowledge build` makes one, --knowledge FILE reads it)",
-                highlight=False,
+                "them over (`kanoclip-knowledge build` makes one, --knowledge FILE reads it)"
             )
 
 
@@ -355,7 +357,14 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _run(options: _Options, config: TrainConfig, job: Job, accelerator: Accelerator, console: Console) -> int:
+def _run(
+    options: _Options,
+    config: TrainConfig,
+    job: Job,
+    accelerator: Accelerator,
+    console: Console,
+    say: Callable[[str], None],
+) -> int:
     """Trains; the exit code is 130 when a signal stopped it."""
     from kanoclip.train.training.progress import ConsoleListener
     from kanoclip.train.training.trainer import Trainer
@@ -368,14 +377,14 @@ def _run(options: _Options, config: TrainConfig, job: Job, accelerator: Accelera
         outcome = trainer.run(resume=options.resume, save_every=options.save_minutes * 60, stop=stop.is_set)
     accelerator.end_training()
     if not outcome.finished:
-        console.print(f"stopped in epoch {outcome.progress.epoch + 1}: the same command with --resume goes on")
+        say(f"stopped in epoch {outcome.progress.epoch + 1}: the same command with --resume goes on")
         return 130
     cache = job.pictures.cache
     if cache is not None and cache.use.note is not None:
-        console.print(f"warning: {cache.use.note}", highlight=False)
+        say(f"warning: {cache.use.note}")
     records = outcome.progress.history
     if config.model.prompts == "learned" and any(job.knowledge) and all(r["kd_active"] == 0 for r in records):
-        console.print("warning: the KD loss was 0 throughout, its hinge being met from the start: try --kd-margin 0.1")
+        say("warning: the KD loss was 0 throughout, its hinge being met from the start: try --kd-margin 0.1")
     if not options.quiet:
-        console.print(f"checkpoint: {job.output} (measure it with kanoclip-eval, ship it with kanoclip-export)")
+        say(f"checkpoint: {job.output} (measure it with kanoclip-eval, ship it with kanoclip-export)")
     return 0

@@ -31,7 +31,7 @@ class ConsoleListener:
             TextColumn("{task.fields[parts]}"),
             console=console,
             transient=True,
-            disable=quiet,
+            disable=quiet or not console.is_terminal,
         )
         self._epochs = self._steps = 0
 
@@ -72,7 +72,7 @@ class ConsoleListener:
 
     def _say(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, highlight=False)
+            self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(values: Mapping[str, Any]) -> str:
