@@ -21,7 +21,8 @@ types: $(DEV)/.installed
 	# The folders are installed under other names (package-dir): show mypy the names that the code imports.
 	mkdir -p build/types/kanoclip
 	for name in runtime export train benchmarks; do ln -sfn $(CURDIR)/$$name build/types/kanoclip/$$name; done
-	MYPYPATH=build/types $(DEV)/bin/mypy -p kanoclip.runtime -p kanoclip.export
+	MYPYPATH=build/types $(DEV)/bin/mypy -p kanoclip.runtime -p kanoclip.export \
+		-p kanoclip.train.data -p kanoclip.train.knowledge -p kanoclip.train.training -p kanoclip.train.evaluation
 
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)

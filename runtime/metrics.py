@@ -257,8 +257,8 @@ class _Sorted:
             self._sizes.append(chunk.size)
         except OSError as error:
             raise KanoclipError(
-                f"cannot keep the maps' values in {tempfile.gettempdir()} ({error.strerror}): make room there, or point "
-                "TMPDIR to a folder with more"
+                f"cannot keep the maps' values in {tempfile.gettempdir()} ({error.strerror}): make room there, or "
+                "point TMPDIR to a folder with more"
             ) from error
 
 
@@ -288,7 +288,7 @@ def _label_ranks(labels: npt.ArrayLike, scores: npt.ArrayLike, name: str) -> _Ra
 
 def _ranks(values: npt.NDArray[Any], weights: Doubles, negatives: _Sorted) -> _Ranks:
     distinct, inverse, hits = np.unique(values + values.dtype.type(0), return_inverse=True, return_counts=True)
-    summed = np.bincount(inverse, weights=weights, minlength=distinct.size)
+    summed = np.bincount(inverse, weights=weights, minlength=distinct.size).astype(np.float64, copy=False)
     below = np.zeros(distinct.size, np.int64)
     up_to = np.zeros(distinct.size, np.int64)
     for chunk in negatives.chunks():

@@ -47,6 +47,7 @@ class _Options:
     dataset: str
     root: Path
     categories: tuple[str, ...]
+    class_name: str | None
     batch_size: int
     backend: str
     device: str
@@ -85,6 +86,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--dataset", required=True, metavar="NAME", help="Layout of the dataset: see `kanoclip-data list`.")
 @click.option("--root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset's folder.")
 @click.option("--category", "categories", multiple=True, metavar="NAME", help="Only these; repeatable.")
+@click.option("--class-name", metavar="WORDS", help="Words for [class] in every prompt. Default: each category's own.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Of a bundle.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
@@ -148,6 +150,8 @@ def _check(options: _Options) -> None:
             raise click.UsageError(f"{flag} is for --ablation.")
     if options.ablation and (options.sheet or options.csv_file or options.compare):
         raise click.UsageError("--ablation writes --json and --markdown only, the paper's figures always beside ours.")
+    if options.class_name is not None and not options.class_name.strip():
+        raise click.UsageError("--class-name is empty: leave it out, or name what the pictures show.")
     if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"--sheet {options.sheet}: end its name in one of {', '.join(SUFFIXES)}.")
 
@@ -208,7 +212,7 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
             return evaluate(
                 dataset,
                 predictor,
-                EvaluationConfig(options.batch_size, options.skip_bad),
+                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name),
                 lambda: progress.advance(task),
                 keeper or (lambda _: None),
             )
@@ -298,5 +302,7 @@ def _training_arguments(options: _Options) -> list[str]:
         arguments += ["--image-size", str(options.image_size)]
     if options.threads is not None:
         arguments += ["--threads", str(options.threads)]
+    if options.class_name is not None:
+        arguments += ["--class-name", options.class_name]
     arguments += ["--epochs", str(options.epochs), "--seed", str(options.seed), "--device", options.device]
     return [*arguments, "--quiet"] if options.quiet else arguments

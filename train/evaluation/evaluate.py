@@ -56,10 +56,12 @@ class EvaluationConfig:
     Attributes:
         batch_size: Pictures given to the predictor at once.
         skip_bad: Leave out what cannot be read, and say so, in place of ending.
+        class_name: Words for [class] in place of each category's own; None for its own.
     """
 
     batch_size: int = 8
     skip_bad: bool = False
+    class_name: str | None = None
 
 
 def evaluate(
@@ -86,7 +88,9 @@ def evaluate(
     """
     started = perf_counter()
     # Before the first picture: a missing class should not be found after an hour.
-    words = {category.name: predictor.class_for(category.class_name) for category in dataset.categories}
+    words = {
+        category.name: predictor.class_for(config.class_name or category.class_name) for category in dataset.categories
+    }
     rows = {
         category.name: _category(
             category, words[category.name], dataset.pixel_labels, predictor, config, advance, observe

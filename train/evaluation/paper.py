@@ -37,7 +37,7 @@ ABLATION = {
 }
 """Table 3: (image, pixel) AUROC of each cumulative row."""
 
-PROTOCOL = "the paper: CLIP ViT-L/14@336, trained on MVTec-AD's test split (KAnoCLIP's own rows), zero-shot elsewhere"
+PROTOCOL = "the paper's tables: CLIP ViT-L/14@336, learnt on the test split of another dataset (MVTec-AD for most)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from kanoclip.runtime.errors import KanoclipError
+from kanoclip.train.data.names import CLASS_NAMES
 from kanoclip.train.evaluation.paper import PROTOCOL, PaperRow
 from kanoclip.train.evaluation.results import METRICS, Results
 
 HEADINGS = ("image AUROC", "image AP", "image F1-max", "pixel AUROC", "pixel AP", "pixel F1-max", "AUPRO")
+SHORT = ("I-AUROC", "I-AP", "I-F1max", "P-AUROC", "P-AP", "P-F1max", "AUPRO")
 DASH = "-"
 
 
@@ -76,18 +78,30 @@ def paper_lines(results: Results, paper: Sequence[PaperRow]) -> list[tuple[str, 
     return [*lines, ("this run", percent(mean["image_auroc"]), percent(mean["pixel_auroc"]))]
 
 
+def comparability(results: Results) -> str:
+    """Under which protocol the paper's figures were found, and whether this run's pictures are the same."""
+    published = CLASS_NAMES[results.dataset]
+    if set(published) == set(results.categories):
+        return f"Beside {PROTOCOL}."
+    return (
+        f"Beside {PROTOCOL}, over all {len(published)} categories of {results.dataset}; this run has other categories: "
+        "NOT comparable."
+    )
+
+
 def print_results(console: Console, results: Results, paper: Sequence[PaperRow] | None) -> None:
     """Prints the table, the notes, and the comparison where there is one."""
-    table = Table(title=f"{results.dataset} ({results.root})", caption=escape(caption(results)), header_style="bold")
-    table.add_column("category")
-    for heading in HEADINGS:
-        table.add_column(heading, justify="right")
+    title = f"{results.dataset} ({results.root}), percent; I image, P pixel"
+    table = Table(title=escape(title), header_style="bold")
+    table.add_column("category", no_wrap=True)
+    for heading in SHORT:
+        table.add_column(heading, justify="right", no_wrap=True)
     lines = rows(results)
     for line in lines:
         table.add_row(*(escape(cell) for cell in line), end_section=len(lines) > 1 and line is lines[-2])
     console.print(table)
-    for note in notes(results):
-        console.print(note, highlight=False, markup=False)
+    for note in (caption(results), *notes(results)):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     if paper is not None:
         _print_paper(console, results, paper)
 
@@ -96,12 +110,14 @@ def _print_paper(console: Console, results: Results, paper: Sequence[PaperRow]) 
     if not paper:
         console.print(f"the paper has no figures for {results.dataset}", highlight=False)
         return
-    table = Table(title=f"{results.dataset} in the paper", caption=escape(PROTOCOL), header_style="bold")
-    for heading, side in (("method", "left"), (HEADINGS[0], "right"), (HEADINGS[3], "right")):
-        table.add_column(heading, justify="left" if side == "left" else "right")
+    table = Table(title=f"{results.dataset} in the paper", header_style="bold")
+    table.add_column("method")
+    for heading in (SHORT[0], SHORT[3]):
+        table.add_column(heading, justify="right")
     for line in paper_lines(results, paper):
         table.add_row(*line, style="bold" if line[0] == "this run" else None)
     console.print(table)
+    console.print(comparability(results), highlight=False, markup=False, soft_wrap=True)
 
 
 def markdown(results: Results, paper: Sequence[PaperRow] | None) -> str:
@@ -110,7 +126,7 @@ def markdown(results: Results, paper: Sequence[PaperRow] | None) -> str:
     parts += markdown_table(("category", *HEADINGS), rows(results))
     parts += ["", *(f"- {note}" for note in notes(results))]
     if paper:
-        parts += ["", f"Beside {PROTOCOL}:", ""]
+        parts += ["", comparability(results), ""]
         parts += markdown_table(("method", HEADINGS[0], HEADINGS[3]), paper_lines(results, paper))
     return "\n".join(parts) + "\n"
 

@@ -342,7 +342,7 @@ def _default_cache() -> Path:
 def _stop_on_signals() -> Iterator[threading.Event]:
     """Sets the event at the first SIGINT or SIGTERM; a second one ends the process as usual."""
     event = threading.Event()
-    before = {}
+    before: dict[int, Any] = {}
 
     def handle(number: int, _: object) -> None:
         event.set()
@@ -353,8 +353,8 @@ def _stop_on_signals() -> Iterator[threading.Event]:
     try:
         yield event
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for caught, handler in before.items():
+            signal.signal(caught, handler)
 
 
 def _run(

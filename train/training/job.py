@@ -84,7 +84,9 @@ def prepare(
         for category in dataset.categories
     )
     tower = loaded.model.tower
-    store = cache and FeatureCache(cache.folder, tower_key(tower, config.amp), features_shape(tower), cache.limit)
+    store = None
+    if cache is not None:
+        store = FeatureCache(cache.folder, tower_key(tower, config.amp), features_shape(tower), cache.limit)
     return Job(
         loaded=loaded,
         pictures=TrainingSet(pictures, size, store, config.seed if config.augment else None),

@@ -40,9 +40,6 @@ class Listener(Protocol):
     def finished_epoch(self, record: Mapping[str, Any]) -> None:
         """An epoch is done; `record` joins the history."""
 
-    def note(self, text: str) -> None:
-        """Something that a person should know."""
-
 
 @dataclass(frozen=True)
 class Outcome:
