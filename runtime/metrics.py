@@ -342,4 +342,4 @@ def _aupro(ranks: _Ranks, max_fpr: float) -> float:
         step = (max_fpr - x[last]) / (x[last + 1] - x[last])
         end = y[last] + step * (y[last + 1] - y[last])
         area += (max_fpr - x[last]) * (y[last] + end) / 2
-    return area / max_fpr
+    return float(area / max_fpr)
