@@ -63,7 +63,8 @@ def list_datasets(as_json: bool) -> None:
         for form in layout.forms:
             console.print(Text(f"    {form.shape}", "dim"), soft_wrap=True)
         if layout.class_names:
-            console.print(Text(f"    categories: {', '.join(layout.class_names)}"), soft_wrap=True)
+            others = ", or any other" if layout.any_category else ""
+            console.print(Text(f"    categories: {', '.join(layout.class_names)}{others}"), soft_wrap=True)
 
 
 @command.command(epilog=_EPILOG)
@@ -115,7 +116,8 @@ def _progress() -> Progress:
 
 
 def _print(report: Report, console: Console) -> None:
-    table = Table(title=Text(f"{report.dataset}: {_clean(report.root)}"), title_justify="left")
+    console.print(Text(f"{report.dataset}: {_clean(report.root)}"), soft_wrap=True)
+    table = Table()
     table.add_column("category", overflow="fold")
     for heading in ("good", "anomalous", "masks"):
         table.add_column(heading, justify="right")
@@ -148,7 +150,8 @@ def _print(report: Report, console: Console) -> None:
 def _named(category: CategoryReport) -> Text:
     """The category, and its words for a prompt where they are others."""
     name = _clean(category.name)
-    return Text(name if category.class_name == category.name else f"{name} ({_clean(category.class_name)})")
+    told = category.class_name == category.name.replace("_", " ")
+    return Text(name if told else f"{name} ({_clean(category.class_name)})")
 
 
 def _sizes(category: CategoryReport) -> Text:

@@ -64,7 +64,7 @@ def recognise(layouts: dict[str, Layout], root: Path) -> list[str]:
         form, folder = hit
         named = hinted(layout, folder) or hinted(layout, root)
         if named or not form.vague:
-            ranks[name] = (folder == root, 2 if named else 1 if layout.hints else 0)
+            ranks[name] = (folder == root, 2 if named else 0 if layout.any_category else 1)
     return [name for name, rank in ranks.items() if rank == max(ranks.values())]
 
 

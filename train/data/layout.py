@@ -51,10 +51,11 @@ class Layout:
     Attributes:
         about: What it is, in one line.
         forms: How it may lie on disk; the first that matches is read.
-        class_names: Its categories and the words for [class] in a prompt. Empty where any category goes.
+        class_names: Its categories and the words for [class] in a prompt.
         pixel_labels: It has masks in at least one of its forms.
         hints: Parts of folder names, in lower case, that tell it from datasets of the same form.
         wrapped: The archive wraps it in further folders, so up to two levels below the root are searched too.
+        any_category: Categories of other names go too.
     """
 
     about: str
@@ -63,3 +64,4 @@ class Layout:
     pixel_labels: bool
     hints: tuple[str, ...] = ()
     wrapped: bool = False
+    any_category: bool = False

@@ -21,7 +21,14 @@ from kanoclip.train.data.types import Category, Dataset
 from kanoclip.train.data.visa import visa_download
 
 DATASETS: dict[str, Layout] = {
-    "mvtec": Layout("MVTec-AD, or your own pictures in its tree", (any_tree(),), CLASS_NAMES["mvtec"], True),
+    "mvtec": Layout(
+        "MVTec-AD, or your own pictures in its tree",
+        (any_tree(),),
+        CLASS_NAMES["mvtec"],
+        True,
+        ("mvtec",),
+        any_category=True,
+    ),
     "visa": Layout(
         "VisA: boards, food, candles",
         (visa_download(), tree_of(CLASS_NAMES["visa"])),
@@ -100,8 +107,16 @@ DATASETS: dict[str, Layout] = {
         ("headct", "head_ct", "head-ct"),
         wrapped=True,
     ),
-    "meta": Layout("Pictures that meta.json lists, as AnomalyCLIP and APRIL-GAN write it", (meta_json(),), {}, True),
-    "folder": Layout("Your own pictures in normal/ and abnormal/, masks in masks/", (plain_folder(),), {}, True),
+    "meta": Layout(
+        "Pictures that meta.json lists, as AnomalyCLIP and APRIL-GAN write it",
+        (meta_json(),),
+        {},
+        True,
+        any_category=True,
+    ),
+    "folder": Layout(
+        "Your own pictures in normal/ and abnormal/, masks in masks/", (plain_folder(),), {}, True, any_category=True
+    ),
 }
 """Name -> layout."""
 
@@ -159,7 +174,7 @@ def _read(name: str, layout: Layout, root: Path) -> Found:
     hit = locate(layout, root)
     if hit is None:
         expected = " or ".join(form.shape for form in layout.forms)
-        if len(layout.class_names) > 1 and "CATEGORY" in expected and name != "mvtec":
+        if len(layout.class_names) > 1 and not layout.any_category:
             expected += f", where CATEGORY is one of {', '.join(layout.class_names)}"
         fits = [other for other in recognise(DATASETS, root) if other != name]
         hint = f"; it looks like {' or '.join(fits)}: give that name" if fits else ": check the path"
