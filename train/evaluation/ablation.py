@@ -121,7 +121,7 @@ def run_ablation(
 def ablation_lines(done: Sequence[tuple[Row, Results]], dataset: str) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of table 3, the paper's own figures beside ours where it has the dataset."""
     paper = ABLATION.get(dataset)
-    headings = [*PARTS, "image AUROC", "pixel AUROC", *(["paper image", "paper pixel"] if paper else [])]
+    headings = [*PARTS, "I-AUROC", "P-AUROC", *(["paper's I", "paper's P"] if paper else [])]
     lines = []
     for row, results in done:
         marks = ["x" if i < row.parts else "" for i in range(len(PARTS))]
@@ -134,9 +134,9 @@ def ablation_lines(done: Sequence[tuple[Row, Results]], dataset: str) -> tuple[l
 def print_ablation(console: Console, done: Sequence[tuple[Row, Results]], dataset: str) -> None:
     """Prints table 3."""
     headings, lines = ablation_lines(done, dataset)
-    table = Table(title=f"ablation on {dataset}", header_style="bold")
+    table = Table(title=f"ablation on {dataset}, percent; I image, P pixel", header_style="bold", padding=(0, 0))
     for i, heading in enumerate(headings):
-        table.add_column(heading, justify="center" if i < len(PARTS) else "right")
+        table.add_column(heading, justify="center" if i < len(PARTS) else "right", no_wrap=True)
     for line in lines:
         table.add_row(*line)
     console.print(table)
