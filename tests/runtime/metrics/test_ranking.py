@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.metrics import average_precision, f1_max, image_auroc
+from kanoclip.runtime.metrics.ranking import RankingSums
 
 # Few different scores give many ties; the others give none.
 PAIRS = st.lists(
@@ -148,3 +149,38 @@ def test_a_million_pixels_count_exactly():
     labels = np.arange(2 * count) % 2 == 1
     scores = np.arange(2 * count, dtype=np.float64)
     assert image_auroc(labels, scores) == (count + 1) / (2 * count)
+
+
+def test_more_than_32_bits_count():
+    """As from the pixels of some 40,000 maps."""
+    half = 5_000_000_000
+    sums = RankingSums(2 * half, 4 * half)
+    sums.add(np.array([half]), np.array([0]), np.array([half]))
+    sums.add(np.array([half]), np.array([2 * half]), np.array([4 * half]))
+    assert sums.auroc == pytest.approx((3.5 + 1) / 8, abs=1e-15)
+    assert sums.average_precision == pytest.approx((1 / 2 + 2 / 6) / 2, abs=1e-15)
+    assert sums.f1_max == pytest.approx(0.5, abs=1e-15)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 0, 1], [0, 255, 0, 7], [0.0, 1.0, 0.0, 1.0], np.array([0, 1, 0, 1], np.uint8), [[0, 1], [0, 1]]]
+)
+def test_labels_of_several_kinds(metric, labels):
+    scores = np.array([0.1, 0.3, 0.3, 0.2])
+    assert metric(labels, scores) == metric(np.array([False, True, False, True]), scores)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ([0.2, 0.9], "pass labels first"),
+        ([math.nan, 1.0], "pass labels first"),
+        ([-1, 1], "negative"),
+        (["good", "bad"], "labels of"),
+    ],
+)
+def test_labels_that_are_none(metric, labels, words):
+    with pytest.raises(KanoclipError, match=words):
+        metric(labels, [0.5, 0.7])
