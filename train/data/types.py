@@ -67,7 +67,7 @@ class Dataset:
     Attributes:
         name: A name of the registry (`mvtec`).
         root: Its folder.
-        categories: Its classes, sorted by name.
+        categories: Its classes, sorted by name, numbers in it by value.
         pixel_labels: It has ground-truth masks. Without them no pixel metric is defined, even for normal pictures.
         problems: What is missing or unpaired.
     """
