@@ -1,7 +1,8 @@
 """Metrics of anomaly detection: one implementation for training, evaluation and the parity gate.
 
 Exact: no thresholds are sampled and no scores are binned. `ranking` has the metrics of one score a picture and the
-sums that all of them share, `pixels` those of maps, `runs` the sorted pixels behind them, in memory or on disk.
+sums that all of them share, `pixels` those of maps; behind these are `runs`, sorted pixels in memory or on disk, and
+`slices`, which goes through them.
 """
 
 from kanoclip.runtime.metrics.pixels import (

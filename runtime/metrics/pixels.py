@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,10 +19,10 @@ from kanoclip.runtime.metrics.ranking import (
     Floats,
     RankingSums,
     as_bools,
-    count_reached,
     running_sum,
 )
-from kanoclip.runtime.metrics.runs import Array, Run, Spool, cut_points
+from kanoclip.runtime.metrics.runs import Array, Run, Spool
+from kanoclip.runtime.metrics.slices import merge, steps
 
 Maps = npt.NDArray[Any] | Sequence[npt.ArrayLike]
 """[N, H, W], or N times [H, W] of differing sizes."""
@@ -43,23 +43,6 @@ class PixelMetrics:
     average_precision: float
     f1_max: float
     aupro: float
-
-
-@dataclass(frozen=True)
-class _Step:
-    """The next lower scores of anomalous pixels, largest first.
-
-    Attributes:
-        counts: Anomalous pixels that have each score, [U].
-        weights: Sum over these pixels of 1 / (pixels of its region), [U].
-        above: Normal pixels above the score, [U].
-        reached: Normal pixels at or above it, [U].
-    """
-
-    counts: Counts
-    weights: Doubles
-    above: Counts
-    reached: Counts
 
 
 class PixelAccumulator:
@@ -171,7 +154,7 @@ class PixelAccumulator:
         sums = RankingSums(self._positives, self._negatives)
         limit = self._max_fpr * self._negatives
         overlap = 0.0
-        for step in self._steps():
+        for step in steps(self._positive_runs, self._negative_runs, self._stride, self._portion):
             sums.add(step.counts, step.above, step.reached)
             overlap = running_sum(overlap, step.weights * _area(step.above, step.reached, limit))
         return PixelMetrics(sums.auroc, sums.average_precision, sums.f1_max, overlap / (self._regions * limit))
@@ -203,7 +186,8 @@ class PixelAccumulator:
         self._pending_positives.clear()
         self._positives_pending = 0
         self._positives += len(values)
-        self._positive_runs.append(self._store(*_merge(values, sizes, np.ones(len(values), np.uint32))))
+        values, sizes, counts = merge(values, sizes, np.ones(len(values), np.uint32))
+        self._positive_runs.append(self._store(values, sizes, counts.astype(np.uint32)))
 
     def _store(self, *columns: Array) -> Run:
         try:
@@ -212,32 +196,6 @@ class PixelAccumulator:
             # A part is lost: whatever came out later would be wrong.
             self.close()
             raise
-
-    def _steps(self) -> Iterator[_Step]:
-        """Goes through all portions together, from the largest score down, until no anomalous pixel is left."""
-        positive_ends = [run.length for run in self._positive_runs]
-        negative_ends = [run.length for run in self._negative_runs]
-        passed = 0
-        for low in cut_points([*self._positive_runs, *self._negative_runs], self._stride, self._portion):
-            rows = []
-            for i, run in enumerate(self._positive_runs):
-                start = run.search(low, "left")
-                rows.append(run.read(start, positive_ends[i]))
-                positive_ends[i] = start
-            parts, level = [], 0
-            for i, run in enumerate(self._negative_runs):
-                start, above = run.search(low, "left"), run.search(low, "right")
-                parts.append(run.read(above, negative_ends[i])[0])
-                # Normal pixels at `low` itself may be very many (a map that is 0 nearly everywhere): no need to read.
-                level += above - start
-                negative_ends[i] = start
-            values, sizes, counts = _merge(*(np.concatenate(column) for column in zip(*rows, strict=True)))
-            negatives = np.sort(np.concatenate(parts))
-            if len(values):
-                yield _step(values, sizes, counts, negatives, level * (values[0] == low), passed)
-            if not any(positive_ends):
-                return
-            passed += len(negatives) + level
 
 
 def aupro(masks: Maps, maps: Maps, max_fpr: float = 0.3) -> float:
@@ -296,58 +254,6 @@ def _region_sizes(mask: Bools) -> tuple[npt.NDArray[np.uint32], int]:
     )
     areas = np.asarray(stats)[:, cv2.CC_STAT_AREA].astype(np.uint32)
     return areas[np.asarray(labels)[mask]], count - 1
-
-
-def _merge(
-    values: Floats, sizes: npt.NDArray[np.uint32], counts: npt.NDArray[np.uint32]
-) -> tuple[Floats, npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-    """Sorts rows by value, then size, and makes one of those that agree in both.
-
-    What comes out is then the same in whatever portions the rows came.
-    """
-    if not len(values):
-        return values, sizes, counts
-    # np.lexsort would do, in 5 times the time: it has no vectorised sort.
-    order = np.argsort(values)
-    ranks = np.cumsum(_changes(values[order]), dtype=np.uint64)
-    order = order[np.argsort(ranks << np.uint64(32) | sizes[order])]
-    values, sizes = values[order], sizes[order]
-    starts = np.flatnonzero(_changes(values) | _changes(sizes))
-    return values[starts], sizes[starts], np.add.reduceat(counts[order], starts, dtype=np.uint32)
-
-
-def _changes(values: Array) -> Bools:
-    """True where a value differs from the one before; the first does."""
-    return np.concatenate(([True], values[1:] != values[:-1]))
-
-
-def _step(
-    values: Floats,
-    sizes: npt.NDArray[np.uint32],
-    counts: npt.NDArray[np.uint32],
-    negatives: Floats,
-    level: int,
-    passed: int,
-) -> _Step:
-    """Counts what lies above the scores of a slice.
-
-    Args:
-        values: From `_merge`.
-        sizes: From `_merge`.
-        counts: From `_merge`.
-        negatives: Normal pixels of the slice, ascending.
-        level: Further normal pixels at the smallest of `values`.
-        passed: Normal pixels above the slice.
-    """
-    starts = np.flatnonzero(_changes(values))
-    above, reached = count_reached(values[starts], negatives)
-    reached[0] += level
-    return _Step(
-        np.add.reduceat(counts, starts, dtype=np.int64)[::-1],
-        np.add.reduceat(counts / sizes, starts)[::-1],
-        (above + passed)[::-1],
-        (reached + passed)[::-1],
-    )
 
 
 def _area(above: Counts, reached: Counts, limit: float) -> Doubles:
