@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import closing
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_few_rows_between_cuts(runs, stride, extra):
         above = every > low if low is not None else every < high
         assert np.count_nonzero(above & (every < high)) <= rows
     assert np.count_nonzero(every > cuts[0]) <= rows
+
+
+def test_few_rows_between_cuts_where_runs_crowd_between_their_samples():
+    crowd = np.concatenate(([-1], np.linspace(100, 106, 9))).astype(np.float32)
+    runs = [np.arange(200, dtype=np.float32), *[crowd] * 4]
+    with closing(Spool(10**6)) as spool:
+        cuts = cut_points([Run(spool, 10, values) for values in runs], 10, 60)
+    every = np.concatenate(runs)
+    assert max(np.count_nonzero((every > low) & (every < high)) for high, low in pairwise(cuts)) <= 60
 
 
 def test_memory_first_then_one_nameless_file(tmp_path, monkeypatch):
