@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kanoclip.runtime.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
+from kanoclip.runtime.files import replace_file
 from kanoclip.train.backbones import Weights, get_backbone, load_clip
 from kanoclip.train.model.clip_vv import GlobalToken
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
@@ -101,17 +102,6 @@ def save_checkpoint(
         raise CheckpointError(
             f"cannot write {error.filename or path}: {error.strerror}; what lay there before is still whole"
         ) from error
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file beside its place and renames it: whatever goes wrong, the old content stays whole."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_bytes(content)
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def load_checkpoint(path: Path, weights: str = "auto") -> LoadedModel:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.preprocess import resize
 from kanoclip.runtime.sinks.draw import paint_heat
 from kanoclip.runtime.types import Image
@@ -77,13 +78,10 @@ def write_sheet(path: Path, keeper: CaseKeeper) -> None:
         KanoclipError: The picture cannot be written.
     """
     _, content = cv2.imencode(path.suffix.lower(), draw_sheet(keeper))
-    beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content.tobytes())
-        beside.replace(path)
+        replace_file(path, content.tobytes())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise KanoclipError(f"cannot write {path}: {error.strerror}: choose another place") from error
 
 

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.files import replace_file
 from kanoclip.train.data.names import CLASS_NAMES
 from kanoclip.train.evaluation.paper import PROTOCOL, PaperRow
 from kanoclip.train.evaluation.results import METRICS, Results
@@ -166,13 +167,10 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         KanoclipError: It cannot be written.
     """
-    beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        replace_file(path, text.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise KanoclipError(f"cannot write {path}: {error.strerror}: choose another place") from error
 
 

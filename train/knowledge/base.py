@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.errors import KnowledgeError
+from kanoclip.runtime.files import replace_file
 
 SCHEMA = 1
 MAX_TEXT = 2000
@@ -129,13 +130,11 @@ def save_knowledge(path: Path, base: KnowledgeBase) -> None:
         "origin": base.origin,
         "datasets": datasets,
     }
-    beside = path.with_name(path.name + ".part")
+    content = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        beside.replace(path)
+        replace_file(path, content.encode())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise KnowledgeError(
             f"cannot write {path}: {error.strerror}; what was saved before is whole: make room, or choose another "
             "--output"
