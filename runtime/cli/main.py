@@ -45,11 +45,12 @@ class LazyGroup(click.Group):
 
 
 def load_command(name: str) -> click.Command:
-    """Imports a subcommand and gives it the `--debug` flag that every command has."""
+    """Imports a subcommand and gives it, and those below it, the `--debug` flag that every command has."""
     module, _, attribute = COMMANDS[name][0].partition(":")
     command: click.Command = getattr(importlib.import_module(module), attribute)
-    if not any(parameter.name == "debug" for parameter in command.params):
-        command.params.append(_debug_option())
+    for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+        if not any(parameter.name == "debug" for parameter in one.params):
+            one.params.append(_debug_option())
     return command
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from time import monotonic
 
 from kanoclip.runtime.errors import KanoclipError, KnowledgeError
@@ -125,36 +126,51 @@ def build(
     def save() -> None:
         save_knowledge(output, replace(base, entries=dict(entries)))
 
-    pool = ThreadPoolExecutor(plan.parallel)
-    running: dict[Future[Descriptions | Observation], _Question] = {}
+    # Daemon threads, unlike an executor's, do not hold the process up after an interruption.
+    handed: SimpleQueue[_Question] = SimpleQueue()
+    answered: SimpleQueue[tuple[_Question, Descriptions | Observation | Exception]] = SimpleQueue()
+    for _ in range(plan.parallel):
+        Thread(target=_work, args=(client, plan, handed, answered), daemon=True).start()
+    running = 0
     try:
         while True:
-            # No more are handed out than can run: what has not begun need not be cancelled.
-            for question in islice(pending, plan.parallel - len(running)):
-                running[pool.submit(_ask, client, plan, question)] = question
+            # No more are handed out than can run: an interruption leaves none waiting.
+            for question in islice(pending, plan.parallel - running):
+                handed.put(question)
+                running += 1
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                question = running.pop(future)
-                try:
-                    answer = future.result()
-                except FatalError:
-                    raise
-                except KanoclipError as error:
-                    failures.append(f"{_name(question)}: {error}")
-                else:
-                    _add(entries, question.target, answer)
-                    unsaved = True
-                advance()
+            question, answer = answered.get()
+            running -= 1
+            if isinstance(answer, KanoclipError) and not isinstance(answer, FatalError):
+                failures.append(f"{_name(question)}: {answer}")
+            elif isinstance(answer, Exception):
+                raise answer
+            else:
+                _add(entries, question.target, answer)
+                unsaved = True
+            advance()
             if unsaved and monotonic() - saved_at > _SAVE_EVERY:
                 save()
                 saved_at, unsaved = monotonic(), False
     finally:
         if unsaved:
             save()
-        client.close()  # ends what is still under way after an interruption
-        pool.shutdown(wait=False, cancel_futures=True)
     return failures
+
+
+def _work(
+    client: Client,
+    plan: Plan,
+    handed: SimpleQueue[_Question],
+    answered: SimpleQueue[tuple[_Question, Descriptions | Observation | Exception]],
+) -> None:
+    while True:
+        question = handed.get()
+        try:
+            answered.put((question, _ask(client, plan, question)))
+        except Exception as error:  # handed over to the thread that knows what to do with it
+            answered.put((question, error))
 
 
 def _ask(client: Client, plan: Plan, question: _Question) -> Descriptions | Observation:
@@ -180,7 +196,9 @@ def _ask(client: Client, plan: Plan, question: _Question) -> Descriptions | Obse
 def _add(entries: dict[tuple[str, str], Entry], target: Target, answer: Descriptions | Observation) -> None:
     entry = entries.get(target.key) or Entry(target.class_name, "", ())
     if isinstance(answer, Observation):
-        entries[target.key] = replace(entry, observed=(*entry.observed, answer))
+        # Sorted, because answers arrive in any order and a training run is known by its descriptions.
+        observed = sorted((*entry.observed, answer), key=lambda one: one.image)
+        entries[target.key] = replace(entry, observed=tuple(observed))
     else:
         background = answer.background or entry.background
         entries[target.key] = replace(entry, abnormal=answer.abnormal, background=background)

@@ -149,10 +149,6 @@ class Client:
             raise KnowledgeError(f"{where} gave an empty answer: try again, or another --model")
         return text
 
-    def close(self) -> None:
-        """Ends the connections; questions under way fail."""
-        self._client.close()
-
     def _reason(self, error: Any) -> str:
         body = error.body if isinstance(error.body, dict) else {}
         message = body.get("message")

@@ -54,7 +54,9 @@ def test_no_more_than_wanted():
     assert read_descriptions(PLAIN, 2).abnormal == tuple(FIVE[:2])
 
 
-@pytest.mark.parametrize("answer", ["", "I cannot help with that.", "{}", "[]", "null", '{"descriptions": 3}', "{" * 300])
+@pytest.mark.parametrize(
+    "answer", ["", "I cannot help with that.", "{}", "[]", "null", '{"descriptions": 3}', "{" * 300]
+)
 def test_answers_without_any(answer):
     assert read_descriptions(answer, 5).abnormal == ()
 
