@@ -39,8 +39,11 @@ def measure(model: list[str], data: list[str], category: str, scratch: Path) -> 
 @click.option("--weights", default="none", show_default=True, help="The backbone's weights: auto, none or a file.")
 @click.option("--class-name", default="object", show_default=True, help="Words for [class].")
 @click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True)
+@click.option("--lr-modules", type=float, default=1e-4, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
-def main(root: Path, backbone: str, weights: str, class_name: str, epochs: int, output: Path | None) -> None:
+def main(
+    root: Path, backbone: str, weights: str, class_name: str, epochs: int, lr_modules: float, output: Path | None
+) -> None:
     """Leaves out each category that has masks."""
     data = ["--dataset", "mvtec", "--root", str(root), "--class-name", class_name]
     dataset = open_dataset("mvtec", root)
@@ -51,9 +54,10 @@ def main(root: Path, backbone: str, weights: str, class_name: str, epochs: int, 
         for left_out in names:
             learnt_on = [name for name in names if name != left_out]
             checkpoint = scratch / f"{left_out}.safetensors"
-            options = ["--backbone", backbone, "--weights", weights, "--epochs", str(epochs), "--output", checkpoint]
+            options = ["--backbone", backbone, "--weights", weights, "--epochs", epochs, "--lr-modules", lr_modules]
             categories = [part for name in learnt_on for part in ("--category", name)]
-            kanoclip("train", *data, *categories, *options, "--cache", scratch / "cache", "--quiet")
+            files = ["--output", checkpoint, "--cache", scratch / "cache"]
+            kanoclip("train", *data, *categories, *options, *files, "--quiet")
             untrained = ["--prompts", "learned", "--backbone", backbone, "--weights", weights]
             rows[left_out] = {
                 "learnt_on": learnt_on,
@@ -67,7 +71,13 @@ def main(root: Path, backbone: str, weights: str, class_name: str, epochs: int, 
     }
     click.echo(json.dumps(mean, indent=2))
     if output is not None:
-        told = {"backbone": backbone, "weights": Path(weights).name, "class_name": class_name, "epochs": epochs}
+        told: dict[str, Any] = {
+            "backbone": backbone,
+            "weights": Path(weights).name,
+            "class_name": class_name,
+            "epochs": epochs,
+        }
+        told["lr_modules"] = lr_modules
         write_result(output, {**told, "categories": rows, "mean": mean})
 
 
