@@ -243,7 +243,13 @@ def test_interrupt_saves_what_was_answered(server, tmp_path):
     arguments = ["build", "--endpoint", server.url, "--output", output, "--model", "m", "--parallel", 1]
     for i in range(6):
         arguments += ["--class", f"thing {i}"]
-    process = subprocess.Popen([COMMAND, *map(str, arguments)], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [COMMAND, *map(str, arguments)],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for background jobs
+    )
     deadline = time.monotonic() + 60
     while len(server.asked) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,0 +1,1 @@
+"""The embedded model `nano`: generated pictures to learn from, and the recipe."""

@@ -1,0 +1,162 @@
+"""One generated picture: a material or a thing, whole or with a defect, photographed; with its mask and captions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.errors import TrainingError
+from kanoclip.runtime.types import Image
+from kanoclip.train.nano.camera import distract, light, pose, shoot
+from kanoclip.train.nano.defects import DEFECTS
+from kanoclip.train.nano.materials import MATERIALS, Paint, any_colour
+from kanoclip.train.nano.noise import Field, Rng, smooth
+from kanoclip.train.nano.objects import THINGS, Silhouette
+
+MISSING = "missing part"
+_VISIBLE = 0.35
+"""Share of a change from which a pixel belongs to the mask."""
+_LEAST = 6
+"""Pixels; a picture whose mask came out smaller is drawn again, since nobody could see its defect."""
+_GOOD = ("normal", "flawless", "perfect", "undamaged", "good")
+_BAD = ("abnormal", "defective", "damaged", "faulty", "broken")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A generated picture.
+
+    Attributes:
+        image: uint8 [size, size, 3], BGR.
+        mask: Pixels that the defect changed, bool [size, size].
+        subject: Name of the material or thing.
+        words: The subject for captions.
+        defect: Name of the defect, `good` for none.
+        caption: Subject and state in a sentence.
+    """
+
+    image: Image
+    mask: npt.NDArray[np.bool_]
+    subject: str
+    words: str
+    defect: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What may appear.
+
+    Attributes:
+        size: Side of the pictures in pixels, at least 64.
+        materials: Names of `MATERIALS`.
+        things: Names of `THINGS`.
+        defects: Names of `DEFECTS` and `MISSING`.
+        anomalous: Share of pictures with a defect.
+    """
+
+    size: int = 256
+    materials: tuple[str, ...] = tuple(MATERIALS)
+    things: tuple[str, ...] = tuple(THINGS)
+    defects: tuple[str, ...] = (*DEFECTS, MISSING)
+    anomalous: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Refuses pictures too small for their details.
+
+        Raises:
+            TrainingError: The size is below 64 pixels.
+        """
+        if self.size < 64:
+            raise TrainingError(f"generated pictures of {self.size} pixels show nothing: 64 is the least")
+
+
+def generate(recipe: Recipe, seed: int, index: int) -> Scene:
+    """Picture `index` of the endless sequence that a recipe and a seed stand for; the same on every machine."""
+    for attempt in range(50):
+        rng = np.random.default_rng((seed, index, attempt))
+        scene = _draw(rng, recipe)
+        if scene is not None:
+            return scene
+    raise AssertionError("50 pictures in a row without a visible defect")
+
+
+def _draw(rng: Rng, recipe: Recipe) -> Scene | None:
+    size = recipe.size
+    subject = str(rng.choice([*recipe.materials, *recipe.things]))
+    on_ground = subject in recipe.things
+    if on_ground:
+        image, region, ground = _place(rng, subject, size)
+    else:
+        image = MATERIALS[subject].paint(rng, size)
+        region = np.ones((size, size), np.float32)
+        ground = image
+    image = distract(rng, image, region)
+    defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else "good"
+    strength = np.zeros((size, size), np.float32)
+    if defect == MISSING and not on_ground:
+        return None
+    if defect == MISSING:
+        image, strength = _break_off(rng, image, ground, region)
+    elif defect != "good":
+        for _ in range(1 + (rng.random() < 0.15)):
+            image, more = DEFECTS[defect].apply(rng, image, region)
+            strength = np.maximum(strength, more)
+    image, strength = pose(rng, image, strength, upright=rng.random() < 0.5)
+    image = light(rng, image)
+    mask = strength > _VISIBLE
+    if defect != "good" and int(mask.sum()) < _LEAST * (size / 256) ** 2:
+        return None
+    words = (THINGS[subject] if on_ground else MATERIALS[subject]).words
+    return Scene(shoot(rng, image), mask, subject, words, defect, _caption(rng, words, defect))
+
+
+def _place(rng: Rng, name: str, size: int) -> tuple[Paint, Silhouette, Paint]:
+    """A thing on a ground: (picture, where the thing is, the bare ground)."""
+    if rng.random() < 0.6:
+        ground = np.empty((size, size, 3), np.float32)
+        ground[:] = any_colour(rng)
+        ground *= 1 + (smooth(rng, size, 2)[..., None] - 0.5) * np.float32(rng.uniform(0, 0.3))
+    else:
+        ground = MATERIALS[str(rng.choice(list(MATERIALS)))].paint(rng, size)
+    look, shape = THINGS[name].paint(rng, size)
+    if abs(float(look[shape > 0.5].mean()) - float(ground.mean())) < 0.12:
+        ground = ground * np.float32(0.35) if float(ground.mean()) > 0.4 else ground + np.float32(0.4)
+    shift = tuple(int(v) for v in rng.integers(2, 8, 2))
+    shadow = np.asarray(cv2.GaussianBlur(np.roll(shape, shift, (0, 1)), (0, 0), rng.uniform(2, 8)), np.float32)
+    floor = np.asarray(ground * (1 - rng.uniform(0, 0.6) * shadow[..., None]), np.float32)
+    return floor + shape[..., None] * (look - floor), shape, floor
+
+
+def _break_off(rng: Rng, image: Paint, ground: Paint, region: Field) -> tuple[Paint, Field]:
+    """A piece of the thing's border gone, the ground to be seen in its place."""
+    inner = np.asarray(cv2.erode(region, np.ones((9, 9), np.uint8)), np.float32)
+    rows, columns = np.nonzero(region - inner > 0.5)
+    if rows.size == 0:
+        return image, np.zeros_like(region)
+    pick = int(rng.integers(rows.size))
+    spot = np.zeros_like(region)
+    spot[rows[pick], columns[pick]] = 1
+    strength = _around(rng, spot, region.shape[0] * rng.uniform(0.04, 0.13)) * region
+    return image + strength[..., None] * (ground - image), strength
+
+
+def _around(rng: Rng, spot: Field, radius: float) -> Field:
+    distance = cv2.distanceTransform((spot == 0).astype(np.uint8), cv2.DIST_L2, 3)
+    ragged = 1 + (smooth(rng, spot.shape[0], 24) - 0.5)
+    return np.clip(ragged * radius - np.asarray(distance, np.float32) + 0.5, 0, 1).astype(np.float32)
+
+
+def _caption(rng: Rng, words: str, defect: str) -> str:
+    photo = str(rng.choice(["a photo of", "a close-up photo of", "a picture of", "an image of"]))
+    if defect == "good":
+        state = str(rng.choice(_GOOD))
+        return f"{photo} a {state} {words}" if rng.random() < 0.7 else f"{photo} a {words} without defect"
+    if rng.random() < 0.25:
+        state = str(rng.choice(_BAD))
+        return f"{photo} {'an' if state[0] in 'aeiou' else 'a'} {state} {words}"
+    what = "a missing part" if defect == MISSING else DEFECTS[defect].words
+    return f"{photo} a {words} with {what}"
