@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.types import Image
-from kanoclip.train.nano.camera import distract, light, pose, shoot
+from kanoclip.train.nano.camera import distract, end_of_surface, light, pose, shoot
 from kanoclip.train.nano.defects import DEFECTS
 from kanoclip.train.nano.materials import MATERIALS, Paint, any_colour
 from kanoclip.train.nano.noise import Field, Rng, smooth
 from kanoclip.train.nano.objects import THINGS, Silhouette
+from kanoclip.train.nano.photos import Photos
 
 MISSING = "missing part"
 _VISIBLE = 0.35
@@ -23,6 +24,10 @@ _LEAST = 6
 """Pixels; a picture whose mask came out smaller is drawn again, since nobody could see its defect."""
 _GOOD = ("normal", "flawless", "perfect", "undamaged", "good")
 _BAD = ("abnormal", "defective", "damaged", "faulty", "broken")
+_OPENINGS = ("a photo of", "a close-up photo of", "a picture of", "an image of")
+_MISSING_WORDS = "a missing part"
+CAPTION_TEXTS = (*_GOOD, *_BAD, *_OPENINGS, _MISSING_WORDS, "a an with without defect")
+"""What captions say beside the names of subjects and defects."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Recipe:
         things: Names of `THINGS`.
         defects: Names of `DEFECTS` and `MISSING`.
         anomalous: Share of pictures with a defect.
+        photographed: Share of surfaces and grounds that are taken from photographs, where there are any.
     """
 
     size: int = 256
@@ -63,6 +69,7 @@ class Recipe:
     things: tuple[str, ...] = tuple(THINGS)
     defects: tuple[str, ...] = (*DEFECTS, MISSING)
     anomalous: float = 0.6
+    photographed: float = 0.4
 
     def __post_init__(self) -> None:
         """Refuses pictures too small for their details.
@@ -74,26 +81,33 @@ class Recipe:
             raise TrainingError(f"generated pictures of {self.size} pixels show nothing: 64 is the least")
 
 
-def generate(recipe: Recipe, seed: int, index: int) -> Scene:
-    """Picture `index` of the endless sequence that a recipe and a seed stand for; the same on every machine."""
+def generate(recipe: Recipe, seed: int, index: int, photos: Photos | None = None) -> Scene:
+    """Picture `index` of the endless sequence that a recipe, a seed and photographs stand for."""
     for attempt in range(50):
         rng = np.random.default_rng((seed, index, attempt))
-        scene = _draw(rng, recipe)
+        scene = _draw(rng, recipe, photos)
         if scene is not None:
             return scene
     raise AssertionError("50 pictures in a row without a visible defect")
 
 
-def _draw(rng: Rng, recipe: Recipe) -> Scene | None:
+def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
     size = recipe.size
     subject = str(rng.choice([*recipe.materials, *recipe.things]))
     on_ground = subject in recipe.things
+    taken = photos if photos is not None and rng.random() < recipe.photographed else None
+    words = (THINGS[subject] if on_ground else MATERIALS[subject]).words
     if on_ground:
-        image, region, ground = _place(rng, subject, size)
+        image, region, ground = _place(rng, subject, size, taken)
+    elif taken is not None:
+        image, words = taken.paint(rng, size)
+        subject = words
+        region, ground = np.ones((size, size), np.float32), image
     else:
         image = MATERIALS[subject].paint(rng, size)
-        region = np.ones((size, size), np.float32)
-        ground = image
+        region, ground = np.ones((size, size), np.float32), image
+    if not on_ground and rng.random() < 0.2:
+        image, region = end_of_surface(rng, image)
     image = distract(rng, image, region)
     defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else "good"
     strength = np.zeros((size, size), np.float32)
@@ -110,16 +124,17 @@ def _draw(rng: Rng, recipe: Recipe) -> Scene | None:
     mask = strength > _VISIBLE
     if defect != "good" and int(mask.sum()) < _LEAST * (size / 256) ** 2:
         return None
-    words = (THINGS[subject] if on_ground else MATERIALS[subject]).words
     return Scene(shoot(rng, image), mask, subject, words, defect, _caption(rng, words, defect))
 
 
-def _place(rng: Rng, name: str, size: int) -> tuple[Paint, Silhouette, Paint]:
+def _place(rng: Rng, name: str, size: int, photos: Photos | None) -> tuple[Paint, Silhouette, Paint]:
     """A thing on a ground: (picture, where the thing is, the bare ground)."""
     if rng.random() < 0.6:
         ground = np.empty((size, size, 3), np.float32)
         ground[:] = any_colour(rng)
         ground *= 1 + (smooth(rng, size, 2)[..., None] - 0.5) * np.float32(rng.uniform(0, 0.3))
+    elif photos is not None:
+        ground, _ = photos.paint(rng, size)
     else:
         ground = MATERIALS[str(rng.choice(list(MATERIALS)))].paint(rng, size)
     look, shape = THINGS[name].paint(rng, size)
@@ -151,12 +166,11 @@ def _around(rng: Rng, spot: Field, radius: float) -> Field:
 
 
 def _caption(rng: Rng, words: str, defect: str) -> str:
-    photo = str(rng.choice(["a photo of", "a close-up photo of", "a picture of", "an image of"]))
+    photo = str(rng.choice(_OPENINGS))
     if defect == "good":
         state = str(rng.choice(_GOOD))
         return f"{photo} a {state} {words}" if rng.random() < 0.7 else f"{photo} a {words} without defect"
     if rng.random() < 0.25:
         state = str(rng.choice(_BAD))
         return f"{photo} {'an' if state[0] in 'aeiou' else 'a'} {state} {words}"
-    what = "a missing part" if defect == MISSING else DEFECTS[defect].words
-    return f"{photo} a {words} with {what}"
+    return f"{photo} a {words} with {_MISSING_WORDS if defect == MISSING else DEFECTS[defect].words}"
