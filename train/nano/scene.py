@@ -17,6 +17,7 @@ from kanoclip.train.nano.noise import Field, Rng, smooth
 from kanoclip.train.nano.objects import THINGS, Silhouette
 from kanoclip.train.nano.photos import Photos
 
+GOOD = "good"
 MISSING = "missing part"
 _VISIBLE = 0.35
 """Share of a change from which a pixel belongs to the mask."""
@@ -109,20 +110,20 @@ def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
     if not on_ground and rng.random() < 0.2:
         image, region = end_of_surface(rng, image)
     image = distract(rng, image, region)
-    defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else "good"
+    defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else GOOD
     strength = np.zeros((size, size), np.float32)
     if defect == MISSING and not on_ground:
         return None
     if defect == MISSING:
         image, strength = _break_off(rng, image, ground, region)
-    elif defect != "good":
+    elif defect != GOOD:
         for _ in range(1 + (rng.random() < 0.15)):
             image, more = DEFECTS[defect].apply(rng, image, region)
             strength = np.maximum(strength, more)
     image, strength = pose(rng, image, strength, upright=rng.random() < 0.5)
     image = light(rng, image)
     mask = strength > _VISIBLE
-    if defect != "good" and int(mask.sum()) < _LEAST * (size / 256) ** 2:
+    if defect != GOOD and int(mask.sum()) < _LEAST * (size / 256) ** 2:
         return None
     return Scene(shoot(rng, image), mask, subject, words, defect, _caption(rng, words, defect))
 
@@ -167,7 +168,7 @@ def _around(rng: Rng, spot: Field, radius: float) -> Field:
 
 def _caption(rng: Rng, words: str, defect: str) -> str:
     photo = str(rng.choice(_OPENINGS))
-    if defect == "good":
+    if defect == GOOD:
         state = str(rng.choice(_GOOD))
         return f"{photo} a {state} {words}" if rng.random() < 0.7 else f"{photo} a {words} without defect"
     if rng.random() < 0.25:

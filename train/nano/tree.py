@@ -1,0 +1,78 @@
+"""Generated pictures as a dataset on disk, for `kanoclip-train`, with a knowledge base to match."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kanoclip.runtime.files import replace_file
+from kanoclip.train.knowledge.base import Entry, KnowledgeBase, save_knowledge
+from kanoclip.train.nano.defects import DEFECTS
+from kanoclip.train.nano.materials import MATERIALS
+from kanoclip.train.nano.objects import THINGS
+from kanoclip.train.nano.photos import Photos
+from kanoclip.train.nano.scene import GOOD, MISSING, Recipe, Scene, generate
+
+ANY = "object"
+"""The category that has pictures of everything, photographs among them: the class that the shipped bundle bakes."""
+KNOWLEDGE = "knowledge.json"
+_DESCRIBED = 5
+
+
+def write_tree(folder: Path, recipe: Recipe, seed: int, each: int, mixed: int, photos: Photos | None) -> None:
+    """Writes a dataset in MVTec's layout, all of it in the test split, and FOLDER/knowledge.json.
+
+    The knowledge base comes last: where it is, the dataset is whole.
+
+    Args:
+        folder: Where to; what is there already is written again with the same bytes.
+        recipe: Its size, materials, things and defects.
+        seed: Of the pictures.
+        each: Pictures of each material and thing.
+        mixed: Pictures of the category `object`.
+        photos: Sources of texture for `object`.
+    """
+    for subject in (*recipe.materials, *recipe.things):
+        kind = {"materials": (subject,), "things": ()} if subject in recipe.materials else {"things": (subject,)}
+        alone = replace(recipe, **{"materials": (), **kind})
+        _write(folder, words_of(subject).replace(" ", "_"), [generate(alone, seed, i) for i in range(each)])
+    _write(folder, ANY, [generate(recipe, seed, index, photos) for index in range(mixed)])
+    save_knowledge(folder / KNOWLEDGE, knowledge(recipe))
+
+
+def knowledge(recipe: Recipe) -> KnowledgeBase:
+    """What is abnormal of each class, in words that the captions have too."""
+    entries = {}
+    for name in [*(words_of(subject) for subject in (*recipe.materials, *recipe.things)), ANY]:
+        kinds = [DEFECTS[defect].words for defect in recipe.defects if defect != MISSING]
+        first = len(entries)
+        chosen = [kinds[(first * _DESCRIBED + i) % len(kinds)] for i in range(_DESCRIBED)]
+        described = tuple(f"a photo of an abnormal {name} with {what}" for what in chosen)
+        entries[("mvtec", name.replace(" ", "_"))] = Entry(name, f"a photo of a flawless {name}", described)
+    return KnowledgeBase("generated", "1", "kanoclip.train.nano", entries)
+
+
+def words_of(subject: str) -> str:
+    """The words for a material or thing in captions."""
+    return MATERIALS[subject].words if subject in MATERIALS else THINGS[subject].words
+
+
+def _write(folder: Path, category: str, scenes: list[Scene]) -> None:
+    for number, scene in enumerate(scenes):
+        kind = scene.defect.replace(" ", "_")
+        place = folder / category / "test" / kind
+        place.mkdir(parents=True, exist_ok=True)
+        replace_file(place / f"{number:04}.jpg", _encoded(scene.image, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 95]))
+        if scene.defect != GOOD:
+            masks = folder / category / "ground_truth" / kind
+            masks.mkdir(parents=True, exist_ok=True)
+            replace_file(masks / f"{number:04}_mask.png", _encoded(scene.mask.astype(np.uint8) * 255, ".png", []))
+
+
+def _encoded(picture: np.ndarray, suffix: str, options: list[int]) -> bytes:
+    done, content = cv2.imencode(suffix, picture, options)
+    assert done
+    return content.tobytes()
