@@ -23,6 +23,7 @@ Examples:
 \b
   kanoclip-export --fp16
   kanoclip-export --fp16 --class bottle --class cable --output line3.kanoclip
+  kanoclip-export --int8 --calibration-images good_frames/ --output line3-int8.kanoclip
   kanoclip-export --backbone vit-l-14-336 --checkpoint run/best.safetensors --fp16 --engine tensorrt-rtx
   kanoclip-export --backbone vit-l-14-336 --prompts handcrafted --weights CLIP.safetensors --fp16
 
@@ -65,7 +66,14 @@ Exit codes: 0 written; 1 a failure; 2 wrong usage.
 @click.option("--fp32", "precision", flag_value="fp32", default=True, help="32-bit graph. The default.")
 @click.option("--fp16", "precision", flag_value="fp16", help="Mixed fp16 graph, for tensor cores.")
 @click.option("--bf16", "precision", flag_value="bf16", help="Mixed bf16 graph, for Ampere and later.")
-@click.option("--opset", type=click.IntRange(18, 21), default=18, show_default=True, help="ONNX opset.")
+@click.option("--int8", "precision", flag_value="int8", help="int8 weights and activations in an fp16 graph.")
+@click.option(
+    "--calibration-images",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="For --int8: frames such as the camera will give, good ones; up to 64 are used.",
+)
+@click.option("--opset", type=click.IntRange(18, 21), help="ONNX opset. Default: 18; 19 for int8.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Static batch size. Default: 1.")
 @click.option("--dynamic-batch", type=click.IntRange(min=2), metavar="MAX", help="Any batch from 1 to MAX.")
 @click.option("--engine", type=click.Choice(["tensorrt-rtx"]), help="Also build an engine, ahead of time, with no GPU.")
@@ -96,7 +104,8 @@ def command(
     no_conv_adapter: bool,
     classes: tuple[str, ...],
     precision: str,
-    opset: int,
+    calibration_images: Path | None,
+    opset: int | None,
     batch: int | None,
     dynamic_batch: int | None,
     engine: str | None,
@@ -110,6 +119,14 @@ def command(
     """Export KAnoCLIP to a bundle: ONNX with the classes' text baked in, a manifest, and engines if asked for."""
     if batch is not None and dynamic_batch is not None:
         raise click.UsageError("--batch and --dynamic-batch exclude each other.")
+    if (precision == "int8") != (calibration_images is not None):
+        raise click.UsageError(
+            "--int8 needs --calibration-images: name a folder of good frames."
+            if precision == "int8"
+            else "--calibration-images is for --int8."
+        )
+    if precision == "int8" and opset == 18:
+        raise click.UsageError("--int8 needs --opset 19 or later.")
     if compute_capability is not None and engine is None:
         raise click.UsageError("--compute-capability needs --engine tensorrt-rtx.")
     shape = {
@@ -170,12 +187,13 @@ def command(
             output=output or Path(loaded.model.config.backbone + SUFFIX),
             classes=classes or ("object",),
             precision=precision,
-            opset=opset,
+            opset=opset or (19 if precision == "int8" else 18),
             batch=BatchSpec(dynamic_batch or batch or 1, dynamic=dynamic_batch is not None),
             parity_images=parity_images or _example_pictures(),
             parity_limit=parity_limit,
             rtx_targets=targets,
             threads=threads,
+            calibration_images=calibration_images,
         )
         manifest = export_bundle(
             loaded,

@@ -17,7 +17,7 @@ SHIFT = 128
 """Subtracted from the uint8 pixels before the patch convolution. It is exact, and it halves the rounding error that
 folding mean and std into fp16 weights makes (measured 3.0e-4 against 6.3e-4)."""
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float16}
 
 
 class DeployGraph(nn.Module):
@@ -37,7 +37,7 @@ class DeployGraph(nn.Module):
         Args:
             model: The checkpoint's model; left untouched.
             classes: Class names; the position is the class's index.
-            precision: `fp32`, `fp16` or `bf16`.
+            precision: `fp32`, `fp16`, `bf16`, or `int8`, which begins as the fp16 graph.
         """
         super().__init__()
         dtype = DTYPES[precision]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import warnings
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import DeduplicateInitializersPass
 
@@ -74,14 +77,47 @@ def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opse
             verbose=False,
         )
     assert program is not None  # dynamo=True always returns a program
-    # Both paths use a block's out_proj, and folding its transposition twice makes two copies of it.
+    fold_transpositions(program.model.graph)
+    # Both paths use a block's out_proj, and the exporter may have folded its transposition for each of them.
     DeduplicateInitializersPass(size_limit=1 << 40)(program.model)
     for node in program.model.graph:
+        node.name = f"{_module(node)}/{node.name}"
         # Stack traces of the exporting machine: nobody needs them, and they hold its paths.
         node.metadata_props.clear()
         node.doc_string = None
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
     program.save(path, external_data=weights >= EXTERNAL_DATA_FROM)
+
+
+def fold_transpositions(graph: ir.Graph) -> None:
+    """Replaces every transposition of a constant by the transposed constant, one for all of its users.
+
+    The exporter leaves those alone whose constant has several users. Quantisation looks for constants, and every
+    engine would otherwise have to fold them again.
+    """
+    folded: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Transpose" else None
+        if source is None or not source.is_initializer() or source.const_value is None:
+            continue
+        order = tuple(node.attributes["perm"].as_ints())
+        key = (str(source.name), order)
+        if key not in folded:
+            content = np.ascontiguousarray(np.transpose(source.const_value.numpy(), order))
+            name = f"{source.name}.{'_'.join(map(str, order))}"
+            folded[key] = ir.val(name, const_value=ir.tensor(content, dtype=source.dtype, name=name))
+            graph.register_initializer(folded[key])
+        node.outputs[0].replace_all_uses_with(folded[key])
+        graph.remove(node, safe=True)
+        if not source.uses():
+            del graph.initializers[str(source.name)]
+
+
+def _module(node: ir.Node) -> str:
+    """The module that a node comes from, such as `tower.blocks.3.fc`; `graph` for what is in the deploy graph itself."""
+    scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+    inner = [scope for scope in scopes[:-1] if scope]
+    return inner[-1] if inner else "graph"
 
 
 @contextmanager

@@ -41,6 +41,7 @@ BOUNDS = {
     "fp32": Bounds(map=1e-3, score=1e-4, auroc=0.005),
     "fp16": Bounds(map=2e-2, score=1e-2, auroc=0.005),
     "bf16": Bounds(map=1e-1, score=5e-2, auroc=0.01),
+    "int8": Bounds(map=1e-1, score=5e-2, auroc=0.01),
 }
 
 
@@ -97,8 +98,8 @@ class ParityReport:
         return asdict(self)
 
 
-def load_samples(source: Path, size: tuple[int, int], limit: int) -> list[Sample]:
-    """Reads pictures for the gate, spread evenly over a folder.
+def load_samples(source: Path, size: tuple[int, int], limit: int, flag: str = "--parity-images") -> list[Sample]:
+    """Reads pictures for the gate or for calibration, spread evenly over a folder.
 
     A picture in a folder called `good` or `normal` is normal; beside such a folder, all others are anomalous.
 
@@ -106,13 +107,14 @@ def load_samples(source: Path, size: tuple[int, int], limit: int) -> list[Sample
         source: A folder or a picture.
         size: (height, width) of the model.
         limit: Most pictures to use.
+        flag: The command line's name for the source, for messages.
 
     Raises:
         SourceError: There is no picture.
         ExportError: A picture cannot be read: a gate is not the place to skip one.
     """
     if not source.exists():
-        raise ExportError(f"no pictures for the parity gate at {source}: name a folder or a file with --parity-images")
+        raise ExportError(f"no pictures at {source}: name a folder or a file with {flag}")
     paths = (ImageSource.from_folder(source) if source.is_dir() else ImageSource.from_file(source)).paths
     step = max(len(paths) / limit, 1.0)
     paths = [paths[int(i * step)] for i in range(min(limit, len(paths)))]
@@ -121,7 +123,7 @@ def load_samples(source: Path, size: tuple[int, int], limit: int) -> list[Sample
     for path in paths:
         image = read_image(path)
         if isinstance(image, str):
-            raise ExportError(f"cannot read {path} for the parity gate ({image}): name other --parity-images")
+            raise ExportError(f"cannot read {path} ({image}): name other pictures with {flag}")
         anomalous = path.parent.name not in NORMAL_FOLDERS if labelled else None
         samples.append(Sample(path, resize(image, *size), anomalous))
     return samples

@@ -20,6 +20,7 @@ from kanoclip.export.checks import check_graph
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
+from kanoclip.export.quantize import FIRST_OPSET, quantize
 from kanoclip.export.staging import check_output, staged
 from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.bundle import Bundle, sha256_of
@@ -42,6 +43,7 @@ from kanoclip.runtime.versions import installed_versions
 from kanoclip.train.checkpoint import LoadedModel
 
 ENGINES_FOLDER = "engines"
+UNQUANTISED_FILE = "fp16.onnx"
 UNCALIBRATED = Thresholds(image=0.5, pixel=0.5, min_area=0, origin="default, not calibrated")
 
 
@@ -52,13 +54,15 @@ class ExportConfig:
     Attributes:
         output: The bundle's folder, `NAME.kanoclip`.
         classes: Class names to bake, at least one.
-        precision: `fp32`, `fp16` or `bf16`.
+        precision: `fp32`, `fp16`, `bf16` or `int8`.
         opset: ONNX opset.
         batch: The graph's batch axis.
         parity_images: Pictures for the gate.
         parity_limit: Most pictures to use.
         rtx_targets: Compute capabilities of TensorRT-RTX engines; empty for none.
         threads: CPU threads for torch and ONNX Runtime, None for all cores.
+        calibration_images: Pictures that show the range of int8's activations; for `int8` only.
+        calibration_limit: Most of them to use.
     """
 
     output: Path
@@ -70,6 +74,8 @@ class ExportConfig:
     parity_limit: int
     rtx_targets: tuple[str, ...]
     threads: int | None
+    calibration_images: Path | None = None
+    calibration_limit: int = 64
 
 
 Report = Callable[[str, float], None]
@@ -97,14 +103,28 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
     groups = engines.rtx_targets(config.rtx_targets, config.precision) if config.rtx_targets else []
     size = loaded.model.config.image_size
     samples = load_samples(config.parity_images, size, config.parity_limit)
+    seen: list[Sample] = []
+    if config.precision == "int8":
+        seen = _calibration(config, size)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with staged(config.output) as folder:
         report("baking the text", 0.0)
         graph = DeployGraph(loaded.model, config.classes, config.precision)
         report("writing ONNX", 0.0)
-        write_onnx(graph, size, config.batch, config.opset, folder / MODEL_FILE)
+        written = UNQUANTISED_FILE if config.precision == "int8" else MODEL_FILE
+        write_onnx(graph, size, config.batch, config.opset, folder / written)
         del graph  # a second copy of the weights: the parity run needs the room
+        if config.precision == "int8":
+            quantize(
+                folder / UNQUANTISED_FILE,
+                folder / MODEL_FILE,
+                [sample.frame for sample in seen],
+                1 if config.batch.dynamic else config.batch.size,
+                lambda share: report("calibrating int8", share),
+            )
+            for path in folder.glob(UNQUANTISED_FILE + "*"):
+                path.unlink()
         report("checking the graph", 0.0)
         facts = check_graph(folder / MODEL_FILE, config.precision)
         manifest = _manifest(loaded, config, folder)
@@ -133,6 +153,14 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         Bundle.open(folder)  # what a runtime will do with it first
     return manifest
+
+
+def _calibration(config: ExportConfig, size: tuple[int, int]) -> list[Sample]:
+    if config.calibration_images is None:
+        raise ExportError("int8 needs pictures for its calibration: name good frames with --calibration-images")
+    if config.opset < FIRST_OPSET:
+        raise ExportError(f"int8 needs opset {FIRST_OPSET} or later, not {config.opset}")
+    return load_samples(config.calibration_images, size, config.calibration_limit, "--calibration-images")
 
 
 def _gate(

@@ -14,7 +14,7 @@ from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
 MANIFEST_NAME = DOCUMENT
 MODEL_FILE = "model.onnx"
 SCHEMA = 1
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
 BATCH = "batch"
 """Stands for a dynamic batch axis in a tensor's shape."""
@@ -120,7 +120,7 @@ class Manifest:
         created: ISO-8601 time in UTC.
         model: Which model.
         classes: Baked classes; the position is the class index.
-        precision: `fp32`, `fp16` or `bf16`.
+        precision: `fp32`, `fp16`, `bf16`, or `int8` (in an fp16 graph).
         opset: ONNX opset.
         inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes.
         outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1].
