@@ -14,6 +14,8 @@ from kanoclip.runtime.types import FloatMap, Image
 
 _STEP = 4
 _SHRINK = 0.05
+_FLOOR = 1e-3
+"""Deviation below which a feature says nothing."""
 
 
 class PatchStatistics:
@@ -67,8 +69,7 @@ def patch_features(image: Image) -> npt.NDArray[np.float32]:
 def mahalanobis(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Each row's distance from the median, in deviations of all rows: [N, F] -> [N]."""
     away = features.astype(np.float64) - np.median(features, axis=0)
-    covariance = np.cov(away, rowvar=False)
-    spread = np.diag(covariance).mean()
-    covariance = (1 - _SHRINK) * covariance + _SHRINK * max(spread, 1e-6) * np.eye(len(covariance))
+    away = away / np.maximum(away.std(axis=0), _FLOOR)
+    covariance = (1 - _SHRINK) * np.cov(away, rowvar=False) + _SHRINK * np.eye(features.shape[1])
     squared = np.einsum("nf,nf->n", away @ np.linalg.inv(covariance), away)
     return np.sqrt(squared / features.shape[1]).astype(np.float32)

@@ -38,7 +38,7 @@ Exit codes: 0 written; 1 a failure; 2 wrong usage.
     "--checkpoint",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="What kanoclip-train learnt (.safetensors). Default: an untrained head.",
+    help="What kanoclip-train learnt (.safetensors). Default: the packaged one for nano, else an untrained head.",
 )
 @click.option(
     "--weights",
@@ -129,7 +129,7 @@ def command(
         raise click.UsageError("--int8 needs --opset 19 or later.")
     if compute_capability is not None and engine is None:
         raise click.UsageError("--compute-capability needs --engine tensorrt-rtx.")
-    shape = {
+    given_shape = {
         "--prompts": prompts,
         "--image-size": image_size,
         "--global-token": global_token,
@@ -137,7 +137,8 @@ def command(
         "--no-bicmci": no_bicmci or None,
         "--no-conv-adapter": no_conv_adapter or None,
     }
-    if checkpoint is not None and (given := [flag for flag, value in shape.items() if value is not None]):
+    given = [flag for flag, value in given_shape.items() if value is not None]
+    if checkpoint is not None and given:
         raise click.UsageError(f"{given[0]} is decided by the checkpoint: leave it out.")
     if any(not name.strip() for name in classes):
         raise click.UsageError("--class is empty: name what is in front of the camera, such as --class bottle.")
@@ -151,10 +152,13 @@ def command(
     from kanoclip.train.backbones import get_backbone
     from kanoclip.train.checkpoint import build_model, load_checkpoint
     from kanoclip.train.model.kanoclip import ModelConfig
+    from kanoclip.train.weights import CHECKPOINT, packaged
 
     try:
         targets = parse_compute_capabilities(compute_capability or "8.6,8.9,12.0") if engine else ()
         entry = get_backbone(backbone or DEFAULT_BACKBONE)
+        if checkpoint is None and not given and entry.name == DEFAULT_BACKBONE and weights == "auto":
+            checkpoint, output = packaged(CHECKPOINT), output or Path(entry.name + SUFFIX)
         if output is not None or checkpoint is None:  # before the model is loaded, which takes a while
             check_output(output or Path(entry.name + SUFFIX))
     except KanoclipError as error:

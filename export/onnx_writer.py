@@ -114,7 +114,7 @@ def fold_transpositions(graph: ir.Graph) -> None:
 
 
 def _module(node: ir.Node) -> str:
-    """The module that a node comes from, such as `tower.blocks.3.fc`; `graph` for what is in the deploy graph itself."""
+    """The module that a node comes from, such as `tower.blocks.3.fc`; `graph` for the deploy graph itself."""
     scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
     inner = [scope for scope in scopes[:-1] if scope]
     return inner[-1] if inner else "graph"

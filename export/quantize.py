@@ -1,8 +1,7 @@
 """int8: QuantizeLinear and DequantizeLinear around the tower's large MatMuls, calibrated on pictures.
 
-In the form that TensorRT's parser takes: symmetric, weights per channel, each pair with one consumer, no quantised bias.
-Q K^T, P V, the patch embedding, norms and the head stay as they are. (Attention's products and the head are where int8
-costs accuracy and saves little.)
+In the form that TensorRT's parser takes: symmetric, weights per channel, each pair with one consumer, no quantised
+bias. Q K^T, P V, the patch embedding, norms and the head stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from kanoclip.runtime.types import Image
 FIRST_OPSET = 19
 """QuantizeLinear takes fp16 from here on."""
 PERCENTILE = 99.999
-"""Of a frame's magnitudes, the largest over all frames. On nano's maps the drift was half of that with the full range."""
+"""Of a frame's magnitudes, the largest over all frames. On nano's maps the drift is half of the full range's."""
 _GEMMS = ("MatMul", "Gemm")
 _FIRST_LAYER = "patch_weight"
 
@@ -121,7 +120,8 @@ def _limits(
             if several:
                 fed["class_index"] = np.zeros(batch, dtype=np.int64)
             for name, values in zip(names, session.run(list(names), fed), strict=True):
-                limits[name] = max(limits[name], np.float32(np.percentile(np.abs(values.astype(np.float32)), PERCENTILE)))
+                limit = np.percentile(np.abs(values.astype(np.float32)), PERCENTILE)
+                limits[name] = max(limits[name], np.float32(limit))
             report((number + 1) / len(frames))
     # The type of the ranges decides that of the scales, and so of the MatMuls.
     return {name: np.asarray(limit, np.float16) for name, limit in limits.items()}

@@ -121,6 +121,15 @@ def find_bundle(explicit: str | None, folder: Path) -> Path:
         raise BundleError(f"several bundles here ({', '.join(p.name for p in found)}): name one with --bundle")
     if found:
         return found[0]
+    return shipped_bundle()
+
+
+def shipped_bundle() -> Path:
+    """The bundle that travels with the package.
+
+    Raises:
+        BundleError: This package has none.
+    """
     shipped = Path(str(resources.files("kanoclip.runtime.bundles").joinpath(SHIPPED)))
     if not shipped.is_dir():
         raise BundleError("no bundle here and none is shipped: make one with kanoclip-export")

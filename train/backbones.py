@@ -17,6 +17,7 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
 from kanoclip.runtime.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
+from kanoclip.train.weights import CLIP, packaged
 
 SEED = 0
 
@@ -32,6 +33,7 @@ class Backbone:
         tag: open_clip's tag of the published weights, or None when nothing can be downloaded.
         quick_gelu: The published weights were trained with QuickGELU. open_clip only warns when that is forgotten.
         sha256: Known digests of published weights files.
+        packaged: File of `kanoclip.train.weights` that has its weights, or None.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Backbone:
     tag: str | None = None
     quick_gelu: bool = False
     sha256: tuple[str, ...] = ()
+    packaged: str | None = None
 
     def architecture(self) -> dict[str, Any]:
         """open_clip's configuration of this backbone: embed_dim, vision_cfg, text_cfg, quick_gelu."""
@@ -61,7 +64,7 @@ class Backbone:
 REGISTRY = {
     entry.name: entry
     for entry in (
-        Backbone("nano", "compact CLIP of this project, 256 px; no trained weights are published yet"),
+        Backbone("nano", "compact CLIP of this project, 256 px, trained on generated pictures", packaged=CLIP),
         Backbone(
             "vit-l-14-336",
             "OpenAI CLIP ViT-L/14@336, the paper's backbone",
@@ -85,7 +88,7 @@ class Weights:
     """Where a backbone's weights came from.
 
     Attributes:
-        origin: `seeded:N`, `openai`, or `file:NAME`.
+        origin: `seeded:N`, `openai`, `packaged`, or `file:NAME`.
         sha256: Digest of the file, None for seeded weights.
         trained: False for seeded weights: the model's answers mean nothing.
     """
@@ -111,16 +114,21 @@ def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[open_clip.CLIP
 
     Args:
         backbone: Entry of the registry.
-        weights: `auto` (open_clip's download where there are published weights, else seeded), `none` (seeded), or a
-            file: `.safetensors`, or a state dict that torch reads without unpickling objects.
+        weights: `auto` (the package's own, or open_clip's download, where there are any, else seeded), `none` (seeded),
+            or a file: `.safetensors`, or a state dict that torch reads without unpickling objects.
 
     Raises:
         CheckpointError: The weights cannot be had, or are not this backbone's.
     """
-    if weights == "none" or (weights == "auto" and backbone.tag is None):
+    if weights == "none" or (weights == "auto" and backbone.tag is None and backbone.packaged is None):
         return _seeded(backbone), Weights(f"seeded:{SEED}", None, trained=False)
     clip = _seeded(backbone)
-    path = _downloaded(backbone) if weights == "auto" else Path(weights)
+    if weights != "auto":
+        path, origin = Path(weights), f"file:{Path(weights).name}"
+    elif backbone.packaged is not None:
+        path, origin = packaged(backbone.packaged), "packaged"
+    else:
+        path, origin = _downloaded(backbone), str(backbone.tag)
     if not path.is_file():
         raise CheckpointError(f"no weights file {path}: pass --weights FILE, or --weights none for seeded weights")
     digest = sha256_of(path)
@@ -131,7 +139,6 @@ def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[open_clip.CLIP
         raise CheckpointError(
             f"{path} does not hold the weights of {backbone.name} ({reason}): check the file and --backbone"
         ) from error
-    origin = str(backbone.tag) if weights == "auto" else f"file:{path.name}"
     if backbone.sha256 and digest not in backbone.sha256:
         origin += " (not the release's sha256)"
     return clip, Weights(origin, digest, trained=True)

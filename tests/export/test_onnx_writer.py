@@ -87,3 +87,18 @@ def test_text_encoder_prompts_and_text_self_attention_are_gone(tiny, tmp_path):
 def test_unknown_opset_is_refused(tiny, tmp_path):
     with pytest.raises(ExportError, match="opset 30"):
         write_onnx(DeployGraph(tiny.model, ["bolt"], "fp32"), SIZE, BatchSpec(), 30, tmp_path / "model.onnx")
+
+
+def test_no_constant_is_transposed_at_run_time_and_nodes_say_where_they_come_from(tiny, tmp_path):
+    path = tmp_path / "model.onnx"
+    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp16"), SIZE, BatchSpec(), 18, path)
+    graph = onnx.load(path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    assert not [node.name for node in graph.node if node.op_type == "Transpose" and node.input[0] in constants]
+    large = [tensor for tensor in graph.initializer if len(tensor.raw_data) > 1000]
+    contents = [(*tensor.dims, bytes(tensor.raw_data)) for tensor in large]
+    assert len(set(contents)) == len(contents), "a matrix that two paths use is there once"
+    names = [node.name for node in graph.node]
+    assert len(set(names)) == len(names)
+    for module in ("tower.blocks.0.fc/", "head.stages.0.deformable.value/", "head.adapter.up/"):
+        assert any(name.startswith(module) for name in names), module

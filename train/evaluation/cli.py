@@ -24,7 +24,8 @@ _EPILOG = """
 Examples:
 
 \b
-  kanoclip-eval --bundle nano.kanoclip --dataset mvtec --root ~/data/mvtec --json out.json
+  kanoclip-eval --dataset mvtec --root ~/data/mvtec                      # the bundle that is shipped
+  kanoclip-eval --bundle line3.kanoclip --dataset mvtec --root ~/data/mvtec --json out.json
   kanoclip-eval --checkpoint vit-l.safetensors --dataset visa --root ~/data/visa --compare paper --sheet cases.jpg
   kanoclip-eval --prompts handcrafted --backbone vit-l-14-336 --dataset mvtec --root ~/data/mvtec
   kanoclip-eval --ablation --train-dataset visa --train-root ~/data/visa --dataset mvtec --root ~/data/mvtec \\
@@ -73,7 +74,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command(epilog=_EPILOG)
-@click.option("--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Measure a bundle, as it ships.")
+@click.option(
+    "--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Measure a bundle. Default: the shipped one."
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Measure a checkpoint in torch.")
 @click.option(
     "--prompts",
@@ -125,9 +128,9 @@ def _check(options: _Options) -> None:
         "--ablation": options.ablation,
     }
     given = [flag for flag, is_given in kinds.items() if is_given]
-    if len(given) != 1:
-        what = "nothing to measure" if not given else f"{' and '.join(given)} exclude each other"
-        raise click.UsageError(f"{what}: give one of {', '.join(kinds)}.")
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other: give one of {', '.join(kinds)}.")
+    given = given or ["--bundle"]
     if options.backbone is None and given[0] in ("--prompts", "--ablation"):
         raise click.UsageError(f"{given[0]} needs --backbone.")
     if given[0] in ("--bundle", "--checkpoint"):
@@ -221,19 +224,20 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
 
 
 def _predictor(options: _Options) -> Predictor:
-    """The one that the flags name. torch is imported for checkpoints and backbones only."""
+    """The one that the flags name, else the shipped bundle. torch is imported for checkpoints and backbones only."""
+    from kanoclip.runtime.bundle import shipped_bundle
     from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor
 
-    if options.bundle is not None:
-        return BundlePredictor(options.bundle, options.backend, options.device, options.threads)
+    if options.checkpoint is None and options.prompts is None:
+        return BundlePredictor(options.bundle or shipped_bundle(), options.backend, options.device, options.threads)
     _set_threads(options.threads)
     if options.checkpoint is not None:
         from kanoclip.train.checkpoint import load_checkpoint
 
         loaded = load_checkpoint(options.checkpoint, options.weights)
         return CheckpointPredictor(loaded, options.device, options.checkpoint.name)
-    prompts: Prompts = options.prompts or "learned"
-    return _untrained(options, prompts, f"{prompts} prompts, nothing trained")
+    assert options.prompts is not None  # the first line has served everything else
+    return _untrained(options, options.prompts, f"{options.prompts} prompts, nothing trained")
 
 
 def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = False) -> Predictor:

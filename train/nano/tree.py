@@ -1,10 +1,14 @@
-"""Generated pictures as a dataset on disk, for `kanoclip-train`, with a knowledge base to match."""
+"""Generated pictures as a dataset on disk, for `kanoclip-train` and `kanoclip-eval`, with a knowledge base to match.
+
+python -m kanoclip.train.nano.tree --output DIR [--held-out]
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import cv2
 import numpy as np
 
@@ -19,6 +23,8 @@ from kanoclip.train.nano.scene import GOOD, MISSING, Recipe, Scene, generate
 ANY = "object"
 """The category that has pictures of everything, photographs among them: the class that the shipped bundle bakes."""
 KNOWLEDGE = "knowledge.json"
+HELD_OUT = ("leather", "mesh", "plastic", "circuit board", "gear", "capsule", "fruit", "bracket")
+"""Materials and things that the head does not learn on: choices are made by what it does on these."""
 _DESCRIBED = 5
 
 
@@ -76,3 +82,30 @@ def _encoded(picture: np.ndarray, suffix: str, options: list[int]) -> bytes:
     done, content = cv2.imencode(suffix, picture, options)
     assert done
     return content.tobytes()
+
+
+def split(size: int, *, held_out: bool) -> Recipe:
+    """The recipe without the held-out materials and things, or with nothing but them."""
+    whole = Recipe(size=size)
+    materials, things = (
+        tuple(name for name in names if (name in HELD_OUT) == held_out) for names in (whole.materials, whole.things)
+    )
+    return replace(whole, materials=materials, things=things)
+
+
+@click.command()
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the dataset.")
+@click.option("--held-out", is_flag=True, help="Only of what the others leave out.")
+@click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of photographs.")
+@click.option("--image-size", default=256, show_default=True)
+@click.option("--each", default=60, show_default=True, help="Pictures of each material and thing.")
+@click.option("--mixed", default=600, show_default=True, help="Pictures of the category `object`.")
+@click.option("--seed", default=1000, show_default=True)
+def main(output: Path, held_out: bool, photos: Path | None, image_size: int, each: int, mixed: int, seed: int) -> None:
+    """Draw a dataset in MVTec's layout, all of it in the test split."""
+    taken = Photos(photos) if photos is not None else None
+    write_tree(output, split(image_size, held_out=held_out), seed, each, mixed, taken)
+
+
+if __name__ == "__main__":
+    main()

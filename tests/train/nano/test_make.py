@@ -1,0 +1,58 @@
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.nano.make import Scale, Step, follow, halve, plan
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_in_small_makes_a_trained_bundle(tmp_path, capsys):
+    """Every command of the recipe for real, with so little of everything that it knows nothing."""
+    scale = Scale(sizes=(64, 64), steps=(2, 2), batch_size=4, each=1, mixed=2, epochs=1)
+    steps = plan(tmp_path, scale, photographs=False)[:-1]
+    follow(steps)
+    assert all(step.output.exists() for step in steps)
+    manifest = Bundle.open(tmp_path / "nano.kanoclip").manifest
+    assert manifest.precision == "fp16" and manifest.model.trained
+    stamps = [step.output.stat().st_mtime_ns for step in steps]
+    capsys.readouterr()
+    follow(steps)
+    assert capsys.readouterr().err.count("there already") == len(steps)
+    assert stamps == [step.output.stat().st_mtime_ns for step in steps]
+
+
+def test_after_a_stop_only_the_rest_is_done(tmp_path):
+    done = []
+
+    def make(name, works=True):
+        def run():
+            done.append(name)
+            if not works:
+                raise TrainingError("no power")
+            (tmp_path / name).touch()
+
+        return Step(name, tmp_path / name, run)
+
+    with pytest.raises(TrainingError):
+        follow([make("a"), make("b", works=False), make("c")])
+    follow([make("a"), make("b"), make("c")])
+    assert done == ["a", "b", "b", "c"]
+
+
+def test_a_step_that_fails_says_that_the_rest_is_kept(tmp_path):
+    _, second, *_ = plan(tmp_path, Scale(), photographs=False)
+    with pytest.raises(TrainingError, match=r"pretrain ended with 2: .*goes on from here"):
+        second.run()  # without the weights of the first
+
+
+def test_half_precision_keeps_values_and_refuses_what_does_not_fit(tmp_path):
+    save_file({"a": torch.tensor([0.5, 1e-3])}, tmp_path / "s.safetensors")
+    halve(tmp_path / "s.safetensors", tmp_path / "h.safetensors")
+    stored = load_file(tmp_path / "h.safetensors")["a"]
+    assert stored.dtype == torch.float16 and stored.tolist() == pytest.approx([0.5, 1e-3], rel=1e-3)
+    save_file({"a": torch.tensor([1e6])}, tmp_path / "s.safetensors")
+    with pytest.raises(TrainingError, match=r"a in .* does not fit"):
+        halve(tmp_path / "s.safetensors", tmp_path / "h.safetensors")
+    assert load_file(tmp_path / "h.safetensors")["a"].tolist() == pytest.approx([0.5, 1e-3], rel=1e-3)
