@@ -174,10 +174,21 @@ def test_ablation_trains_what_is_missing_and_measures_every_row(data, tmp_path):
     assert done.returncode == 1 and "other arguments" in done.stderr and "--output" in done.stderr
 
 
+def test_without_a_target_the_shipped_bundle_is_measured(data, tmp_path):
+    (tmp_path / "other.kanoclip").mkdir()  # not looked at: figures should not depend on the folder one stands in
+    target = tmp_path / "o.json"
+    done = evaluate(*data, "--class-name", "object", "--json", target, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(target.read_text())
+    assert (found["model"]["kind"], found["model"]["name"], found["trained"]) == ("bundle", "nano.kanoclip", True)
+    assert "UNTRAINED" not in done.stdout and "SEEDED" not in done.stdout
+
+
 def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
     both = ["--bundle", bundle, "--checkpoint", checkpoint]
     rows = [
-        (data, 2, "nothing to measure", "--bundle"),
+        ([*data, "--weights", "none"], 2, "--weights"),
+        ([*data, "--backbone", "nano"], 2, "--backbone"),
         ([*both, *data], 2, "--bundle and --checkpoint exclude each other"),
         (["--prompts", "handcrafted", *data], 2, "--backbone"),
         (["--prompts", "handcrafted", "--backbone", "resnet", *data], 2, "resnet", "nano"),
@@ -217,4 +228,4 @@ print(json.dumps(codes))
 
 def test_help_shows_an_example():
     done = evaluate("--help")
-    assert done.returncode == 0 and "kanoclip-eval --bundle nano.kanoclip" in done.stdout
+    assert done.returncode == 0 and "kanoclip-eval --bundle line3.kanoclip" in done.stdout

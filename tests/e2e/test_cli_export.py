@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime import Detector
-from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.bundle import Bundle, shipped_bundle
 from kanoclip.train.checkpoint import build_model, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
 
@@ -43,15 +43,18 @@ def exported(tmp_path_factory):
     return folder, export(folder, "--fp16")
 
 
-def test_fp16_alone_exports_the_default_model_and_says_it_is_untrained(exported):
+def test_fp16_alone_exports_the_shipped_checkpoint(exported):
     folder, done = exported
     assert [p.name for p in folder.iterdir()] == ["nano.kanoclip"]
     manifest = Bundle.open(folder / "nano.kanoclip").manifest
     assert (manifest.model.backbone, manifest.precision, manifest.classes) == ("nano", "fp16", ("object",))
-    assert manifest.model.trained is False and manifest.model.weights == "seeded:0"
-    assert "UNTRAINED" in done.stderr
+    assert manifest.model.trained and manifest.model.weights == "packaged"
+    assert "UNTRAINED" not in done.stderr
     assert manifest.parity["map_drift"] <= 2e-2 and manifest.parity["pictures"] == 8
     assert manifest.parity["auroc_torch"] is not None
+    shipped = Bundle.open(shipped_bundle()).manifest
+    assert manifest.model.checkpoint_sha256 == shipped.model.checkpoint_sha256
+    assert manifest.model.weights_sha256 == shipped.model.weights_sha256
 
 
 def test_what_was_exported_runs_on_a_camera_sized_frame(exported):
@@ -71,7 +74,35 @@ def test_run_finds_the_exported_bundle_by_itself(exported, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames"] == 6
-    assert "untrained" in done.stderr
+    assert "untrained" not in done.stderr
+
+
+def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
+    export(tmp_path, "--class", "ceramic tile", "--fp16", "--output", "tile.kanoclip")
+    assert Bundle.open(tmp_path / "tile.kanoclip").manifest.classes == ("ceramic tile",)
+    pictures = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
+    run = [RUN, "--source", str(pictures), "--class", "ceramic tile", "--json"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and json.loads(done.stdout)["frames"] > 6, done.stderr
+
+
+@pytest.mark.parametrize("flags", [["--weights", "none"], ["--prompts", "template"], ["--no-vv"]])
+def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
+    done = export(tmp_path, *flags, "--parity-limit", "1", "--json")
+    model = json.loads(done.stdout)["model"]
+    assert model["checkpoint_sha256"] is None
+    assert model["weights"] == ("seeded:0" if "--weights" in flags else "packaged")
+    assert ("UNTRAINED" in done.stderr) == (not model["trained"])
+
+
+def test_int8_is_calibrated_on_the_pictures_that_are_named(tmp_path):
+    good = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
+    export(tmp_path, "--backbone", "random-tiny", "--int8", "--calibration-images", str(good))
+    bundle = Bundle.open(tmp_path / "random-tiny.kanoclip")
+    assert bundle.manifest.precision == "int8" and bundle.manifest.opset == 19
+    assert [path.name for path in sorted(bundle.path.iterdir())] == ["manifest.json", "model.onnx"]
+    with Detector.load(bundle.path) as detector:
+        assert 0 <= detector(np.zeros((50, 60, 3), np.uint8)).score <= 1
 
 
 def test_exporting_again_replaces_the_bundle(exported):
@@ -118,6 +149,9 @@ def test_bf16_passes_its_gate_and_is_refused_by_the_cpu(tmp_path):
         (["--class", " "], ["--class"]),
         (["--checkpoint", "c.safetensors", "--no-vv"], ["--no-vv"]),
         (["--fp64"], ["--fp64"]),
+        (["--int8"], ["--int8", "--calibration-images"]),
+        (["--fp16", "--calibration-images", "."], ["--calibration-images", "--int8"]),
+        (["--int8", "--calibration-images", ".", "--opset", "18"], ["--int8", "--opset 19"]),
         (["--output", "model.onnx"], [".kanoclip"]),
         (["--engine", "tensorrt-rtx", "--compute-capability", "sm86"], ["sm86", "8.6"]),
     ],
@@ -131,6 +165,9 @@ def test_things_that_are_not_there(tmp_path):
     assert "c.safetensors" in refused(tmp_path, "--checkpoint", "c.safetensors")
     assert "w.safetensors" in refused(tmp_path, "--weights", "w.safetensors")
     assert "--parity-images" in refused(tmp_path, "--backbone", "random-tiny", "--parity-images", "nowhere")
+    assert "--calibration-images" in refused(
+        tmp_path, "--backbone", "random-tiny", "--int8", "--calibration-images", "nowhere"
+    )
     assert "multiple of the patch size" in refused(tmp_path, "--backbone", "random-tiny", "--image-size", "50")
     assert "8.7" in refused(
         tmp_path, "--backbone", "random-tiny", "--fp16", "--engine", "tensorrt-rtx", "--compute-capability", "8.7"
