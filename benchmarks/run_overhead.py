@@ -44,22 +44,28 @@ def make_pictures(folder: Path, count: int, distinct: int = 20) -> None:
         (folder / f"{index:05d}.jpg").write_bytes(content)
 
 
-def run_pinned(bundle: Path, source: Path, arguments: list[str]) -> tuple[dict[str, Any], list[int]]:
-    """Runs kanoclip-run on one core, OpenCV and the engine on one thread each.
+def run(bundle: Path, source: Path, arguments: list[str], *, pinned: bool) -> tuple[dict[str, Any], list[int]]:
+    """Runs kanoclip-run and watches its memory.
+
+    Args:
+        bundle: What to run.
+        source: What to judge.
+        arguments: Further ones.
+        pinned: On one core, OpenCV and the engine on one thread each.
 
     Returns:
         Its JSON summary, and its resident memory in bytes, sampled every 0.5 s.
     """
     core = min(os.sched_getaffinity(0))
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "run", "--bundle", str(bundle)]
-    command += ["--source", str(source), "--threads", "1", "--no-table", "--json", *arguments]
+    command += ["--source", str(source), "--no-table", "--json", *arguments]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(
-            command,
+            [*command, "--threads", "1"] if pinned else command,
             stdout=out,
             stderr=err,
-            env={**os.environ, "OPENCV_FOR_THREADS_NUM": "1"},
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+            env={**os.environ, "OPENCV_FOR_THREADS_NUM": "1"} if pinned else None,
+            preexec_fn=(lambda: os.sched_setaffinity(0, {core})) if pinned else None,
         )
         memory = []
         while process.poll() is None:
@@ -86,7 +92,7 @@ def main(bundle: Path, frames: int, repeat: int, output: Path | None) -> None:
         folder.mkdir()
         make_pictures(folder, frames)
         arguments = ["--jsonl", str(Path(scratch) / "frames.jsonl")]
-        runs = [run_pinned(bundle, folder, arguments) for _ in range(repeat)]
+        runs = [run(bundle, folder, arguments, pinned=True) for _ in range(repeat)]
     runs.sort(key=lambda run: float(run[0]["outside_inference_cpu_ms"]))
     summary, memory = runs[(repeat - 1) // 2]
     # The first fifth holds start-up and the allocators' growth to their working size.

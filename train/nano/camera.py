@@ -45,8 +45,8 @@ def distract(rng: Rng, image: Paint, region: Field) -> Paint:
     return np.asarray(image, np.float32)
 
 
-def end_of_surface(rng: Rng, image: Paint) -> tuple[Paint, Field]:
-    """A surface that ends inside the picture, at one or two borders: (picture, where the surface is)."""
+def end_of_surface(rng: Rng, image: Paint) -> tuple[Paint, Field, Paint]:
+    """A surface that ends inside the picture, at one or two borders: (picture, where it is, what lies beyond)."""
     size = image.shape[0]
     ramp = np.arange(size, dtype=np.float32)
     region = np.ones((size, size), np.float32)
@@ -54,9 +54,9 @@ def end_of_surface(rng: Rng, image: Paint) -> tuple[Paint, Field]:
         edge = ramp - size * rng.uniform(0.03, 0.22) + (smooth(rng, size, 5)[0] - 0.5) * rng.uniform(0, 4)
         inside = np.clip(edge / np.float32(rng.uniform(1, 6)), 0, 1)
         region = region * np.rot90(np.broadcast_to(inside, (size, size)), int(rng.integers(4)))
-    beyond = any_colour(rng) * np.float32(rng.choice([0.1, 0.3, 1.0]))
+    beyond = np.broadcast_to(any_colour(rng) * np.float32(rng.choice([0.1, 0.3, 1.0])), image.shape)
     region = region.astype(np.float32)
-    return np.asarray(beyond + region[..., None] * (image - beyond), np.float32), region
+    return np.asarray(beyond + region[..., None] * (image - beyond), np.float32), region, beyond
 
 
 def light(rng: Rng, image: Paint) -> Paint:

@@ -22,12 +22,10 @@ class Defect:
         words: For captions: `with WORDS`.
         apply: Gives (picture, strength): float32 [size, size, 3], and how far each pixel was changed, [size, size] in
             [0, 1]. The region in which it may act is [size, size] in [0, 1].
-        on: `any`, `surface` (fills the picture) or `thing` (a single object).
     """
 
     words: str
     apply: Callable[[Rng, Paint, Field], tuple[Paint, Field]]
-    on: str = "any"
 
 
 def inside(rng: Rng, region: Field) -> tuple[int, int]:
@@ -267,6 +265,43 @@ def _misprint(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     return blend(image, strength, _contrary(rng, image, strength)), np.clip(strength * 1.5, 0, 1)
 
 
+def _fray(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
+    """Loose threads, chips and tears that stand out of one spot in about one direction."""
+    size = image.shape[0]
+    canvas = np.zeros((size, size), np.uint8)
+    x0, y0 = inside(rng, region)
+    turn, spread = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.03, 0.12)
+    for _ in range(int(rng.integers(8, 40))):
+        along, away = rng.normal(0, spread), turn + rng.normal(0, 0.35)
+        x, y = x0 - along * math.sin(turn), y0 + along * math.cos(turn)
+        length = size * rng.uniform(0.03, 0.14)
+        end = (int((x + length * math.cos(away)) * 16), int((y + length * math.sin(away)) * 16))
+        cv2.line(canvas, (int(x * 16), int(y * 16)), end, 255, int(rng.choice([1, 1, 2])), cv2.LINE_AA, 4)
+    strength = np.asarray(canvas / 255 * region, np.float32)
+    frayed = blend(image, strength * rng.uniform(0.6, 1), _contrary(rng, image, strength))
+    closed = cv2.morphologyEx(strength, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    return frayed, np.asarray(closed, np.float32) * region
+
+
+def _uneven(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
+    """A large part of the surface with another finish: rougher or smoother, and darker or brighter."""
+    size = image.shape[0]
+    if rng.random() < 0.5:
+        strength = blob(rng, region, size * rng.uniform(0.15, 0.35), rng.uniform(0.1, 0.6))
+    else:
+        ramp = np.linspace(-1, 1, size, dtype=np.float32)
+        turn = rng.choice([0.0, 0.5, 1.0, 1.5]) * np.pi + rng.normal(0, 0.15)
+        edge = ramp[None, :] * math.cos(turn) + ramp[:, None] * math.sin(turn) - rng.uniform(0.3, 0.85)
+        edge = edge + (fractal(rng, size, 4, 3) - 0.5) * rng.uniform(0, 0.5)
+        strength = np.clip(edge * rng.uniform(10, 80), 0, 1).astype(np.float32) * region
+    even = np.asarray(cv2.GaussianBlur(image, (0, 0), size * 0.03), np.float32)
+    contrast = rng.uniform(0.1, 0.5) if rng.random() < 0.5 else rng.uniform(1.6, 2.6)
+    other = even * np.float32(rng.choice([0.6, 0.75, 1.0, 1.3, 1.5])) + (image - even) * np.float32(contrast)
+    return _where_different(
+        image, blend(image, strength * rng.uniform(0.7, 1), np.asarray(other, np.float32)), strength
+    )
+
+
 def _where_different(before: Paint, after: Paint, strength: Field) -> tuple[Paint, Field]:
     """The mask only where something can be seen to have changed."""
     seen = np.clip(np.abs(after - before).max(axis=2) * 10, 0, 1)
@@ -292,5 +327,7 @@ DEFECTS: dict[str, Defect] = {
     "discoloration": Defect("a discoloration", _faded),
     "burn": Defect("a burn", _burnt),
     "misprint": Defect("a misprint", _misprint),
+    "fraying": Defect("fraying", _fray),
+    "uneven finish": Defect("an uneven finish", _uneven),
 }
 """By name; missing parts are made by the scene, which knows the ground."""

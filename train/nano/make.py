@@ -1,4 +1,4 @@
-"""The whole recipe: photographs, two stages of pretraining, a dataset, KAnoCLIP's own training, bundles.
+"""The whole recipe: photographs, three stages of pretraining, a dataset, KAnoCLIP's own training, bundles.
 
 python -m kanoclip.train.nano.make --output DIR
 
@@ -8,6 +8,7 @@ A night on 2 cores is enough; pretraining and `kanoclip-train` use a GPU where t
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,20 +34,35 @@ _DONE = "done"
 
 
 @dataclass(frozen=True)
+class Stage:
+    """A stage of pretraining; each begins with the weights of the one before.
+
+    Attributes:
+        size: Side of the pictures in pixels.
+        steps: Optimisation steps.
+        lr: Peak learning rate.
+        decay: Share of the steps, the last ones, in which the rate falls to zero.
+    """
+
+    size: int
+    steps: int
+    lr: float
+    decay: float = 0.0
+
+
+@dataclass(frozen=True)
 class Scale:
     """How much of everything.
 
     Attributes:
-        sizes: Side of the pictures in the two stages of pretraining, pixels; the second is the model's own.
-        steps: Steps of the two stages.
+        stages: Of pretraining: small pictures first, which are 2.6 times as fast; the last are of the model's own size.
         batch_size: Pictures in a step.
         each: Pictures of each material and thing in the datasets.
         mixed: Pictures of their category `object`.
         epochs: Of KAnoCLIP's training.
     """
 
-    sizes: tuple[int, int] = (160, 256)
-    steps: tuple[int, int] = (6000, 1600)
+    stages: tuple[Stage, ...] = (Stage(160, 1400, 2e-3), Stage(160, 2000, 1e-3), Stage(256, 900, 1e-3, 1.0))
     batch_size: int = 32
     each: int = 60
     mixed: int = 600
@@ -68,35 +84,49 @@ class Step:
     run: Callable[[], None]
 
 
-def plan(folder: Path, scale: Scale, *, photographs: bool = True) -> list[Step]:
+def plan(folder: Path, scale: Scale, *, photographs: bool = True, compiled: bool = False) -> list[Step]:
     """All steps in order.
 
     Args:
         folder: For everything.
         scale: How much.
         photographs: Textures of photographs, which are downloaded, beside the painted ones.
+        compiled: Pretraining compiles the tower, which needs a C++ compiler.
     """
     photos, tree, others = folder / "photos", folder / "tree", folder / "other-classes"
-    first, second = folder / "stage-1.safetensors", folder / "stage-2.safetensors"
     clip, checkpoint = folder / CLIP, folder / CHECKPOINT
     textures = ("--photos", photos) if photographs else ()
-    common = (*textures, "--batch-size", scale.batch_size, "--lr", 2e-3)
-    flat = ("--image-size", scale.sizes[0], "--steps", scale.steps[0], "--decay", 0.0, "--warmup-steps", 100)
-    falling = ("--image-size", scale.sizes[1], "--steps", scale.steps[1], "--decay", 1.0, "--warmup-steps", 50)
-    drawn = (*textures, "--image-size", scale.sizes[1], "--each", scale.each, "--mixed", scale.mixed)
-    from_first = ("--initial", first, "--seed", 1)
+    common = (*textures, *(("--compile",) if compiled else ()), "--batch-size", scale.batch_size)
+    stages = _stages(folder, scale.stages, common)
+    drawn = (*textures, "--image-size", scale.stages[-1].size, "--each", scale.each, "--mixed", scale.mixed)
     of_others = ("--held-out", "--seed", 2000)
-    pretrain, draw = partial(_module, "kanoclip.train.nano.pretrain"), partial(_module, "kanoclip.train.nano.tree")
+    draw = partial(_module, "kanoclip.train.nano.tree")
     return [
         *([Step("photographs", photos / _DONE, lambda: _fetch(photos))] if photographs else []),
-        Step("pretraining on small pictures", first, lambda: pretrain("--output", first, *common, *flat)),
-        Step("pretraining on large ones", second, lambda: pretrain("--output", second, *common, *falling, *from_first)),
-        Step("CLIP in half precision", clip, lambda: halve(second, clip)),
+        *stages,
+        Step("CLIP in half precision", clip, lambda: halve(stages[-1].output, clip)),
         Step("dataset", tree / KNOWLEDGE, lambda: draw("--output", tree, *drawn)),
         Step("dataset of other classes", others / KNOWLEDGE, lambda: draw("--output", others, *drawn, *of_others)),
         Step("prompts and head", checkpoint, lambda: _learn(tree, clip, checkpoint, scale.epochs)),
-        *(_export(folder / (name + SUFFIX), clip, checkpoint, flags) for name, flags in _bundles(tree).items()),
+        *(
+            step
+            for name, flags in _bundles(tree).items()
+            for step in _export(folder / (name + SUFFIX), clip, checkpoint, flags, others)
+        ),
     ]
+
+
+def _stages(folder: Path, stages: tuple[Stage, ...], common: tuple[object, ...]) -> list[Step]:
+    """Pretraining; no stage sees a picture of another one."""
+    steps: list[Step] = []
+    for number, stage in enumerate(stages, start=1):
+        output = folder / f"stage-{number}.safetensors"
+        flags: tuple[object, ...] = ("--image-size", stage.size, "--steps", stage.steps, "--lr", stage.lr)
+        flags += ("--decay", stage.decay, "--warmup-steps", 50 if steps else 100, "--seed", number - 1)
+        flags += ("--initial", steps[-1].output) if steps else ()
+        run = partial(_module, "kanoclip.train.nano.pretrain", "--output", output, *common, *flags)
+        steps.append(Step(f"pretraining, stage {number}, {stage.steps} steps at {stage.size} pixels", output, run))
+    return steps
 
 
 def halve(source: Path, target: Path) -> None:
@@ -116,9 +146,15 @@ def _bundles(tree: Path) -> dict[str, tuple[object, ...]]:
     return {"nano": ("--fp16",), "nano-int8": ("--int8", "--calibration-images", tree / ANY)}
 
 
-def _export(bundle: Path, clip: Path, checkpoint: Path, flags: tuple[object, ...]) -> Step:
+def _export(bundle: Path, clip: Path, checkpoint: Path, flags: tuple[object, ...], others: Path) -> tuple[Step, Step]:
+    """A bundle, and its thresholds by the classes that the head has not learnt."""
     arguments = ("export", "--checkpoint", checkpoint, "--weights", clip, *flags, "--output", bundle)
-    return Step(f"bundle {bundle.name}", bundle / MANIFEST_NAME, lambda: _kanoclip(*arguments))
+    report = bundle.with_suffix(".thresholds.json")
+    chosen = ("kanoclip.train.nano.thresholds", "--bundle", bundle, "--root", others, "--report", report)
+    return (
+        Step(f"bundle {bundle.name}", bundle / MANIFEST_NAME, lambda: _kanoclip(*arguments)),
+        Step(f"thresholds of {bundle.name}", report, lambda: _module(*chosen)),
+    )
 
 
 def _fetch(folder: Path) -> None:
@@ -166,7 +202,7 @@ def main(output: Path, no_photos: bool) -> None:
     """Make nano from nothing: weights, checkpoint and bundles."""
     output.mkdir(parents=True, exist_ok=True)
     try:
-        follow(plan(output, Scale(), photographs=not no_photos))
+        follow(plan(output, Scale(), photographs=not no_photos, compiled=shutil.which("c++") is not None))
     except TrainingError as error:
         raise click.ClickException(str(error)) from error
 

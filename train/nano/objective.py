@@ -18,6 +18,7 @@ from kanoclip.train.model.clip_vv import ClipVV
 from kanoclip.train.model.kanoclip import to_pixels
 from kanoclip.train.model.text import HANDCRAFTED_STATES, HANDCRAFTED_TEMPLATES, STATE_WORDS, TextEncoder
 from kanoclip.train.nano.defects import DEFECTS
+from kanoclip.train.nano.initial import prepare
 from kanoclip.train.nano.materials import MATERIALS
 from kanoclip.train.nano.objects import THINGS
 from kanoclip.train.nano.photos import SOURCES
@@ -59,6 +60,7 @@ class PretrainConfig:
         seed: Of first values and pictures.
         initial: SHA-256 of the weights that it goes on from, empty for the seed's first values.
         photos: Photographs as sources of texture beside the painted materials.
+        prepared: First values of `kanoclip.train.nano.initial` for the image tower, not open_clip's.
     """
 
     backbone: str = "nano"
@@ -74,6 +76,7 @@ class PretrainConfig:
     seed: int = 0
     initial: str = ""
     photos: bool = False
+    prepared: bool = True
 
 
 class Vocabulary(nn.Module):
@@ -135,6 +138,8 @@ class Pretraining(nn.Module):
         self.clip = open_clip.CLIP(**get_backbone(config.backbone).architecture())
         if weights is not None:
             self.clip.load_state_dict(weights)
+        elif config.prepared:
+            prepare(self.clip.visual, config.seed)
         self.tower = ClipVV(self.clip.visual, (config.image_size, config.image_size))
         self.text = TextEncoder(self.clip)
         self.vocabulary = Vocabulary(self.text, sorted(_all_words()))

@@ -98,6 +98,7 @@ def pretrain(
     photos: Photos | None = None,
     workers: int = 1,
     save_minutes: float = 5.0,
+    compiled: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Trains, going on from OUTPUT's state where there is one; yields a record every 20 steps.
 
@@ -108,6 +109,7 @@ def pretrain(
         photos: Where `config.photos`.
         workers: Processes that draw pictures.
         save_minutes: Between saved states.
+        compiled: Compile the image tower: 1.5 times as fast on 2 cores after a minute, but it needs a C++ compiler.
 
     Raises:
         TrainingError: The state is of another run, or the loss is no number.
@@ -115,6 +117,8 @@ def pretrain(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = Pretraining(config, load_file(initial) if initial is not None else None).to(device)
     optimizers = Optimizers(model)
+    if compiled:
+        model.tower.compile(dynamic=False)
     state = output.with_suffix(".state.safetensors")
     start = _load(state, config, model, optimizers) if state.exists() else 0
     loader = DataLoader(
@@ -196,22 +200,26 @@ def _write(path: Path, config: PretrainConfig, model: Pretraining) -> None:
 @click.option("--warmup-steps", default=200, show_default=True)
 @click.option("--decay", default=0.2, show_default=True, help="Share of the steps in which the rate falls to zero.")
 @click.option("--optimizer", type=click.Choice(["muon", "adamw"]), default="muon", show_default=True)
+@click.option("--prepared/--plain", default=True, show_default=True, help="First values of the image tower.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--save-minutes", default=5.0, show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the image tower; needs a C++ compiler.")
 def main(
     output: Path,
     initial: Path | None,
     photos: Path | None,
     workers: int,
     save_minutes: float,
+    compiled: bool,
     **settings: Any,
 ) -> None:
     """Pretrain a small CLIP; the same command goes on after a stop."""
     digest = hashlib.sha256(initial.read_bytes()).hexdigest() if initial is not None else ""
     config = PretrainConfig(**settings, initial=digest, photos=photos is not None)
     taken = Photos(photos) if photos is not None else None
-    for record in pretrain(config, output, initial=initial, photos=taken, workers=workers, save_minutes=save_minutes):
+    run = {"initial": initial, "photos": taken, "workers": workers, "save_minutes": save_minutes, "compiled": compiled}
+    for record in pretrain(config, output, **run):
         click.echo(json.dumps(record))
 
 

@@ -107,12 +107,13 @@ def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
     else:
         image = MATERIALS[subject].paint(rng, size)
         region, ground = np.ones((size, size), np.float32), image
-    if not on_ground and rng.random() < 0.2:
-        image, region = end_of_surface(rng, image)
+    ends = not on_ground and rng.random() < 0.25
+    if ends:
+        image, region, ground = end_of_surface(rng, image)
     image = distract(rng, image, region)
     defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else GOOD
     strength = np.zeros((size, size), np.float32)
-    if defect == MISSING and not on_ground:
+    if defect == MISSING and not (on_ground or ends):
         return None
     if defect == MISSING:
         image, strength = _break_off(rng, image, ground, region)
@@ -148,7 +149,7 @@ def _place(rng: Rng, name: str, size: int, photos: Photos | None) -> tuple[Paint
 
 
 def _break_off(rng: Rng, image: Paint, ground: Paint, region: Field) -> tuple[Paint, Field]:
-    """A piece of the thing's border gone, the ground to be seen in its place."""
+    """A piece of the border of a thing or surface gone, the ground to be seen in its place."""
     inner = np.asarray(cv2.erode(region, np.ones((9, 9), np.uint8)), np.float32)
     rows, columns = np.nonzero(region - inner > 0.5)
     if rows.size == 0:

@@ -4,13 +4,13 @@ from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.train.nano.make import Scale, Step, follow, halve, plan
+from kanoclip.train.nano.make import Scale, Stage, Step, follow, halve, plan
 
 
 @pytest.mark.slow
 def test_the_whole_recipe_in_small_makes_a_trained_bundle(tmp_path, capsys):
     """Every command of the recipe for real, with so little of everything that it knows nothing."""
-    scale = Scale(sizes=(64, 64), steps=(2, 2), batch_size=4, each=1, mixed=2, epochs=1)
+    scale = Scale((Stage(64, 2, 1e-3), Stage(64, 2, 1e-3, 1.0)), batch_size=4, each=1, mixed=2, epochs=1)
     steps = plan(tmp_path, scale, photographs=False)[:-1]
     follow(steps)
     assert all(step.output.exists() for step in steps)

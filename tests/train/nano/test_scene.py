@@ -79,10 +79,11 @@ def test_a_recipe_keeps_to_what_it_names():
     recipe = dataclasses.replace(
         SMALL, materials=("wood",), things=("nut",), defects=("scratch", MISSING), anomalous=1.0
     )
-    scenes = [generate(recipe, 0, index) for index in range(30)]
+    scenes = [generate(recipe, 0, index) for index in range(60)]
     assert {scene.subject for scene in scenes} == {"wood", "nut"}
     assert {scene.defect for scene in scenes} == {"scratch", MISSING}
-    assert all(scene.subject == "nut" for scene in scenes if scene.defect == MISSING), "a surface has no part to miss"
+    broken = [scene.subject for scene in scenes if scene.defect == MISSING]
+    assert 0 < broken.count("wood") < broken.count("nut"), "a surface has a border to break off only where it ends"
 
 
 @pytest.mark.parametrize("size", [64, 160])

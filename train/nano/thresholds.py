@@ -1,0 +1,97 @@
+"""Thresholds for a bundle that nobody has calibrated yet: few false alarms on good generated pictures of other classes.
+
+python -m kanoclip.train.nano.thresholds --bundle nano.kanoclip --root other-classes --report thresholds.json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.errors import KanoclipError, TrainingError
+from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.manifest import MANIFEST_NAME, Thresholds
+from kanoclip.train.data.registry import open_dataset
+from kanoclip.train.evaluation.evaluate import Case, EvaluationConfig, evaluate
+from kanoclip.train.evaluation.predictor import BundlePredictor
+
+FALSE_ALARMS = 0.05
+"""Share of good pictures that may be called anomalous."""
+
+
+def exceeded_by(values: list[float], share: float) -> float:
+    """The least threshold that at most a share of the values is at or above.
+
+    Args:
+        values: In [0, 1], more than 1 / share of them.
+        share: In (0, 1).
+
+    Raises:
+        TrainingError: Too few values to tell.
+    """
+    allowed = int(share * len(values))
+    if not allowed:
+        raise TrainingError(f"{len(values)} good pictures are too few for a share of {share}: draw more of them")
+    most = sorted(values, reverse=True)[allowed]
+    return min(float(np.nextafter(most, 2.0)), 1.0)
+
+
+def set_thresholds(bundle: Path, root: Path) -> dict[str, float]:
+    """Measures a bundle on a generated dataset and writes its manifest anew.
+
+    Args:
+        bundle: Its classes need `object`, or be one.
+        root: What `kanoclip.train.nano.tree` wrote.
+
+    Returns:
+        The thresholds, and the shares of good and of anomalous pictures at or above them.
+
+    Raises:
+        KanoclipError: Bundle or dataset is no good, or has too few good pictures.
+    """
+    good: list[Case] = []
+    bad: list[Case] = []
+
+    def keep(case: Case) -> None:
+        (bad if case.sample.anomalous else good).append(replace(case, image=case.image[:1, :1]))
+
+    predictor = BundlePredictor(bundle, "auto", "cpu", None)
+    try:
+        evaluate(open_dataset("mvtec", root), predictor, EvaluationConfig(), observe=keep)
+    finally:
+        predictor.close()
+    image = exceeded_by([case.score for case in good], FALSE_ALARMS)
+    pixel = exceeded_by([float(case.map.max()) for case in good], FALSE_ALARMS)
+    origin = (
+        f"1 in {round(1 / FALSE_ALARMS)} of {len(good)} good generated pictures reaches it; not calibrated on real ones"
+    )
+    manifest = replace(Bundle.open(bundle).manifest, thresholds=Thresholds(image, pixel, 0, origin))
+    replace_file(bundle / MANIFEST_NAME, manifest.to_json().encode())
+
+    def reached(cases: list[Case]) -> float:
+        return float(np.mean([case.score >= image for case in cases])) if cases else float("nan")
+
+    return {"image": image, "pixel": pixel, "false_alarms": reached(good), "found": reached(bad)}
+
+
+@click.command()
+@click.option("--bundle", type=click.Path(exists=True, path_type=Path), required=True, help="Its manifest is changed.")
+@click.option("--root", type=click.Path(exists=True, path_type=Path), required=True, help="Generated dataset.")
+@click.option("--report", type=click.Path(path_type=Path), required=True, help="JSON file for what was found.")
+def main(bundle: Path, root: Path, report: Path) -> None:
+    """Set a bundle's thresholds by good generated pictures."""
+    try:
+        found = set_thresholds(bundle, root)
+    except KanoclipError as error:
+        raise click.ClickException(str(error)) from error
+    replace_file(report, (json.dumps(found, indent=2) + "\n").encode())
+    click.echo(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
