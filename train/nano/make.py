@@ -26,6 +26,7 @@ from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.manifest import MANIFEST_NAME
 from kanoclip.train.nano.photos import fetch
+from kanoclip.train.nano.scene import GOOD
 from kanoclip.train.nano.tree import ANY, KNOWLEDGE
 from kanoclip.train.training.state import state_path
 from kanoclip.train.weights import CHECKPOINT, CLIP
@@ -62,10 +63,10 @@ class Scale:
         epochs: Of KAnoCLIP's training.
     """
 
-    stages: tuple[Stage, ...] = (Stage(160, 1400, 2e-3), Stage(160, 2000, 1e-3), Stage(256, 900, 1e-3, 1.0))
+    stages: tuple[Stage, ...] = (Stage(160, 1400, 2e-3), Stage(160, 2000, 1e-3), Stage(256, 760, 1e-3, 1.0))
     batch_size: int = 32
     each: int = 60
-    mixed: int = 600
+    mixed: int = 1200
     epochs: int = 6
 
 
@@ -143,7 +144,7 @@ def halve(source: Path, target: Path) -> None:
 
 
 def _bundles(tree: Path) -> dict[str, tuple[object, ...]]:
-    return {"nano": ("--fp16",), "nano-int8": ("--int8", "--calibration-images", tree / ANY)}
+    return {"nano": ("--fp16",), "nano-int8": ("--int8", "--calibration-images", tree / ANY / "test" / GOOD)}
 
 
 def _export(bundle: Path, clip: Path, checkpoint: Path, flags: tuple[object, ...], others: Path) -> tuple[Step, Step]:
