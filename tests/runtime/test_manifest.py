@@ -260,7 +260,7 @@ def test_digests_of_what_it_was_made_from(value, name):
         (("classes",), ["one"], ["inputs", "1 classes"]),
         (("max_batch",), 0, ["max_batch"]),
         (("opset",), 0, ["opset"]),
-        (("precision",), "int8", ["precision", "fp32, fp16, bf16"]),
+        (("precision",), "int4", ["precision", "fp32, fp16, bf16"]),
         (("model", "image_size"), [32], ["model.image_size"]),
         (("model", "image_size"), [32, 64], ["inputs", "32x64"]),
         (("model", "image_size"), [32, 0], ["model.image_size[1]"]),

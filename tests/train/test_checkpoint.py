@@ -215,7 +215,6 @@ def test_config_with_a_wrong_value(saved, changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"backbone": "nano", "image_size": [256, 256]},
         {"bicmci": False},
         {"conv_adapter": False},
         {"prompts": "handcrafted"},
@@ -227,6 +226,12 @@ def test_checkpoint_of_another_architecture(saved, changes):
     edit(saved, **changes)
     message = refused(saved)
     assert "architecture" in message and saved.name in message
+
+
+def test_checkpoint_that_names_another_backbone(saved):
+    edit(saved, backbone="nano", image_size=[256, 256])
+    message = refused(saved)
+    assert "other weights of nano" in message and saved.name in message
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape", "nan", "infinity"])
