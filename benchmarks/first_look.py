@@ -12,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib import resources
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ import cv2
 import numpy as np
 
 from kanoclip.benchmarks.results import write_result
-from kanoclip.benchmarks.run_overhead import run
-from kanoclip.runtime.bundle import Bundle, find_bundle
+from kanoclip.benchmarks.run_overhead import example_photographs, run
+from kanoclip.runtime.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.errors import KanoclipError
 
 WIDTH, HEIGHT = 1280, 720
@@ -37,12 +36,14 @@ def write_video(path: Path, frames: int) -> None:
     Raises:
         KanoclipError: OpenCV cannot write a video here.
     """
-    photographs = sorted(Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy/test"))).rglob("*.jpg"))
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (WIDTH, HEIGHT))
     if not writer.isOpened():
         raise KanoclipError(f"OpenCV cannot write {path} here: install opencv-python with FFmpeg")
     rng = np.random.default_rng(0)
-    views = cycle(cv2.resize(cv2.imread(str(p)), (WIDTH + 32, HEIGHT + 32), None, 0, 0, 2) for p in photographs)
+    larger = (WIDTH + 32, HEIGHT + 32)
+    views = cycle(
+        cv2.resize(cv2.imread(str(path)), larger, interpolation=cv2.INTER_CUBIC) for path in example_photographs()
+    )
     view = next(views)
     for number in range(frames):
         if number % _HOLD == 0:
@@ -96,11 +97,11 @@ def measure(bundle: Path, video: Path, picture: Path, repeat: int) -> dict[str, 
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(bundles: tuple[Path, ...], frames: int, repeat: int, output: Path | None) -> None:
     """Measure kanoclip-run on all cores, with the shipped bundle unless others are named."""
-    picture = Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy/test/good/04.jpg")))
+    picture = example_photographs()[0]
     with tempfile.TemporaryDirectory() as scratch:
         video = Path(scratch) / "camera.mp4"
         write_video(video, frames)
-        found = {b.name: measure(b, video, picture, repeat) for b in bundles or (find_bundle(None, Path(scratch)),)}
+        found = {b.name: measure(b, video, picture, repeat) for b in bundles or (shipped_bundle(),)}
     click.echo(json.dumps(found, indent=2))
     if output is not None:
         write_result(output, {"video": f"{WIDTH}x{HEIGHT}, {frames} frames", "bundles": found})

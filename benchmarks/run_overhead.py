@@ -31,9 +31,14 @@ from kanoclip.runtime.errors import KanoclipError
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+def example_photographs() -> list[Path]:
+    """The photographs in `examples/`, by name."""
+    return sorted(Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy/test"))).rglob("*.jpg"))
+
+
 def make_pictures(folder: Path, count: int, distinct: int = 20) -> None:
     """Fills a folder with 1080p JPEGs made from the example photographs; pictures repeat after `distinct`."""
-    photographs = sorted(Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy/test"))).rglob("*.jpg"))
+    photographs = example_photographs()
     noise = np.random.default_rng(0)
     encoded = []
     for path in islice(cycle(photographs), distinct):
