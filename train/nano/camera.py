@@ -45,20 +45,6 @@ def distract(rng: Rng, image: Paint, region: Field) -> Paint:
     return np.asarray(image, np.float32)
 
 
-def end_of_surface(rng: Rng, image: Paint) -> tuple[Paint, Field, Paint]:
-    """A surface that ends inside the picture, at one or two borders: (picture, where it is, what lies beyond)."""
-    size = image.shape[0]
-    ramp = np.arange(size, dtype=np.float32)
-    region = np.ones((size, size), np.float32)
-    for _ in range(int(rng.choice([1, 1, 2]))):
-        edge = ramp - size * rng.uniform(0.03, 0.22) + (smooth(rng, size, 5)[0] - 0.5) * rng.uniform(0, 4)
-        inside = np.clip(edge / np.float32(rng.uniform(1, 6)), 0, 1)
-        region = region * np.rot90(np.broadcast_to(inside, (size, size)), int(rng.integers(4)))
-    beyond = np.broadcast_to(any_colour(rng) * np.float32(rng.choice([0.1, 0.3, 1.0])), image.shape)
-    region = region.astype(np.float32)
-    return np.asarray(beyond + region[..., None] * (image - beyond), np.float32), region, beyond
-
-
 def light(rng: Rng, image: Paint) -> Paint:
     """Uneven light, soft or hard shadows from outside, a tint, contrast."""
     size = image.shape[0]
@@ -82,7 +68,7 @@ def light(rng: Rng, image: Paint) -> Paint:
 def pose(rng: Rng, image: Paint, *masks: Field, upright: bool) -> tuple[npt.NDArray[np.float32], ...]:
     """The same turn, scale, shift and lean for a picture and its masks; the border repeats mirrored."""
     size = image.shape[0]
-    turn = rng.uniform(-8, 8) if upright else rng.uniform(0, 360)
+    turn = rng.uniform(-8, 8) + 90 * int(rng.integers(4)) if upright else rng.uniform(0, 360)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
     leant = corners * rng.uniform(0.75, 1.2) + rng.uniform(-0.08, 0.08, (4, 2))
     if rng.random() < 0.3:  # a long picture pressed into the square that the model wants

@@ -105,6 +105,48 @@ def _crack(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     return blend(image, strength, dark if rng.random() < 0.8 else _contrary(rng, image, strength)), strength
 
 
+def _hairline(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
+    """A crack as fine as a hair, nearly straight, that starts strong and fades; more often than not along an axis."""
+    size = image.shape[0]
+    turn = int(rng.integers(4)) * np.pi / 2 + rng.normal(0, 0.12) if rng.random() < 0.7 else rng.uniform(0, 2 * np.pi)
+    count = max(6, int(size * rng.uniform(0.2, 0.8) / 3))
+    turns = turn + np.cumsum(rng.normal(0, 0.04, count)) + rng.normal(0, rng.uniform(0.05, 0.35), count)
+    points = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], axis=1) * 3, axis=0) + inside(rng, region)
+    if rng.random() < 0.5:  # from the border of the picture inwards
+        points -= np.clip(points[0], 0, size) * np.abs([math.cos(turn), math.sin(turn)]).round()
+        points += np.where(points.mean(0) < 0, size, 0) * np.abs([math.cos(turn), math.sin(turn)]).round()
+    strength, faint = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
+    width, fade = rng.uniform(0.8, 2.6), rng.uniform(0.2, 1.0)
+    for start in range(0, count - 1, 4):
+        share = 1 - start / count
+        canvas = np.zeros((size, size), np.uint8)
+        part = np.round(points[start : start + 5] * 16).astype(np.int32)[:, None]
+        cv2.polylines(canvas, [part], False, 255, max(1, round(width * share)), cv2.LINE_AA, 4)
+        strength = np.maximum(strength, canvas / np.float32(255))
+        faint = np.maximum(faint, canvas / np.float32(255) * np.float32(fade + (1 - fade) * share))
+    depth = rng.uniform(0.35, 0.9)
+    return blend(image, faint * region * depth, image * np.float32(0.15)), strength * region
+
+
+def _growth(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
+    """A lump of other tone with a texture of its own, and sometimes a bright rim, in what is else alike."""
+    size = image.shape[0]
+    radius = size * rng.uniform(0.04, 0.14)
+    strength = blob(rng, region, radius, rng.uniform(0.2, 0.6))
+    soft = np.asarray(cv2.GaussianBlur(strength, (0, 0), rng.uniform(0.6, 4)), np.float32) * region
+    tone = (
+        _contrary(rng, image, strength)
+        * (0.6 + 0.8 * fractal(rng, size, size / radius * rng.uniform(0.5, 3), 3))[..., None]
+    )
+    result = blend(image, soft * rng.uniform(0.6, 1), np.asarray(tone, np.float32))
+    if rng.random() < 0.4:
+        inner = np.asarray(
+            cv2.erode(strength, np.ones((3, 3), np.uint8), iterations=max(1, int(radius / 8))), np.float32
+        )
+        result = blend(result, (strength - inner) * rng.uniform(0.4, 1), np.full(3, rng.uniform(0.6, 1), np.float32))
+    return _where_different(image, result, np.maximum(soft, strength))
+
+
 def _hole(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     strength = blob(rng, region, image.shape[0] * rng.uniform(0.015, 0.09), rng.uniform(0.1, 0.6))
     dark = image * np.float32(rng.uniform(0.05, 0.45))
@@ -312,6 +354,8 @@ def _where_different(before: Paint, after: Paint, strength: Field) -> tuple[Pain
 DEFECTS: dict[str, Defect] = {
     "scratch": Defect("a scratch", _scratch),
     "crack": Defect("a crack", _crack),
+    "hairline": Defect("a hairline crack", _hairline),
+    "growth": Defect("a lump in it", _growth),
     "hole": Defect("a hole", _hole),
     "pores": Defect("pores", _pores),
     "dent": Defect("a dent", _dent),

@@ -106,6 +106,14 @@ def _brushed(rng: Rng, size: int) -> Paint:
     return _shade(base, level + (smooth(rng, size, 2) - 0.5) * rng.uniform(0, 0.5))
 
 
+def _rolled(rng: Rng, size: int) -> Paint:
+    """Metal or coal with a strong grain along one direction, dark flecks in it."""
+    flecks = streaks(rng, size, int(rng.uniform(2, 16)), rng.uniform(0.3, 1.1))
+    level = flecks * rng.uniform(0.03, 0.16) - np.clip(flecks - rng.uniform(0.5, 1.5), 0, 3) * rng.uniform(0, 0.2)
+    level += streaks(rng, size, int(rng.uniform(40, 200)), rng.uniform(0.5, 3)) * rng.uniform(0, 0.06)
+    return _shade(colour(rng, (0, 1), (0, 0.06), (0.3, 0.85)), level)
+
+
 def _painted(rng: Rng, size: int) -> Paint:
     level = grain(rng, size, rng.uniform(1, 3)) * rng.uniform(0, 0.03) + (smooth(rng, size, 2) - 0.5) * 0.2
     return _shade(any_colour(rng), level)
@@ -218,6 +226,7 @@ MATERIALS: dict[str, Material] = {
     "leather": Material("leather", _leather),
     "wood": Material("wood", _wood),
     "brushed metal": Material("brushed metal", _brushed),
+    "rolled metal": Material("rolled metal", _rolled),
     "painted metal": Material("painted metal sheet", _painted),
     "cast metal": Material("cast metal surface", _cast),
     "terrazzo": Material("terrazzo tile", _terrazzo),

@@ -28,6 +28,8 @@ _TAU = 0.07
 _ANY = ("object", "thing", "surface", "product", "part", "zq")
 """Words that any subject goes by now and then: `object` is what the shipped bundle is asked about, and `zq` stands for
 every word that the captions do not have, whose tokens are zeros."""
+_SHARE = 0.02
+"""Share of a cell's pixels from which it is anomalous: a hair across a cell of 16 x 16 pixels is 0.06 of it."""
 _NAMED = 0.4
 """Share of the pictures whose states name the subject itself."""
 _STATES = (
@@ -179,7 +181,7 @@ class Pretraining(nn.Module):
         states = texts[len(unique) :].unflatten(0, (-1, 2))
         direction = (states[:, 1] - states[:, 0])[subjects]
         verdict = (global_token * direction).sum(-1) / _TAU
-        target = (F.adaptive_avg_pool2d(masks.float()[:, None], self.tower.grid)[:, 0] > 0.08).float()
+        target = (F.adaptive_avg_pool2d(masks.float()[:, None], self.tower.grid)[:, 0] > _SHARE).float()
         probe = F.normalize(self.probe, dim=0)
         scores, probed = [], []
         for stage in image.patches:

@@ -23,10 +23,12 @@ class Thing:
     Attributes:
         words: For captions.
         paint: Gives (look, silhouette): float32 [size, size, 3] in [0, 1] and [size, size] in [0, 1].
+        dark_ground: Seen before a black ground only.
     """
 
     words: str
     paint: Callable[[Rng, int], tuple[Paint, Silhouette]]
+    dark_ground: bool = False
 
 
 def fill(size: int, *outlines: Points) -> Silhouette:
@@ -212,14 +214,40 @@ def _block(rng: Rng, size: int) -> tuple[Paint, Silhouette]:
 
 
 def _slice(rng: Rng, size: int) -> tuple[Paint, Silhouette]:
-    """A scan of a body: an oval, alike left and right, with folds and chambers, grey."""
-    shape = fill(size, circle((0.5, 0.5), rng.uniform(0.32, 0.4), rng.uniform(1.05, 1.3)))
-    inner = fill(size, circle((0.5, 0.5), rng.uniform(0.28, 0.31), rng.uniform(1.1, 1.25)))
-    half = fractal(rng, size, rng.uniform(6, 14), 4, 0.6)
-    even = (half + half[:, ::-1]) / 2 + 0.15 * (fractal(rng, size, 10) - 0.5)
-    chambers = np.clip((smooth(rng, size, 6) + smooth(rng, size, 6)[:, ::-1]) - 1.3, 0, 1)
-    level = inner * (0.25 + 0.5 * even - chambers) + (shape - inner) * rng.uniform(0.1, 0.8)
+    """A scan of a body: an oval shell, alike left and right, with folds and chambers, grey."""
+    squeeze = rng.uniform(1.0, 1.35)
+    radius = rng.uniform(0.3, 0.45) / squeeze
+    outline = circle((0.5, 0.5), radius, squeeze)
+    outline = (outline - 0.5) * (1 + rng.uniform(-0.06, 0.06) * np.sin(np.linspace(0, 4 * np.pi, len(outline))))[
+        :, None
+    ]
+    thick = rng.uniform(0.04, 0.14)
+    shape, inner = fill(size, outline + 0.5), fill(size, outline * (1 - thick) + 0.5)
+    gap = fill(size, outline * (1 - thick * rng.uniform(1.1, 1.8)) + 0.5)
+    alike = rng.uniform(0.75, 1.0)
+    folds = _mirrored(fractal(rng, size, rng.uniform(5, 14), 4, 0.6), alike)
+    if rng.random() < 0.6:  # thin furrows between the folds
+        folds = folds - rng.uniform(0.3, 0.9) * np.exp(-(((folds - 0.5) / rng.uniform(0.015, 0.06)) ** 2))
+    middle = np.exp(-((np.linspace(-1, 1, size, dtype=np.float32) / rng.uniform(0.01, 0.03)) ** 2))[None, :]
+    core = gap * np.exp(-((_radius(size) / rng.uniform(0.12, 0.3)) ** 2))
+    chambers = (
+        np.clip((_mirrored(smooth(rng, size, rng.uniform(4, 9)), 1.0) - rng.uniform(0.55, 0.75)) * 12, 0, 1) * core
+    )
+    level = rng.uniform(0.15, 0.45) + rng.uniform(0.1, 0.6) * (folds - 0.4) + chambers * rng.uniform(-0.5, 0.6)
+    level = level - middle * rng.uniform(-0.2, 0.2)
+    level = gap * level + (inner - gap) * rng.uniform(0, 0.2) + (shape - inner) * rng.uniform(0.15, 1.0)
     return np.clip(np.repeat(level[..., None], 3, axis=2), 0, 1).astype(np.float32), shape
+
+
+def _mirrored(field: Field, alike: float) -> Field:
+    """The two halves as like each other as `alike` of 1 says."""
+    even = (field + field[:, ::-1]) / 2
+    return np.asarray(even * alike + field * (1 - alike), np.float32)
+
+
+def _radius(size: int) -> Field:
+    ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    return np.hypot(ramp[None, :], ramp[:, None])
 
 
 def _over(look: Paint, shape: Silhouette, tint: npt.NDArray[np.float32]) -> Paint:
@@ -249,6 +277,6 @@ THINGS: dict[str, Thing] = {
     "biscuit": Thing("biscuit", _biscuit),
     "bracket": Thing("metal bracket", _bracket),
     "block": Thing("block", _block),
-    "scan": Thing("scan of a body", _slice),
+    "scan": Thing("scan of a body", _slice, dark_ground=True),
 }
 """By name."""

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.types import Image
-from kanoclip.train.nano.camera import distract, end_of_surface, light, pose, shoot
+from kanoclip.train.nano.borders import end_of_surface, intrude
+from kanoclip.train.nano.camera import distract, light, pose, shoot
 from kanoclip.train.nano.defects import DEFECTS
 from kanoclip.train.nano.materials import MATERIALS, Paint, any_colour
 from kanoclip.train.nano.noise import Field, Rng, smooth
@@ -107,10 +108,13 @@ def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
     else:
         image = MATERIALS[subject].paint(rng, size)
         region, ground = np.ones((size, size), np.float32), image
-    ends = not on_ground and rng.random() < 0.25
+    ends = not on_ground and rng.random() < 0.35
     if ends:
         image, region, ground = end_of_surface(rng, image)
     image = distract(rng, image, region)
+    reached = not on_ground and rng.random() < 0.15
+    if reached:
+        image, region = intrude(rng, image, region)
     defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else GOOD
     strength = np.zeros((size, size), np.float32)
     if defect == MISSING and not (on_ground or ends):
@@ -131,16 +135,16 @@ def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
 
 def _place(rng: Rng, name: str, size: int, photos: Photos | None) -> tuple[Paint, Silhouette, Paint]:
     """A thing on a ground: (picture, where the thing is, the bare ground)."""
-    if rng.random() < 0.6:
+    if THINGS[name].dark_ground or rng.random() < 0.6:
         ground = np.empty((size, size, 3), np.float32)
-        ground[:] = any_colour(rng)
+        ground[:] = rng.uniform(0, 0.06) if THINGS[name].dark_ground else any_colour(rng)
         ground *= 1 + (smooth(rng, size, 2)[..., None] - 0.5) * np.float32(rng.uniform(0, 0.3))
     elif photos is not None:
         ground, _ = photos.paint(rng, size)
     else:
         ground = MATERIALS[str(rng.choice(list(MATERIALS)))].paint(rng, size)
     look, shape = THINGS[name].paint(rng, size)
-    if abs(float(look[shape > 0.5].mean()) - float(ground.mean())) < 0.12:
+    if not THINGS[name].dark_ground and abs(float(look[shape > 0.5].mean()) - float(ground.mean())) < 0.12:
         ground = ground * np.float32(0.35) if float(ground.mean()) > 0.4 else ground + np.float32(0.4)
     shift = tuple(int(v) for v in rng.integers(2, 8, 2))
     shadow = np.asarray(cv2.GaussianBlur(np.roll(shape, shift, (0, 1)), (0, 0), rng.uniform(2, 8)), np.float32)
