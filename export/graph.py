@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kanoclip.train.model.bicmci import TextState
+from kanoclip.train.model.deformable import DeformableSelfAttention
 from kanoclip.train.model.kanoclip import KAnoCLIP
 from kanoclip.train.model.layers import LayerNorm
+from kanoclip.train.model.smoothing import MapSmoothing
 
 SHIFT = 128
 """Subtracted from the uint8 pixels before the patch convolution. It is exact, and it halves the rounding error that
@@ -54,7 +56,9 @@ class DeployGraph(nn.Module):
         del self.tower.patch_embedding, self.tower.class_embedding, self.tower.positional_embedding
         for module in (self.tower, self.head):
             cast_weights(module, dtype)
-        self.head.smoothing.elementwise = precision != "fp32"
+        for module in self.head.modules():
+            if isinstance(module, MapSmoothing | DeformableSelfAttention):
+                module.elementwise = precision != "fp32"
         self.register_buffer("patch_weight", weight.to(dtype))
         self.register_buffer("first_token", first[None, None].to(dtype))
         self.register_buffer("positions", (positions[1:] + bias).to(dtype))

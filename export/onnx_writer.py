@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import DeduplicateInitializersPass
 
 from kanoclip.export.graph import DeployGraph
+from kanoclip.export.rewrites import fold_transpositions, reorder_gelu, store_in_half
 from kanoclip.runtime.errors import ExportError
 
 OPSETS = range(18, 22)
@@ -78,6 +78,7 @@ def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opse
         )
     assert program is not None  # dynamo=True always returns a program
     fold_transpositions(program.model.graph)
+    reorder_gelu(program.model.graph)
     # Both paths use a block's out_proj, and the exporter may have folded its transposition for each of them.
     DeduplicateInitializersPass(size_limit=1 << 40)(program.model)
     for node in program.model.graph:
@@ -85,32 +86,9 @@ def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opse
         # Stack traces of the exporting machine: nobody needs them, and they hold its paths.
         node.metadata_props.clear()
         node.doc_string = None
+    store_in_half(program.model.graph)
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
     program.save(path, external_data=weights >= EXTERNAL_DATA_FROM)
-
-
-def fold_transpositions(graph: ir.Graph) -> None:
-    """Replaces every transposition of a constant by the transposed constant, one for all of its users.
-
-    The exporter leaves those alone whose constant has several users. Quantisation looks for constants, and every
-    engine would otherwise have to fold them again.
-    """
-    folded: dict[tuple[str, tuple[int, ...]], ir.Value] = {}
-    for node in list(graph):
-        source = node.inputs[0] if node.op_type == "Transpose" else None
-        if source is None or not source.is_initializer() or source.const_value is None:
-            continue
-        order = tuple(node.attributes["perm"].as_ints())
-        key = (str(source.name), order)
-        if key not in folded:
-            content = np.ascontiguousarray(np.transpose(source.const_value.numpy(), order))
-            name = f"{source.name}.{'_'.join(map(str, order))}"
-            folded[key] = ir.val(name, const_value=ir.tensor(content, dtype=source.dtype, name=name))
-            graph.register_initializer(folded[key])
-        node.outputs[0].replace_all_uses_with(folded[key])
-        graph.remove(node, safe=True)
-        if not source.uses():
-            del graph.initializers[str(source.name)]
 
 
 def _module(node: ir.Node) -> str:

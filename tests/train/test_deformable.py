@@ -91,7 +91,10 @@ def test_matrix_at_any_points_is_grid_sample(grid, points, shares):
     positions = (torch.tensor(points, dtype=torch.float64) + shift)[None, None].requires_grad_()
     weights = torch.tensor(shares, dtype=torch.float64)
     weights = (weights / weights.sum()).expand(1, 1, cells, POINTS).clone().requires_grad_()
-    matrix = make(grid).double().matrix(positions, weights)
+    module = make(grid).double()
+    matrix = module.matrix(positions, weights)
+    module.elementwise = True
+    torch.testing.assert_close(module.matrix(positions, weights), matrix, rtol=0, atol=1e-12)
 
     output = (matrix @ value)[:, 0]
     expected = sampled(value, positions, weights, grid)
@@ -105,6 +108,18 @@ def test_matrix_at_any_points_is_grid_sample(grid, points, shares):
     # At a whole cell the bilinear function has a kink, and the two take different sides of it.
     smooth = ((positions - positions.round()).abs() > 1e-4).all(-1)
     torch.testing.assert_close(by_position[smooth], position_wanted[smooth], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("elementwise", [False, True])
+def test_matrix_is_made_in_float32_under_autocast(normal, elementwise):
+    module = make((3, 5))
+    module.elementwise = elementwise
+    positions, weights = module.points(normal(2, 15, 32))
+    wanted = module.matrix(positions, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        matrix = module.matrix(positions, weights)
+    assert matrix.dtype == torch.float32
+    torch.testing.assert_close(matrix, wanted, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("grid", GRIDS)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.model.layers import merge_heads, split_heads
+from kanoclip.train.model.layers import float32_matmul, merge_heads, split_heads
 
 POINTS = 4
 REACH = 3.0
@@ -24,6 +24,10 @@ class DeformableSelfAttention(nn.Module):
     """Every token samples V at four learnt points around itself, per head, and mixes them with learnt weights.
 
     The paper cites DAT, whose points are shared between queries; per-query points are this project's documented choice.
+
+    Attributes:
+        elementwise: Sum the points one by one instead of by a MatMul. fp16 and bf16 graphs need it: A is made in
+            float32, and TensorRT on SM75 refuses float32 MatMul beside half precision.
     """
 
     rows: Tensor
@@ -33,6 +37,7 @@ class DeformableSelfAttention(nn.Module):
         """Builds it for tokens of width `dim` on a grid (rows, columns); values have width `inner`."""
         super().__init__()
         self.heads, self.grid = heads, grid
+        self.elementwise = False
         self.value = nn.Linear(dim, inner)
         self.offsets = nn.Linear(dim, heads * POINTS * 2)
         self.weights = nn.Linear(dim, heads * POINTS)
@@ -64,13 +69,12 @@ class DeformableSelfAttention(nn.Module):
         return positions.transpose(1, 2), weights.transpose(1, 2)
 
     def matrix(self, positions: Tensor, weights: Tensor) -> Tensor:
-        """The attention matrix A: [B, heads, P, P] float32, built from element-wise operators alone.
-
-        Summed point by point, not by a MatMul over the points: an fp16 graph may hold no fp32 MatMul.
-        """
+        """The attention matrix A: [B, heads, P, P] float32, the sum over the points of two hats' outer product."""
         y, x = positions[..., 0, None], positions[..., 1, None]
         hat_y = weights[..., None] * torch.relu(1 - (y - self.rows).abs())
         hat_x = torch.relu(1 - (x - self.columns).abs())
+        if not self.elementwise:
+            return float32_matmul(hat_y.transpose(-1, -2), hat_x).flatten(-2)
         total = hat_y[..., 0, :, None] * hat_x[..., 0, None, :]
         for point in range(1, POINTS):
             total = total + hat_y[..., point, :, None] * hat_x[..., point, None, :]

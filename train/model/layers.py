@@ -38,6 +38,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
+def float32_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product of float32 tensors in float32, autocast or not: [..., N, K] x [..., K, M] -> [..., N, M]."""
+    if torch.compiler.is_exporting():  # a graph has no autocast, and the context would be written into it
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, N, heads * D] -> [B, heads, N, D]."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The whole recipe: photographs, three stages of pretraining, a dataset, KAnoCLIP's own training, bundles.
+"""The whole recipe: photographs, four stages of pretraining, a dataset, KAnoCLIP's own training, bundles.
 
 python -m kanoclip.train.nano.make --output DIR
 
@@ -8,6 +8,7 @@ A night on 2 cores is enough; pretraining and `kanoclip-train` use a GPU where t
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from kanoclip.runtime.bundle import SUFFIX
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.manifest import MANIFEST_NAME
+from kanoclip.train.checkpoint import load_checkpoint, save_checkpoint
 from kanoclip.train.nano.photos import fetch
 from kanoclip.train.nano.scene import GOOD
 from kanoclip.train.nano.tree import ANY, KNOWLEDGE
@@ -56,14 +58,20 @@ class Scale:
     """How much of everything.
 
     Attributes:
-        stages: Of pretraining: small pictures first, which are 2.6 times as fast; the last are of the model's own size.
+        stages: Of pretraining: small pictures first, which are 2.6 times as fast; the last ones have the model's own
+            size.
         batch_size: Pictures in a step.
         each: Pictures of each material and thing in the datasets.
         mixed: Pictures of their category `object`.
         epochs: Of KAnoCLIP's training.
     """
 
-    stages: tuple[Stage, ...] = (Stage(160, 1400, 2e-3), Stage(160, 2000, 1e-3), Stage(256, 760, 1e-3, 1.0))
+    stages: tuple[Stage, ...] = (
+        Stage(160, 1400, 2e-3),
+        Stage(160, 2000, 1e-3),
+        Stage(256, 760, 1e-3, 1.0),
+        Stage(256, 1800, 1e-3, 1.0),
+    )
     batch_size: int = 32
     each: int = 60
     mixed: int = 1200
@@ -95,7 +103,7 @@ def plan(folder: Path, scale: Scale, *, photographs: bool = True, compiled: bool
         compiled: Pretraining compiles the tower, which needs a C++ compiler.
     """
     photos, tree, others = folder / "photos", folder / "tree", folder / "other-classes"
-    clip, checkpoint = folder / CLIP, folder / CHECKPOINT
+    clip, learnt, checkpoint = folder / CLIP, folder / "learnt.safetensors", folder / CHECKPOINT
     textures = ("--photos", photos) if photographs else ()
     common = (*textures, *(("--compile",) if compiled else ()), "--batch-size", scale.batch_size)
     stages = _stages(folder, scale.stages, common)
@@ -108,7 +116,8 @@ def plan(folder: Path, scale: Scale, *, photographs: bool = True, compiled: bool
         Step("CLIP in half precision", clip, lambda: halve(stages[-1].output, clip)),
         Step("dataset", tree / KNOWLEDGE, lambda: draw("--output", tree, *drawn)),
         Step("dataset of other classes", others / KNOWLEDGE, lambda: draw("--output", others, *drawn, *of_others)),
-        Step("prompts and head", checkpoint, lambda: _learn(tree, clip, checkpoint, scale.epochs)),
+        Step("prompts and head", learnt, lambda: _learn(tree, clip, learnt, scale.epochs)),
+        Step("prompts and head in half precision", checkpoint, lambda: halve_checkpoint(learnt, clip, checkpoint)),
         *(
             step
             for name, flags in _bundles(tree).items()
@@ -143,8 +152,25 @@ def halve(source: Path, target: Path) -> None:
     replace_file(target, save(weights))
 
 
+def halve_checkpoint(source: Path, clip: Path, target: Path) -> None:
+    """Writes a checkpoint in fp16, so that a float32 graph of it is stored in fp16 without loss.
+
+    Raises:
+        TrainingError: A value does not fit.
+        CheckpointError: The checkpoint or the weights cannot be read, or it cannot be written.
+    """
+    loaded = load_checkpoint(source, str(clip))
+    learnt = {name: tensor.half() for name, tensor in loaded.model.learnable().items()}
+    for name, tensor in learnt.items():
+        if not bool(tensor.isfinite().all()):
+            raise TrainingError(f"{name} in {source} does not fit into fp16")
+    training = json.loads(source.with_suffix(".json").read_text()).get("training")
+    save_checkpoint(target, loaded.model, loaded.weights, learnt=learnt, training=training)
+
+
 def _bundles(tree: Path) -> dict[str, tuple[object, ...]]:
-    return {"nano": ("--fp16",), "nano-int8": ("--int8", "--calibration-images", tree / ANY / "test" / GOOD)}
+    """The default computes in float32, which CPUs do best; its weights are stored in fp16."""
+    return {"nano": ("--fp32",), "nano-int8": ("--int8", "--calibration-images", tree / ANY / "test" / GOOD)}
 
 
 def _export(bundle: Path, clip: Path, checkpoint: Path, flags: tuple[object, ...], others: Path) -> tuple[Step, Step]:

@@ -1,10 +1,16 @@
+import json
+
+import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.train.nano.make import Scale, Stage, Step, follow, halve, plan
+from kanoclip.train.backbones import get_backbone
+from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
+from kanoclip.train.model.kanoclip import ModelConfig
+from kanoclip.train.nano.make import Scale, Stage, Step, follow, halve, halve_checkpoint, plan
 
 
 @pytest.mark.slow
@@ -17,7 +23,7 @@ def test_the_whole_recipe_in_small_makes_a_trained_bundle(tmp_path, capsys):
     follow(steps)
     assert all(step.output.exists() for step in steps)
     manifest = Bundle.open(tmp_path / "nano.kanoclip").manifest
-    assert manifest.precision == "fp16" and manifest.model.trained
+    assert manifest.precision == "fp32" and manifest.model.trained
     stamps = [step.output.stat().st_mtime_ns for step in steps]
     capsys.readouterr()
     follow(steps)
@@ -58,3 +64,23 @@ def test_half_precision_keeps_values_and_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(TrainingError, match=r"a in .* does not fit"):
         halve(tmp_path / "s.safetensors", tmp_path / "h.safetensors")
     assert load_file(tmp_path / "h.safetensors")["a"].tolist() == pytest.approx([0.5, 1e-3], rel=1e-3)
+
+
+def test_a_checkpoint_in_half_precision_is_read_like_any_other_and_keeps_how_it_was_made(tmp_path):
+    source, target = tmp_path / "learnt.safetensors", tmp_path / "half.safetensors"
+    clip = tmp_path / "clip.safetensors"
+    save_file(open_clip.CLIP(**get_backbone("random-tiny").architecture()).state_dict(), clip)
+    loaded = build_model(ModelConfig("random-tiny", (48, 48)), str(clip))
+    save_checkpoint(source, loaded.model, loaded.weights, training={"epochs": 3})
+    halve_checkpoint(source, clip, target)
+    again = load_checkpoint(target, str(clip)).model.learnable()
+    for name, value in loaded.model.learnable().items():
+        assert torch.equal(again[name], value.half().float()), name
+    assert target.stat().st_size < 0.6 * source.stat().st_size
+    assert json.loads(target.with_suffix(".json").read_text())["training"] == {"epochs": 3}
+
+    learnt = dict(loaded.model.learnable())
+    first = next(iter(learnt))
+    save_checkpoint(source, loaded.model, loaded.weights, learnt={**learnt, first: learnt[first] + 1e6})
+    with pytest.raises(TrainingError, match=f"{first} in .* does not fit"):
+        halve_checkpoint(source, clip, target)

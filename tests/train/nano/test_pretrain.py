@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -106,3 +107,14 @@ def test_the_rate_rises_stays_and_falls():
     assert rates[0] == 0.1 and rates[9:80] == [1.0] * 71 and rates[90] == 0.5 and rates[99] == 0.05
     flat = PretrainConfig(steps=100, warmup_steps=0, decay=0.0)
     assert {module._rate(step, flat) for step in range(100)} == {1.0}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="compiling the tower needs a C++ compiler")
+def test_a_compiled_tower_learns_the_same(tmp_path):
+    config = PretrainConfig("random-tiny", image_size=64, steps=2, batch_size=4, warmup_steps=2)
+    records = {name: run(config, tmp_path / f"{name}.safetensors", compiled=name == "c") for name in ("c", "plain")}
+    (compiled,), (plain,) = records["c"], records["plain"]
+    assert compiled["loss"] == pytest.approx(plain["loss"], rel=0.02)
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in ("c", "plain"))
+    assert one.keys() == other.keys()
