@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ def test_the_video_is_720p_and_no_frame_is_the_one_before(tmp_path):
     while (read := capture.read())[0]:
         frames.append(read[1])
     assert [frame.shape for frame in frames] == [(HEIGHT, WIDTH, 3)] * 5
-    for one, other in zip(frames, frames[1:], strict=False):
+    for one, other in itertools.pairwise(frames):
         assert np.abs(one.astype(int) - other).mean() > 0.5
 
 
