@@ -84,7 +84,7 @@ Exit codes: 0 written; 1 a failure; 2 wrong usage.
     "--parity-images",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Pictures for the parity gate. Default: the example photographs.",
+    help="Pictures for the parity gate; four travel with the bundle, small. Default: the example photographs.",
 )
 @click.option("--parity-limit", type=click.IntRange(min=1), default=8, show_default=True, help="Most pictures to use.")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 
+import cv2
 import torch
 
 from kanoclip.export import engine as engines
@@ -23,7 +24,7 @@ from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_p
 from kanoclip.export.quantize import FIRST_OPSET, quantize
 from kanoclip.export.staging import check_output, staged
 from kanoclip.runtime.backends import create_backend
-from kanoclip.runtime.bundle import Bundle, sha256_of
+from kanoclip.runtime.bundle import SAMPLES_FOLDER, Bundle, sha256_of
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.manifest import (
     BATCH,
@@ -44,6 +45,8 @@ from kanoclip.train.checkpoint import LoadedModel
 
 ENGINES_FOLDER = "engines"
 UNQUANTISED_FILE = "fp16.onnx"
+SAMPLES = 4
+"""Pictures of the parity gate that travel with the bundle."""
 UNCALIBRATED = Thresholds(image=0.5, pixel=0.5, min_area=0, origin="default, not calibrated")
 
 
@@ -125,6 +128,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
             )
             for path in folder.glob(UNQUANTISED_FILE + "*"):
                 path.unlink()
+        _write_samples(folder / SAMPLES_FOLDER, samples)
         report("checking the graph", 0.0)
         facts = check_graph(folder / MODEL_FILE, config.precision)
         manifest = _manifest(loaded, config, folder)
@@ -153,6 +157,16 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         Bundle.open(folder)  # what a runtime will do with it first
     return manifest
+
+
+def _write_samples(folder: Path, samples: list[Sample]) -> None:
+    """Puts some of the gate's pictures into the bundle, at model size, spread evenly over them."""
+    folder.mkdir()
+    count = min(SAMPLES, len(samples))
+    for number in range(count):
+        frame = samples[number * len(samples) // count].frame
+        if not cv2.imwrite(str(folder / f"{number}.jpg"), frame, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise ExportError(f"cannot write {folder}: is the disk full?")
 
 
 def _calibration(config: ExportConfig, size: tuple[int, int]) -> list[Sample]:

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+import cv2
+import numpy as np
+
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.manifest import MANIFEST_NAME, MODEL_FILE, Manifest
+from kanoclip.runtime.types import Image
 
 SUFFIX = ".kanoclip"
+SAMPLES_FOLDER = "samples"
+"""Some pictures of the parity gate travel with the bundle, for `kanoclip-doctor` on the machine that runs it."""
 SHIPPED = "nano" + SUFFIX
 BLOCK = 1 << 20
 MANIFEST_LIMIT = 16 << 20
@@ -42,6 +48,23 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.root} has no file {name}: export the bundle again")
         return Path(self.root, name)
+
+    def samples(self) -> list[Image]:
+        """The pictures that travel with the bundle, uint8 [H, W, 3], BGR, at model size.
+
+        Raises:
+            BundleError: It has none, or one is no picture of that size.
+        """
+        names = sorted(name for name in self.manifest.files if name.startswith(SAMPLES_FOLDER + "/"))
+        if not names:
+            raise BundleError(f"{self.root} has no pictures of its own: export it again with this version")
+        pictures = []
+        for name in names:
+            picture = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
+            if picture is None or picture.shape != (*self.manifest.model.image_size, 3):
+                raise BundleError(f"{self.root}: {name} is no picture of the model's size: export the bundle again")
+            pictures.append(np.asarray(picture, np.uint8))
+        return pictures
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle import sha256_of
@@ -73,6 +75,7 @@ def build_toy_bundle(
     dynamic: bool = False,
     max_batch: int = 1,
     bf16: bool = False,
+    samples: int = 0,
     **changes: Any,
 ) -> Path:
     """Writes a toy bundle.
@@ -84,6 +87,7 @@ def build_toy_bundle(
         dynamic: The batch axis is dynamic, from 1 to `max_batch`.
         max_batch: Batch size.
         bf16: The graph computes in bfloat16, which no CPU provider runs.
+        samples: Pictures that travel with it, and bounds of a parity report.
         changes: Other values for fields of the manifest.
     """
     height, width = (size, size) if isinstance(size, int) else size
@@ -95,6 +99,12 @@ def build_toy_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / MODEL_FILE
     write_toy_graph(model, inputs, outputs, bf16=bf16)
+    paths = [model]
+    for number in range(samples):
+        paths.append(folder / "samples" / f"{number}.jpg")
+        paths[-1].parent.mkdir(exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(paths[-1]), noise)
     fields: dict[str, Any] = {
         "schema": SCHEMA,
         "name": "toy",
@@ -121,8 +131,10 @@ def build_toy_bundle(
         "preprocessing": Preprocessing(RESIZE_RULE, INTERPOLATION),
         "thresholds": Thresholds(image=0.5, pixel=0.5, min_area=0, origin="made up for tests"),
         "provenance": {"made by": "tests/conftest.py"},
-        "parity": None,
-        "files": {MODEL_FILE: FileInfo(sha256_of(model), model.stat().st_size)},
+        "parity": {"bounds": {"map": 1e-3, "score": 1e-4}} if samples else None,
+        "files": {
+            path.relative_to(folder).as_posix(): FileInfo(sha256_of(path), path.stat().st_size) for path in paths
+        },
         "engines": (),
     }
     (folder / MANIFEST_NAME).write_text(Manifest(**fields | changes).to_json(), encoding="utf-8")

@@ -21,7 +21,9 @@ SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 class OnnxRuntimeBackend:
     """One session on one provider."""
 
-    def __init__(self, bundle: Bundle, device: str, *, tensorrt: bool, threads: int | None) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str, *, tensorrt: bool, threads: int | None, optimised: bool = True
+    ) -> None:
         """Loads the bundle's graph.
 
         Args:
@@ -29,6 +31,7 @@ class OnnxRuntimeBackend:
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             tensorrt: Use the TensorRT provider (engines are cached per user).
             threads: CPU threads, None for all cores of this process.
+            optimised: Fuse and reorder operators; without, each runs as it stands in the file, and slowly.
 
         Raises:
             BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not the manifest's.
@@ -42,6 +45,8 @@ class OnnxRuntimeBackend:
         settings.intra_op_num_threads = threads or _own_cores()
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
+        if not optimised:
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = ort.InferenceSession(
                 str(bundle.model_path),

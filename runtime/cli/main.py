@@ -15,6 +15,7 @@ from kanoclip.runtime.errors import KanoclipError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("kanoclip.runtime.cli.run:command", "Judge frames of a camera, video, stream or pictures."),
+    "doctor": ("kanoclip.runtime.cli.doctor:command", "Check this machine and whether it gives a bundle's answers."),
     "export": ("kanoclip.export.cli:command", "Turn a checkpoint into a bundle that the runtime runs."),
     "train": ("kanoclip.train.training.cli:command", "Learn prompts and head on a dataset with defects."),
     "eval": ("kanoclip.train.evaluation.cli:command", "Measure a bundle or a checkpoint on a dataset."),
@@ -76,6 +77,11 @@ def main() -> NoReturn:
 def run_main() -> NoReturn:
     """Entry point of `kanoclip-run`."""
     sys.exit(invoke("kanoclip-run", "run", sys.argv[1:]))
+
+
+def doctor_main() -> NoReturn:
+    """Entry point of `kanoclip-doctor`."""
+    sys.exit(invoke("kanoclip-doctor", "doctor", sys.argv[1:]))
 
 
 def export_main() -> NoReturn:

@@ -13,9 +13,9 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.backends import BACKENDS, DEVICE
 from kanoclip.runtime.bundle import find_bundle
 from kanoclip.runtime.cli.allocator import keep_frame_buffers
+from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.mailbox import Policy
@@ -52,13 +52,6 @@ def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) ->
 
 
 _UNIT = click.FloatRange(0.0, 1.0)
-
-
-def _known_device(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Refuses a device that no backend has."""
-    if not DEVICE.fullmatch(value):
-        raise click.BadParameter(f"{value!r} is not auto, cpu, cuda or cuda:N.")
-    return value
 
 
 @dataclass(frozen=True)
@@ -102,16 +95,7 @@ class _Outputs:
     type=click.IntRange(min=0),
     help="Smallest region, in pixels of the original frame. Default: the bundle's.",
 )
-@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Inference engine.")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    callback=_known_device,
-    metavar="auto|cpu|cuda[:N]",
-    help="Where the engine runs.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of the engine. Default: the engine's choice.")
+@backend_options
 @click.option(
     "--policy",
     type=click.Choice([policy.value for policy in Policy]),

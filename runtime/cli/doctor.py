@@ -1,0 +1,90 @@
+"""`kanoclip-doctor`: does this machine give the bundle's answers?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kanoclip.runtime.bundle import Bundle, find_bundle
+from kanoclip.runtime.cli.options import backend_options
+from kanoclip.runtime.cli.quiet import native_chatter_silenced
+from kanoclip.runtime.doctor import Comparison, Machine, compare, examine_machine
+
+_EPILOG = """
+Examples:
+
+\b
+  kanoclip-doctor                                          # the bundle here, or the built-in one
+  kanoclip-doctor line3.kanoclip --backend onnxruntime --device cuda
+  kanoclip-doctor line3.kanoclip --json | jq .agrees
+
+Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run; 2 wrong usage.
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("bundle", required=False, metavar="[BUNDLE]")
+@backend_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
+def command(bundle: str | None, backend: str, device: str, threads: int | None, as_json: bool, debug: bool) -> int:
+    """Check this machine, verify a bundle, and compare its engine with the reference.
+
+    The engine judges the bundle's own pictures, and ONNX Runtime's plain CPU operators judge them too: the answers may
+    differ by what the export allowed and no more.
+    """
+    human = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    machine = examine_machine()
+    _show_machine(machine, human)
+    with native_chatter_silenced(active=not debug):
+        opened = Bundle.open(find_bundle(bundle, Path.cwd()))
+        manifest = opened.manifest
+        model = f"{manifest.model.backbone}, {manifest.precision}"
+        human.print(Text(f"bundle {opened.root}: {model}, every file as its manifest says"))
+        found = compare(opened, backend, device, threads)
+    _show_comparison(found, human)
+    if as_json:
+        told = {
+            "agrees": found.agrees,
+            "bundle": str(opened.root),
+            "machine": asdict(machine),
+            "comparison": {k: v if v == v else None for k, v in asdict(found).items()},
+        }
+        click.echo(json.dumps(told, indent=2, allow_nan=False))
+    return 0 if found.agrees else 1
+
+
+def _show_machine(machine: Machine, human: Console) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("machine", f"{machine.system}, {machine.cores} cores, Python {machine.python}")
+    if machine.jetson is not None:
+        table.add_row("Jetson", machine.jetson)
+    for gpu in machine.gpus or ("none that a driver answers for",):
+        table.add_row("GPU", gpu)
+    table.add_row("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items()))
+    human.print(table)
+    for problem in machine.problems:
+        human.print(Text(f"warning: {problem}", "yellow"))
+
+
+def _show_comparison(found: Comparison, human: Console) -> None:
+    drift = (
+        f"map {found.map_drift:.1e} (bound {found.map_bound:.0e}), "
+        f"score {found.score_drift:.1e} (bound {found.score_bound:.0e})"
+    )
+    verdict = Text("yes", "green") if found.agrees else Text("NO", "bold red")
+    human.print(
+        verdict.append(
+            f": {found.backend} against the reference on {found.pictures} pictures: {drift}; "
+            f"{found.milliseconds:.1f} ms a run",
+            "default",
+        )
+    )
+    if not found.agrees:
+        human.print(Text("do not use this engine here: choose another --backend or --device, or export with --fp32"))

@@ -1,0 +1,53 @@
+"""`kanoclip-doctor` as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def kanoclip_doctor(*arguments, cwd):
+    command = [str(BIN / "kanoclip-doctor"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120)
+
+
+def test_the_shipped_bundle_runs_here_as_it_was_exported(tmp_path):
+    done = kanoclip_doctor("--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nano.kanoclip" in done.stdout and "onnxruntime" in done.stdout
+    assert "yes: onnxruntime-cpu against the reference on 4 pictures" in done.stdout
+
+
+def test_json_is_all_that_is_on_standard_output(tmp_path, make_toy_bundle):
+    make_toy_bundle(tmp_path / "toy.kanoclip", samples=2)
+    done = kanoclip_doctor("--json", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["agrees"] is True and told["bundle"].endswith("toy.kanoclip")
+    assert told["comparison"]["pictures"] == 2
+    assert told["machine"]["packages"]["numpy"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nowhere.kanoclip"], 1, "no bundle nowhere.kanoclip"),
+        (["old.kanoclip"], 1, "export it again"),
+        (["old.kanoclip", "--device", "tpu"], 2, "'tpu' is not auto, cpu, cuda or cuda:N"),
+        (["old.kanoclip", "--device", "cuda"], 1, "no cuda provider"),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path, make_toy_bundle, arguments, code, said):
+    make_toy_bundle(tmp_path / "old.kanoclip", **({"samples": 1} if "cuda" in arguments else {}))
+    done = kanoclip_doctor(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
