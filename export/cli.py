@@ -91,6 +91,12 @@ Exit codes: 0 written; 1 a failure; 2 wrong usage.
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="PATH", help="Bundle to write. Default: ./BACKBONE.kanoclip."
 )
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also put the model into a model repository of NVIDIA Triton Inference Server.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
 def command(
     backbone: str | None,
@@ -114,6 +120,7 @@ def command(
     parity_limit: int,
     threads: int | None,
     output: Path | None,
+    triton: Path | None,
     as_json: bool,
 ) -> None:
     """Export KAnoCLIP to a bundle: ONNX with the classes' text baked in, a manifest, and engines if asked for."""
@@ -147,7 +154,8 @@ def command(
     from kanoclip.export.onnx_writer import BatchSpec
     from kanoclip.export.pipeline import ExportConfig, export_bundle
     from kanoclip.export.staging import check_output
-    from kanoclip.runtime.bundle import SUFFIX
+    from kanoclip.export.triton import check_repository, write_repository
+    from kanoclip.runtime.bundle import SUFFIX, Bundle
     from kanoclip.runtime.errors import CheckpointError, KanoclipError
     from kanoclip.train.backbones import get_backbone
     from kanoclip.train.checkpoint import build_model, load_checkpoint
@@ -161,6 +169,8 @@ def command(
             checkpoint, output = packaged(CHECKPOINT), output or Path(entry.name + SUFFIX)
         if output is not None or checkpoint is None:  # before the model is loaded, which takes a while
             check_output(output or Path(entry.name + SUFFIX))
+        if triton is not None:
+            check_repository(triton, (output or Path(entry.name + SUFFIX)).stem)
     except KanoclipError as error:
         raise click.UsageError(str(error)) from error
     console = Console(stderr=True)
@@ -205,6 +215,9 @@ def command(
             lambda step, share: progress.update(task, description=step, total=1.0, completed=share),
         )
     _say(console, config.output, manifest)
+    if triton is not None:
+        served = write_repository(Bundle.open(config.output), triton)
+        console.print(f"Triton model {served}", highlight=False, markup=False)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
 
