@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kanoclip.train.model.deformable import DeformableSelfAttention
-from kanoclip.train.model.layers import LayerNorm, attention, merge_heads, split_heads
+from kanoclip.train.model.layers import LayerNorm, attention, attention_over_two, merge_heads, split_heads
 
 HEADS = 4
 RESIDUAL_SCALE = 0.1
@@ -88,7 +88,7 @@ class BiCMCI(nn.Module):
         normed = self.cross_patch_norm(patches)
         batch = patches.shape[0]  # not len(): it would fix a dynamic batch while exporting
         q = split_heads(self.text_to_visual_q(normed), HEADS)
-        seen = merge_heads(attention(q, _batched(text.key, batch), _batched(text.value, batch)))
+        seen = merge_heads(attention_over_two(q, text.key, text.value))
         k, v = (split_heads(part, HEADS) for part in self.visual_to_text_kv(normed).chunk(2, dim=-1))
         read = merge_heads(attention(_batched(text.query, batch), k, v))
         refined_patches = patches + RESIDUAL_SCALE * self.text_to_visual_out(seen)
