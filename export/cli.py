@@ -253,7 +253,13 @@ def _say(console: Console, output: Path, manifest: Manifest) -> None:
         highlight=False,
     )
     for engine in manifest.engines:
-        console.print(f"engine {engine.file} for {', '.join(engine.compute_capabilities)}", highlight=False)
+        fused = parity["fused_attention"][Path(engine.file).name]
+        console.print(
+            f"engine {engine.file} for {', '.join(engine.compute_capabilities)}: {fused} of "
+            f"{parity['attention_blocks']} attention blocks fused",
+            highlight=False,
+            style=None if fused == parity["attention_blocks"] else "yellow",
+        )
     if not manifest.model.trained:
         console.print(
             "warning: UNTRAINED: the weights are "

@@ -18,6 +18,7 @@ import torch
 from kanoclip.export import engine as engines
 from kanoclip.export.bf16_reference import emulate_bf16
 from kanoclip.export.checks import check_graph
+from kanoclip.export.fused_attention import count_fused
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
@@ -145,9 +146,10 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
                     partial(report, name),
                 )
             )
+        fused = {built_engine.path.name: count_fused(built_engine.path.read_bytes()) for built_engine in built}
         manifest = replace(
             manifest,
-            parity={**parity.as_json(), "attention_blocks": facts.attention_blocks},
+            parity={**parity.as_json(), "attention_blocks": facts.attention_blocks, "fused_attention": fused},
             files={**manifest.files, **_files(folder, ENGINES_FOLDER)},
             engines=tuple(
                 EngineInfo(e.path.relative_to(folder).as_posix(), "tensorrt-rtx", e.version, e.compute_capabilities)
