@@ -1,0 +1,75 @@
+"""TensorRT-RTX engines of every precision for every generation of GPU, built ahead of time on a machine without one.
+
+    python -m kanoclip.benchmarks.engines --output benchmarks/results/engines-nano.json
+    python -m kanoclip.benchmarks.engines --backbone vit-l-14-336 --output benchmarks/results/engines-vit-l.json
+
+Each export is the installed command in a process of its own, parity gate included. Weights of the packaged model, or
+seeded ones, which decide nothing about how a graph is built.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kanoclip.benchmarks.results import write_result
+from kanoclip.benchmarks.run_overhead import example_photographs
+from kanoclip.export.engine import TURING
+from kanoclip.runtime.errors import KanoclipError
+
+AMPERE_ON = ("8.0", "8.6", "8.9", "12.0")
+TARGETS = {"fp32": AMPERE_ON, "fp16": (TURING, *AMPERE_ON), "bf16": AMPERE_ON, "int8": AMPERE_ON}
+
+
+def build(backbone: str, precision: str, folder: Path) -> list[dict[str, Any]]:
+    """Exports one precision with its engines; a row for each engine."""
+    bundle = folder / f"{precision}.kanoclip"
+    command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "export", f"--{precision}", "--output", str(bundle)]
+    command += ["--json", "--engine", "tensorrt-rtx", "--compute-capability", ",".join(TARGETS[precision])]
+    if backbone != "nano":
+        command += ["--backbone", backbone, "--weights", "none"]
+    if precision == "int8":
+        command += ["--calibration-images", str(example_photographs()[-1].parent)]
+    started = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise KanoclipError(f"{precision}: {done.stderr.strip()}")
+    manifest = json.loads(done.stdout)
+    return [
+        {
+            "precision": precision,
+            "compute_capabilities": engine["compute_capabilities"],
+            "engine_mb": manifest["files"][engine["file"]]["size"] / 1e6,
+            "attention_blocks": manifest["parity"]["attention_blocks"],
+            "fused": manifest["parity"]["fused_attention"][Path(engine["file"]).name],
+            "map_drift": manifest["parity"]["map_drift"],
+            "export_s": time.perf_counter() - started,
+        }
+        for engine in manifest["engines"]
+    ]
+
+
+@click.command()
+@click.option("--backbone", default="nano", show_default=True)
+@click.option("--precision", "precisions", multiple=True, type=click.Choice(list(TARGETS)), help="Repeatable. All.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
+def main(backbone: str, precisions: tuple[str, ...], output: Path | None) -> None:
+    """Build and count."""
+    rows: list[dict[str, Any]] = []
+    for precision in precisions or tuple(TARGETS):
+        with tempfile.TemporaryDirectory() as folder:  # one at a time: a large model's engines take gigabytes
+            rows += build(backbone, precision, Path(folder))
+        click.echo("\n".join(json.dumps(row) for row in rows if row["precision"] == precision))
+    if output is not None:
+        write_result(output, {"backbone": backbone, "engines": rows})
+
+
+if __name__ == "__main__":
+    main()
