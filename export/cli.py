@@ -32,6 +32,16 @@ Exit codes: 0 written; 1 a failure; 2 wrong usage.
 """
 
 
+def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """(height, width), from WIDTHxHEIGHT as cameras have it."""
+    if value is None:
+        return None
+    width, _, height = value.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
+        raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT in pixels, such as 1920x1080.")
+    return int(height), int(width)
+
+
 @click.command(epilog=_EPILOG)
 @click.option("--backbone", metavar="NAME", help=f"CLIP backbone. Default: {DEFAULT_BACKBONE}.")
 @click.option(
@@ -76,6 +86,12 @@ Exit codes: 0 written; 1 a failure; 2 wrong usage.
 @click.option("--opset", type=click.IntRange(18, 21), help="ONNX opset. Default: 18; 19 for int8.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Static batch size. Default: 1.")
 @click.option("--dynamic-batch", type=click.IntRange(min=2), metavar="MAX", help="Any batch from 1 to MAX.")
+@click.option(
+    "--camera-size",
+    metavar="WIDTHxHEIGHT",
+    callback=_camera_size,
+    help="Resize in the graph, for a GPU: it takes the camera's whole frame, such as 1920x1080.",
+)
 @click.option("--engine", type=click.Choice(["tensorrt-rtx"]), help="Also build an engine, ahead of time, with no GPU.")
 @click.option(
     "--compute-capability", metavar="LIST", help="GPUs to build the engine for. Default: 8.6,8.9,12.0 (RTX 30, 40, 50)."
@@ -114,6 +130,7 @@ def command(
     opset: int | None,
     batch: int | None,
     dynamic_batch: int | None,
+    camera_size: tuple[int, int] | None,
     engine: str | None,
     compute_capability: str | None,
     parity_images: Path | None,
@@ -208,6 +225,7 @@ def command(
             rtx_targets=targets,
             threads=threads,
             calibration_images=calibration_images,
+            camera=camera_size,
         )
         manifest = export_bundle(
             loaded,

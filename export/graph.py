@@ -9,6 +9,7 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from kanoclip.export.frame_resize import resize_matrices
 from kanoclip.train.model.bicmci import TextState
 from kanoclip.train.model.deformable import DeformableSelfAttention
 from kanoclip.train.model.kanoclip import KAnoCLIP
@@ -29,17 +30,22 @@ class DeployGraph(nn.Module):
     L2 norms, the deformable hats, the softmax over states, upsampling and Gaussian stay float32.
     """
 
+    resize_rows: Tensor
+    resize_columns: Tensor
     patch_weight: Tensor
     first_token: Tensor
     positions: Tensor
 
-    def __init__(self, model: KAnoCLIP, classes: Sequence[str], precision: str) -> None:
+    def __init__(
+        self, model: KAnoCLIP, classes: Sequence[str], precision: str, camera: tuple[int, int] | None = None
+    ) -> None:
         """Copies the model's tower and head, bakes the classes' text, folds preprocessing and casts.
 
         Args:
             model: The checkpoint's model; left untouched.
             classes: Class names; the position is the class's index.
             precision: `fp32`, `fp16`, `bf16`, or `int8`, which begins as the fp16 graph.
+            camera: (height, width) of the frames, which the graph then resizes itself; None for the model's size.
         """
         super().__init__()
         dtype = DTYPES[precision]
@@ -59,6 +65,11 @@ class DeployGraph(nn.Module):
         for module in self.head.modules():
             if isinstance(module, MapSmoothing | DeformableSelfAttention):
                 module.elementwise = precision != "fp32"
+        self.resizes = camera is not None
+        if camera is not None:
+            rows, columns, self.resize_bias = resize_matrices(camera, model.config.image_size)
+            self.register_buffer("resize_rows", torch.from_numpy(rows).to(dtype))
+            self.register_buffer("resize_columns", torch.from_numpy(columns).to(dtype))
         self.register_buffer("patch_weight", weight.to(dtype))
         self.register_buffer("first_token", first[None, None].to(dtype))
         self.register_buffer("positions", (positions[1:] + bias).to(dtype))
@@ -72,14 +83,17 @@ class DeployGraph(nn.Module):
         """Runs one batch.
 
         Args:
-            frame: uint8 [B, H, W, 3], BGR, at model size.
+            frame: uint8 [B, H, W, 3], BGR, at the model's size, or at the camera's where the graph resizes.
             class_index: int64 [B], only when several classes are baked.
 
         Returns:
             map float32 [B, H, W] and score float32 [B], both in [0, 1].
         """
         rows, columns = self.tower.grid
-        pixels = (frame.to(self.dtype) - SHIFT).reshape(-1, rows, self.patch, columns, self.patch * 3)
+        pixels = frame.to(self.dtype) - SHIFT
+        if self.resizes:
+            pixels = self._resize(pixels)
+        pixels = pixels.reshape(-1, rows, self.patch, columns, self.patch * 3)
         patches = pixels.transpose(2, 3).reshape(-1, rows * columns, self.patch * self.patch * 3) @ self.patch_weight
         first = self.first_token.expand(patches.shape[0], -1, -1)
         image = self.tower.encode(torch.cat([first, patches + self.positions], dim=1))
@@ -89,6 +103,16 @@ class DeployGraph(nn.Module):
         ]
         output = self.head(image, self._of_class("text", class_index), states)
         return output.map, output.score
+
+    def _resize(self, pixels: Tensor) -> Tensor:
+        """Shifted pixels of a camera's frame [B, H, W, 3] -> at the model's size, as the runtime's resize does it.
+
+        Rows first, over the bytes as they lie; what is left to transpose is the small picture.
+        """
+        _, height, width, _ = pixels.shape
+        lower = (self.resize_rows @ pixels.reshape(-1, height, width * 3)).unflatten(2, (width, 3))
+        small = lower.permute(0, 3, 1, 2) @ self.resize_columns.T
+        return torch.round(small + self.resize_bias).permute(0, 2, 3, 1)
 
     def _of_class(self, name: str, class_index: Tensor | None) -> Tensor:
         constant: Tensor = getattr(self, name)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from kanoclip.runtime.backends.base import Backend
+from kanoclip.runtime.backends.base import Backend, Frames
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.preprocess import resize
@@ -51,7 +52,7 @@ class Sample:
 
     Attributes:
         path: Where it is.
-        frame: uint8 [h, w, 3], BGR, at model size.
+        frame: uint8 [h, w, 3], BGR, of the size that the graph takes.
         anomalous: Its label, None when its folder does not say.
     """
 
@@ -105,7 +106,7 @@ def load_samples(source: Path, size: tuple[int, int], limit: int, flag: str = "-
 
     Args:
         source: A folder or a picture.
-        size: (height, width) of the model.
+        size: (height, width) that the graph takes.
         limit: Most pictures to use.
         flag: The command line's name for the source, for messages.
 
@@ -139,6 +140,7 @@ def measure_parity(
     engine: str,
     batch: int,
     done: Callable[[int, int], None],
+    resized: Callable[[Frames], Tensor] = torch.from_numpy,
 ) -> ParityReport:
     """Runs the float32 checkpoint in torch and the graph on the same frames.
 
@@ -148,11 +150,12 @@ def measure_parity(
         model: The checkpoint's model, float32.
         classes: Baked classes, in the graph's order.
         backend: Runs the graph.
-        samples: Pictures at model size, at least one.
+        samples: Pictures of the size that the graph takes, at least one.
         precision: Of the graph.
         engine: Name of what runs the graph, for the report.
         batch: Frames per run; pictures are repeated to fill the last one.
         done: Told (pictures done, pictures in all).
+        resized: From the graph's frames to the model's, BGR in 0 to 255, where the graph resizes.
     """
     text = model.text_features(classes)
     total = -(-max(len(samples), len(classes)) // batch) * batch
@@ -163,7 +166,7 @@ def measure_parity(
         frames = np.stack([samples[i % len(samples)].frame for i in numbers])
         index = np.array([i % len(classes) for i in numbers], dtype=np.int64)
         maps, graph_scores = backend.run(frames, index if len(classes) > 1 else None)
-        output = model(to_pixels(torch.from_numpy(frames)), text[torch.from_numpy(index)])
+        output = model(to_pixels(resized(frames)), text[torch.from_numpy(index)])
         difference = np.abs(maps - output.map.numpy())
         map_drifts.append(float(difference.max()))
         map_means.append(float(difference.mean()))

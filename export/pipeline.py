@@ -18,6 +18,7 @@ import torch
 from kanoclip.export import engine as engines
 from kanoclip.export.bf16_reference import emulate_bf16
 from kanoclip.export.checks import check_graph
+from kanoclip.export.frame_resize import DRIFT_BOUND, FrameResize
 from kanoclip.export.fused_attention import count_fused
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
@@ -40,7 +41,7 @@ from kanoclip.runtime.manifest import (
     Thresholds,
     graph_signature,
 )
-from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.versions import installed_versions
 from kanoclip.train.checkpoint import LoadedModel
 
@@ -67,6 +68,7 @@ class ExportConfig:
         threads: CPU threads for torch and ONNX Runtime, None for all cores.
         calibration_images: Pictures that show the range of int8's activations; for `int8` only.
         calibration_limit: Most of them to use.
+        camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
     """
 
     output: Path
@@ -80,6 +82,7 @@ class ExportConfig:
     threads: int | None
     calibration_images: Path | None = None
     calibration_limit: int = 64
+    camera: tuple[int, int] | None = None
 
 
 Report = Callable[[str, float], None]
@@ -105,7 +108,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
     if len(set(config.classes)) != len(config.classes):
         raise ExportError(f"a class is named twice: {', '.join(config.classes)}")
     groups = engines.rtx_targets(config.rtx_targets, config.precision) if config.rtx_targets else []
-    size = loaded.model.config.image_size
+    size = config.camera or loaded.model.config.image_size
     samples = load_samples(config.parity_images, size, config.parity_limit)
     seen: list[Sample] = []
     if config.precision == "int8":
@@ -114,7 +117,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         torch.set_num_threads(config.threads)
     with staged(config.output) as folder:
         report("baking the text", 0.0)
-        graph = DeployGraph(loaded.model, config.classes, config.precision)
+        graph = DeployGraph(loaded.model, config.classes, config.precision, config.camera)
         report("writing ONNX", 0.0)
         written = UNQUANTISED_FILE if config.precision == "int8" else MODEL_FILE
         write_onnx(graph, size, config.batch, config.opset, folder / written)
@@ -134,6 +137,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         facts = check_graph(folder / MODEL_FILE, config.precision)
         manifest = _manifest(loaded, config, folder)
         parity = _gate(loaded, config, manifest, folder, samples, report)
+        resize_drift = _resize_drift(loaded, config, samples)
         built = []
         for targets in groups:
             name = f"building the TensorRT-RTX engine for {', '.join(targets)}"
@@ -149,7 +153,12 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         fused = {built_engine.path.name: count_fused(built_engine.path.read_bytes()) for built_engine in built}
         manifest = replace(
             manifest,
-            parity={**parity.as_json(), "attention_blocks": facts.attention_blocks, "fused_attention": fused},
+            parity={
+                **parity.as_json(),
+                "resize_drift": resize_drift,
+                "attention_blocks": facts.attention_blocks,
+                "fused_attention": fused,
+            },
             files={**manifest.files, **_files(folder, ENGINES_FOLDER)},
             engines=tuple(
                 EngineInfo(e.path.relative_to(folder).as_posix(), "tensorrt-rtx", e.version, e.compute_capabilities)
@@ -162,7 +171,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
 
 
 def _write_samples(folder: Path, samples: list[Sample]) -> None:
-    """Puts some of the gate's pictures into the bundle, at model size, spread evenly over them."""
+    """Puts some of the gate's pictures into the bundle, spread evenly over them."""
     folder.mkdir()
     count = min(SAMPLES, len(samples))
     for number in range(count):
@@ -207,6 +216,7 @@ def _gate(
                 engine,
                 config.batch.size,
                 lambda done, total: report("comparing with torch", done / total),
+                torch.from_numpy if config.camera is None else _resizer(loaded, config.camera),
             )
         finally:
             backend.close()
@@ -215,11 +225,28 @@ def _gate(
     return parity
 
 
+def _resizer(loaded: LoadedModel, camera: tuple[int, int]) -> FrameResize:
+    return FrameResize(camera, loaded.model.config.image_size)
+
+
+def _resize_drift(loaded: LoadedModel, config: ExportConfig, samples: list[Sample]) -> float | None:
+    """How far the graph's resize is from the runtime's on the gate's pictures, of 255."""
+    if config.camera is None:
+        return None
+    resizer = _resizer(loaded, config.camera)
+    drift = max(resizer.drift(sample.frame[None]) for sample in samples)
+    if not drift <= DRIFT_BOUND:
+        raise ExportError(
+            f"the graph's resize differs from the runtime's by {drift:.2f} of 255: leave --camera-size out"
+        )
+    return drift
+
+
 def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manifest:
     model = loaded.model
     size = model.config.image_size
     axis = BATCH if config.batch.dynamic else config.batch.size
-    inputs, outputs = graph_signature(size, len(config.classes), axis)
+    inputs, outputs = graph_signature(size, len(config.classes), axis, config.camera or size)
     return Manifest(
         schema=SCHEMA,
         name=config.output.stem,
@@ -243,7 +270,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
         inputs=inputs,
         outputs=outputs,
         max_batch=config.batch.size,
-        preprocessing=Preprocessing(RESIZE_RULE, INTERPOLATION),
+        preprocessing=Preprocessing(RESIZE_RULE if config.camera is None else IN_GRAPH, INTERPOLATION),
         thresholds=UNCALIBRATED,
         provenance=_provenance(),
         parity=None,

@@ -50,7 +50,7 @@ class Bundle:
         return Path(self.root, name)
 
     def samples(self) -> list[Image]:
-        """The pictures that travel with the bundle, uint8 [H, W, 3], BGR, at model size.
+        """The pictures that travel with the bundle, uint8 [H, W, 3], BGR, of the size that the graph takes.
 
         Raises:
             BundleError: It has none, or one is no picture of that size.
@@ -61,8 +61,8 @@ class Bundle:
         pictures = []
         for name in names:
             picture = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
-            if picture is None or picture.shape != (*self.manifest.model.image_size, 3):
-                raise BundleError(f"{self.root}: {name} is no picture of the model's size: export the bundle again")
+            if picture is None or picture.shape != (*self.manifest.frame_size, 3):
+                raise BundleError(f"{self.root}: {name} is no picture of the graph's size: export the bundle again")
             pictures.append(np.asarray(picture, np.uint8))
         return pictures
 

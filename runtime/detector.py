@@ -47,7 +47,7 @@ class Detector:
         if thresholds.min_area < 0:
             raise KanoclipError(f"smallest area {thresholds.min_area} is negative")
         self.bundle, self.backend, self.thresholds = bundle, backend, thresholds
-        self._size = bundle.manifest.model.image_size
+        self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
 
     @classmethod

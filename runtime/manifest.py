@@ -9,7 +9,7 @@ from typing import Any
 
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.json_fields import DOCUMENT, Fields, as_integer, as_text, is_one_line, parse_object, wrong
-from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
 
 MANIFEST_NAME = DOCUMENT
 MODEL_FILE = "model.onnx"
@@ -155,6 +155,12 @@ class Manifest:
         """Whether any batch from 1 to `max_batch` runs."""
         return isinstance(self.inputs[0].shape[0], str)
 
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames that the graph takes: the camera's where it resizes, else the model's."""
+        _, height, width, _ = self.inputs[0].shape
+        return int(height), int(width)
+
     def to_json(self) -> str:
         """The manifest as JSON text."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -234,7 +240,7 @@ def _tensor(value: Any, where: str) -> TensorSpec:
 def _preprocessing(fields: Fields) -> Preprocessing:
     rule = Preprocessing(fields.text("resize"), fields.text("interpolation"))
     fields.done()
-    if rule != Preprocessing(RESIZE_RULE, INTERPOLATION):
+    if rule.resize not in (RESIZE_RULE, IN_GRAPH) or rule.interpolation != INTERPOLATION:
         raise BundleError(
             f"the bundle resizes by '{rule.resize}, {rule.interpolation}', which this version does not know: upgrade "
             "kanoclip-edge, or export the bundle again"
@@ -287,27 +293,38 @@ def _cross_check(manifest: Manifest) -> None:
             raise BundleError(f"{MANIFEST_NAME} does not list the engine {engine.file}: copy or export it again")
     dynamic = bool(manifest.inputs) and manifest.inputs[0].shape[:1] == (BATCH,)
     height, width = size = manifest.model.image_size
-    inputs, outputs = graph_signature(size, len(manifest.classes), BATCH if dynamic else manifest.max_batch)
+    frame = _camera_size(manifest) if manifest.preprocessing.resize == IN_GRAPH else size
+    axis = BATCH if dynamic else manifest.max_batch
+    inputs, outputs = graph_signature(size, len(manifest.classes), axis, frame)
     for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
         if found != wanted:
             raise wrong(name, f"what a bundle of {len(manifest.classes)} classes at {height}x{width} has")
 
 
+def _camera_size(manifest: Manifest) -> tuple[int, int]:
+    shape = manifest.inputs[0].shape if manifest.inputs else ()
+    sides = [axis for axis in shape[1:3] if isinstance(axis, int)]
+    if len(shape) != 4 or len(sides) != 2:
+        raise wrong("inputs", "frames of a camera's size, since the graph resizes them")
+    return sides[0], sides[1]
+
+
 def graph_signature(
-    size: tuple[int, int], classes: int, batch: int | str
+    size: tuple[int, int], classes: int, batch: int | str, frame: tuple[int, int]
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a bundle's graph.
 
     Args:
-        size: (height, width) in pixels.
+        size: (height, width) of the model in pixels.
         classes: How many are baked; several need an index.
         batch: The batch axis: a fixed size, or BATCH.
+        frame: (height, width) of the frames in pixels; other than `size` where the graph resizes.
     """
     height, width = size
-    frame = TensorSpec("frame", "uint8", (batch, height, width, 3))
+    frames = TensorSpec("frame", "uint8", (batch, *frame, 3))
     index = (TensorSpec("class_index", "int64", (batch,)),) if classes > 1 else ()
     outputs = TensorSpec("map", "float32", (batch, height, width)), TensorSpec("score", "float32", (batch,))
-    return (frame, *index), outputs
+    return (frames, *index), outputs
 
 
 def is_safe_path(name: str) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ from kanoclip.train.model.kanoclip import ModelConfig
 
 EXPORT = Path(sys.executable).with_name("kanoclip-export")
 RUN = Path(sys.executable).with_name("kanoclip-run")
+DOCTOR = Path(sys.executable).with_name("kanoclip-doctor")
 
 
 def export(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -103,9 +105,35 @@ def test_int8_is_calibrated_on_the_pictures_that_are_named(tmp_path):
     )
     bundle = Bundle.open(tmp_path / "random-tiny.kanoclip")
     assert bundle.manifest.precision == "int8" and bundle.manifest.opset == 19
-    assert [path.name for path in sorted(bundle.root.iterdir())] == ["manifest.json", "model.onnx"]
+    assert [path.name for path in sorted(bundle.root.iterdir())] == ["manifest.json", "model.onnx", "samples"]
     with Detector.load(bundle.root) as detector:
         assert 0 <= detector(np.zeros((50, 60, 3), np.uint8)).score <= 1
+
+
+def test_a_graph_that_resizes_takes_the_cameras_frame(tmp_path):
+    export(tmp_path, "--fp16", "--camera-size", "640x480", "--output", "camera.kanoclip")
+    export(tmp_path, "--fp16", "--output", "plain.kanoclip")
+    manifest = Bundle.open(tmp_path / "camera.kanoclip").manifest
+    assert manifest.frame_size == (480, 640) and manifest.model.image_size == (256, 256)
+    assert 0 < manifest.parity["resize_drift"] <= 1
+    done = subprocess.run([DOCTOR, "camera.kanoclip"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "yes" in done.stdout, done.stderr
+    photograph = cv2.imread(str(Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "colour" / "00.jpg"))
+    frame = cv2.resize(photograph, (640, 480))
+    found = {}
+    for name in ("camera", "plain"):
+        with Detector.load(tmp_path / f"{name}.kanoclip") as detector:
+            found[name] = [detector(picture) for picture in (frame, photograph)]  # and one of another size
+    for one, other in zip(found["camera"], found["plain"], strict=True):
+        assert one.map.shape == (256, 256)
+        assert abs(one.score - other.score) < 0.02 and np.abs(one.map - other.map).max() < 0.1
+
+
+def test_a_triton_repository_beside_the_bundle(tmp_path):
+    (tmp_path / "models").mkdir()
+    export(tmp_path, "--backbone", "random-tiny", "--dynamic-batch", "4", "--parity-limit", "4", "--triton", "models")
+    assert (tmp_path / "models" / "random-tiny" / "1" / "model.onnx").exists()
+    assert "max_batch_size: 4" in (tmp_path / "models" / "random-tiny" / "config.pbtxt").read_text()
 
 
 def test_exporting_again_replaces_the_bundle(exported):
@@ -157,6 +185,9 @@ def test_bf16_passes_its_gate_and_is_refused_by_the_cpu(tmp_path):
         (["--int8", "--calibration-images", ".", "--opset", "18"], ["--int8", "--opset 19"]),
         (["--output", "model.onnx"], [".kanoclip"]),
         (["--engine", "tensorrt-rtx", "--compute-capability", "sm86"], ["sm86", "8.6"]),
+        (["--camera-size", "1080p"], ["--camera-size", "'1080p' is not WIDTHxHEIGHT"]),
+        (["--camera-size", "0x480"], ["--camera-size"]),
+        (["--triton", "nowhere"], ["nowhere is not a folder"]),
     ],
 )
 def test_wrong_usage(tmp_path, arguments, words):

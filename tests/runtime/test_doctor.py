@@ -104,7 +104,7 @@ def test_a_picture_of_another_size_is_refused(tmp_path, make_toy_bundle):
     bundle = Bundle.open(folder)
     for content in (cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), b"no picture"):
         (folder / "samples" / "0.jpg").write_bytes(content)
-        with pytest.raises(BundleError, match=r"samples/0\.jpg is no picture of the model's size"):
+        with pytest.raises(BundleError, match=r"samples/0\.jpg is no picture of the graph's size"):
             bundle.samples()
 
 

@@ -81,6 +81,20 @@ def test_round_trip(full):
     assert full.model.image_size == (32, 32)
 
 
+def test_a_graph_that_resizes_takes_frames_of_any_size(value):
+    assert Manifest.from_json(json.dumps(value)).frame_size == (32, 32)
+    value["preprocessing"]["resize"] = "stretch in the graph"
+    value["inputs"][0]["shape"] = ["batch", 480, 640, 3]
+    manifest = Manifest.from_json(json.dumps(value))
+    assert manifest.frame_size == (480, 640) and manifest.model.image_size == (32, 32)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    for shape in (["batch", 480, 640], ["batch", "batch", 640, 3], ["batch", 480, 640, 4]):
+        value["inputs"][0]["shape"] = shape
+        refused(value, "inputs")
+    value["inputs"] = []
+    refused(value, "inputs")
+
+
 def test_a_fixed_batch_round_trips(toy_bundle):
     text = (toy_bundle / "manifest.json").read_text(encoding="utf-8")
     manifest = Manifest.from_json(text)
