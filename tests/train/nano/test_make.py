@@ -16,7 +16,7 @@ from kanoclip.train.nano.make import Scale, Stage, Step, follow, halve, halve_ch
 @pytest.mark.slow
 def test_the_whole_recipe_in_small_makes_a_trained_bundle(tmp_path, capsys):
     """Every command of the recipe for real, with so little of everything that it knows nothing."""
-    scale = Scale((Stage(64, 2, 1e-3), Stage(64, 2, 1e-3, 1.0)), batch_size=4, each=1, mixed=2, epochs=1)
+    scale = Scale((Stage(64, 2, 1e-3), Stage(64, 2, 1e-3, 1.0)), batch_size=4, mixed=2, others=1, epochs=1)
     steps = plan(tmp_path, scale, photographs=False)[
         :-3
     ]  # without thresholds, which so few pictures cannot give, and int8
