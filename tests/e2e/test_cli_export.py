@@ -115,7 +115,7 @@ def test_a_graph_that_resizes_takes_the_cameras_frame(tmp_path):
     export(tmp_path, "--fp16", "--output", "plain.kanoclip")
     manifest = Bundle.open(tmp_path / "camera.kanoclip").manifest
     assert manifest.frame_size == (480, 640) and manifest.model.image_size == (256, 256)
-    assert 0 < manifest.parity["resize_drift"] <= 1
+    assert 0 <= manifest.parity["resize_drift"] <= 1
     done = subprocess.run([DOCTOR, "camera.kanoclip"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "yes" in done.stdout, done.stderr
     photograph = cv2.imread(str(Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "colour" / "00.jpg"))
