@@ -58,7 +58,8 @@ def attention_over_two(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def float32_matmul(a: Tensor, b: Tensor) -> Tensor:
     """Matrix product of float32 tensors in float32, autocast or not: [..., N, K] x [..., K, M] -> [..., N, M]."""
-    if torch.compiler.is_exporting():  # a graph has no autocast, and the context would be written into it
+    # A graph has no autocast, and the context would be written into it; `meta` tensors know no such context.
+    if torch.compiler.is_exporting() or a.is_meta:
         return a @ b
     with torch.autocast(a.device.type, enabled=False):
         return a @ b

@@ -43,4 +43,5 @@ def test_a_bundle_gets_thresholds_and_stays_whole(toy_bundle, tmp_path, other_cl
     assert after.thresholds.pixel == found["pixel"]
     assert "good generated pictures" in after.thresholds.origin
     assert dataclasses.replace(after, thresholds=before.thresholds) == before
-    assert 0 < found["false_alarms"] <= 0.05 and 0 <= found["found"] <= 1
+    # The toy answers with the brightest pixel: where many good pictures are as bright as can be, none may reach it.
+    assert 0 <= found["false_alarms"] <= 0.05 and 0 <= found["found"] <= 1
