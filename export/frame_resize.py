@@ -73,8 +73,9 @@ def _area(source: int, target: int) -> Matrix:
     starts = np.arange(target)[:, None] * scale
     pixels = np.arange(source)[None, :]
     covered = np.minimum(starts + scale, pixels + 1) - np.maximum(starts, pixels)
-    matrix = np.clip(covered, 0, None)
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    matrix: Matrix = np.clip(covered, 0, None)
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
 
 
 def _linear(source: int, target: int) -> Matrix:

@@ -62,9 +62,9 @@ class DeployGraph(nn.Module):
         del self.tower.patch_embedding, self.tower.class_embedding, self.tower.positional_embedding
         for module in (self.tower, self.head):
             cast_weights(module, dtype)
-        for module in self.head.modules():
-            if isinstance(module, MapSmoothing | DeformableSelfAttention):
-                module.elementwise = precision != "fp32"
+        for part in self.head.modules():
+            if isinstance(part, MapSmoothing | DeformableSelfAttention):
+                part.elementwise = precision != "fp32"
         self.resizes = camera is not None
         if camera is not None:
             rows, columns, self.resize_bias = resize_matrices(camera, model.config.image_size)
@@ -110,7 +110,7 @@ class DeployGraph(nn.Module):
         Rows first, over the bytes as they lie; what is left to transpose is the small picture.
         """
         _, height, width, _ = pixels.shape
-        lower = (self.resize_rows @ pixels.reshape(-1, height, width * 3)).unflatten(2, (width, 3))
+        lower = (self.resize_rows @ pixels.reshape(-1, height, width * 3)).reshape(-1, len(self.resize_rows), width, 3)
         small = lower.permute(0, 3, 1, 2) @ self.resize_columns.T
         return torch.round(small + self.resize_bias).permute(0, 2, 3, 1)
 

@@ -74,7 +74,8 @@ def store_in_half(graph: ir.Graph) -> None:
             continue
         stored = ir.val(f"{name}.half", const_value=ir.tensor(small, name=f"{name}.half"))
         cast = ir.node("Cast", [stored], attributes={"to": ir.DataType.FLOAT.value}, name=f"weights/{name}")
-        cast.outputs[0].name, cast.outputs[0].shape, cast.outputs[0].dtype = f"{name}.whole", value.shape, value.dtype
+        cast.outputs[0].name, cast.outputs[0].shape = f"{name}.whole", value.shape
+        cast.outputs[0].dtype = ir.DataType.FLOAT
         graph.register_initializer(stored)
         graph.insert_before(graph[0], cast)
         value.replace_all_uses_with(cast.outputs[0])

@@ -178,7 +178,7 @@ def _batches(bundle: Bundle) -> list[tuple[Frames, Indices | None]]:
 
 
 def _bounds(bundle: Bundle) -> tuple[float, float]:
-    bounds = (bundle.manifest.parity or {}).get("bounds")
+    bounds: Any = (bundle.manifest.parity or {}).get("bounds")
     try:
         limits = float(bounds["map"]), float(bounds["score"])
     except (TypeError, KeyError, ValueError):
