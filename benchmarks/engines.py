@@ -10,10 +10,8 @@ seeded ones, which decide nothing about how a graph is built.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ import click
 
 from kanoclip.benchmarks.results import write_result
 from kanoclip.benchmarks.run_overhead import example_photographs
+from kanoclip.benchmarks.vit_l import measured
 from kanoclip.export.engine import TURING
-from kanoclip.runtime.errors import KanoclipError
 
 AMPERE_ON = ("8.0", "8.6", "8.9", "12.0")
 TARGETS = {"fp32": AMPERE_ON, "fp16": (TURING, *AMPERE_ON), "bf16": AMPERE_ON, "int8": AMPERE_ON}
@@ -37,11 +35,8 @@ def build(backbone: str, precision: str, folder: Path) -> list[dict[str, Any]]:
         command += ["--backbone", backbone, "--weights", "none"]
     if precision == "int8":
         command += ["--calibration-images", str(example_photographs()[-1].parent)]
-    started = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise KanoclipError(f"{precision}: {done.stderr.strip()}")
-    manifest = json.loads(done.stdout)
+    printed, cost = measured(command)
+    manifest = json.loads(printed)
     return [
         {
             "precision": precision,
@@ -50,7 +45,7 @@ def build(backbone: str, precision: str, folder: Path) -> list[dict[str, Any]]:
             "attention_blocks": manifest["parity"]["attention_blocks"],
             "fused": manifest["parity"]["fused_attention"][Path(engine["file"]).name],
             "map_drift": manifest["parity"]["map_drift"],
-            "export_s": time.perf_counter() - started,
+            "export": cost,
         }
         for engine in manifest["engines"]
     ]

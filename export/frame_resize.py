@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from kanoclip.runtime.preprocess import resize
+from kanoclip.train.model.smoothing import Matrix, bilinear_matrix
 
 DRIFT_BOUND = 1.0
 """Of 255: what the graph's resize may differ from the runtime's in any pixel of the gate's pictures."""
-
-Matrix = npt.NDArray[np.float64]
-
 
 HALVING_BIAS = 0.125
 """Rounding means over 2x2 whole values up from .5, as OpenCV does, makes a picture brighter by this on average."""
@@ -42,7 +40,7 @@ def resize_matrices(source: tuple[int, int], target: tuple[int, int]) -> tuple[M
         current, bias = halved, bias + HALVING_BIAS
     steps = []
     for side, wanted, matrix in zip(current, target, matrices, strict=True):
-        steps.append((_area(side, wanted) if side > wanted else _linear(side, wanted)) @ matrix)
+        steps.append((_area(side, wanted) if side > wanted else bilinear_matrix(wanted, side)) @ matrix)
     return steps[0], steps[1], bias
 
 
@@ -75,15 +73,4 @@ def _area(source: int, target: int) -> Matrix:
     covered = np.minimum(starts + scale, pixels + 1) - np.maximum(starts, pixels)
     matrix: Matrix = np.clip(covered, 0, None)
     matrix /= matrix.sum(axis=1, keepdims=True)
-    return matrix
-
-
-def _linear(source: int, target: int) -> Matrix:
-    """INTER_LINEAR, growing: pixel centres at halves, the border repeated."""
-    position = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    low = np.floor(position).astype(int)
-    high = np.minimum(low + 1, source - 1)
-    matrix = np.zeros((target, source))
-    np.add.at(matrix, (np.arange(target), low), 1 - (position - low))
-    np.add.at(matrix, (np.arange(target), high), position - low)
     return matrix

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kanoclip.runtime.backends.base import Backend, Frames
+from kanoclip.runtime.backends.base import Backend, Frames, whole_batches
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.preprocess import resize
@@ -158,13 +158,10 @@ def measure_parity(
         resized: From the graph's frames to the model's, BGR in 0 to 255, where the graph resizes.
     """
     text = model.text_features(classes)
-    total = -(-max(len(samples), len(classes)) // batch) * batch
+    batches = list(whole_batches([sample.frame for sample in samples], len(classes), batch))
     map_drifts, map_means, score_drifts = [], [], []
     scores: list[tuple[bool | None, float, float]] = []
-    for start in range(0, total, batch):
-        numbers = range(start, start + batch)
-        frames = np.stack([samples[i % len(samples)].frame for i in numbers])
-        index = np.array([i % len(classes) for i in numbers], dtype=np.int64)
+    for number, (frames, index) in enumerate(batches):
         maps, graph_scores = backend.run(frames, index if len(classes) > 1 else None)
         output = model(to_pixels(resized(frames)), text[torch.from_numpy(index)])
         difference = np.abs(maps - output.map.numpy())
@@ -172,10 +169,10 @@ def measure_parity(
         map_means.append(float(difference.mean()))
         torch_scores = output.score.numpy()
         score_drifts.append(float(np.abs(graph_scores - torch_scores).max()))
-        for i, torch_score, graph_score in zip(numbers, torch_scores, graph_scores, strict=True):
+        for i, (torch_score, graph_score) in enumerate(zip(torch_scores, graph_scores, strict=True), number * batch):
             if i < len(samples):
                 scores.append((samples[i].anomalous, float(torch_score), float(graph_score)))
-        done(start + batch, total)
+        done((number + 1) * batch, len(batches) * batch)
     labels = [label for label, _, _ in scores]
     aurocs: tuple[float | None, float | None] = (None, None)
     if True in labels and False in labels:

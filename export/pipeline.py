@@ -136,8 +136,8 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         report("checking the graph", 0.0)
         facts = check_graph(folder / MODEL_FILE, config.precision)
         manifest = _manifest(loaded, config, folder)
-        parity = _gate(loaded, config, manifest, folder, samples, report)
-        resize_drift = _resize_drift(loaded, config, samples)
+        resizer = FrameResize(config.camera, loaded.model.config.image_size) if config.camera is not None else None
+        parity = _gate(loaded, config, manifest, folder, samples, resizer, report)
         built = []
         for targets in groups:
             name = f"building the TensorRT-RTX engine for {', '.join(targets)}"
@@ -150,12 +150,12 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
                     partial(report, name),
                 )
             )
-        fused = {built_engine.path.name: count_fused(built_engine.path.read_bytes()) for built_engine in built}
+        fused = {e.path.name: count_fused(e.path.read_bytes()) for e in built}
         manifest = replace(
             manifest,
             parity={
                 **parity.as_json(),
-                "resize_drift": resize_drift,
+                "resize_drift": _resize_drift(resizer, samples) if resizer is not None else None,
                 "attention_blocks": facts.attention_blocks,
                 "fused_attention": fused,
             },
@@ -194,6 +194,7 @@ def _gate(
     manifest: Manifest,
     folder: Path,
     samples: list[Sample],
+    resizer: FrameResize | None,
     report: Report,
 ) -> ParityReport:
     """Runs the parity gate over the staged bundle, through the runtime's own backend."""
@@ -216,7 +217,7 @@ def _gate(
                 engine,
                 config.batch.size,
                 lambda done, total: report("comparing with torch", done / total),
-                torch.from_numpy if config.camera is None else _resizer(loaded, config.camera),
+                resizer or torch.from_numpy,
             )
         finally:
             backend.close()
@@ -225,15 +226,8 @@ def _gate(
     return parity
 
 
-def _resizer(loaded: LoadedModel, camera: tuple[int, int]) -> FrameResize:
-    return FrameResize(camera, loaded.model.config.image_size)
-
-
-def _resize_drift(loaded: LoadedModel, config: ExportConfig, samples: list[Sample]) -> float | None:
+def _resize_drift(resizer: FrameResize, samples: list[Sample]) -> float:
     """How far the graph's resize is from the runtime's on the gate's pictures, of 255."""
-    if config.camera is None:
-        return None
-    resizer = _resizer(loaded, config.camera)
     drift = max(resizer.drift(sample.frame[None]) for sample in samples)
     if not drift <= DRIFT_BOUND:
         raise ExportError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.backends import create_backend
-from kanoclip.runtime.backends.base import Backend, Frames, Indices
-from kanoclip.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from kanoclip.runtime.backends.base import Backend, Frames, Indices, whole_batches
+from kanoclip.runtime.backends.onnxruntime import BOTH_INSTALLED, OnnxRuntimeBackend, own_cores
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.versions import installed_versions
@@ -94,10 +93,7 @@ def examine_machine() -> Machine:
     packages = installed_versions(PACKAGES)
     problems = []
     if {"onnxruntime", "onnxruntime-gpu"} <= packages.keys():
-        problems.append(
-            "onnxruntime and onnxruntime-gpu overwrite each other's files: uninstall both, then install one extra, cpu "
-            "or gpu"
-        )
+        problems.append(BOTH_INSTALLED)
     if not {"onnxruntime", "onnxruntime-gpu"} & packages.keys():
         problems.append("no ONNX Runtime: pip install 'kanoclip-edge[cpu]', or [gpu] on an NVIDIA GPU")
     gpus = _gpus()
@@ -106,7 +102,7 @@ def examine_machine() -> Machine:
     return Machine(
         python=sys.version.split()[0],
         system=f"{platform.system()} {platform.release()}, {platform.machine()}",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=own_cores(),
         gpus=gpus,
         jetson=_jetson(),
         packages=packages,
@@ -131,7 +127,11 @@ def compare(bundle: Bundle, backend: str = "auto", device: str = "auto", threads
         BackendError: An engine cannot be made, or failed.
     """
     map_bound, score_bound = _bounds(bundle)
-    batches = _batches(bundle)
+    pictures, classes = bundle.samples(), len(bundle.manifest.classes)
+    batches = [
+        (frames, indices if classes > 1 else None)
+        for frames, indices in whole_batches(pictures, classes, bundle.manifest.max_batch)
+    ]
     judged = create_backend(bundle, backend, device, threads)
     try:
         name = judged.name
@@ -149,8 +149,8 @@ def compare(bundle: Bundle, backend: str = "auto", device: str = "auto", threads
         else math.nan
         for part in (0, 1)
     )
-    pictures = len(bundle.samples())
-    return Comparison(name, pictures, map_drift, score_drift, map_bound, score_bound, float(np.median(spent)))
+    milliseconds = float(np.median(spent))
+    return Comparison(name, len(pictures), map_drift, score_drift, map_bound, score_bound, milliseconds)
 
 
 def _run(backend: Backend, batches: Sequence[tuple[Frames, Indices | None]]) -> tuple[list[Any], list[float]]:
@@ -162,19 +162,6 @@ def _run(backend: Backend, batches: Sequence[tuple[Frames, Indices | None]]) -> 
         spent.append((perf_counter() - started) * 1e3)
         answers.append((np.array(maps), np.array(scores)))  # an engine may hand out its own buffers
     return answers, spent
-
-
-def _batches(bundle: Bundle) -> list[tuple[Frames, Indices | None]]:
-    """The bundle's pictures in runs of its batch, each class used once at least."""
-    pictures, manifest = bundle.samples(), bundle.manifest
-    classes, size = len(manifest.classes), manifest.max_batch
-    total = -(-max(len(pictures), classes) // size) * size
-    batches = []
-    for start in range(0, total, size):
-        frames = np.stack([pictures[i % len(pictures)] for i in range(start, start + size)])
-        indices = np.arange(start, start + size, dtype=np.int64) % classes if classes > 1 else None
-        batches.append((frames, indices))
-    return batches
 
 
 def _bounds(bundle: Bundle) -> tuple[float, float]:

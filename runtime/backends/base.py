@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,23 @@ import numpy.typing as npt
 Frames = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+
+
+def whole_batches(pictures: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
+    """Pictures in full batches, each class used at least once: picture i goes with class i modulo their number.
+
+    Args:
+        pictures: Each uint8 [H, W, 3]; repeated where they are too few.
+        classes: How many the graph has.
+        size: Of a batch.
+
+    Yields:
+        Frames [size, H, W, 3] and class indices [size].
+    """
+    total = -(-max(len(pictures), classes) // size) * size
+    for start in range(0, total, size):
+        numbers = np.arange(start, start + size, dtype=np.int64)
+        yield np.stack([pictures[i % len(pictures)] for i in numbers]), numbers % classes
 
 
 class Backend(Protocol):

@@ -15,6 +15,7 @@ from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.manifest import BATCH, TensorSpec
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 
 
@@ -42,7 +43,7 @@ class OnnxRuntimeBackend:
         provider, options = _choose_provider(ort, device, tensorrt)
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
-        settings.intra_op_num_threads = threads or _own_cores()
+        settings.intra_op_num_threads = threads or own_cores()
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
         if not optimised:
@@ -156,10 +157,11 @@ def _both_installed() -> str:
             metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
-    return " (onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one)"
+    return f" ({BOTH_INSTALLED})"
 
 
-def _own_cores() -> int:
+def own_cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

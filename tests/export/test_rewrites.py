@@ -20,14 +20,21 @@ DEEP = 1e6
 """No value of fp16."""
 
 
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory):
-    """Graphs as torch writes them, of a model whose weights came in fp16, as most published CLIPs' do."""
+def came_in_fp16():
+    """A model whose weights fp16 holds exactly, as most published CLIPs' are."""
     model = build_model(ModelConfig("random-tiny", SIZE), "none").model
-    folder = tmp_path_factory.mktemp("rewrites")
-    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+    with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.half())
+    return model
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    """Graphs as torch writes them."""
+    model = came_in_fp16()
+    folder = tmp_path_factory.mktemp("rewrites")
+    with pytest.MonkeyPatch.context() as patch:
         for rewrite in ("reorder_gelu", "store_in_half"):
             patch.setattr(onnx_writer, rewrite, lambda graph: None)
         for precision in ("fp32", "fp16"):
@@ -109,10 +116,6 @@ def test_a_weight_that_fp16_cannot_hold_stays_whole(untouched, tmp_path, value):
 
 
 def test_an_export_does_both(tmp_path, untouched):
-    model = build_model(ModelConfig("random-tiny", SIZE), "none").model
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter.half())
-    write_onnx(DeployGraph(model, ["bolt"], "fp32"), SIZE, BatchSpec(), 18, tmp_path / "m.onnx")
+    write_onnx(DeployGraph(came_in_fp16(), ["bolt"], "fp32"), SIZE, BatchSpec(), 18, tmp_path / "m.onnx")
     assert "Gelu" in [node.op_type for node in optimised(tmp_path / "m.onnx")]
     assert (tmp_path / "m.onnx").stat().st_size < 0.7 * (untouched / "fp32.onnx").stat().st_size

@@ -12,7 +12,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from time import monotonic
 import click
 import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from kanoclip.runtime.bundle import SUFFIX
 from kanoclip.runtime.errors import TrainingError
@@ -35,8 +36,8 @@ from kanoclip.train.weights import CHECKPOINT, CLIP
 
 _DONE = "done"
 GENTLY = ("--lr-modules", 1e-5, "--lr-prompts", 1e-4)
-"""The tower has learnt from such pictures already; at kanoclip-train's own rates the head gets better at generated
-pictures and worse at localising on real ones (docs/nano.md)."""
+"""The tower has learnt from such pictures already; at kanoclip-train's own rates the head got worse at localising on
+real ones (docs/nano.md)."""
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,7 @@ def halve(source: Path, target: Path) -> None:
     Raises:
         TrainingError: A value does not fit.
     """
-    weights = {name: tensor.to(torch.float16).contiguous() for name, tensor in load_file(source).items()}
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise TrainingError(f"{name} in {source} does not fit into fp16")
-    replace_file(target, save(weights))
+    replace_file(target, save(_in_half(load_file(source), source)))
 
 
 def halve_checkpoint(source: Path, clip: Path, target: Path) -> None:
@@ -164,12 +161,17 @@ def halve_checkpoint(source: Path, clip: Path, target: Path) -> None:
         CheckpointError: The checkpoint or the weights cannot be read, or it cannot be written.
     """
     loaded = load_checkpoint(source, str(clip))
-    learnt = {name: tensor.half() for name, tensor in loaded.model.learnable().items()}
-    for name, tensor in learnt.items():
-        if not bool(tensor.isfinite().all()):
-            raise TrainingError(f"{name} in {source} does not fit into fp16")
+    learnt = _in_half(loaded.model.learnable(), source)
     training = json.loads(source.with_suffix(".json").read_text()).get("training")
     save_checkpoint(target, loaded.model, loaded.weights, learnt=learnt, training=training)
+
+
+def _in_half(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    halved = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in halved.items():
+        if not bool(tensor.isfinite().all()):
+            raise TrainingError(f"{name} in {source} does not fit into fp16")
+    return halved
 
 
 def _bundles(tree: Path) -> dict[str, tuple[object, ...]]:

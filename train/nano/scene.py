@@ -112,8 +112,7 @@ def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
     if ends:
         image, region, ground = end_of_surface(rng, image)
     image = distract(rng, image, region)
-    reached = not on_ground and rng.random() < 0.15
-    if reached:
+    if not on_ground and rng.random() < 0.15:
         image, region = intrude(rng, image, region)
     defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else GOOD
     strength = np.zeros((size, size), np.float32)
