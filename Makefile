@@ -11,7 +11,8 @@ demo: $(DEMO)/.installed
 	@echo "annotated pictures: $(DEMO_OUT)/"
 
 test: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest
+	# Two processes, a file in one of them: 9 minutes instead of 18 on 2 cores.
+	$(DEV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
