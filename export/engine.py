@@ -16,6 +16,10 @@ Progress = Callable[[float], None]
 
 TURING = "7.5"
 """SM75 gets an engine of its own: one unsupported node there fails the engine for every target in the list."""
+ADA = (8, 9)
+"""The first generation whose tensor cores multiply float8."""
+DEFAULT_TARGETS = ("8.6", "8.9", "12.0")
+"""RTX 30, 40 and 50."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ def parse_compute_capabilities(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(items))
 
 
+def default_targets(precision: str) -> tuple[str, ...]:
+    """The compute capabilities to build for when none is named."""
+    return tuple(target for target in DEFAULT_TARGETS if precision != "fp8" or _number(target) >= ADA)
+
+
 def rtx_targets(targets: Sequence[str], precision: str) -> list[tuple[str, ...]]:
     """Splits the targets into one list per engine, after checking that TensorRT-RTX knows them.
 
@@ -66,6 +75,11 @@ def rtx_targets(targets: Sequence[str], precision: str) -> list[tuple[str, ...]]
             )
     if TURING in targets and precision != "fp16":
         raise ExportError(f"compute capability 7.5 has no {precision} tensor cores: export with --fp16 or leave it out")
+    if precision == "fp8" and (early := [target for target in targets if _number(target) < ADA]):
+        raise ExportError(
+            f"compute capability {', '.join(early)} has no fp8 tensor cores: they came with Ada (8.9, RTX 40) and "
+            "Blackwell (12.0, RTX 50); leave it out or export with --int8"
+        )
     others = tuple(target for target in targets if target != TURING)
     return [group for group in ((TURING,) if TURING in targets else (), others) if group]
 
@@ -129,6 +143,10 @@ def _tensorrt_rtx() -> Any:
 
 def _member(target: str) -> str:
     return "SM" + target.replace(".", "")
+
+
+def _number(target: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in target.split("."))
 
 
 def _dotted(member: str) -> str:

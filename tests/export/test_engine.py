@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from kanoclip.export.engine import build_rtx_engine, parse_compute_capabilities, rtx_targets
+from kanoclip.export.engine import build_rtx_engine, default_targets, parse_compute_capabilities, rtx_targets
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.runtime.errors import ExportError
@@ -37,6 +37,14 @@ def test_turing_gets_its_own_engine(fp16_onnx, tmp_path):
 def test_turing_runs_fp16_only(precision):
     with pytest.raises(ExportError, match=r"7\.5 has no"):
         rtx_targets(["7.5"], precision)
+
+
+@pytest.mark.parametrize("targets", [["8.6"], ["8.9", "8.0", "12.0"]])
+def test_fp8_needs_ada_or_blackwell(targets):
+    with pytest.raises(ExportError, match=r"8\.[06] has no fp8 tensor cores.*8\.9.*12\.0"):
+        rtx_targets(targets, "fp8")
+    assert rtx_targets(default_targets("fp8"), "fp8") == [("8.9", "12.0")]
+    assert rtx_targets(default_targets("int8"), "int8") == [("8.6", "8.9", "12.0")]
 
 
 def test_bf16_and_dynamic_batch_build(tiny, tmp_path):
