@@ -16,9 +16,10 @@ import numpy as np
 
 from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.backends.base import Backend, Frames, Indices, whole_batches
-from kanoclip.runtime.backends.onnxruntime import BOTH_INSTALLED, OnnxRuntimeBackend, own_cores
+from kanoclip.runtime.backends.onnxruntime import BOTH_INSTALLED, OnnxRuntimeBackend
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.processor import own_cores
 from kanoclip.runtime.versions import installed_versions
 
 PACKAGES = (

@@ -8,7 +8,9 @@ from kanoclip.runtime.backends.base import Backend
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
 
-BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt")
+BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt", "openvino", "openvino-bf16")
+GPU_ONLY = frozenset({"onnxruntime-tensorrt"})
+CPU_ONLY = frozenset({"openvino", "openvino-bf16"})
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 __all__ = ["BACKENDS", "DEVICE", "Backend", "create_backend"]
@@ -20,19 +22,26 @@ def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", 
     Args:
         bundle: What to run.
         backend: `onnxruntime` (CPU or CUDA provider, by device), `onnxruntime-tensorrt` (ONNX Runtime's TensorRT
-            provider), or `auto`, which is `onnxruntime`.
+            provider), `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), or `auto`, which is `onnxruntime`.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
 
     Raises:
         BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.
     """
-    from kanoclip.runtime.backends.onnxruntime import OnnxRuntimeBackend
-
     if backend not in BACKENDS:
         raise BackendError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
     if not DEVICE.fullmatch(device):
         raise BackendError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N")
-    if backend == "onnxruntime-tensorrt" and device == "cpu":
-        raise BackendError("the backend onnxruntime-tensorrt needs a GPU: leave --device out, or choose cuda")
+    if backend in GPU_ONLY and device == "cpu":
+        raise BackendError(f"the backend {backend} needs a GPU: leave --device out, or choose cuda")
+    if backend in CPU_ONLY and device.startswith("cuda"):
+        raise BackendError(f"the backend {backend} runs on the CPU: leave --device out, or choose cpu")
+    # Each engine's module is imported only where it is used, and the engine itself only by that module.
+    if backend in ("openvino", "openvino-bf16"):
+        from kanoclip.runtime.backends.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, bf16=backend == "openvino-bf16", threads=threads)
+    from kanoclip.runtime.backends.onnxruntime import OnnxRuntimeBackend
+
     return OnnxRuntimeBackend(bundle, device, tensorrt=backend == "onnxruntime-tensorrt", threads=threads)

@@ -8,6 +8,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.manifest import TensorSpec
+
 Frames = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -28,6 +32,30 @@ def whole_batches(pictures: Sequence[Frames], classes: int, size: int) -> Iterat
     for start in range(0, total, size):
         numbers = np.arange(start, start + size, dtype=np.int64)
         yield np.stack([pictures[i % len(pictures)] for i in numbers]), numbers % classes
+
+
+def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """The manifest is checked against the graph itself: shapes decide what the detector feeds.
+
+    Args:
+        bundle: Whose manifest.
+        inputs: What the engine says that the graph takes, in its order.
+        outputs: What it gives.
+
+    Raises:
+        BackendError: They are not what the manifest says.
+    """
+    for kind, listed, found in (
+        ("inputs", bundle.manifest.inputs, inputs),
+        ("outputs", bundle.manifest.outputs, outputs),
+    ):
+        if list(found) != list(listed):
+            raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
+
+
+def one_line(error: Exception) -> str:
+    """An engine's message, which may be pages long, as one line of up to 300 characters."""
+    return " ".join(str(error).split())[:300]
 
 
 class Backend(Protocol):

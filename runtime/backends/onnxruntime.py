@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, one_line
 from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.cache_folder import cache_folder
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.manifest import BATCH, TensorSpec
+from kanoclip.runtime.processor import own_cores
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"
@@ -66,7 +66,7 @@ class OnnxRuntimeBackend:
                 f"ONNX Runtime has {SHORT[provider]} but could not start it: check the driver, CUDA and cuDNN "
                 f"versions it wants, or choose --device cpu{_both_installed()}"
             )
-        _check_signature(bundle, self._session)
+        check_signature(bundle, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""
@@ -78,7 +78,7 @@ class OnnxRuntimeBackend:
         try:
             maps, scores = self._session.run(["map", "score"], inputs)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise BackendError(f"{self.name} failed: {_one_line(error)}") from error
+            raise BackendError(f"{self.name} failed: {one_line(error)}") from error
         return np.asarray(maps), np.asarray(scores)
 
     def close(self) -> None:
@@ -113,32 +113,26 @@ def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[s
         return CPU, {}
     options: dict[str, Any] = {"device_id": int(device.partition(":")[2] or 0)}
     if wanted == TENSORRT:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kanoclip" / "onnxruntime-tensorrt"
         try:
-            cache.mkdir(parents=True, exist_ok=True)
+            cache = cache_folder("onnxruntime-tensorrt")
         except OSError as error:
-            raise BackendError(f"no folder {cache} for engines ({error.strerror}): set XDG_CACHE_HOME") from error
+            raise BackendError(
+                f"no folder {error.filename} for engines ({error.strerror}): set XDG_CACHE_HOME"
+            ) from error
         options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
     return wanted, options
 
 
-def _check_signature(bundle: Bundle, session: Any) -> None:
-    """The manifest is checked against the graph itself: shapes decide what the detector feeds."""
+def _specs(values: Any) -> list[TensorSpec]:
     types = {"tensor(uint8)": "uint8", "tensor(int64)": "int64", "tensor(float)": "float32"}
-    for kind, listed, found in (
-        ("inputs", bundle.manifest.inputs, session.get_inputs()),
-        ("outputs", bundle.manifest.outputs, session.get_outputs()),
-    ):
-        actual = [
-            TensorSpec(
-                value.name,
-                types.get(value.type, value.type),
-                tuple(axis if isinstance(axis, int) else BATCH for axis in value.shape),
-            )
-            for value in found
-        ]
-        if actual != list(listed):
-            raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
+    return [
+        TensorSpec(
+            value.name,
+            types.get(value.type, value.type),
+            tuple(axis if isinstance(axis, int) else BATCH for axis in value.shape),
+        )
+        for value in values
+    ]
 
 
 def _refused(bundle: Bundle, provider: str, error: Exception) -> BackendError:
@@ -146,7 +140,7 @@ def _refused(bundle: Bundle, provider: str, error: Exception) -> BackendError:
         return BackendError(f"{bundle.root} is bf16, which no CPU provider runs: export it with --fp16 or --fp32")
     remedy = "export the bundle again" if provider == CPU else "check driver, CUDA and cuDNN, or choose --device cpu"
     return BackendError(
-        f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]} ({_one_line(error)}): {remedy}"
+        f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]} ({one_line(error)}): {remedy}"
     )
 
 
@@ -158,12 +152,3 @@ def _both_installed() -> str:
     except metadata.PackageNotFoundError:
         return ""
     return f" ({BOTH_INSTALLED})"
-
-
-def own_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

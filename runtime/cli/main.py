@@ -24,7 +24,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> (where the command is, its line in `kanoclip --help`). The line is here so that help imports nothing."""
 
-_EXTRA_OF = {"onnxruntime": "cpu", "tensorrt": "gpu", "cuda": "gpu", "pycuda": "gpu", "openai": "knowledge"}
+_EXTRA_OF = {
+    "onnxruntime": "cpu",
+    "openvino": "openvino",
+    "tensorrt": "gpu",
+    "cuda": "gpu",
+    "pycuda": "gpu",
+    "openai": "knowledge",
+}
 _DEFAULT_EXTRA = "export,cpu"
 
 

@@ -1,0 +1,141 @@
+"""OpenVINO on the CPU, in float32 or, where the processor has it, in bfloat16."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, one_line
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.cache_folder import cache_folder
+from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.manifest import BATCH, TensorSpec
+from kanoclip.runtime.processor import own_cores
+
+_TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
+
+
+class OpenVinoBackend:
+    """One compiled graph with one request, used again for every batch."""
+
+    def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None) -> None:
+        """Loads and compiles the bundle's graph.
+
+        Args:
+            bundle: What to run.
+            bf16: Compute in bfloat16 instead of float32.
+            threads: CPU threads, None for all cores of this process.
+
+        Raises:
+            BackendError: OpenVINO is not installed or broken, the processor lacks bfloat16, or the graph is not the
+                manifest's.
+        """
+        openvino = _import_openvino()
+        if threads is not None and threads < 1:
+            raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
+        self._request: Any = None
+        self.name = "openvino-bf16-cpu" if bf16 else "openvino-cpu"
+        try:
+            core = openvino.Core()
+            can_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        except Exception as error:  # OpenVINO raises RuntimeError and others, by version
+            raise BackendError(
+                f"OpenVINO cannot use this processor ({one_line(error)}): choose --backend onnxruntime"
+            ) from error
+        if bf16 and not can_bf16:
+            raise BackendError("this processor has no bfloat16: choose --backend openvino, which computes in float32")
+        try:
+            model = core.read_model(str(bundle.model_path))
+        except Exception as error:
+            raise _refused(bundle, error) from error
+        check_signature(
+            bundle,
+            [_spec(port, listed.name) for port, listed in _pairs(model.inputs, bundle.manifest.inputs)],
+            [_spec(port, listed.name) for port, listed in _pairs(model.outputs, bundle.manifest.outputs)],
+        )
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # Left alone, OpenVINO takes one thread per physical core of the machine.
+            "INFERENCE_NUM_THREADS": threads or own_cores(),
+            # Left alone, it computes in bfloat16 wherever the processor can, and answers otherwise than was measured.
+            "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
+        }
+        try:
+            self._request = _compile(core, model, settings).create_infer_request()
+        except Exception as error:
+            raise _refused(bundle, error) from error
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """Runs one batch; see `Backend.run`."""
+        if self._request is None:
+            raise BackendError(f"{self.name} is closed: load the bundle again")
+        inputs = [frames] if class_index is None else [frames, class_index]
+        try:
+            # The frames are read where they lie. The outputs are copied: the caller may keep them, and the next run
+            # writes over the request's own.
+            found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
+            return found[0], found[1]
+        except Exception as error:
+            raise BackendError(f"{self.name} failed: {one_line(error)}") from error
+
+    def close(self) -> None:
+        """Frees the graph and its memory."""
+        self._request = None
+
+
+def has_bf16() -> bool:
+    """Whether OpenVINO computes in bfloat16 on this processor; False where it does not work at all."""
+    try:
+        found = _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception:  # who asks OpenVINO to run gets the reason
+        return False
+    return "BF16" in found
+
+
+def _import_openvino() -> Any:
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        if error.name != "openvino":
+            raise _broken(error) from error
+        raise BackendError("OpenVINO is not installed: pip install 'kanoclip-edge[openvino]'") from error
+    except Exception as error:  # a library that does not load raises ImportError, OSError or others
+        raise _broken(error) from error
+    if not hasattr(openvino, "Core"):
+        raise _broken(AttributeError("it has no Core"))
+    return openvino
+
+
+def _broken(error: Exception) -> BackendError:
+    return BackendError(f"openvino is broken ({one_line(error)}): uninstall it and install it again")
+
+
+def _compile(core: Any, model: Any, settings: dict[str, Any]) -> Any:
+    """Compiles with a cache of compiled graphs, which halves the time to load; without one where that fails."""
+    try:
+        folder = cache_folder("openvino")
+        if os.access(folder, os.W_OK):
+            return core.compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
+    except Exception:  # a full disk or a damaged file; a graph that cannot be compiled fails again below
+        pass
+    return core.compile_model(model, "CPU", settings)
+
+
+def _pairs(ports: Any, listed: tuple[TensorSpec, ...]) -> list[tuple[Any, TensorSpec]]:
+    """Each port with what the manifest lists in its place; a port too many comes with the last one."""
+    return [(port, listed[min(number, len(listed) - 1)]) for number, port in enumerate(ports)]
+
+
+def _spec(port: Any, listed: str) -> TensorSpec:
+    """What a port takes or gives. It may have several names, one of which is enough."""
+    shape = tuple(axis.get_length() if axis.is_static else BATCH for axis in port.get_partial_shape())
+    kind = port.get_element_type().get_type_name()
+    return TensorSpec(listed if listed in port.get_names() else port.get_any_name(), _TYPES.get(kind, kind), shape)
+
+
+def _refused(bundle: Bundle, error: Exception) -> BackendError:
+    return BackendError(
+        f"OpenVINO cannot load {bundle.model_path} ({one_line(error)}): choose --backend onnxruntime, or export the "
+        "bundle again"
+    )

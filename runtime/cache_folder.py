@@ -1,0 +1,28 @@
+"""Where things are kept that can be made again: one folder per kind in the user's cache."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+
+def cache_folder(name: str) -> Path:
+    """Makes `kanoclip/NAME` in the user's cache, which is `XDG_CACHE_HOME` or else `~/.cache`.
+
+    Args:
+        name: Of the folder, such as `onnxruntime-tensorrt`.
+
+    Returns:
+        The folder, which exists; whether it can be written is for its user to find out.
+
+    Raises:
+        OSError: It cannot be made; its `filename` says where it was tried.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = (Path(given) if given else Path.home() / ".cache") / "kanoclip" / name
+    except RuntimeError as error:  # a user without an entry in the system's list, as in some containers
+        raise OSError(errno.ENOENT, "this user has no home", "~/.cache") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
