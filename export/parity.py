@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from kanoclip.runtime.backends.base import Backend, Frames, whole_batches
+from kanoclip.runtime.bounds import BOUNDS, Bounds
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.preprocess import resize
@@ -21,29 +22,6 @@ from kanoclip.runtime.types import Image
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
 
 NORMAL_FOLDERS = ("good", "normal")
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Largest drift that a precision may show.
-
-    Attributes:
-        map: Largest absolute difference of a map's pixel, in [0, 1].
-        score: Largest absolute difference of a score, in [0, 1].
-        auroc: Largest absolute difference of the image AUROC, where labels are known.
-    """
-
-    map: float
-    score: float
-    auroc: float
-
-
-BOUNDS = {
-    "fp32": Bounds(map=1e-3, score=1e-4, auroc=0.005),
-    "fp16": Bounds(map=2e-2, score=1e-2, auroc=0.005),
-    "bf16": Bounds(map=1e-1, score=5e-2, auroc=0.01),
-    "int8": Bounds(map=1e-1, score=5e-2, auroc=0.01),
-}
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import Any
-
-import numpy as np
 
 from kanoclip.runtime.backends import create_backend
-from kanoclip.runtime.backends.base import Backend, Frames, Indices, whole_batches
-from kanoclip.runtime.backends.onnxruntime import BOTH_INSTALLED, OnnxRuntimeBackend
+from kanoclip.runtime.backends.onnxruntime import BOTH_INSTALLED
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.comparison import Comparison, Reference
 from kanoclip.runtime.processor import own_cores
 from kanoclip.runtime.versions import installed_versions
 
@@ -61,34 +54,6 @@ class Machine:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """An engine's answers on a bundle's own pictures against the reference's.
-
-    Attributes:
-        backend: What was judged, such as `onnxruntime-cuda`.
-        pictures: How many were compared.
-        map_drift: Largest absolute difference over all maps' pixels; NaN where an answer is.
-        score_drift: Largest absolute difference over all scores.
-        map_bound: What the export's own gate allows for this precision.
-        score_bound: The same for scores.
-        milliseconds: Median of a run, after a first one that does not count.
-    """
-
-    backend: str
-    pictures: int
-    map_drift: float
-    score_drift: float
-    map_bound: float
-    score_bound: float
-    milliseconds: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether both drifts keep within their bounds; NaN never does."""
-        return self.map_drift <= self.map_bound and self.score_drift <= self.score_bound
-
-
 def examine_machine() -> Machine:
     """Looks at this machine; nothing is loaded but the list of installed packages."""
     packages = installed_versions(PACKAGES)
@@ -114,9 +79,6 @@ def examine_machine() -> Machine:
 def compare(bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Comparison:
     """Runs the bundle's own pictures on an engine and on the reference.
 
-    The reference is ONNX Runtime on the CPU, on one thread and with every optimisation of the graph turned off: the
-    operators one by one as they stand in the file, which no fused or reordered kernel can have got wrong.
-
     Args:
         bundle: What to judge by.
         backend: As `create_backend` takes it.
@@ -127,51 +89,13 @@ def compare(bundle: Bundle, backend: str = "auto", device: str = "auto", threads
         BundleError: The bundle has no pictures or no bounds of its own.
         BackendError: An engine cannot be made, or failed.
     """
-    map_bound, score_bound = _bounds(bundle)
-    pictures, classes = bundle.samples(), len(bundle.manifest.classes)
-    batches = [
-        (frames, indices if classes > 1 else None)
-        for frames, indices in whole_batches(pictures, classes, bundle.manifest.max_batch)
-    ]
+    reference = Reference(bundle)
     judged = create_backend(bundle, backend, device, threads)
     try:
-        name = judged.name
-        answers, spent = _run(judged, batches)
+        answers = reference.ask(judged)
     finally:
-        judged.close()
-    reference = OnnxRuntimeBackend(bundle, "cpu", tensorrt=False, threads=1, optimised=False)
-    try:
-        expected, _ = _run(reference, batches)
-    finally:
-        reference.close()
-    map_drift, score_drift = (
-        max(float(np.abs(mine[part] - theirs[part]).max()) for mine, theirs in zip(answers, expected, strict=True))
-        if all(np.isfinite(mine[part]).all() for mine in answers)
-        else math.nan
-        for part in (0, 1)
-    )
-    milliseconds = float(np.median(spent))
-    return Comparison(name, len(pictures), map_drift, score_drift, map_bound, score_bound, milliseconds)
-
-
-def _run(backend: Backend, batches: Sequence[tuple[Frames, Indices | None]]) -> tuple[list[Any], list[float]]:
-    backend.run(*batches[0])
-    answers, spent = [], []
-    for frames, indices in batches:
-        started = perf_counter()
-        maps, scores = backend.run(frames, indices)
-        spent.append((perf_counter() - started) * 1e3)
-        answers.append((np.array(maps), np.array(scores)))  # an engine may hand out its own buffers
-    return answers, spent
-
-
-def _bounds(bundle: Bundle) -> tuple[float, float]:
-    bounds: Any = (bundle.manifest.parity or {}).get("bounds")
-    try:
-        limits = float(bounds["map"]), float(bounds["score"])
-    except (TypeError, KeyError, ValueError):
-        raise BundleError(f"{bundle.root} was exported without a parity report: export it again") from None
-    return limits
+        judged.close()  # before the reference is loaded: a large graph need not fit twice
+    return reference.compare(answers)
 
 
 def _gpus() -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from rich.text import Text
 from kanoclip.runtime.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
-from kanoclip.runtime.doctor import Comparison, Machine, compare, examine_machine
+from kanoclip.runtime.comparison import Comparison
+from kanoclip.runtime.doctor import Machine, compare, examine_machine
 
 _EPILOG = """
 Examples:
@@ -74,14 +75,10 @@ def _show_machine(machine: Machine, human: Console) -> None:
 
 
 def _show_comparison(found: Comparison, human: Console) -> None:
-    drift = (
-        f"map {found.map_drift:.1e} (bound {found.map_bound:.0e}), "
-        f"score {found.score_drift:.1e} (bound {found.score_bound:.0e})"
-    )
     verdict = Text("yes", "green") if found.agrees else Text("NO", "bold red")
     human.print(
         verdict.append(
-            f": {found.backend} against the reference on {found.pictures} pictures: {drift}; "
+            f": {found.backend} against the reference on {found.pictures} pictures: {found.drifts()}; "
             f"{found.milliseconds:.1f} ms a run",
             "default",
         )

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from kanoclip.export.parity import BOUNDS, ParityReport, load_samples, measure_parity
+from kanoclip.export.parity import ParityReport, load_samples, measure_parity
+from kanoclip.runtime.bounds import BOUNDS
 from kanoclip.runtime.errors import ExportError
 from kanoclip.train.model.kanoclip import to_pixels
 
