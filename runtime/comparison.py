@@ -95,6 +95,13 @@ class Reference:
             for frames, indices in whole_batches(pictures, classes, bundle.manifest.max_batch)
         ]
 
+    def one_run(self) -> tuple[Frames, Indices | None]:
+        """What to measure an engine's time with: the first pictures, or the first alone where the graph takes one."""
+        frames, indices = self.batches[0]
+        if not self._bundle.manifest.dynamic_batch:
+            return frames, indices
+        return frames[:1], None if indices is None else indices[:1]
+
     def ask(self, backend: Backend) -> Answers:
         """Runs the pictures on an engine.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from kanoclip.runtime.backends.base import Backend
 from kanoclip.runtime.bundle import Bundle
@@ -22,7 +23,8 @@ def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", 
     Args:
         bundle: What to run.
         backend: `onnxruntime` (CPU or CUDA provider, by device), `onnxruntime-tensorrt` (ONNX Runtime's TensorRT
-            provider), `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), or `auto`, which is `onnxruntime`.
+            provider), `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), or `auto`: `onnxruntime`
+            on the GPU where there is one, else the fastest on this processor, measured once (see `trial.py`).
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
 
@@ -37,6 +39,12 @@ def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", 
         raise BackendError(f"the backend {backend} needs a GPU: leave --device out, or choose cuda")
     if backend in CPU_ONLY and device.startswith("cuda"):
         raise BackendError(f"the backend {backend} runs on the CPU: leave --device out, or choose cpu")
+    if threads is not None and threads < 1:
+        raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
+    if backend == "auto" and not device.startswith("cuda"):
+        from kanoclip.runtime.backends.trial import choose_backend
+
+        return choose_backend(bundle, device, threads, partial(create_backend, bundle, device=device, threads=threads))
     # Each engine's module is imported only where it is used, and the engine itself only by that module.
     if backend in ("openvino", "openvino-bf16"):
         from kanoclip.runtime.backends.openvino import OpenVinoBackend

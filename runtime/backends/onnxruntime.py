@@ -38,8 +38,6 @@ class OnnxRuntimeBackend:
             BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not the manifest's.
         """
         ort = _import_onnxruntime()
-        if threads is not None and threads < 1:
-            raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
         provider, options = _choose_provider(ort, device, tensorrt)
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
@@ -84,6 +82,15 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Frees the session and its memory."""
         self._session = None
+
+
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime has the CUDA provider.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed or broken.
+    """
+    return CUDA in _import_onnxruntime().get_available_providers()
 
 
 def _import_onnxruntime() -> Any:

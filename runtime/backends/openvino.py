@@ -30,18 +30,9 @@ class OpenVinoBackend:
             BackendError: OpenVINO is not installed or broken, the processor lacks bfloat16, or the graph is not the
                 manifest's.
         """
-        openvino = _import_openvino()
-        if threads is not None and threads < 1:
-            raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
         self._request: Any = None
         self.name = "openvino-bf16-cpu" if bf16 else "openvino-cpu"
-        try:
-            core = openvino.Core()
-            can_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        except Exception as error:  # OpenVINO raises RuntimeError and others, by version
-            raise BackendError(
-                f"OpenVINO cannot use this processor ({one_line(error)}): choose --backend onnxruntime"
-            ) from error
+        core, can_bf16 = _start()
         if bf16 and not can_bf16:
             raise BackendError("this processor has no bfloat16: choose --backend openvino, which computes in float32")
         try:
@@ -85,12 +76,24 @@ class OpenVinoBackend:
 
 
 def has_bf16() -> bool:
-    """Whether OpenVINO computes in bfloat16 on this processor; False where it does not work at all."""
+    """Whether this processor has bfloat16.
+
+    Raises:
+        BackendError: OpenVINO is not installed or broken, or cannot use this processor.
+    """
+    return _start()[1]
+
+
+def _start() -> tuple[Any, bool]:
+    """OpenVINO's core, and whether the processor has bfloat16."""
+    openvino = _import_openvino()
     try:
-        found = _import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    except Exception:  # who asks OpenVINO to run gets the reason
-        return False
-    return "BF16" in found
+        core = openvino.Core()
+        return core, "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except Exception as error:  # OpenVINO raises RuntimeError and others, by version
+        raise BackendError(
+            f"OpenVINO cannot use this processor ({one_line(error)}): choose --backend onnxruntime"
+        ) from error
 
 
 def _import_openvino() -> Any:

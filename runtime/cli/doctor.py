@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kanoclip.runtime.bundle import Bundle, find_bundle
+from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.comparison import Comparison
@@ -23,6 +24,7 @@ Examples:
 \b
   kanoclip-doctor                                          # the bundle here, or the built-in one
   kanoclip-doctor line3.kanoclip --backend onnxruntime --device cuda
+  kanoclip-doctor line3.kanoclip --backend openvino
   kanoclip-doctor line3.kanoclip --json | jq .agrees
 
 Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run; 2 wrong usage.
@@ -43,7 +45,7 @@ def command(bundle: str | None, backend: str, device: str, threads: int | None, 
     human = Console(stderr=as_json, highlight=False, soft_wrap=True)
     machine = examine_machine()
     _show_machine(machine, human)
-    with native_chatter_silenced(active=not debug):
+    with native_chatter_silenced(active=not debug), notes_shown():
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         manifest = opened.manifest
         model = f"{manifest.model.backbone}, {manifest.precision}"

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle import find_bundle
 from kanoclip.runtime.cli.allocator import keep_frame_buffers
+from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
@@ -145,7 +146,7 @@ def command(
     keep_frame_buffers()
     human = Console(stderr=as_json or jsonl == STDOUT, quiet=quiet, highlight=False, soft_wrap=True)
     alarm = Console(stderr=True, highlight=False, soft_wrap=True)
-    with native_chatter_silenced(active=not debug), ExitStack() as opened:
+    with native_chatter_silenced(active=not debug), notes_shown(quiet), ExitStack() as opened:
         detector = opened.enter_context(
             Detector.load(
                 find_bundle(bundle, Path.cwd()),

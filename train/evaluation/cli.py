@@ -171,7 +171,7 @@ def _evaluate(options: _Options) -> int:
     if not options.quiet:
         print_results(Console(), results, paper)
     if options.json_file is not None:
-        versions = installed_versions(("kanoclip-edge", "torch", "onnxruntime", "onnxruntime-gpu", "numpy"))
+        versions = installed_versions(("kanoclip-edge", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"))
         write_text(options.json_file, as_json(results, paper, versions))
     if options.csv_file is not None:
         write_text(options.csv_file, comma_separated(results))
@@ -226,10 +226,13 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
 def _predictor(options: _Options) -> Predictor:
     """The one that the flags name, else the shipped bundle. torch is imported for checkpoints and backbones only."""
     from kanoclip.runtime.bundle import shipped_bundle
+    from kanoclip.runtime.cli.notes import notes_shown
     from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor
 
     if options.checkpoint is None and options.prompts is None:
-        return BundlePredictor(options.bundle or shipped_bundle(), options.backend, options.device, options.threads)
+        bundle = options.bundle or shipped_bundle()
+        with notes_shown(options.quiet):
+            return BundlePredictor(bundle, options.backend, options.device, options.threads)
     _set_threads(options.threads)
     if options.checkpoint is not None:
         from kanoclip.train.checkpoint import load_checkpoint

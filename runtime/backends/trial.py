@@ -1,0 +1,217 @@
+"""Which engine is the fastest on this processor: measured once for a bundle, and remembered.
+
+Speed differs by processor, graph and version more than any rule could say, and so do answers: an engine is taken only
+if it agrees with the plain operators on the bundle's own pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, sleep
+from typing import Any
+
+import numpy as np
+
+from kanoclip.runtime.backends.base import Backend, Frames, Indices
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.cache_folder import cache_folder
+from kanoclip.runtime.comparison import Reference
+from kanoclip.runtime.errors import BackendError, BundleError
+from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.manifest import MODEL_FILE
+from kanoclip.runtime.processor import cpu_features, cpu_name, own_cores
+from kanoclip.runtime.versions import installed_versions
+
+FIRST = "onnxruntime"
+"""What runs unless another engine is clearly faster, and what the reference needs."""
+MARGIN = 0.05
+"""Share of the time by which another engine must be faster: less is noise."""
+ROUNDS, LEAST_ROUNDS, BUDGET_S = 9, 3, 5.0
+"""Timed runs of each engine; after so many seconds, no more than the least."""
+PAUSE_S = 0.02
+"""Before each timed run: ONNX Runtime's threads go on spinning for a while after a run of theirs."""
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino")
+
+log = logging.getLogger(__name__)
+Create = Callable[[str], Backend]
+"""Makes the engine of a name, or raises BackendError."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a trial came to.
+
+    Attributes:
+        backend: The engine taken, as `create_backend` names it.
+        milliseconds: Median time of a run of each engine that agrees with the reference.
+    """
+
+    backend: str
+    milliseconds: Mapping[str, float]
+
+
+def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create) -> Backend:
+    """Makes the fastest engine for the processor that gives the bundle's answers.
+
+    There is a trial only where two engines are installed and the bundle has pictures and bounds to judge by; otherwise
+    ONNX Runtime runs, or OpenVINO where it alone is installed. What is done is logged: the start and outcome of a trial
+    as information, engines that do not work as warnings.
+
+    Args:
+        bundle: What to run.
+        device: `cpu`, or `auto`: then ONNX Runtime runs on the GPU where it has one.
+        threads: CPU threads, None for all cores of this process.
+        create: Makes an engine on that device.
+
+    Raises:
+        BackendError: No engine can be made, or ONNX Runtime cannot run the graph.
+    """
+    installed = [name for name in (FIRST, "openvino") if _is_installed(name)]
+    if len(installed) < 2:
+        return create(*installed or [FIRST])
+    try:
+        reference = Reference(bundle)
+    except BundleError:
+        return create(FIRST)
+    key = _key(bundle, device, threads)
+    if (known := _read(key)) is not None:
+        try:
+            return create(known)
+        except BackendError as error:  # it worked when it was tried
+            log.warning("%s", error)
+    names = _candidates(device)
+    if len(names) < 2:
+        return create(*names)
+    backend, choice = _try_all(reference, names, create)
+    if choice is not None:
+        _write(key, choice)
+    return backend
+
+
+def _candidates(device: str) -> list[str]:
+    """What to try, the most exact and best known first: a later one must be faster by the margin."""
+    from kanoclip.runtime.backends import onnxruntime, openvino
+
+    try:
+        if onnxruntime.has_cuda() and device == "auto":
+            return [FIRST]
+    except BackendError as error:
+        log.warning("%s", error)
+        return ["openvino"]
+    try:
+        return [FIRST, "openvino", *(["openvino-bf16"] if openvino.has_bf16() else [])]
+    except BackendError as error:
+        log.warning("%s", error)
+        return [FIRST]
+
+
+def _is_installed(name: str) -> bool:
+    """Whether a package is there, without the time that importing it takes."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # a module without a spec, as an embedding program may have put there
+        return True
+
+
+def _try_all(reference: Reference, names: Sequence[str], create: Create) -> tuple[Backend, Choice | None]:
+    """Runs the trial; there is no choice where no engine agrees, so that the next start says so again."""
+    log.info("choosing the engine for this bundle and processor, once: %s", ", ".join(names))
+    _ = reference.answers  # before the engines are loaded: a large graph need not fit once more
+    opened: dict[str, Backend] = {}
+    try:
+        for name in names:
+            try:
+                opened[name] = create(name)
+                found = reference.compare(reference.ask(opened[name]))
+            except BackendError as error:
+                log.warning("%s is left out: %s", name, error)
+            else:
+                if found.agrees:
+                    continue
+                log.warning("%s is left out, its answers drift on this processor: %s", name, found.drifts())
+            if name in opened:
+                opened.pop(name).close()
+        if not opened:
+            log.warning("no engine gives the bundle's answers on this processor: see kanoclip-doctor")
+            return create(FIRST), None
+        spent = _time(opened, reference.one_run())
+        chosen = _fastest(spent)
+        log.info("%s", _told(chosen, spent, opened))
+        return opened.pop(chosen), Choice(chosen, spent)
+    finally:
+        for loser in opened.values():
+            loser.close()
+
+
+def _time(engines: Mapping[str, Backend], batch: tuple[Frames, Indices | None]) -> dict[str, float]:
+    """Median milliseconds of a run, in turns: what else this machine does in the meantime then hits all of them."""
+    spent: dict[str, list[float]] = {name: [] for name in engines}
+    until = perf_counter() + BUDGET_S
+    for number in range(ROUNDS):
+        if number >= LEAST_ROUNDS and perf_counter() > until:
+            break
+        for name, engine in engines.items():
+            sleep(PAUSE_S)
+            started = perf_counter()
+            engine.run(*batch)
+            spent[name].append((perf_counter() - started) * 1e3)
+    return {name: float(np.median(times)) for name, times in spent.items()}
+
+
+def _fastest(spent: Mapping[str, float]) -> str:
+    """The first, unless a later one is faster by the margin than what would be taken so far."""
+    first, *others = spent
+    for name in others:
+        if spent[name] < spent[first] * (1 - MARGIN):
+            first = name
+    return first
+
+
+def _told(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Backend]) -> str:
+    others = [f"{spent[name]:.1f} ms on {engines[name].name}" for name in spent if name != chosen]
+    against = f" against {' and '.join(others)}" if others else ""
+    return f"{engines[chosen].name} chosen: {spent[chosen]:.1f} ms{against}"
+
+
+def _key(bundle: Bundle, device: str, threads: int | None) -> dict[str, Any]:
+    """All that the choice may depend on; weights may lie in files of their own beside the graph."""
+    files = bundle.manifest.files
+    return {
+        "graph": {name: files[name].sha256 for name in sorted(files) if name.startswith(MODEL_FILE)},
+        "packages": installed_versions(_PACKAGES),
+        "cpu": cpu_name(),
+        "cpu_features": cpu_features(),
+        "cores": own_cores(),
+        "threads": threads or own_cores(),
+        "device": device,
+    }
+
+
+def _path(key: Mapping[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder("trials") / f"{digest[:32]}.json"
+
+
+def _read(key: Mapping[str, Any]) -> str | None:
+    """The engine chosen before; None for whatever is missing, damaged or of another make."""
+    try:
+        known = json.loads(_path(key).read_text(encoding="utf-8"))
+        if known["key"] == key and known["backend"] in (FIRST, "openvino", "openvino-bf16"):
+            return str(known["backend"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        pass
+    return None
+
+
+def _write(key: Mapping[str, Any], choice: Choice) -> None:
+    record = {"key": key, "backend": choice.backend, "milliseconds": dict(choice.milliseconds)}
+    try:
+        replace_file(_path(key), (json.dumps(record, indent=2) + "\n").encode())
+    except OSError as error:
+        log.warning("the choice of the engine cannot be kept (%s): set XDG_CACHE_HOME to a folder of yours", error)
