@@ -19,12 +19,13 @@ from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.report import RunSummary
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
 from kanoclip.runtime.sinks.jsonl import STDOUT
-from kanoclip.runtime.sources import Source, open_camera, open_source
+from kanoclip.runtime.sources import Source, check_camera, open_camera, open_source
 from kanoclip.runtime.sources.video import VIDEO_SUFFIXES
 from kanoclip.runtime.status import PictureTable, StatusLine, print_summary, summary_json
 
@@ -36,10 +37,12 @@ Examples:
 
 \b
   kanoclip-run --camera 0
+  kanoclip-run --camera 'csi://0?width=1280&height=720&fps=60'
   kanoclip-run --source pictures/ --output annotated/ --jsonl annotated/frames.jsonl
   kanoclip-run --source 'parts/**/*.png' --class screw --threshold 0.6
   kanoclip-run --source clip.mp4 --output annotated.mp4
   kanoclip-run --source rtsp://user:password@192.168.1.20/stream1 --no-window --jsonl - | jq .score
+  kanoclip-run --source 'gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec'
 
 Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or pictures that were skipped; 2 wrong usage.
 """
@@ -49,6 +52,16 @@ def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) ->
     """Refuses NaN, which click's own range lets through."""
     if value is not None and math.isnan(value):
         raise click.BadParameter("NaN is not in the range 0<=x<=1.", ctx=ctx, param=param)
+    return value
+
+
+def _known_camera(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuses what is no camera before anything is loaded."""
+    if value is not None:
+        try:
+            check_camera(value)
+        except SourceError as error:
+            raise click.BadParameter(str(error), ctx=ctx, param=param) from None
     return value
 
 
@@ -69,9 +82,16 @@ class _Outputs:
 @click.option(
     "--bundle", metavar="PATH", help="Bundle folder (NAME.kanoclip). Default: one in this folder, or the built-in."
 )
-@click.option("--camera", type=click.IntRange(min=0), metavar="N", help="Camera index; on Linux N of /dev/videoN.")
 @click.option(
-    "--source", metavar="PATH|GLOB|URL", help="Picture, video, folder, glob pattern, or rtsp:// or http:// URL."
+    "--camera",
+    callback=_known_camera,
+    metavar="N|DEVICE|csi://N",
+    help="Camera index (on Linux N of /dev/videoN), device file, or CSI camera of a Jetson.",
+)
+@click.option(
+    "--source",
+    metavar="PATH|GLOB|URL",
+    help="Picture, video, folder, glob pattern, rtsp:// or http:// URL, or gst:// and a GStreamer pipeline.",
 )
 @click.option(
     "--output",
@@ -112,7 +132,7 @@ class _Outputs:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
 def command(
     bundle: str | None,
-    camera: int | None,
+    camera: str | None,
     source: str | None,
     output: Path | None,
     jsonl: str | None,

@@ -1,7 +1,8 @@
-"""A camera by its index."""
+"""A camera by its index or device file."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ class CameraSource:
 
     Args:
         index: OpenCV's camera index; on Linux N of /dev/videoN.
+        name: What to call it; default `camera N`.
 
     Raises:
         SourceError: There is no such camera, or it is taken or not permitted.
@@ -27,11 +29,11 @@ class CameraSource:
     count: int | None = None
     root: Path | None = None
 
-    def __init__(self, index: int) -> None:
-        self.name = f"camera {index}"
+    def __init__(self, index: int, name: str | None = None) -> None:
+        self.name = name or f"camera {index}"
         self._capture = cv2.VideoCapture(index)
         if not self._capture.isOpened():
-            raise SourceError(f"camera {index} cannot be opened: {_advice(index)}")
+            raise SourceError(f"{self.name} cannot be opened: {_advice(index)}")
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self.fps = frame_rate(self._capture)
 
@@ -52,6 +54,29 @@ class CameraSource:
     def close(self) -> None:
         """Releases the camera."""
         self._capture.release()
+
+
+def device_index(path: str) -> int:
+    """The index of a camera's device file.
+
+    Args:
+        path: /dev/videoN, or a link to it such as those in /dev/v4l/by-id, which keep their names when cameras are
+            plugged in another order.
+
+    Raises:
+        SourceError: There is no such file, or it is no camera's.
+    """
+    try:
+        target = str(Path(path).resolve(strict=True))
+    except (OSError, RuntimeError, ValueError):
+        present = ", ".join(str(d) for d in sorted(Path("/dev").glob("video*"))[:8]) or "none"
+        raise SourceError(
+            f"{path}: no such device (present: {present}; ls /dev/v4l/by-id for names that last)"
+        ) from None
+    match = re.fullmatch(r"/dev/video([0-9]+)", target)
+    if match is None:
+        raise SourceError(f"{path}: not a camera; give /dev/videoN or a link to it, such as those in /dev/v4l/by-id")
+    return int(match[1])
 
 
 def _advice(index: int) -> str:

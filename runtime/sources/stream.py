@@ -17,7 +17,7 @@ OPEN_TIMEOUT_MS = 10_000
 READ_TIMEOUT_MS = 10_000
 
 _SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp"})
-_SECRET = re.compile(r"pass|pwd|token|key|secret|auth|sig|user|login|credential", re.IGNORECASE)
+SECRET = re.compile(r"pass|pwd|token|key|secret|auth|sig|user|login|credential", re.IGNORECASE)
 
 
 def is_url(spec: str) -> bool:
@@ -40,8 +40,8 @@ def redact_url(url: str) -> str:
     query = parts.query
     if query:
         pairs = parse_qsl(query, keep_blank_values=True)
-        shown = [(name, "***" if _SECRET.search(name) else value) for name, value in pairs]
-        query = urlencode(shown, safe="*") if any(_SECRET.search(name) for name, _ in pairs) else query
+        shown = [(name, "***" if SECRET.search(name) else value) for name, value in pairs]
+        query = urlencode(shown, safe="*") if any(SECRET.search(name) for name, _ in pairs) else query
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 
 
