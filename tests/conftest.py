@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,20 @@ def build_toy_bundle(
     }
     (folder / MANIFEST_NAME).write_text(Manifest(**fields | changes).to_json(), encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """The tests, and the commands that they start, keep their engines and trials away from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Weights that were downloaded before are used where they lie.
+        patch.setenv("HF_HOME", os.environ.get("HF_HOME", str(_user_cache() / "huggingface")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def test_the_runtime_is_lean_and_quick_to_import():
     runs = [modules_after("import kanoclip.runtime") for _ in range(3)]
     for names, _ in runs:
         assert {"kanoclip", "numpy", "cv2"} <= names
-        assert not (HEAVY | {"onnxruntime", "tensorrt", "click", "rich"}) & names
+        assert not (HEAVY | {"onnxruntime", "openvino", "tensorrt", "click", "rich"}) & names
     assert min(spent for _, spent in runs) < 0.5
 
 
@@ -116,7 +116,17 @@ def test_a_detector_needs_no_more_than_the_engine(toy_bundle):
     )
     names, _ = modules_after(code)
     assert "onnxruntime" in names
-    assert not HEAVY & names
+    assert not (HEAVY | {"openvino"}) & names
+
+
+def test_openvino_brings_nothing_heavy_along(toy_bundle):
+    code = (
+        "import numpy as np; from kanoclip.runtime import Detector\n"
+        f"Detector.load({str(toy_bundle)!r}, backend='openvino')(np.zeros((9, 9, 3), np.uint8))"
+    )
+    names, _ = modules_after(code)
+    assert "openvino" in names
+    assert not (HEAVY | {"onnxruntime"}) & names
 
 
 @pytest.mark.parametrize("command", [["kanoclip", "--help"], ["kanoclip-run", "--help"], ["kanoclip", "run", "--help"]])
@@ -124,7 +134,7 @@ def test_help_needs_nothing_heavy(command):
     """As a user starts it: any attempt to load a heavy module would fail, since it is blocked."""
     script = (
         f"import sys, runpy; sys.argv = {command!r}\n"
-        f"for name in {sorted(HEAVY | {'onnxruntime'})!r}: sys.modules[name] = None\n"
+        f"for name in {sorted(HEAVY | {'onnxruntime', 'openvino'})!r}: sys.modules[name] = None\n"
         f"runpy.run_path({str(BIN / command[0])!r}, run_name='__main__')"
     )
     done = subprocess.run(

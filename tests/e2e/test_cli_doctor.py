@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,14 @@ def test_the_shipped_bundle_runs_here_as_it_was_exported(tmp_path):
     done = kanoclip_doctor("--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nano.kanoclip" in done.stdout and "onnxruntime" in done.stdout
-    assert "yes: onnxruntime-cpu against the reference on 4 pictures" in done.stdout
+    assert re.search(r"yes: (onnxruntime|openvino|openvino-bf16)-cpu against the reference on 4 pictures", done.stdout)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_the_engine_that_is_named_is_the_one_that_is_judged(tmp_path, backend):
+    done = kanoclip_doctor("--backend", backend, "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"yes: {backend}-cpu against" in done.stdout and done.stderr == ""
 
 
 def test_json_is_all_that_is_on_standard_output(tmp_path, make_toy_bundle):

@@ -256,7 +256,7 @@ def test_bf16_does_not_run_on_a_cpu(make_toy_bundle, tmp_path):
 
 def test_onnxruntime_missing(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    refused(bundle, words=["no inference engine", "pip install 'kanoclip-edge[cpu]'", "kanoclip-edge[gpu]"])
+    refused(bundle, "onnxruntime", words=["no inference engine", "pip install 'kanoclip-edge[cpu]'", "kanoclip-edge[gpu]"])
 
 
 def test_onnxruntime_half_uninstalled(bundle, monkeypatch):
