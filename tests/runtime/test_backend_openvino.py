@@ -216,10 +216,10 @@ def fake_core(monkeypatch):
     ("backend", "name", "hint"),
     [("openvino", "openvino-cpu", "f32"), ("openvino-bf16", "openvino-bf16-cpu", "bf16")],
 )
-@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (3, 3), (None, 2)])
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (3, 3), (None, 5)])
 def test_what_the_engine_is_asked_for(bundle, monkeypatch, fake_core, backend, name, hint, threads, expected):
     """Precision is never left to OpenVINO, nor the number of threads: by default this process's cores."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 7}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1, 2, 4, 7, 9}, raising=False)
     assert create_backend(bundle, backend, threads=threads).name == name
     (settings,) = fake_core.made
     assert settings["INFERENCE_PRECISION_HINT"] == hint

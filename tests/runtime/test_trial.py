@@ -147,7 +147,7 @@ def test_engines_take_turns_and_the_median_counts(bundle, monkeypatch):
     class Jumpy(Engine):
         def run(self, frames, class_index):
             order.append(self.name)
-            self.milliseconds = 60 if len(order) == 9 else FAST
+            self.milliseconds = 80 if len(order) == 10 else FAST
             return super().run(frames, class_index)
 
     def create(name):
