@@ -1,8 +1,10 @@
 """What a newcomer sees of the shipped bundle: seconds to the first verdict, frames a second at 720p, memory.
 
     python -m kanoclip.benchmarks.first_look --output first-look.json
+    python -m kanoclip.benchmarks.first_look --backend onnxruntime --backend openvino
 
-The video is the example photographs as an unsteady camera sees them, 1280x720, MPEG-4.
+Bundles and backends take turns, run by run, so that what else the machine does hits all of them. The video is the
+example photographs as an unsteady camera sees them, 1280x720, MPEG-4.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import cycle
+from collections.abc import Sequence
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import numpy as np
 
 from kanoclip.benchmarks.results import write_result
 from kanoclip.benchmarks.run_overhead import example_photographs, run
+from kanoclip.runtime.backends import BACKENDS
 from kanoclip.runtime.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.errors import KanoclipError
 
@@ -55,14 +59,14 @@ def write_video(path: Path, frames: int) -> None:
     writer.release()
 
 
-def first_verdict(bundle: Path, picture: Path) -> float:
+def first_verdict(bundle: Path, picture: Path, backend: str) -> float:
     """Seconds from the command to its first line of results, interpreter and libraries included.
 
     Raises:
         KanoclipError: It ended without one.
     """
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "run", "--bundle", str(bundle)]
-    command += ["--source", str(picture), "--jsonl", "-", "--quiet"]
+    command += ["--source", str(picture), "--backend", backend, "--jsonl", "-", "--quiet"]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -74,16 +78,43 @@ def first_verdict(bundle: Path, picture: Path) -> float:
     return elapsed
 
 
-def measure(bundle: Path, video: Path, picture: Path, repeat: int) -> dict[str, Any]:
-    """All three figures of one bundle; the first start, which fills the disk's cache, does not count."""
-    starts = [first_verdict(bundle, picture) for _ in range(repeat + 1)][1:]
-    runs = [run(bundle, video, [], pinned=False) for _ in range(repeat)]
+def measure(cases: Sequence[tuple[Path, str]], video: Path, picture: Path, repeat: int) -> list[dict[str, Any]]:
+    """All three figures of each bundle on each backend; the first start, which fills the caches, does not count.
+
+    Args:
+        cases: Bundles and backends.
+        video: For the rate.
+        picture: For the first verdict.
+        repeat: Runs of everything.
+
+    Returns:
+        Figures in the order of `cases`; `fps_ratio` is to the first one, the median over the repetitions.
+    """
+    for case in cases:
+        first_verdict(case[0], picture, case[1])
+    starts: list[list[float]] = [[] for _ in cases]
+    runs: list[list[tuple[dict[str, Any], list[int]]]] = [[] for _ in cases]
+    for _ in range(repeat):
+        for number, (bundle, backend) in enumerate(cases):
+            starts[number].append(first_verdict(bundle, picture, backend))
+            runs[number].append(run(bundle, video, ["--backend", backend], pinned=False))
+    rates = np.array([[summary["fps"] for summary, _ in some] for some in runs])
+    ratios = np.median(rates / rates[0], axis=1)
+    return [_figures(case, starts[number], runs[number], float(ratios[number])) for number, case in enumerate(cases)]
+
+
+def _figures(
+    case: tuple[Path, str], starts: list[float], runs: list[tuple[dict[str, Any], list[int]]], ratio: float
+) -> dict[str, Any]:
     rates = [summary["fps"] for summary, _ in runs]
-    summary, _ = runs[int(np.argsort(rates)[(repeat - 1) // 2])]
+    summary, _ = runs[int(np.argsort(rates)[(len(runs) - 1) // 2])]
     return {
-        "precision": Bundle.open(bundle).manifest.precision,
+        "bundle": case[0].name,
+        "backend": case[1],
+        "precision": Bundle.open(case[0]).manifest.precision,
         "first_verdict_s": {"median": float(np.median(starts)), "worst": max(starts)},
-        "fps": {"median": summary["fps"], "worst": min(rates)},
+        "fps": {"median": summary["fps"], "worst": min(rates), "best": max(rates)},
+        "fps_ratio": ratio,
         "frames": summary["frames"],
         "stages": summary["stages"],
         "peak_memory_mb": max(max(memory) for _, memory in runs) / 1e6,
@@ -92,19 +123,21 @@ def measure(bundle: Path, video: Path, picture: Path, repeat: int) -> dict[str, 
 
 @click.command()
 @click.option("--bundle", "bundles", type=click.Path(exists=True, path_type=Path), multiple=True, help="Repeatable.")
+@click.option("--backend", "backends", type=click.Choice(BACKENDS), multiple=True, help="Repeatable. Default: auto.")
 @click.option("--frames", default=600, show_default=True, help="Length of the video.")
 @click.option("--repeat", default=3, show_default=True, help="Runs of everything.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
-def main(bundles: tuple[Path, ...], frames: int, repeat: int, output: Path | None) -> None:
+def main(bundles: tuple[Path, ...], backends: tuple[str, ...], frames: int, repeat: int, output: Path | None) -> None:
     """Measure kanoclip-run on all cores, with the shipped bundle unless others are named."""
     picture = example_photographs()[0]
     with tempfile.TemporaryDirectory() as scratch:
         video = Path(scratch) / "camera.mp4"
         write_video(video, frames)
-        found = {b.name: measure(b, video, picture, repeat) for b in bundles or (shipped_bundle(),)}
+        cases = list(product(bundles or (shipped_bundle(),), backends or ("auto",)))
+        found = measure(cases, video, picture, repeat)
     click.echo(json.dumps(found, indent=2))
     if output is not None:
-        write_result(output, {"video": f"{WIDTH}x{HEIGHT}, {frames} frames", "bundles": found})
+        write_result(output, {"video": f"{WIDTH}x{HEIGHT}, {frames} frames", "runs": found})
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from kanoclip.runtime.processor import cpu_name
 from kanoclip.runtime.versions import installed_versions
 
-PACKAGES = ("numpy", "opencv-python", "onnxruntime", "torch", "onnx", "tensorrt-rtx")
+PACKAGES = ("numpy", "opencv-python", "onnxruntime", "openvino", "torch", "onnx", "tensorrt-rtx")
 
 
 def environment() -> dict[str, Any]:
@@ -19,7 +20,7 @@ def environment() -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": platform.machine(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
         **installed_versions(PACKAGES),
@@ -29,11 +30,3 @@ def environment() -> dict[str, Any]:
 def write_result(path: Path, result: dict[str, Any]) -> None:
     """Writes the figures with their environment as JSON."""
     path.write_text(json.dumps({"environment": environment(), **result}, indent=2) + "\n", encoding="utf-8")
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
