@@ -31,10 +31,11 @@ TARGETS = ("8.6", "8.9", "12.0")
 ENGINE_CHILD = """
 import sys
 from pathlib import Path
-from kanoclip.export.engine import build_rtx_engine
-from kanoclip.export.onnx_writer import BatchSpec
-built = build_rtx_engine(Path(sys.argv[1]), Path(sys.argv[2]), tuple(sys.argv[3:]), BatchSpec(), lambda share: None)
-print(built.version, built.path.stat().st_size)
+from kanoclip.export.engine import EngineRequest, write_engine
+from kanoclip.runtime.tensorrt.build import BuildOptions
+request = EngineRequest("tensorrt-rtx", BuildOptions(targets=tuple(sys.argv[3:])))
+built = write_engine(Path(sys.argv[1]), Path(sys.argv[2]), request, lambda step, share: None)
+print(built.version, Path(sys.argv[2], built.file).stat().st_size)
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from kanoclip.runtime.manifest import COMPATIBILITIES
 
 if TYPE_CHECKING:
     from kanoclip.runtime.manifest import Manifest
@@ -92,9 +95,31 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     callback=_camera_size,
     help="Resize in the graph, for a GPU: it takes the camera's whole frame, such as 1920x1080.",
 )
-@click.option("--engine", type=click.Choice(["tensorrt-rtx"]), help="Also build an engine, ahead of time, with no GPU.")
+@click.option(
+    "--engine",
+    type=click.Choice(["tensorrt-rtx", "tensorrt"]),
+    help="Also build an engine: for RTX PCs, ahead of time and with no GPU, or for the GPU that is here (Jetson, data "
+    "centre).",
+)
 @click.option(
     "--compute-capability", metavar="LIST", help="GPUs to build the engine for. Default: 8.6,8.9,12.0 (RTX 30, 40, 50)."
+)
+@click.option(
+    "--workspace",
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="Most scratch memory of an engine. Default: no limit.",
+)
+@click.option(
+    "--compatibility",
+    type=click.Choice(COMPATIBILITIES),
+    help="GPUs that a `tensorrt` engine runs on: the kind that built it, its generation, or Ampere and later. "
+    "Default: none.",
+)
+@click.option(
+    "--strip-weights",
+    is_flag=True,
+    help="Leave the weights out of a `tensorrt` engine: it takes them from the graph when it is loaded.",
 )
 @click.option(
     "--parity-images",
@@ -133,6 +158,9 @@ def command(
     camera_size: tuple[int, int] | None,
     engine: str | None,
     compute_capability: str | None,
+    workspace: int | None,
+    compatibility: str | None,
+    strip_weights: bool,
     parity_images: Path | None,
     parity_limit: int,
     threads: int | None,
@@ -151,8 +179,7 @@ def command(
         )
     if precision == "int8" and opset == 18:
         raise click.UsageError("--int8 needs --opset 19 or later.")
-    if compute_capability is not None and engine is None:
-        raise click.UsageError("--compute-capability needs --engine tensorrt-rtx.")
+    _check_engine_flags(engine, compute_capability, workspace, compatibility, strip_weights)
     given_shape = {
         "--prompts": prompts,
         "--image-size": image_size,
@@ -167,20 +194,36 @@ def command(
     if any(not name.strip() for name in classes):
         raise click.UsageError("--class is empty: name what is in front of the camera, such as --class bottle.")
 
-    from kanoclip.export.engine import parse_compute_capabilities
+    from kanoclip.export.engine import EngineRequest, default_targets, parse_compute_capabilities
     from kanoclip.export.onnx_writer import BatchSpec
     from kanoclip.export.pipeline import ExportConfig, export_bundle
     from kanoclip.export.staging import check_output
     from kanoclip.export.triton import check_repository, write_repository
     from kanoclip.runtime.bundle import SUFFIX, Bundle
     from kanoclip.runtime.errors import CheckpointError, KanoclipError
+    from kanoclip.runtime.tensorrt.build import BuildOptions
+    from kanoclip.runtime.tensorrt.flavour import RTX
+    from kanoclip.runtime.tensorrt.provide import timing_file
     from kanoclip.train.backbones import get_backbone
     from kanoclip.train.checkpoint import build_model, load_checkpoint
     from kanoclip.train.model.kanoclip import ModelConfig
     from kanoclip.train.weights import CHECKPOINT, packaged
 
     try:
-        targets = parse_compute_capabilities(compute_capability or "8.6,8.9,12.0") if engine else ()
+        request = None
+        if engine is not None:
+            options = BuildOptions(
+                max_batch=dynamic_batch or batch or 1,
+                workspace=workspace << 20 if workspace is not None else None,
+                compatibility=compatibility or "none",
+                stripped=strip_weights,
+            )
+            if engine == RTX:
+                given_targets = parse_compute_capabilities(compute_capability) if compute_capability else None
+                options = replace(options, targets=given_targets or default_targets(precision))
+            else:
+                options = replace(options, timing_cache=timing_file())
+            request = EngineRequest(engine, options)
         entry = get_backbone(backbone or DEFAULT_BACKBONE)
         if checkpoint is None and not given and entry.name == DEFAULT_BACKBONE and weights == "auto":
             checkpoint, output = packaged(CHECKPOINT), output or Path(entry.name + SUFFIX)
@@ -222,7 +265,7 @@ def command(
             batch=BatchSpec(dynamic_batch or batch or 1, dynamic=dynamic_batch is not None),
             parity_images=parity_images or _example_pictures(),
             parity_limit=parity_limit,
-            rtx_targets=targets,
+            engine=request,
             threads=threads,
             calibration_images=calibration_images,
             camera=camera_size,
@@ -238,6 +281,30 @@ def command(
         console.print(f"Triton model {served}", highlight=False, markup=False)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
+
+
+def _check_engine_flags(
+    engine: str | None,
+    compute_capability: str | None,
+    workspace: int | None,
+    compatibility: str | None,
+    strip_weights: bool,
+) -> None:
+    given = {
+        "--compute-capability": compute_capability,
+        "--workspace": workspace,
+        "--compatibility": compatibility,
+        "--strip-weights": strip_weights or None,
+    }
+    belongs = {
+        "--compute-capability": ("tensorrt-rtx",),
+        "--workspace": ("tensorrt-rtx", "tensorrt"),
+        "--compatibility": ("tensorrt",),
+        "--strip-weights": ("tensorrt",),
+    }
+    for flag, engines in belongs.items():
+        if given[flag] is not None and engine not in engines:
+            raise click.UsageError(f"{flag} needs --engine {' or '.join(engines)}.")
 
 
 def _example_pictures() -> Path:
@@ -271,12 +338,13 @@ def _say(console: Console, output: Path, manifest: Manifest) -> None:
         highlight=False,
     )
     for engine in manifest.engines:
-        fused = parity["fused_attention"][Path(engine.file).name]
+        fused = parity["fused_attention"].get(Path(engine.file).name)
+        counted = f"{fused} of {parity['attention_blocks']} attention blocks fused"
         console.print(
-            f"engine {engine.file} for {', '.join(engine.compute_capabilities)}: {fused} of "
-            f"{parity['attention_blocks']} attention blocks fused",
+            f"engine {engine.file} for {engine.device or ', '.join(engine.compute_capabilities)}: "
+            + (counted if fused is not None else "kanoclip-doctor compares it with the graph"),
             highlight=False,
-            style=None if fused == parity["attention_blocks"] else "yellow",
+            style="yellow" if fused is not None and fused < parity["attention_blocks"] else None,
         )
     if not manifest.model.trained:
         console.print(

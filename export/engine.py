@@ -1,19 +1,21 @@
-"""TensorRT-RTX engines, built ahead of time from the ONNX: no GPU is needed."""
+"""Which TensorRT engines an export builds, and where their files go."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from kanoclip.export.onnx_writer import BatchSpec
+from kanoclip.runtime.backends import Report
 from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.manifest import EngineInfo
+from kanoclip.runtime.tensorrt.build import BuildOptions, build_engine
+from kanoclip.runtime.tensorrt.device import open_device, platform_name
+from kanoclip.runtime.tensorrt.flavour import RTX, Flavour, load_flavour
 
-Progress = Callable[[float], None]
-"""Called with the share done, 0 to 1."""
-
+ENGINES_FOLDER = "engines"
 TURING = "7.5"
 """SM75 gets an engine of its own: one unsupported node there fails the engine for every target in the list."""
 ADA = (8, 9)
@@ -23,18 +25,16 @@ DEFAULT_TARGETS = ("8.6", "8.9", "12.0")
 
 
 @dataclass(frozen=True)
-class BuiltEngine:
-    """An engine on disk.
+class EngineRequest:
+    """The engines that were asked for.
 
     Attributes:
-        path: The file.
-        version: TensorRT-RTX's exact version; no other version loads it.
-        compute_capabilities: What it runs on, such as `8.6`.
+        flavour: `tensorrt-rtx`, built ahead of time, or `tensorrt`, built on and for the GPU that is here.
+        options: How to build; for RTX with all targets, which may take several engines.
     """
 
-    path: Path
-    version: str
-    compute_capabilities: tuple[str, ...]
+    flavour: str
+    options: BuildOptions
 
 
 def parse_compute_capabilities(text: str) -> tuple[str, ...]:
@@ -55,23 +55,24 @@ def default_targets(precision: str) -> tuple[str, ...]:
     return tuple(target for target in DEFAULT_TARGETS if precision != "fp8" or _number(target) >= ADA)
 
 
-def rtx_targets(targets: Sequence[str], precision: str) -> list[tuple[str, ...]]:
+def rtx_targets(flavour: Flavour, targets: Sequence[str], precision: str) -> list[tuple[str, ...]]:
     """Splits the targets into one list per engine, after checking that TensorRT-RTX knows them.
 
     Args:
+        flavour: TensorRT-RTX.
         targets: Compute capabilities.
         precision: Of the graph.
 
     Raises:
-        ExportError: TensorRT-RTX is not installed, does not know a target, or the target cannot run the precision.
+        ExportError: TensorRT-RTX does not know a target, or the target cannot run the precision.
     """
-    trt = _tensorrt_rtx()
-    known = {_dotted(name): name for name in trt.ComputeCapability.__members__ if re.fullmatch(r"SM\d+", name)}
+    names = flavour.trt.ComputeCapability.__members__
+    known = [f"{name[2:-1]}.{name[-1]}" for name in names if re.fullmatch(r"SM\d+", name)]
     for target in targets:
         if target not in known:
             raise ExportError(
-                f"TensorRT-RTX {trt.__version__} does not build for compute capability {target}: choose from "
-                f"{', '.join(known)} (Jetson and data-centre GPUs need full TensorRT)"
+                f"{flavour.title} does not build for compute capability {target}: choose from {', '.join(known)} "
+                "(Jetson and data-centre GPUs need full TensorRT)"
             )
     if TURING in targets and precision != "fp16":
         raise ExportError(f"compute capability 7.5 has no {precision} tensor cores: export with --fp16 or leave it out")
@@ -84,124 +85,75 @@ def rtx_targets(targets: Sequence[str], precision: str) -> list[tuple[str, ...]]
     return [group for group in ((TURING,) if TURING in targets else (), others) if group]
 
 
-def build_rtx_engine(
-    onnx_path: Path, folder: Path, targets: tuple[str, ...], batch: BatchSpec, progress: Progress
-) -> BuiltEngine:
-    """Builds one strongly typed engine; the precision is the ONNX file's own.
+def plan_engines(request: EngineRequest, precision: str) -> list[EngineRequest]:
+    """One request per engine, checked before any work is done.
+
+    Raises:
+        ExportError: A target is unknown or cannot run the precision.
+        BackendError: This TensorRT is not installed, or there is no GPU where one is needed.
+    """
+    flavour = load_flavour(request.flavour)
+    if request.flavour == RTX:
+        groups = rtx_targets(flavour, request.options.targets, precision)
+        return [replace(request, options=replace(request.options, targets=group)) for group in groups]
+    gpu = open_device(0)
+    capability = gpu.info.compute_capability
+    gpu.close()
+    if precision == "fp8" and _number(capability) < ADA:
+        raise ExportError(f"this GPU (compute capability {capability}) has no fp8 tensor cores: export with --int8")
+    return [request]
+
+
+def write_engine(onnx_path: Path, bundle: Path, request: EngineRequest, report: Report) -> EngineInfo:
+    """Builds one engine into a bundle's folder.
 
     Args:
         onnx_path: The graph.
-        folder: Where the engine is written.
-        targets: One list of `rtx_targets`.
-        batch: The graph's batch axis; a dynamic one gets a profile from 1 to its size.
-        progress: Told how far the build is.
+        bundle: The folder; the engine goes into `engines/`.
+        request: One of `plan_engines`.
+        report: Told the step's name and how far it is.
+
+    Returns:
+        What the manifest says of it.
 
     Raises:
-        ExportError: The graph does not parse or does not build; the message holds TensorRT's first error.
+        BackendError: It cannot be built.
+        OSError: It cannot be written.
     """
-    trt = _tensorrt_rtx()
-    logger = _make_logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx_path)):
-        reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
-        raise ExportError(f"TensorRT-RTX {trt.__version__} cannot parse {onnx_path.name}: {_one_line(reason)}")
-    config = builder.create_builder_config()
-    config.num_compute_capabilities = len(targets)
-    for index, target in enumerate(targets):
-        config.set_compute_capability(getattr(trt.ComputeCapability, _member(target)), index)
-    if batch.dynamic:
-        profile = builder.create_optimization_profile()
-        for index in range(network.num_inputs):
-            tensor = network.get_input(index)
-            rest = tuple(tensor.shape)[1:]
-            profile.set_shape(tensor.name, (1, *rest), (batch.size, *rest), (batch.size, *rest))
-        config.add_optimization_profile(profile)
-    config.progress_monitor = _make_monitor(trt, progress)
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        reason = logger.errors[0] if logger.errors else "no reason given"
-        raise ExportError(f"TensorRT-RTX {trt.__version__} cannot build for {', '.join(targets)}: {_one_line(reason)}")
-    names = "-".join(_member(target).lower() for target in targets)
-    path = folder / f"tensorrt-rtx-{trt.__version__}-{names}.engine"
-    folder.mkdir(parents=True, exist_ok=True)
+    flavour, options = load_flavour(request.flavour), request.options
+    if flavour.is_rtx:
+        words = f"building the {flavour.title} engine for {', '.join(options.targets)}"
+        serialized = build_engine(flavour, onnx_path, options, partial(report, words))
+        names = "-".join(f"sm{target.replace('.', '')}" for target in options.targets)
+        info = EngineInfo("", RTX, flavour.version, options.targets, platform_name())
+    else:
+        device = open_device(0)
+        gpu = device.info
+        device.enter()
+        try:
+            words = f"building the {flavour.title} engine for {gpu.name}"
+            serialized = build_engine(flavour, onnx_path, options, partial(report, words))
+        finally:
+            device.leave()
+            device.close()
+        names = f"sm{gpu.compute_capability.replace('.', '')}-{platform_name()}"
+        info = EngineInfo(
+            file="",
+            flavour=request.flavour,
+            version=flavour.version,
+            compute_capabilities=(gpu.compute_capability,),
+            platform=platform_name(),
+            device=gpu.name,
+            cuda_major=gpu.cuda_major,
+            compatibility=options.compatibility,
+            stripped=options.stripped,
+        )
+    path = bundle / ENGINES_FOLDER / f"{request.flavour}-{flavour.version}-{names}.engine"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        file.write(memoryview(serialized))
-    return BuiltEngine(path, str(trt.__version__), targets)
-
-
-def _tensorrt_rtx() -> Any:
-    try:
-        import tensorrt_rtx
-    except ImportError as error:
-        raise ExportError(
-            f"TensorRT-RTX is not installed ({error}): pip install tensorrt-rtx (x86-64 Linux and Windows)"
-        ) from error
-    return tensorrt_rtx
-
-
-def _member(target: str) -> str:
-    return "SM" + target.replace(".", "")
+        file.write(serialized)
+    return replace(info, file=path.relative_to(bundle).as_posix())
 
 
 def _number(target: str) -> tuple[int, ...]:
     return tuple(int(part) for part in target.split("."))
-
-
-def _dotted(member: str) -> str:
-    return f"{member[2:-1]}.{member[-1]}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
-
-
-def _make_logger(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        """Collects errors instead of printing them between our own lines."""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.errors.append(message)
-
-    return Logger()
-
-
-def _make_monitor(trt: Any, progress: Progress) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
-        """Maps TensorRT's nested phases onto one share: inner phases divide the step of the outer one."""
-
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-            self.phases: dict[str, tuple[str | None, int, int]] = {}
-
-        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            self.phases[name] = (parent, max(steps, 1), 0)
-            self._tell(name)
-
-        def phase_finish(self, name: str) -> None:
-            self.phases.pop(name, None)
-
-        def step_complete(self, name: str, step: int) -> bool:
-            if name in self.phases:
-                parent, steps, _ = self.phases[name]
-                self.phases[name] = (parent, steps, min(step + 1, steps))
-                self._tell(name)
-            return True
-
-        def _tell(self, name: str) -> None:
-            share, current = 0.0, name
-            while current in self.phases:
-                parent, steps, done = self.phases[current]
-                share = min((done + share) / steps, 1.0)
-                if parent is None:
-                    break
-                current = parent
-            progress(share)
-
-    return Monitor()

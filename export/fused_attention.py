@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kanoclip.export.engine import build_rtx_engine
-from kanoclip.export.onnx_writer import BatchSpec
+from kanoclip.runtime.tensorrt.build import BuildOptions, build_engine
+from kanoclip.runtime.tensorrt.flavour import RTX, load_flavour
 
 _KERNEL = re.compile(rb"_gemm_mha_v2_0x[0-9a-f]{32}")
 """Name of a fused kernel; an engine holds it the same number of times for each block."""
@@ -20,14 +20,14 @@ _TARGET = "8.6"
 _TOKENS, _WIDTH, _HEADS = 64, 64, 2
 
 
-def count_fused(engine: bytes) -> int:
+def count_fused(engine: bytes | memoryview) -> int:
     """Fused attention blocks in an engine.
 
     Args:
         engine: A serialised engine of the TensorRT-RTX that is installed.
 
     Raises:
-        ExportError: TensorRT-RTX is not installed, or does not build a model of one block.
+        BackendError: TensorRT-RTX is not installed, or does not build a model of one block.
     """
     return len(_KERNEL.findall(engine)) // _names_per_block()
 
@@ -42,8 +42,8 @@ def _names_per_block() -> int:
     with tempfile.TemporaryDirectory(prefix="kanoclip-attention-") as folder:
         path = Path(folder) / "blocks.onnx"
         write_blocks(path, 1)
-        built = build_rtx_engine(path, Path(folder), (_TARGET,), BatchSpec(), lambda share: None)
-        return len(_KERNEL.findall(built.path.read_bytes())) or 1
+        built = build_engine(load_flavour(RTX), path, BuildOptions(targets=(_TARGET,)), lambda share: None)
+        return len(_KERNEL.findall(built)) or 1
 
 
 def write_blocks(path: Path, count: int) -> None:

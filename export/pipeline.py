@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -33,7 +32,6 @@ from kanoclip.runtime.manifest import (
     MANIFEST_NAME,
     MODEL_FILE,
     SCHEMA,
-    EngineInfo,
     FileInfo,
     Manifest,
     ModelInfo,
@@ -42,10 +40,10 @@ from kanoclip.runtime.manifest import (
     graph_signature,
 )
 from kanoclip.runtime.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.tensorrt.flavour import RTX
 from kanoclip.runtime.versions import installed_versions
 from kanoclip.train.checkpoint import LoadedModel
 
-ENGINES_FOLDER = "engines"
 UNQUANTISED_FILE = "fp16.onnx"
 SAMPLES = 4
 """Pictures of the parity gate that travel with the bundle."""
@@ -64,7 +62,7 @@ class ExportConfig:
         batch: The graph's batch axis.
         parity_images: Pictures for the gate.
         parity_limit: Most pictures to use.
-        rtx_targets: Compute capabilities of TensorRT-RTX engines; empty for none.
+        engine: Which TensorRT engines to build, None for none.
         threads: CPU threads for torch and ONNX Runtime, None for all cores.
         calibration_images: Pictures that show the range of int8's activations; for `int8` only.
         calibration_limit: Most of them to use.
@@ -78,7 +76,7 @@ class ExportConfig:
     batch: BatchSpec
     parity_images: Path
     parity_limit: int
-    rtx_targets: tuple[str, ...]
+    engine: engines.EngineRequest | None
     threads: int | None
     calibration_images: Path | None = None
     calibration_limit: int = 64
@@ -107,7 +105,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
     check_output(config.output)
     if len(set(config.classes)) != len(config.classes):
         raise ExportError(f"a class is named twice: {', '.join(config.classes)}")
-    groups = engines.rtx_targets(config.rtx_targets, config.precision) if config.rtx_targets else []
+    requests = engines.plan_engines(config.engine, config.precision) if config.engine else []
     size = config.camera or loaded.model.config.image_size
     samples = load_samples(config.parity_images, size, config.parity_limit)
     seen: list[Sample] = []
@@ -138,19 +136,9 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         manifest = _manifest(loaded, config, folder)
         resizer = FrameResize(config.camera, loaded.model.config.image_size) if config.camera is not None else None
         parity = _gate(loaded, config, manifest, folder, samples, resizer, report)
-        built = []
-        for targets in groups:
-            name = f"building the TensorRT-RTX engine for {', '.join(targets)}"
-            built.append(
-                engines.build_rtx_engine(
-                    folder / MODEL_FILE,
-                    folder / ENGINES_FOLDER,
-                    targets,
-                    config.batch,
-                    partial(report, name),
-                )
-            )
-        fused = {e.path.name: count_fused(e.path.read_bytes()) for e in built}
+        built = [engines.write_engine(folder / MODEL_FILE, folder, request, report) for request in requests]
+        # Only of RTX engines can it be counted without a GPU.
+        fused = {Path(e.file).name: count_fused((folder / e.file).read_bytes()) for e in built if e.flavour == RTX}
         manifest = replace(
             manifest,
             parity={
@@ -159,11 +147,8 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
                 "attention_blocks": facts.attention_blocks,
                 "fused_attention": fused,
             },
-            files={**manifest.files, **_files(folder, ENGINES_FOLDER)},
-            engines=tuple(
-                EngineInfo(e.path.relative_to(folder).as_posix(), "tensorrt-rtx", e.version, e.compute_capabilities)
-                for e in built
-            ),
+            files={**manifest.files, **_files(folder, engines.ENGINES_FOLDER)},
+            engines=tuple(built),
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         Bundle.open(folder)  # what a runtime will do with it first

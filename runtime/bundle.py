@@ -39,6 +39,12 @@ class Bundle:
         """The ONNX graph."""
         return self.root / MODEL_FILE
 
+    def graph_digest(self) -> str:
+        """One sha256 for the graph and the weights that lie beside it."""
+        files = self.manifest.files
+        listed = [f"{name} {files[name].sha256}\n" for name in sorted(files) if name.startswith(MODEL_FILE)]
+        return hashlib.sha256("".join(listed).encode()).hexdigest()
+
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.
 

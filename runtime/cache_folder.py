@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_folder(name: str) -> Path:
-    """Makes `kanoclip/NAME` in the user's cache, which is `XDG_CACHE_HOME` or else `~/.cache`.
+    """Makes the folder of `cache_path`.
 
     Args:
         name: Of the folder, such as `onnxruntime-tensorrt`.
@@ -19,10 +19,19 @@ def cache_folder(name: str) -> Path:
     Raises:
         OSError: It cannot be made; its `filename` says where it was tried.
     """
-    given = os.environ.get("XDG_CACHE_HOME")
-    try:
-        folder = (Path(given) if given else Path.home() / ".cache") / "kanoclip" / name
-    except RuntimeError as error:  # a user without an entry in the system's list, as in some containers
-        raise OSError(errno.ENOENT, "this user has no home", "~/.cache") from error
+    folder = cache_path(name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def cache_path(name: str) -> Path:
+    """Where `kanoclip/NAME` is in the user's cache, which is `XDG_CACHE_HOME` or else `~/.cache`; it may not exist.
+
+    Raises:
+        OSError: The user has neither.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(given) if given else Path.home() / ".cache") / "kanoclip" / name
+    except RuntimeError as error:  # a user without an entry in the system's list, as in some containers
+        raise OSError(errno.ENOENT, "this user has no home", "~/.cache") from error

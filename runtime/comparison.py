@@ -49,6 +49,8 @@ class Comparison:
         map_bound: What the export's own gate allows for this precision.
         score_bound: The same for scores.
         milliseconds: Median of a run, after a first one that does not count.
+        engine: Where a TensorRT engine is from, in words; None for other backends.
+        fused_attention: How many attention blocks of a TensorRT engine run as one kernel; None for other backends.
     """
 
     backend: str
@@ -58,6 +60,8 @@ class Comparison:
     map_bound: float
     score_bound: float
     milliseconds: float
+    engine: str | None = None
+    fused_attention: int | None = None
 
     @property
     def agrees(self) -> bool:

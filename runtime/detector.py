@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -10,13 +11,15 @@ from types import TracebackType
 
 import numpy as np
 
-from kanoclip.runtime.backends import Backend, create_backend
+from kanoclip.runtime.backends import Backend, Report, create_backend, silent
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.decision import find_regions
-from kanoclip.runtime.errors import BackendError, FrameError, KanoclipError
+from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError, KanoclipError
 from kanoclip.runtime.manifest import Thresholds
 from kanoclip.runtime.preprocess import check_frame, resize
 from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,21 @@ class Detector:
         thresholds: What it decides by.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, thresholds: Thresholds) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        thresholds: Thresholds,
+        *,
+        revive: Callable[[], Backend] | None = None,
+    ) -> None:
         """Puts a detector together from parts; `Detector.load` makes them.
+
+        Args:
+            bundle: What it runs.
+            backend: What runs it.
+            thresholds: What it decides by.
+            revive: Makes the backend anew after its GPU was lost; None to pass that error on.
 
         Raises:
             KanoclipError: A threshold is outside of [0, 1], or the smallest area is negative.
@@ -47,6 +63,7 @@ class Detector:
         if thresholds.min_area < 0:
             raise KanoclipError(f"smallest area {thresholds.min_area} is negative")
         self.bundle, self.backend, self.thresholds = bundle, backend, thresholds
+        self._revive = revive
         self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
 
@@ -61,6 +78,7 @@ class Detector:
         threshold: float | None = None,
         pixel_threshold: float | None = None,
         min_area: int | None = None,
+        report: Report = silent,
     ) -> Detector:
         """Opens a bundle and its engine.
 
@@ -72,6 +90,7 @@ class Detector:
             threshold: Image threshold in [0, 1], None for the bundle's.
             pixel_threshold: Pixel threshold in [0, 1], None for the bundle's.
             min_area: Smallest region in original pixels, None for the bundle's.
+            report: Told about an engine's build, which may take minutes.
 
         Raises:
             KanoclipError: The bundle, the engine or a threshold is no good.
@@ -85,7 +104,11 @@ class Detector:
             min_area=given.min_area if min_area is None else min_area,
             origin="set by the caller" if changed else given.origin,
         )
-        return cls(bundle, create_backend(bundle, backend, device, threads), thresholds)
+
+        def create() -> Backend:
+            return create_backend(bundle, backend, device, threads, report)
+
+        return cls(bundle, create(), thresholds, revive=create)
 
     def __call__(self, frame: Image, class_name: str | None = None) -> Detection:
         """Judges one frame.
@@ -160,7 +183,15 @@ class Detector:
         frames = small[0][None] if len(small) == 1 and not missing else np.stack([*small, *[small[-1]] * missing])
         indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
         started = perf_counter()
-        maps, scores = self.backend.run(frames, indices)
+        try:
+            maps, scores = self.backend.run(frames, indices)
+        except DeviceLostError as error:
+            if self._revive is None:
+                raise
+            log.warning("%s; starting it again", error)
+            self.backend.close()
+            self.backend = self._revive()
+            maps, scores = self.backend.run(frames, indices)  # lost twice in a row is lost
         milliseconds = (perf_counter() - started) * 1e3 / len(small)
         # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
         if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kanoclip.runtime.backends import create_backend
+from kanoclip.runtime.backends import Backend, Report, create_backend, silent
 from kanoclip.runtime.backends.onnxruntime import BOTH_INSTALLED
+from kanoclip.runtime.backends.tensorrt import TensorRtBackend
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.comparison import Comparison, Reference
+from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.manifest import FLAVOURS
 from kanoclip.runtime.processor import own_cores
 from kanoclip.runtime.versions import installed_versions
 
@@ -76,7 +79,15 @@ def examine_machine() -> Machine:
     )
 
 
-def compare(bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Comparison:
+def compare(
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    report: Report = silent,
+    *,
+    rebuild: bool = False,
+) -> Comparison:
     """Runs the bundle's own pictures on an engine and on the reference.
 
     Args:
@@ -84,18 +95,29 @@ def compare(bundle: Bundle, backend: str = "auto", device: str = "auto", threads
         backend: As `create_backend` takes it.
         device: As `create_backend` takes it.
         threads: CPU threads of the engine that is judged, None for all cores.
+        report: Told about an engine's build.
+        rebuild: Build a TensorRT engine now, judge it on this GPU and keep it.
 
     Raises:
         BundleError: The bundle has no pictures or no bounds of its own.
         BackendError: An engine cannot be made, or failed.
     """
     reference = Reference(bundle)
-    judged = create_backend(bundle, backend, device, threads)
+    judged: Backend
+    if rebuild:
+        if backend not in FLAVOURS:
+            raise BackendError(f"only TensorRT's engines can be built again: name --backend {' or '.join(FLAVOURS)}")
+        judged = TensorRtBackend(bundle, backend, device, report, rebuild=True)
+    else:
+        judged = create_backend(bundle, backend, device, threads, report)
+    engine, fused = None, None
     try:
         answers = reference.ask(judged)
+        if isinstance(judged, TensorRtBackend):
+            engine, fused = judged.origin, judged.fused_attention()
     finally:
         judged.close()  # before the reference is loaded: a large graph need not fit twice
-    return reference.compare(answers)
+    return replace(reference.compare(answers), engine=engine, fused_attention=fused)
 
 
 def _gpus() -> tuple[str, ...]:

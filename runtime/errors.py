@@ -18,6 +18,10 @@ class BackendError(KanoclipError):
     """An inference engine that is not installed, not available on this machine, or that failed."""
 
 
+class DeviceLostError(BackendError):
+    """A GPU that failed or stopped answering in the middle of the work; a new backend may still work."""
+
+
 class FrameError(KanoclipError):
     """A frame or class name that the detector cannot take."""
 

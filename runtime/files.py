@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Writes a file beside its place and renames it: whatever goes wrong, the old content stays whole.
 
     Args:

@@ -71,10 +71,14 @@ class Fields:
         """A sha256 digest in lower-case hex."""
         return _as_digest(*self._take(name))
 
+    def optional(self, name: str, read: Callable[[Any, str], T]) -> T | None:
+        """Null, or what `read` makes of the value and its place."""
+        value, where = self._take(name)
+        return None if value is None else read(value, where)
+
     def optional_digest(self, name: str) -> str | None:
         """A sha256 digest or null."""
-        value, where = self._take(name)
-        return None if value is None else _as_digest(value, where)
+        return self.optional(name, _as_digest)
 
     def utc_time(self, name: str) -> str:
         """An ISO-8601 time in UTC, as text."""

@@ -16,6 +16,8 @@ MODEL_FILE = "model.onnx"
 SCHEMA = 1
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
+COMPATIBILITIES = ("none", "same-compute-capability", "ampere-plus")
+"""Which GPUs an engine of full TensorRT runs on: the kind that built it, its generation, or Ampere and later."""
 BATCH = "batch"
 """Stands for a dynamic batch axis in a tensor's shape."""
 
@@ -102,12 +104,22 @@ class EngineInfo:
         flavour: `tensorrt-rtx` or `tensorrt`.
         version: Exact version that built it; no other loads it.
         compute_capabilities: What it runs on, such as `8.6`.
+        platform: Operating system and architecture, such as `linux-aarch64`.
+        device: Name of the GPU that built it, None for RTX.
+        cuda_major: Of the CUDA that built it, None for RTX.
+        compatibility: One of COMPATIBILITIES; `none` for RTX, whose list of targets says it.
+        stripped: Its weights come from the graph when it is loaded.
     """
 
     file: str
     flavour: str
     version: str
     compute_capabilities: tuple[str, ...]
+    platform: str
+    device: str | None = None
+    cuda_major: int | None = None
+    compatibility: str = "none"
+    stripped: bool = False
 
 
 @dataclass(frozen=True)
@@ -273,6 +285,11 @@ def _engine(value: Any, where: str) -> EngineInfo:
         flavour=fields.choice("flavour", FLAVOURS),
         version=fields.text("version"),
         compute_capabilities=tuple(fields.items("compute_capabilities", as_text)),
+        platform=fields.text("platform"),
+        device=fields.optional("device", as_text),
+        cuda_major=fields.optional("cuda_major", lambda value, where: as_integer(value, where, 1)),
+        compatibility=fields.choice("compatibility", COMPATIBILITIES),
+        stripped=fields.flag("stripped"),
     )
     fields.done()
     return info

@@ -5,28 +5,42 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from kanoclip.runtime.backends.base import Backend
+from kanoclip.runtime.backends.base import Backend, Report
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.manifest import FLAVOURS
 
-BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt", "openvino", "openvino-bf16")
-GPU_ONLY = frozenset({"onnxruntime-tensorrt"})
+BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt", "openvino", "openvino-bf16", *FLAVOURS)
+GPU_ONLY = frozenset({"onnxruntime-tensorrt", *FLAVOURS})
 CPU_ONLY = frozenset({"openvino", "openvino-bf16"})
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
-__all__ = ["BACKENDS", "DEVICE", "Backend", "create_backend"]
+__all__ = ["BACKENDS", "DEVICE", "Backend", "Report", "create_backend", "silent"]
 
 
-def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", threads: int | None = None) -> Backend:
+def silent(step: str, share: float) -> None:
+    """A report that goes nowhere."""
+
+
+def create_backend(
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    report: Report = silent,
+) -> Backend:
     """Makes the engine that runs a bundle.
 
     Args:
         bundle: What to run.
         backend: `onnxruntime` (CPU or CUDA provider, by device), `onnxruntime-tensorrt` (ONNX Runtime's TensorRT
-            provider), `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), or `auto`: `onnxruntime`
-            on the GPU where there is one, else the fastest on this processor, measured once (see `trial.py`).
+            provider), `tensorrt` and `tensorrt-rtx` (the bundle's engine, or one that is built now and kept),
+            `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), or `auto`: an engine of the bundle that fits the
+            GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
+            (see `trial.py`).
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
+        report: Told about an engine's build, which may take minutes.
 
     Raises:
         BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.
@@ -41,6 +55,14 @@ def create_backend(bundle: Bundle, backend: str = "auto", device: str = "auto", 
         raise BackendError(f"the backend {backend} runs on the CPU: leave --device out, or choose cpu")
     if threads is not None and threads < 1:
         raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
+    if backend == "auto" and device != "cpu" and bundle.manifest.engines:
+        from kanoclip.runtime.backends.tensorrt import fitting_flavour
+
+        backend = fitting_flavour(bundle, device) or backend
+    if backend in FLAVOURS:
+        from kanoclip.runtime.backends.tensorrt import TensorRtBackend
+
+        return TensorRtBackend(bundle, backend, device, report)
     if backend == "auto" and not device.startswith("cuda"):
         from kanoclip.runtime.backends.trial import choose_backend
 

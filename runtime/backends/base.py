@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,8 @@ from kanoclip.runtime.manifest import TensorSpec
 Frames = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Report = Callable[[str, float], None]
+"""Told a long step's name and the share of it that is done, 0 to 1."""
 
 
 def whole_batches(pictures: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:

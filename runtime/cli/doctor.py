@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kanoclip.runtime.bundle import Bundle, find_bundle
+from kanoclip.runtime.cli.building import builds_shown
 from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
@@ -25,6 +26,7 @@ Examples:
   kanoclip-doctor                                          # the bundle here, or the built-in one
   kanoclip-doctor line3.kanoclip --backend onnxruntime --device cuda
   kanoclip-doctor line3.kanoclip --backend openvino
+  kanoclip-doctor line3.kanoclip --backend tensorrt --rebuild
   kanoclip-doctor line3.kanoclip --json | jq .agrees
 
 Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run; 2 wrong usage.
@@ -34,9 +36,22 @@ Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run
 @click.command(epilog=_EPILOG)
 @click.argument("bundle", required=False, metavar="[BUNDLE]")
 @backend_options
+@click.option(
+    "--rebuild",
+    is_flag=True,
+    help="Build the TensorRT engine on this GPU and keep it; attention that it computes wrongly is done in float32.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
-def command(bundle: str | None, backend: str, device: str, threads: int | None, as_json: bool, debug: bool) -> int:
+def command(
+    bundle: str | None,
+    backend: str,
+    device: str,
+    threads: int | None,
+    rebuild: bool,
+    as_json: bool,
+    debug: bool,
+) -> int:
     """Check this machine, verify a bundle, and compare its engine with the reference.
 
     The engine judges the bundle's own pictures, and ONNX Runtime's plain CPU operators judge them too: the answers may
@@ -50,7 +65,8 @@ def command(bundle: str | None, backend: str, device: str, threads: int | None, 
         manifest = opened.manifest
         model = f"{manifest.model.backbone}, {manifest.precision}"
         human.print(Text(f"bundle {opened.root}: {model}, every file as its manifest says"))
-        found = compare(opened, backend, device, threads)
+        with builds_shown(Console(stderr=True)) as report:
+            found = compare(opened, backend, device, threads, report, rebuild=rebuild)
     _show_comparison(found, human)
     if as_json:
         told = {
@@ -85,5 +101,10 @@ def _show_comparison(found: Comparison, human: Console) -> None:
             "default",
         )
     )
+    if found.engine is not None:
+        human.print(Text(f"engine: {found.engine}; {found.fused_attention} attention blocks fused"))
     if not found.agrees:
-        human.print(Text("do not use this engine here: choose another --backend or --device, or export with --fp32"))
+        again = "build it anew with --rebuild, " if found.engine is not None else ""
+        human.print(
+            Text(f"do not use this engine here: {again}choose another --backend or --device, or export with --fp32")
+        )

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle import find_bundle
 from kanoclip.runtime.cli.allocator import keep_frame_buffers
+from kanoclip.runtime.cli.building import builds_shown
 from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
@@ -167,17 +168,19 @@ def command(
     human = Console(stderr=as_json or jsonl == STDOUT, quiet=quiet, highlight=False, soft_wrap=True)
     alarm = Console(stderr=True, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), notes_shown(quiet), ExitStack() as opened:
-        detector = opened.enter_context(
-            Detector.load(
-                find_bundle(bundle, Path.cwd()),
-                backend=backend,
-                device=device,
-                threads=threads,
-                threshold=threshold,
-                pixel_threshold=pixel_threshold,
-                min_area=min_area,
+        with builds_shown(Console(stderr=True, quiet=quiet)) as report:
+            detector = opened.enter_context(
+                Detector.load(
+                    find_bundle(bundle, Path.cwd()),
+                    backend=backend,
+                    device=device,
+                    threads=threads,
+                    threshold=threshold,
+                    pixel_threshold=pixel_threshold,
+                    min_area=min_area,
+                    report=report,
+                )
             )
-        )
         _check_class(detector, class_name)
         detector.warmup(warmup)
         frames = open_camera(camera) if camera is not None else open_source(source or "")

@@ -4,23 +4,24 @@ import onnx
 import pytest
 
 from kanoclip.export.checks import count_attention
-from kanoclip.export.engine import build_rtx_engine
 from kanoclip.export.fused_attention import count_fused, write_blocks
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
+from kanoclip.runtime.tensorrt.build import BuildOptions, build_engine
+from kanoclip.runtime.tensorrt.flavour import load_flavour
 
 pytest.importorskip("tensorrt_rtx")
 
 
-def engine(path, folder):
-    return build_rtx_engine(path, folder, ("8.6", "8.9"), BatchSpec(), lambda share: None).path.read_bytes()
+def engine(path):
+    return build_engine(load_flavour("tensorrt-rtx"), path, BuildOptions(targets=("8.6", "8.9")), lambda share: None)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_as_many_blocks_are_found_as_there_are(tmp_path, count):
     write_blocks(tmp_path / "blocks.onnx", count)
     assert count_attention(onnx.load(tmp_path / "blocks.onnx").graph) == count
-    assert count_fused(engine(tmp_path / "blocks.onnx", tmp_path)) == count
+    assert count_fused(engine(tmp_path / "blocks.onnx")) == count
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
@@ -34,4 +35,4 @@ def test_every_block_of_the_shipped_architecture_is_fused_in_half_precision_and_
     blocks = count_attention(onnx.load(path).graph)
     # 9 blocks of the original path, 8 of the local one, the class token's last one, and 4 stages that read the text.
     assert blocks == 22
-    assert count_fused(engine(path, tmp_path)) == (blocks if precision == "fp16" else 0)
+    assert count_fused(engine(path)) == (blocks if precision == "fp16" else 0)

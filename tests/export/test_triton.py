@@ -59,7 +59,9 @@ def with_files(folder, make_toy_bundle, files, **changes):
 
 
 def test_an_engine_of_full_tensorrt_is_served_as_a_plan(tmp_path, make_toy_bundle):
-    engines = tuple(EngineInfo(f"engines/{f}.engine", f, "10.3.0", ("8.7",)) for f in ("tensorrt-rtx", "tensorrt"))
+    engines = tuple(
+        EngineInfo(f"engines/{f}.engine", f, "10.3.0", ("8.7",), "linux-aarch64") for f in ("tensorrt-rtx", "tensorrt")
+    )
     files = {engine.file: engine.flavour.encode() for engine in engines}
     bundle = with_files(tmp_path / "toy.kanoclip", make_toy_bundle, files, engines=engines)
     target = write_repository(bundle, tmp_path)

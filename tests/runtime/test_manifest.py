@@ -26,7 +26,9 @@ def full(make_toy_bundle, tmp_path_factory):
     return replace(
         manifest,
         files=manifest.files | {"engines/a.plan": FileInfo(DIGEST, 0)},
-        engines=(EngineInfo("engines/a.plan", "tensorrt-rtx", "1.2.3", ("8.6", "8.9")),),
+        engines=(
+            EngineInfo("engines/a.plan", "tensorrt-rtx", "1.2.3", ("8.6", "8.9"), "linux-x86_64", "RTX 4070", 12),
+        ),
         parity={"max": 1e-6, "passed": True, "rows": [1, None]},
         model=replace(manifest.model, weights_sha256=DIGEST, checkpoint_sha256=DIGEST),
     )
@@ -143,6 +145,8 @@ def test_each_wrongly_typed_field_is_named(value, wrong):
         ("model", "checkpoint_sha256"): (type(None),),
         ("engines",): ([],),
         ("engines", 0, "compute_capabilities"): ([],),
+        ("engines", 0, "device"): (None,),
+        ("engines", 0, "cuda_major"): (None,),
     }
     checked = 0
     for path in walk(value):
@@ -282,6 +286,8 @@ def test_digests_of_what_it_was_made_from(value, name):
         (("model", "global_token"), "x", ["model.global_token"]),
         (("engines", 0, "file"), "other.plan", ["other.plan", "does not list"]),
         (("engines", 0, "flavour"), "x", ["engines[0].flavour"]),
+        (("engines", 0, "compatibility"), "x", ["engines[0].compatibility"]),
+        (("engines", 0, "cuda_major"), 0, ["engines[0].cuda_major"]),
         (("files",), {}, ["model.onnx", "does not list"]),
         (("preprocessing", "resize"), "crop", ["crop", "does not know", "upgrade"]),
         (("preprocessing", "interpolation"), "cubic", ["cubic", "does not know"]),

@@ -1,0 +1,147 @@
+"""TensorRT and TensorRT-RTX: a bundle's engine on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Callable
+
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, Report
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.comparison import Comparison, Reference
+from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
+from kanoclip.runtime.tensorrt.build import Serialized
+from kanoclip.runtime.tensorrt.device import Device, open_device
+from kanoclip.runtime.tensorrt.flavour import load_flavour
+from kanoclip.runtime.tensorrt.key import runs_on
+from kanoclip.runtime.tensorrt.provide import Judge, kernels_file, provide_engine
+from kanoclip.runtime.tensorrt.session import Session
+
+log = logging.getLogger(__name__)
+
+
+class TensorRtBackend:
+    """One engine on one GPU.
+
+    Attributes:
+        name: Such as `tensorrt-rtx-cuda`.
+        origin: Where the engine is from, in words.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        flavour: str,
+        device: str,
+        report: Report = lambda step, share: None,
+        *,
+        rebuild: bool = False,
+    ) -> None:
+        """Opens the GPU, finds or builds the engine and loads it.
+
+        Args:
+            bundle: What to run.
+            flavour: `tensorrt` or `tensorrt-rtx`.
+            device: `auto`, `cuda` or `cuda:N`.
+            report: Told about a build.
+            rebuild: Build the engine now, whatever is there already.
+
+        Raises:
+            BackendError: TensorRT, a CUDA binding, the GPU or an engine for it is not to be had.
+        """
+        found = load_flavour(flavour)
+        self.name = f"{found.name}-cuda"
+        self._session: Session | None = None
+        self._device: Device = open_device(device_index(device))
+        try:
+            self._device.enter()
+            try:
+                kernels = kernels_file(bundle, found, self._device.info)
+
+                def load(serialized: Serialized, stripped: bool = False) -> Session:
+                    return Session(bundle, self._device, found, serialized, stripped=stripped, kernels=kernels)
+
+                judge = _judge(bundle, load)
+                provided = provide_engine(bundle, found, self._device.info, judge, report, rebuild=rebuild)
+                self.origin = provided.origin
+                log.info("engine: %s", provided.origin)
+                self._session = load(provided.serialized, provided.stripped)
+            finally:
+                self._device.leave()
+        except BaseException:
+            self._device.close()
+            raise
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """Runs one batch; see `Backend.run`.
+
+        Raises:
+            DeviceLostError: The GPU failed; a new backend may still work.
+            BackendError: It is closed, or the GPU does not answer.
+        """
+        if self._session is None:
+            raise BackendError(f"{self.name} is closed: load the bundle again")
+        try:
+            self._device.enter()
+            try:
+                return self._session.run(frames, class_index)
+            finally:
+                self._device.leave()
+        except DeviceLostError:
+            self._device.lost = True
+            raise
+
+    def fused_attention(self) -> int:
+        """How many attention blocks run as one fused kernel, by the names of the engine's layers.
+
+        Raises:
+            BackendError: It is closed.
+        """
+        if self._session is None:
+            raise BackendError(f"{self.name} is closed: load the bundle again")
+        return self._session.fused_attention()
+
+    def close(self) -> None:
+        """Releases the engine and the GPU's memory."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        self._device.close()
+
+
+def fitting_flavour(bundle: Bundle, device: str) -> str | None:
+    """Which TensorRT can run an engine that the bundle brings along, if one can; nothing is built and nothing fails."""
+    for name in dict.fromkeys(engine.flavour for engine in bundle.manifest.engines):
+        try:
+            flavour = load_flavour(name)
+            gpu = open_device(device_index(device))
+        except BackendError:
+            continue
+        gpu.close()
+        if any(runs_on(engine, flavour, gpu.info) for engine in bundle.manifest.engines):
+            return name
+    return None
+
+
+def device_index(device: str) -> int:
+    """The N of `cuda:N`; 0 for `cuda` and `auto`."""
+    return int(device.partition(":")[2] or 0)
+
+
+def _judge(bundle: Bundle, load: Callable[[Serialized], Session]) -> Judge | None:
+    """Compares an engine with ONNX Runtime on the bundle's own pictures, where both are there."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    try:
+        reference = Reference(bundle)
+    except BundleError:
+        return None
+
+    def judge(serialized: Serialized) -> Comparison:
+        session = load(serialized)
+        try:
+            return reference.compare(reference.ask(session))
+        finally:
+            session.close()
+
+    return judge

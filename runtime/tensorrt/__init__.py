@@ -1,0 +1,1 @@
+"""TensorRT in both flavours: building engines, keeping them, and the device memory that they run in."""

@@ -1,0 +1,47 @@
+"""Which attention blocks must be in float32 so that an engine gives the graph's answers on this GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Passes = Callable[[frozenset[int]], bool]
+"""Builds with these blocks in float32 and says whether the engine's answers keep within the bounds. Expensive."""
+
+
+def find_fallback(blocks: int, passes: Passes) -> frozenset[int] | None:
+    """Looks for a small set of blocks.
+
+    First all of them, then halves, quarters and so on are given back to half precision while the engine still passes:
+    about 2 k log2(blocks) builds for k bad blocks, where one by one would be `blocks` of them.
+
+    Args:
+        blocks: How many there are.
+        passes: Judges one choice.
+
+    Returns:
+        A set that passes and from which no single block can be left out; None when even all of them do not help, so
+        that the fault lies elsewhere.
+    """
+    kept = frozenset(range(blocks))
+    if not passes(kept):
+        return None
+    size = max(len(kept) // 2, 1)
+    while kept:
+        smaller = _without_a_part(kept, size, passes)
+        if smaller is not None:
+            kept = smaller
+            size = min(size, max(len(kept) // 2, 1))
+        elif size == 1:
+            break
+        else:
+            size = max(size // 2, 1)
+    return kept
+
+
+def _without_a_part(kept: frozenset[int], size: int, passes: Passes) -> frozenset[int] | None:
+    order = sorted(kept)
+    for start in range(0, len(order), size):
+        smaller = kept.difference(order[start : start + size])
+        if smaller != kept and passes(smaller):
+            return smaller
+    return None
