@@ -1,0 +1,256 @@
+"""What docs/deploy and docs/jetson.md say must be true of this project: files, extras, commands, flags and versions."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from kanoclip.runtime.cli.main import load_command
+
+tomllib = pytest.importorskip("tomllib", reason="reads pyproject.toml with Python 3.11's own parser")
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "docs" / "deploy"
+PAGE = (ROOT / "docs" / "jetson.md").read_text()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGE_DIRS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIRED = {
+    requirement.name: requirement.specifier
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *EXTRAS["cpu"], *EXTRAS["gpu"]])
+}
+DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
+UNIT = DEPLOY / "kanoclip.service"
+
+
+def instructions(path):
+    """[(instruction, rest of the line)] of a Dockerfile, continued lines joined."""
+    lines = [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
+    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+def stages(path):
+    """The instructions of each stage; what comes before the first FROM is left out."""
+    found = []
+    for name, rest in instructions(path):
+        if name == "FROM":
+            found.append([])
+        if found:
+            found[-1].append((name, rest))
+    return found
+
+
+def accepts(command):
+    """Whether a command line of ours is one: its program exists and click takes its arguments."""
+    program, *arguments = command
+    assert program in PROJECT["scripts"], program
+    parsed = load_command(program.removeprefix("kanoclip-"))
+    try:
+        parsed.make_context(program, arguments)
+    except click.ClickException as error:
+        raise AssertionError(f"{shlex.join(command)}: {error.format_message()}") from error
+
+
+def test_there_is_one_for_each_platform():
+    assert [path.suffix for path in DOCKERFILES] == [".jetpack6", ".jetpack7", ".x86"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.suffix)
+class TestDockerfiles:
+    def test_only_known_instructions_in_stages_with_pinned_bases(self, path):
+        known = {"ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "VOLUME", "USER", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
+        assert {name for name, _ in instructions(path)} <= known
+        arguments = dict(rest.split("=", 1) for name, rest in instructions(path) if name == "ARG")
+        names = set()
+        for name, rest in instructions(path):
+            if name != "FROM":
+                continue
+            image, *alias = rest.split()
+            image = re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], image)
+            if image not in names:
+                assert re.fullmatch(r"[\w./-]+:\w*\d+\.\d+[\w.-]*", image), image
+                assert image in PAGE or path.suffix == ".x86"
+            names.update(alias[1:])
+        assert len(stages(path)) >= 2
+
+    def test_what_is_copied_exists_and_is_enough_to_install(self, path):
+        copied = set()
+        ignored = (ROOT / ".dockerignore").read_text().splitlines()
+        for name, rest in instructions(path):
+            if name == "COPY" and "--from" not in rest:
+                for source in (word for word in rest.split()[:-1] if not word.startswith("--")):
+                    assert (ROOT / source).exists(), source
+                    parts = source.rstrip("/").split("/")
+                    allowed = ["!" + "/".join(parts[: n + 1]) + end for n in range(len(parts)) for end in ("", "/")]
+                    assert set(allowed) & set(ignored), f".dockerignore hides {source}"
+                    copied.add(source.rstrip("/"))
+        assert set(PACKAGE_DIRS) | {"pyproject.toml", PROJECT["readme"]} <= copied
+        assert {file.split("/")[0] for file in PROJECT["license-files"]} <= copied
+
+    def test_the_extras_and_the_constraints_are_ours(self, path):
+        (install,) = [rest for name, rest in instructions(path) if name == "RUN" and "pip install" in rest]
+        (extra,) = re.findall(r"'\.\[(\w+)\]'", install)
+        assert extra in EXTRAS
+        assert any(f"constraints-{path.suffix[1:]}.txt constraints.txt" in rest for _, rest in instructions(path))
+        for other in install.rpartition("'")[2].split():
+            assert other in REQUIRED
+
+    def test_the_last_stage_runs_our_commands_and_not_as_root(self, path):
+        last = dict(stages(path)[-1])
+        assert last["USER"] == "10001"
+        accepts([*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"])])
+        health = last["HEALTHCHECK"]
+        assert json.loads(health[health.index("CMD") + 3 :]) == ["kanoclip-healthy"]
+        assert any(
+            name == "COPY" and rest.endswith(" /usr/local/bin/kanoclip-healthy") for name, rest in stages(path)[-1]
+        )
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("constraints-*.txt")), ids=lambda path: path.stem)
+def test_constraints_are_versions_that_the_project_allows_and_the_page_names(path):
+    pins = [Requirement(line) for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    assert pins
+    for pin in pins:
+        ((operator, version),) = [(part.operator, part.version) for part in pin.specifier]
+        assert operator == "=="
+        assert REQUIRED[pin.name].contains(version), pin
+        assert re.search(rf"\b{re.escape(version)}\b", PAGE), pin
+
+
+def tables():
+    """The page's tables: (header, rows), cells without back quotes."""
+    for block in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
+        header, _, *rows = ([cell.strip(" `") for cell in line.strip("|").split("|")] for line in block.splitlines())
+        yield header, rows
+
+
+def test_the_tables_name_only_versions_that_the_project_allows():
+    names = {"onnxruntime", "onnxruntime-gpu", "cuda-python", "TensorRT"}
+    checked = 0
+    for header, rows in tables():
+        for row in rows:
+            assert len(row) == len(header), row
+            for title, cell in zip(header, row, strict=True):
+                if title not in names | {"Python"}:
+                    continue
+                allowed = SpecifierSet(PROJECT["requires-python"]) if title == "Python" else REQUIRED[title.lower()]
+                versions = re.findall(r"\d+\.\d+[.\w]*", cell)
+                assert versions, (title, cell)
+                for version in versions:
+                    assert allowed.contains(version), (title, version)
+                    checked += 1
+    assert checked > 30
+
+
+def commands_of_the_page():
+    """Our own command lines in the page's code blocks, continued lines joined and comments cut."""
+    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0].startswith("kanoclip-"):
+                yield words
+            elif "kanoclip:jetpack6" in words and words[1] == "run":
+                program = words[words.index("--entrypoint") + 1] if "--entrypoint" in words else "kanoclip-run"
+                yield [program, *words[words.index("kanoclip:jetpack6") + 1 :]]
+
+
+def test_the_page_s_commands_are_accepted():
+    commands = list(commands_of_the_page())
+    assert len(commands) >= 8
+    for command in commands:
+        accepts(command)
+
+
+def test_the_page_s_files_and_links_exist():
+    for name in re.findall(r"docs/deploy/[\w.-]+", PAGE):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"tests/[\w/.]+\.py", PAGE):
+        assert (ROOT / name).exists(), name
+    assert "docs/jetson.md" in (ROOT / "README.md").read_text()
+
+
+def unit():
+    """{section: [(key, value)]}; keys may repeat."""
+    found, section = {}, ""
+    for line in UNIT.read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+            found[section] = []
+        elif line and not line.startswith("#"):
+            key, separator, value = line.partition("=")
+            assert separator and re.fullmatch(r"[A-Z]\w+", key), line
+            found[section].append((key, value))
+    return found
+
+
+def test_the_unit_starts_a_command_that_exists_with_flags_that_it_takes():
+    service = unit()["Service"]
+    environment = {}
+    for key, value in service:
+        if key == "Environment":
+            environment.update(word.split("=", 1) for word in value.split())
+    ((_, line),) = [pair for pair in service if pair[0] == "ExecStart"]
+    for options in ("", "--class object --threshold 0.6 --backend auto"):
+        values = environment | {"KANOCLIP_OPTIONS": options}
+        words = []
+        for word in line.split():
+            whole = re.fullmatch(r"\$\{(\w+)\}", word)  # one argument, whatever is in it
+            split = re.fullmatch(r"\$(\w+)", word)
+            words += [values[whole[1]]] if whole else values[split[1]].split() if split else [word]
+        assert Path(words[0]).parent == Path("/opt/kanoclip/bin")
+        accepts([Path(words[0]).name, *words[1:]])
+
+
+def test_the_unit_restarts_writes_only_where_it_may_and_keeps_the_gpu():
+    service = dict(unit()["Service"])
+    assert service["Restart"] == "always" and service["RestartPreventExitStatus"] == "2"
+    assert service["ProtectSystem"] == "strict" and service["StateDirectory"] == service["CacheDirectory"] == "kanoclip"
+    assert service["SupplementaryGroups"] == "video render"
+    assert "MemoryMax" in service and service["CapabilityBoundingSet"] == ""
+    # Each of these hides the GPU or the camera service's socket.
+    assert not {"DynamicUser", "PrivateTmp", "PrivateDevices", "DeviceAllow", "ProtectClock"} & service.keys()
+    assert "/home" not in UNIT.read_text() and "/work" not in UNIT.read_text()
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_accepts_the_unit(tmp_path):
+    # It looks for the program, so give it one that is here.
+    program = shutil.which("true")
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/kanoclip/bin/kanoclip-run", program))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=60
+    )
+    known = ("Unknown key 'RestartSteps'", "Unknown key 'RestartMaxDelaySec'", "Unknown key name 'RestartSteps'")
+    known += ("Unknown key name 'RestartMaxDelaySec'",)  # of systemd 254; older ones ignore them
+    lines = [line for line in done.stderr.splitlines() if UNIT.name in line and not any(k in line for k in known)]
+    if "Failed to connect" in done.stderr or "Failed to initialize" in done.stderr:
+        pytest.skip("systemd-analyze does not work here")
+    assert (done.returncode, lines) == (0, [])
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc")
+def test_healthy_is_who_keeps_writing():
+    script = "import os, time\nwhile True:\n    os.write(1, b'{}')\n    time.sleep(0.05)"
+    health = str(DEPLOY / "healthcheck.sh")
+    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
+    silent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert subprocess.run(["sh", health, str(writer.pid), "1"]).returncode == 0
+        assert subprocess.run(["sh", health, str(silent.pid), "1"]).returncode == 1
+    finally:
+        for process in (writer, silent):
+            process.kill()
+            process.wait()
+    assert subprocess.run(["sh", health, str(writer.pid), "0"], capture_output=True).returncode != 0
