@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, one_line
+from kanoclip.runtime.backends.ort_binding import DeviceTensors
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.cache_folder import cache_folder
 from kanoclip.runtime.errors import BackendError
@@ -16,7 +18,11 @@ from kanoclip.runtime.processor import own_cores
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"
+_GRAPHS = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
+"""Each provider's option for a CUDA graph."""
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
+
+log = logging.getLogger(__name__)
 
 
 class OnnxRuntimeBackend:
@@ -47,12 +53,7 @@ class OnnxRuntimeBackend:
         if not optimised:
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = ort.InferenceSession(
-                str(bundle.model_path),
-                settings,
-                providers=[(provider, options)] if options else [provider],
-                enable_fallback=0,
-            )
+            self._session = _open_session(ort, bundle, settings, provider, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise _refused(bundle, provider, error) from error
         # Otherwise a provider that fails in a run is replaced by the CPU for good, with a print to standard output.
@@ -65,6 +66,9 @@ class OnnxRuntimeBackend:
                 f"versions it wants, or choose --device cpu{_both_installed()}"
             )
         check_signature(bundle, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
+        self._tensors: DeviceTensors | None = None
+        if provider != CPU:
+            self._tensors = DeviceTensors(ort, self._session, bundle.manifest, "cuda", options["device_id"])
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""
@@ -74,6 +78,8 @@ class OnnxRuntimeBackend:
         if class_index is not None:
             inputs["class_index"] = class_index
         try:
+            if self._tensors is not None:
+                return self._tensors.run(frames, class_index)
             maps, scores = self._session.run(["map", "score"], inputs)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
@@ -81,7 +87,7 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """Frees the session and its memory."""
-        self._session = None
+        self._session = self._tensors = None
 
 
 def has_cuda() -> bool:
@@ -126,8 +132,28 @@ def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[s
             raise BackendError(
                 f"no folder {error.filename} for engines ({error.strerror}): set XDG_CACHE_HOME"
             ) from error
-        options |= {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(cache)}
+        options |= {
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": str(cache),
+        }
     return wanted, options
+
+
+def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, options: dict[str, Any]) -> Any:
+    """Makes the session; on a GPU with a CUDA graph where the batch is static and every operator runs there."""
+
+    def open_with(more: dict[str, Any]) -> Any:
+        chosen = [(provider, options | more)] if options else [provider]
+        return ort.InferenceSession(str(bundle.model_path), settings, providers=chosen, enable_fallback=0)
+
+    if provider in _GRAPHS and not bundle.manifest.dynamic_batch:
+        try:
+            return open_with({_GRAPHS[provider]: True})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            log.info("without a CUDA graph: %s", one_line(error))
+    return open_with({})
 
 
 def _specs(values: Any) -> list[TensorSpec]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
@@ -40,13 +41,27 @@ def refused(bundle, *arguments, words=(), **options):
     return message
 
 
-def fake_runtime(monkeypatch, providers, started=None):
-    """An onnxruntime with other providers; keeps the settings and providers of the sessions it makes."""
+def fake_runtime(monkeypatch, providers, started=None, refuses=()):
+    """An onnxruntime with other providers; keeps the settings and providers of the sessions it makes.
+
+    Its device memory is the CPU's. `refuses` are options that a session does not start with.
+    """
     made = []
+
+    class OrtValue:
+        made: ClassVar = []
+
+        @classmethod
+        def ortvalue_from_shape_and_type(cls, shape, dtype, device, number):
+            cls.made.append((device, number))
+            return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cpu", 0)
 
     class Session:
         def __init__(self, path, settings, providers, enable_fallback):
             assert enable_fallback == 0
+            for name in refuses:
+                if isinstance(providers[0], tuple) and name in providers[0][1]:
+                    raise RuntimeError(f"{name}: an operator runs on the CPU")
             made.append((path, settings, providers))
             self._inner = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
 
@@ -59,6 +74,7 @@ def fake_runtime(monkeypatch, providers, started=None):
     module = types.SimpleNamespace(
         SessionOptions=onnxruntime.SessionOptions,
         InferenceSession=Session,
+        OrtValue=OrtValue,
         get_available_providers=lambda: providers,
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
@@ -129,7 +145,7 @@ def test_a_provider_that_raises_when_it_starts(bundle, monkeypatch):
     refused(bundle, words=[str(bundle.model_path), "on cuda", "CUDA failure 35: no driver", "--device cpu"])
 
 
-@pytest.mark.parametrize("name", ["", "tensorrt", "ONNXRUNTIME", "onnxruntime "])
+@pytest.mark.parametrize("name", ["", "tensorflow", "ONNXRUNTIME", "onnxruntime "])
 def test_unknown_backends(bundle, name):
     refused(bundle, name, words=[f"'{name}'", *BACKENDS])
 
@@ -187,6 +203,51 @@ def test_which_provider_is_asked_for(bundle, monkeypatch, tmp_path, backend, dev
         cache = tmp_path / "kanoclip" / "onnxruntime-tensorrt"
         assert cache.is_dir() and asked[1]["trt_engine_cache_path"] == str(cache)
         assert asked[1]["trt_engine_cache_enable"] is True
+
+
+@pytest.mark.parametrize("options", [{}, {"max_batch": 3}, {"max_batch": 4, "dynamic": True}], ids=str)
+def test_a_gpu_runs_on_tensors_that_are_bound_once(make_toy_bundle, tmp_path, monkeypatch, options):
+    bundle = Bundle.open(make_toy_bundle(tmp_path / "toy.kanoclip", classes=("bolt", "nut"), **options))
+    sizes = [2, 4, 2, 2, 1] if options.get("dynamic") else [options.get("max_batch", 1)] * 4
+    plain = create_backend(bundle, "onnxruntime", "cpu", threads=1)
+    fake_runtime(monkeypatch, ALL)
+    device = create_backend(bundle, "onnxruntime", "cuda:2")
+    kept = []
+    for number, size in enumerate(sizes):
+        given = np.random.default_rng(number).integers(0, 256, (size, 32, 32, 3), np.uint8)
+        index = np.arange(size, dtype=np.int64) % 2
+        maps, scores = device.run(given, index)
+        wanted, wanted_scores = plain.run(given, index)
+        np.testing.assert_allclose(maps, wanted, atol=1e-6)
+        np.testing.assert_allclose(scores, wanted_scores, atol=1e-6)
+        kept.append((maps, wanted))
+    for maps, wanted in kept:  # the next run did not write into what the caller keeps
+        np.testing.assert_allclose(maps, wanted, atol=1e-6)
+    tensors = sys.modules["onnxruntime"].OrtValue.made
+    assert tensors == [("cuda", 2)] * 4 * len(set(sizes))
+    device.close()
+    with pytest.raises(BackendError, match="is closed"):
+        device.run(given, index)
+
+
+@pytest.mark.parametrize(
+    ("backend", "option"), [("onnxruntime", "enable_cuda_graph"), ("onnxruntime-tensorrt", "trt_cuda_graph_enable")]
+)
+def test_a_cuda_graph_where_the_batch_is_static_and_the_graph_allows_it(
+    make_toy_bundle, tmp_path, monkeypatch, backend, option
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    still, moving = (
+        Bundle.open(make_toy_bundle(tmp_path / f"{dynamic}.kanoclip", dynamic=dynamic, max_batch=2))
+        for dynamic in (False, True)
+    )
+    made = fake_runtime(monkeypatch, ALL)
+    for bundle in (still, moving):
+        create_backend(bundle, backend, "cuda")
+    assert [option in providers[0][1] for _, _, providers in made] == [True, False]
+    refusing = fake_runtime(monkeypatch, ALL, refuses=[option])
+    create_backend(still, backend, "cuda").run(frames(2), None)
+    assert [option in providers[0][1] for _, _, providers in refusing] == [False]
 
 
 def test_a_cache_that_cannot_be_made_is_one_line(bundle, monkeypatch, tmp_path):
@@ -256,7 +317,9 @@ def test_bf16_does_not_run_on_a_cpu(make_toy_bundle, tmp_path):
 
 def test_onnxruntime_missing(bundle, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    refused(bundle, "onnxruntime", words=["no inference engine", "pip install 'kanoclip-edge[cpu]'", "kanoclip-edge[gpu]"])
+    refused(
+        bundle, "onnxruntime", words=["no inference engine", "pip install 'kanoclip-edge[cpu]'", "kanoclip-edge[gpu]"]
+    )
 
 
 def test_onnxruntime_half_uninstalled(bundle, monkeypatch):

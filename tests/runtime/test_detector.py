@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime import Detector
+from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.errors import BackendError, BundleError, FrameError, KanoclipError
+from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError
 from kanoclip.runtime.manifest import Thresholds
 
 
@@ -306,3 +307,46 @@ def test_options_are_named(toy_bundle):
     """Six numbers and names in a row would be mixed up."""
     kinds = {p.kind for name, p in inspect.signature(Detector.load).parameters.items() if name != "path"}
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+class Losing:
+    """An engine whose GPU is lost in its first `times` runs; counts how often it was closed."""
+
+    name = "losing"
+
+    def __init__(self, right, times):
+        self.right, self.times, self.closed = right, times, 0
+
+    def run(self, frames, class_index):
+        if self.times:
+            self.times -= 1
+            raise DeviceLostError("the GPU failed")
+        return self.right.run(frames, class_index)
+
+    def close(self):
+        self.closed += 1
+
+
+def test_a_lost_gpu_is_started_again_once_and_the_frame_is_not_lost(toy_bundle, caplog):
+    bundle = Bundle.open(toy_bundle)
+    right = create_backend(bundle, "onnxruntime", "cpu")
+    first, second = Losing(right, 1), Losing(right, 0)
+    detector = Detector(bundle, first, bundle.manifest.thresholds, revive=lambda: second)
+    frame = np.full((32, 32, 3), 51, np.uint8)
+    assert detector(frame).score == pytest.approx(0.2, abs=1e-6)
+    assert first.closed == 1 and detector.backend is second
+    assert "starting it again" in caplog.text
+
+
+@pytest.mark.parametrize("revived", [True, False])
+def test_a_gpu_lost_twice_in_a_row_or_without_a_way_back_is_an_error(toy_bundle, revived):
+    bundle = Bundle.open(toy_bundle)
+    right = create_backend(bundle, "onnxruntime", "cpu")
+    detector = Detector(
+        bundle,
+        Losing(right, 1),
+        bundle.manifest.thresholds,
+        revive=(lambda: Losing(right, 1)) if revived else None,
+    )
+    with pytest.raises(DeviceLostError):
+        detector(np.zeros((32, 32, 3), np.uint8))
