@@ -36,7 +36,7 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_GST_LOG", str(tmp_path / "log"))
     monkeypatch.setattr(gstreamer, "OPEN_TIMEOUT_S", 20.0)
-    monkeypatch.setattr(gstreamer, "STALL_TIMEOUT_S", 0.7)
+    monkeypatch.setattr(gstreamer, "STALL_TIMEOUT_S", 2.0)
     monkeypatch.setattr(launch, "CLOSE_GRACE_S", 1.0)
 
     def choose(mode):
@@ -107,8 +107,8 @@ def test_a_pipeline_of_files_is_not_live(fake):
     [
         ("cut", 5, ["broke off in the middle of frame 5"]),
         ("cut head", 5, ["broke off in the middle of frame 5"]),
-        ("stall", 5, ["no frame for 1 s after 5 frames"]),
-        ("trickle", 5, ["no frame for 1 s after 5 frames"]),
+        ("stall", 5, ["no frame for 2 s after 5 frames"]),
+        ("trickle", 5, ["no frame for 2 s after 5 frames"]),
         ("dies", 5, ["stopped after 5 frames (exit code 1)", "Could not read from resource"]),
         ("resized", 1, ["frame 1 cannot be read", "is no 6x4"]),
     ],
@@ -117,7 +117,7 @@ def test_what_goes_wrong_in_mid_stream_ends_with_an_error_after_the_whole_frames
     log = fake(mode)
     started = time.monotonic()
     found, error = drain(open_source("gst://videotestsrc"))
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 15
     assert len(found) == frames
     assert all((frame.image[:, :, 0] == frame.index).all() for frame in found)
     assert error.startswith("gst://videotestsrc: ") and "\n" not in error
