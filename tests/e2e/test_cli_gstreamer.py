@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 FAKE = runpy.run_path(str(Path(__file__).parents[1] / "fake_gst_launch.py"))
-RUN = str(Path(sys.executable).parent / "kanoclip-run")
+RUN = (str(Path(sys.executable).parent / "kanoclip-run"), "--backend", "onnxruntime")  # `auto` may tell of a trial
 pytestmark = pytest.mark.timeout(180)
 
 
@@ -33,7 +33,7 @@ def fake(tmp_path):
 
 
 def run(arguments, cwd, env):
-    return subprocess.run([RUN, *arguments], capture_output=True, text=True, env=env, cwd=cwd, timeout=120)
+    return subprocess.run([*RUN, *arguments], capture_output=True, text=True, env=env, cwd=cwd, timeout=120)
 
 
 def rows(path):
@@ -58,7 +58,7 @@ def test_a_failing_camera_is_one_line_after_its_frames(fake, tmp_path):
 
 
 def test_sigterm_ends_the_run_and_the_pipeline(fake, tmp_path):
-    command = [RUN, "--camera", "csi://0", "--jsonl", "x.jsonl"]
+    command = [*RUN, "--camera", "csi://0", "--jsonl", "x.jsonl"]
     process = subprocess.Popen(
         command, env=fake("endless"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
