@@ -226,7 +226,7 @@ def test_the_unit_restarts_writes_only_where_it_may_and_keeps_the_gpu():
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_accepts_the_unit(tmp_path):
     # It looks for the program, so give it one that is here.
-    program = shutil.which("true")
+    program = sys.executable
     copy = tmp_path / UNIT.name
     copy.write_text(UNIT.read_text().replace("/opt/kanoclip/bin/kanoclip-run", program))
     done = subprocess.run(
