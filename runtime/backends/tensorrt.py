@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 from collections.abc import Callable
@@ -103,9 +104,17 @@ class TensorRtBackend:
 
     def close(self) -> None:
         """Releases the engine and the GPU's memory."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            entered = False
+            with contextlib.suppress(BackendError):  # a lost GPU: what can be freed is freed below
+                self._device.enter()
+                entered = True
+            try:
+                session.close()
+            finally:
+                if entered:
+                    self._device.leave()
         self._device.close()
 
 

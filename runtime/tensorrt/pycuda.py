@@ -34,7 +34,7 @@ class PycudaDevice:
             device = driver.Device(index)
             self._context = device.retain_primary_context()
             self.info = _describe(device, index)
-            self.enter()
+            self._context.push()
             try:
                 self._stream = driver.Stream(1)  # CU_STREAM_NON_BLOCKING
             finally:
@@ -49,7 +49,7 @@ class PycudaDevice:
 
     def enter(self) -> None:
         """Pycuda's current context belongs to the thread."""
-        self._context.push()
+        _do("use the GPU", self._context.push)
 
     def leave(self) -> None:
         """Takes the context off this thread again."""
@@ -102,13 +102,16 @@ class PycudaDevice:
         """Frees everything and gives the context back; when that was its last user, errors go with it."""
         if self._stream is None or self.hung:
             return
-        self.enter()
         try:
-            self.release(0)
-            self._stream = None
-        finally:
-            self.leave()
-            self._context.detach()
+            self.enter()
+            try:
+                self.release(0)
+                self._stream = None
+            finally:
+                self.leave()
+        except BackendError:
+            self._stream = None  # the GPU was lost, and its memory with it
+        self._context.detach()
 
 
 def _describe(device: Any, index: int) -> DeviceInfo:
