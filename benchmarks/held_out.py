@@ -1,6 +1,7 @@
 """Learns on some categories of a dataset and measures on the one left out, for each of them in turn.
 
 python -m kanoclip.benchmarks.held_out --root DATA --backbone nano --weights WEIGHTS
+python -m kanoclip.benchmarks.held_out --root DATA --backbone nano --seeds 3
 """
 
 from __future__ import annotations
@@ -9,12 +10,16 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+from safetensors.torch import save_file
 
 from kanoclip.benchmarks.results import write_result
+from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.data.registry import open_dataset
 
 SHOWN = ("image_auroc", "pixel_auroc", "aupro")
@@ -33,52 +38,88 @@ def measure(model: list[str], data: list[str], category: str, scratch: Path) -> 
     return metrics
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How each head is trained."""
+
+    backbone: str
+    class_name: str
+    epochs: int
+    lr_modules: float
+
+
+def leave_each_out(root: Path, setting: Setting, weights: str, scratch: Path) -> dict[str, Any]:
+    """For each category that has masks: the untrained head, and the one that learnt on the others."""
+    data = ["--dataset", "mvtec", "--root", str(root), "--class-name", setting.class_name]
+    dataset = open_dataset("mvtec", root)
+    names = [category.name for category in dataset.categories if any(sample.mask for sample in category.samples)]
+    rows: dict[str, Any] = {}
+    for left_out in names:
+        learnt_on = [name for name in names if name != left_out]
+        checkpoint = scratch / f"{left_out}.safetensors"
+        options = ["--backbone", setting.backbone, "--weights", weights, "--epochs", setting.epochs]
+        categories = [part for name in learnt_on for part in ("--category", name)]
+        files = ["--lr-modules", setting.lr_modules, "--output", checkpoint, "--cache", scratch / "cache"]
+        kanoclip("train", *data, *categories, *options, *files, "--quiet")
+        untrained = ["--prompts", "learned", "--backbone", setting.backbone, "--weights", weights]
+        rows[left_out] = {
+            "learnt_on": learnt_on,
+            "untrained": measure(untrained, data, left_out, scratch),
+            "trained": measure(["--checkpoint", str(checkpoint), "--weights", weights], data, left_out, scratch),
+        }
+        click.echo(f"{weights} {left_out}: {json.dumps(rows[left_out])}")
+    return rows
+
+
+def mean_of(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Unweighted, over categories."""
+    kept = list(rows)
+    return {
+        kind: {name: sum(row[kind][name] for row in kept) / len(kept) for name in SHOWN}
+        for kind in ("untrained", "trained")
+    }
+
+
 @click.command()
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="MVTec tree.")
 @click.option("--backbone", default="nano", show_default=True)
 @click.option("--weights", default="none", show_default=True, help="The backbone's weights: auto, none or a file.")
+@click.option(
+    "--seeds", default=1, show_default=True, help="For --weights none: that many towers."
+)
 @click.option("--class-name", default="object", show_default=True, help="Words for [class].")
 @click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True)
 @click.option("--lr-modules", type=float, default=1e-4, show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
 def main(
-    root: Path, backbone: str, weights: str, class_name: str, epochs: int, lr_modules: float, output: Path | None
+    root: Path,
+    backbone: str,
+    weights: str,
+    seeds: int,
+    class_name: str,
+    epochs: int,
+    lr_modules: float,
+    output: Path | None,
 ) -> None:
     """Leaves out each category that has masks."""
-    data = ["--dataset", "mvtec", "--root", str(root), "--class-name", class_name]
-    dataset = open_dataset("mvtec", root)
-    names = [category.name for category in dataset.categories if any(sample.mask for sample in category.samples)]
-    rows: dict[str, Any] = {}
+    setting = Setting(backbone, class_name, epochs, lr_modules)
+    runs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        for left_out in names:
-            learnt_on = [name for name in names if name != left_out]
-            checkpoint = scratch / f"{left_out}.safetensors"
-            options = ["--backbone", backbone, "--weights", weights, "--epochs", epochs, "--lr-modules", lr_modules]
-            categories = [part for name in learnt_on for part in ("--category", name)]
-            files = ["--output", checkpoint, "--cache", scratch / "cache"]
-            kanoclip("train", *data, *categories, *options, *files, "--quiet")
-            untrained = ["--prompts", "learned", "--backbone", backbone, "--weights", weights]
-            rows[left_out] = {
-                "learnt_on": learnt_on,
-                "untrained": measure(untrained, data, left_out, scratch),
-                "trained": measure(["--checkpoint", str(checkpoint), "--weights", weights], data, left_out, scratch),
-            }
-            click.echo(f"{left_out}: {json.dumps(rows[left_out])}")
-    mean = {
-        kind: {name: sum(row[kind][name] for row in rows.values()) / len(rows) for name in SHOWN}
-        for kind in ("untrained", "trained")
-    }
+        towers = {Path(weights).name: weights}
+        if weights == "none":
+            towers = {f"seed {seed}": str(scratch / f"seed-{seed}.safetensors") for seed in range(1, seeds + 1)}
+        for seed, (name, file) in enumerate(towers.items(), 1):
+            if weights == "none":
+                clip = seeded_clip(get_backbone(backbone), seed)
+                save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, file)
+            runs[name] = leave_each_out(root, setting, file, scratch)
+            click.echo(f"{name}: {json.dumps(mean_of(runs[name].values()))}")
+    mean = mean_of(row for rows in runs.values() for row in rows.values())
     click.echo(json.dumps(mean, indent=2))
     if output is not None:
-        told: dict[str, Any] = {
-            "backbone": backbone,
-            "weights": Path(weights).name,
-            "class_name": class_name,
-            "epochs": epochs,
-        }
-        told["lr_modules"] = lr_modules
-        write_result(output, {**told, "categories": rows, "mean": mean})
+        means = {name: mean_of(rows.values()) for name, rows in runs.items()}
+        write_result(output, {**asdict(setting), "towers": runs, "tower_means": means, "mean": mean})
 
 
 if __name__ == "__main__":

@@ -13,8 +13,6 @@ from kanoclip.runtime.backends.onnxruntime import BOTH_INSTALLED
 from kanoclip.runtime.backends.tensorrt import TensorRtBackend
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.comparison import Comparison, Reference
-from kanoclip.runtime.errors import BackendError
-from kanoclip.runtime.manifest import FLAVOURS
 from kanoclip.runtime.processor import own_cores
 from kanoclip.runtime.versions import installed_versions
 
@@ -105,8 +103,6 @@ def compare(
     reference = Reference(bundle)
     judged: Backend
     if rebuild:
-        if backend not in FLAVOURS:
-            raise BackendError(f"only TensorRT's engines can be built again: name --backend {' or '.join(FLAVOURS)}")
         judged = TensorRtBackend(bundle, backend, device, report, rebuild=True)
     else:
         judged = create_backend(bundle, backend, device, threads, report)

@@ -121,8 +121,8 @@ def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[open_clip.CLIP
         CheckpointError: The weights cannot be had, or are not this backbone's.
     """
     if weights == "none" or (weights == "auto" and backbone.tag is None and backbone.packaged is None):
-        return _seeded(backbone), Weights(f"seeded:{SEED}", None, trained=False)
-    clip = _seeded(backbone)
+        return seeded_clip(backbone), Weights(f"seeded:{SEED}", None, trained=False)
+    clip = seeded_clip(backbone)
     if weights != "auto":
         path, origin = Path(weights), f"file:{Path(weights).name}"
     elif backbone.packaged is not None:
@@ -160,9 +160,10 @@ def _build(backbone: Backbone) -> open_clip.CLIP:
     return clip
 
 
-def _seeded(backbone: Backbone) -> open_clip.CLIP:
+def seeded_clip(backbone: Backbone, seed: int = SEED) -> open_clip.CLIP:
+    """A backbone with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         return _build(backbone)
 
 

@@ -18,6 +18,7 @@ from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.comparison import Comparison
 from kanoclip.runtime.doctor import Machine, compare, examine_machine
+from kanoclip.runtime.manifest import FLAVOURS
 
 _EPILOG = """
 Examples:
@@ -57,6 +58,8 @@ def command(
     The engine judges the bundle's own pictures, and ONNX Runtime's plain CPU operators judge them too: the answers may
     differ by what the export allowed and no more.
     """
+    if rebuild and backend not in FLAVOURS:
+        raise click.UsageError(f"--rebuild builds a TensorRT engine: name --backend {' or '.join(FLAVOURS)}.")
     human = Console(stderr=as_json, highlight=False, soft_wrap=True)
     machine = examine_machine()
     _show_machine(machine, human)

@@ -51,10 +51,13 @@ def test_json_is_all_that_is_on_standard_output(tmp_path, make_toy_bundle):
         (["old.kanoclip"], 1, "export it again"),
         (["old.kanoclip", "--device", "tpu"], 2, "'tpu' is not auto, cpu, cuda or cuda:N"),
         (["old.kanoclip", "--device", "cuda"], 1, "no cuda provider"),
+        (["old.kanoclip", "--rebuild"], 2, "--backend tensorrt-rtx or tensorrt"),
+        (["old.kanoclip", "--backend", "tensorrt", "--device", "cpu"], 1, "tensorrt needs a GPU"),
+        (["old.kanoclip", "--backend", "tensorrt", "--device", "cuda"], 1, "comes with JetPack"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, make_toy_bundle, arguments, code, said):
-    make_toy_bundle(tmp_path / "old.kanoclip", **({"samples": 1} if "cuda" in arguments else {}))
+    make_toy_bundle(tmp_path / "old.kanoclip", samples=int("--backend" in arguments or "cuda" in arguments))
     done = kanoclip_doctor(*arguments, cwd=tmp_path)
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
