@@ -30,7 +30,7 @@ class _Answer:
 
 
 class Detector:
-    """Scores frames with one bundle on one backend. Not for use by several threads at once.
+    """Scores frames with one bundle on one backend. Not for use by more threads at once than it has lanes.
 
     Attributes:
         bundle: What it runs.
@@ -67,6 +67,11 @@ class Detector:
         self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
 
+    @property
+    def lanes(self) -> int:
+        """How many threads may use it at a time; an engine that does not say takes one."""
+        return int(getattr(self.backend, "lanes", 1))
+
     @classmethod
     def load(
         cls,
@@ -79,6 +84,7 @@ class Detector:
         pixel_threshold: float | None = None,
         min_area: int | None = None,
         report: Report = silent,
+        lanes: int = 1,
     ) -> Detector:
         """Opens a bundle and its engine.
 
@@ -91,6 +97,7 @@ class Detector:
             pixel_threshold: Pixel threshold in [0, 1], None for the bundle's.
             min_area: Smallest region in original pixels, None for the bundle's.
             report: Told about an engine's build, which may take minutes.
+            lanes: How many threads may use it at a time, as `create_backend` takes it; see `Detector.lanes`.
 
         Raises:
             KanoclipError: The bundle, the engine or a threshold is no good.
@@ -106,7 +113,7 @@ class Detector:
         )
 
         def create() -> Backend:
-            return create_backend(bundle, backend, device, threads, report)
+            return create_backend(bundle, backend, device, threads, report, lanes)
 
         return cls(bundle, create(), thresholds, revive=create)
 

@@ -48,6 +48,7 @@ class PipelineConfig:
         policy: What a full mailbox does.
         class_name: Class to look for; None for the bundle's default.
         max_frames: Stop after this many judged frames; None for no limit.
+        lanes: Frames that are judged at a time, by a thread each; the detector must allow it. Results keep their order.
         capacity: Frames that may wait for the detector. One is right for a live view: a second would only age.
         sink_capacity: Results that may wait for each sink.
         hold_screen: Keep the screen open after the last frame until the user closes it.
@@ -56,6 +57,7 @@ class PipelineConfig:
     policy: Policy
     class_name: str | None = None
     max_frames: int | None = None
+    lanes: int = 1
     capacity: int = 1
     sink_capacity: int = 4
     hold_screen: bool = False
@@ -104,9 +106,16 @@ class Pipeline:
         self._interrupted = False
         self._error: BaseException | None = None
         self._error_lock = threading.Lock()
+        self._taking = threading.Lock()  # who holds it takes the next item and a number with it
+        self._taken = 0
+        self._frames_taken = 0
+        self._turn = threading.Condition()  # results are handed on by number
+        self._handed_on = 0
+        self._failed = False
+        self._lanes_left = config.lanes
         self._judged = 0
         self._anomalous = 0
-        self._bad_seen = 0  # written by the detector's thread
+        self._bad_seen = 0  # written in turn by the detector's threads
         self._bad_evicted = 0  # written by the source's thread
         self._last_score: float | None = None
         self._started = 0.0
@@ -130,7 +139,10 @@ class Pipeline:
         """
         self._started = time.monotonic()
         reader = threading.Thread(target=self._read, name="kanoclip-source", daemon=True)
-        workers = [threading.Thread(target=self._judge, name="kanoclip-detector", daemon=True)]
+        workers = [
+            threading.Thread(target=self._judge, name=f"kanoclip-detector-{lane}", daemon=True)
+            for lane in range(self._config.lanes)
+        ]
         workers += [
             threading.Thread(target=self._drain, args=queue, name=f"kanoclip-{queue[0].name}", daemon=True)
             for queue in self._queues
@@ -224,29 +236,59 @@ class Pipeline:
                 self._remember(error)
 
     def _judge(self) -> None:
-        """Detector thread: mailbox into the sinks' queues."""
+        """A detector thread: mailbox into the sinks' queues."""
         try:
             with suppress(MailboxClosedError):
-                while not self._stop.is_set() and self._judged != self._config.max_frames:
-                    # A stop must be noticed although a camera may deliver nothing for long.
+                # A stop must be noticed although a camera may deliver nothing for long.
+                while not self._stop.is_set():
                     with suppress(MailboxEmptyError):
-                        self._judge_one(self._frames.get(timeout=0.1))
+                        taken = self._take()
+                        if taken is None:
+                            break
+                        self._judge_one(*taken)
         except BaseException as error:
             self._fail(error)
         finally:
-            self._stop.set()
-            self._frames.abort()  # wakes the source's thread
-            for _, queue, _ in self._queues:
-                queue.close()
+            with self._turn:
+                self._lanes_left -= 1
+                last = not self._lanes_left
+            if last:
+                self._stop.set()
+                self._frames.abort()  # wakes the source's thread
+                for _, queue, _ in self._queues:
+                    queue.close()
 
-    def _judge_one(self, item: Frame | BadFrame) -> None:
-        """Judges a frame and hands the result on."""
+    def _take(self) -> tuple[int, Frame | BadFrame] | None:
+        """The next item and its number; None once there are frames enough."""
+        with self._taking:
+            if self._frames_taken == self._config.max_frames:
+                return None
+            item = self._frames.get(timeout=0.1)
+            number = self._taken
+            self._taken += 1
+            self._frames_taken += isinstance(item, Frame)
+            return number, item
+
+    def _judge_one(self, number: int, item: Frame | BadFrame) -> None:
+        """Judges a frame beside the other lanes, and hands the result on after all that came before it."""
+        detection = self._detector(item.image, self._config.class_name) if isinstance(item, Frame) else None
+        with self._turn:
+            self._turn.wait_for(lambda: self._handed_on == number or self._failed)
+            if self._failed:
+                return
+            # The lock is held meanwhile: the others have nothing to do here before their turn.
+            self._hand_on(item, detection)
+            self._handed_on += 1
+            self._turn.notify_all()
+
+    def _hand_on(self, item: Frame | BadFrame, detection: Detection | None) -> None:
+        """Counts a result and gives it to observer, screen and sinks."""
         result: Result
-        if isinstance(item, BadFrame):
+        if isinstance(item, BadFrame) or detection is None:
+            assert isinstance(item, BadFrame)
             self._bad_seen += 1
             result = item
         else:
-            detection = self._detector(item.image, self._config.class_name)
             self._judged += 1
             self._anomalous += detection.is_anomalous
             self._last_score = detection.score
@@ -304,9 +346,12 @@ class Pipeline:
         """Keeps the error and stops every thread at once."""
         self._remember(error)
         self._stop.set()
+        self._failed = True
         self._frames.abort()
         for _, queue, _ in self._queues:
             queue.abort()
+        with self._turn:  # after the abort: whoever holds it may have been waiting for room in a queue
+            self._turn.notify_all()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

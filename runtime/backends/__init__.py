@@ -28,6 +28,7 @@ def create_backend(
     device: str = "auto",
     threads: int | None = None,
     report: Report = silent,
+    lanes: int = 1,
 ) -> Backend:
     """Makes the engine that runs a bundle.
 
@@ -41,6 +42,9 @@ def create_backend(
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
         report: Told about an engine's build, which may take minutes.
+        lanes: On the CPU, how many threads may run it at a time. Two frames at a time, each on half of the threads, are
+            more frames a second than one after the other, and each takes longer. The backend's own `lanes` says what
+            came of it: elsewhere it is 1, or not there.
 
     Raises:
         BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.
@@ -66,12 +70,14 @@ def create_backend(
     if backend == "auto" and not device.startswith("cuda"):
         from kanoclip.runtime.backends.trial import choose_backend
 
-        return choose_backend(bundle, device, threads, partial(create_backend, bundle, device=device, threads=threads))
+        create = partial(create_backend, bundle, device=device, threads=threads, lanes=lanes)
+        return choose_backend(bundle, device, threads, create, lanes)
     # Each engine's module is imported only where it is used, and the engine itself only by that module.
     if backend in ("openvino", "openvino-bf16"):
         from kanoclip.runtime.backends.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(bundle, bf16=backend == "openvino-bf16", threads=threads)
+        return OpenVinoBackend(bundle, bf16=backend == "openvino-bf16", threads=threads, lanes=lanes)
     from kanoclip.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(bundle, device, tensorrt=backend == "onnxruntime-tensorrt", threads=threads)
+    tensorrt = backend == "onnxruntime-tensorrt"
+    return OnnxRuntimeBackend(bundle, device, tensorrt=tensorrt, threads=threads, lanes=lanes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from queue import SimpleQueue
 from typing import Any
 
 from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, one_line
@@ -16,21 +17,22 @@ _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 
 
 class OpenVinoBackend:
-    """One compiled graph with one request, used again for every batch."""
+    """One compiled graph with one request a lane, used again for every batch."""
 
-    def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None) -> None:
+    def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None, lanes: int = 1) -> None:
         """Loads and compiles the bundle's graph.
 
         Args:
             bundle: What to run.
             bf16: Compute in bfloat16 instead of float32.
             threads: CPU threads, None for all cores of this process.
+            lanes: How many threads may run it at a time; they share the CPU threads.
 
         Raises:
             BackendError: OpenVINO is not installed or broken, the processor lacks bfloat16, or the graph is not the
                 manifest's.
         """
-        self._request: Any = None
+        self._requests: SimpleQueue[Any] | None = None
         self.name = "openvino-bf16-cpu" if bf16 else "openvino-cpu"
         core, can_bf16 = _start()
         if bf16 and not can_bf16:
@@ -46,33 +48,43 @@ class OpenVinoBackend:
         )
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": lanes,
+            # A thread that is bound to a core waits there for the one that decodes video, though another core is free.
+            "ENABLE_CPU_PINNING": False,
             # Left alone, OpenVINO takes one thread per physical core of the machine.
             "INFERENCE_NUM_THREADS": threads or own_cores(),
             # Left alone, it computes in bfloat16 wherever the processor can, and answers otherwise than was measured.
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         }
         try:
-            self._request = _compile(core, model, settings).create_infer_request()
+            compiled = _compile(core, model, settings)
+            requests: SimpleQueue[Any] = SimpleQueue()
+            for _ in range(lanes):
+                requests.put(compiled.create_infer_request())
         except Exception as error:
             raise _refused(bundle, error) from error
+        self._requests, self.lanes = requests, lanes
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""
-        if self._request is None:
+        requests = self._requests
+        if requests is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
         inputs = [frames] if class_index is None else [frames, class_index]
+        request = requests.get()  # waits where more threads than lanes come
         try:
             # The frames are read where they lie. The outputs are copied: the caller may keep them, and the next run
             # writes over the request's own.
-            found = self._request.infer(inputs, share_inputs=True, share_outputs=False)
+            found = request.infer(inputs, share_inputs=True, share_outputs=False)
             return found[0], found[1]
         except Exception as error:
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
+        finally:
+            requests.put(request)
 
     def close(self) -> None:
         """Frees the graph and its memory."""
-        self._request = None
+        self._requests = None
 
 
 def has_bf16() -> bool:

@@ -56,7 +56,7 @@ class Choice:
     milliseconds: Mapping[str, float]
 
 
-def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create) -> Backend:
+def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create, lanes: int = 1) -> Backend:
     """Makes the fastest engine for the processor that gives the bundle's answers.
 
     There is a trial only where two engines are installed and the bundle has pictures and bounds to judge by; otherwise
@@ -68,6 +68,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
         device: `cpu`, or `auto`: then ONNX Runtime runs on the GPU where it has one.
         threads: CPU threads, None for all cores of this process.
         create: Makes an engine on that device.
+        lanes: How many threads may run it at a time. One lane is timed: what it takes is what all of them take.
 
     Raises:
         BackendError: No engine can be made, or ONNX Runtime cannot run the graph.
@@ -79,7 +80,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
         reference = Reference(bundle)
     except BundleError:
         return create(FIRST)
-    key = _key(bundle, device, threads)
+    key = _key(bundle, device, threads, lanes)
     if (known := _read(key)) is not None:
         try:
             return create(known)
@@ -179,7 +180,7 @@ def _told(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Backend
     return f"{engines[chosen].name} chosen: {spent[chosen]:.1f} ms{against}"
 
 
-def _key(bundle: Bundle, device: str, threads: int | None) -> dict[str, Any]:
+def _key(bundle: Bundle, device: str, threads: int | None, lanes: int) -> dict[str, Any]:
     """All that the choice may depend on; weights may lie in files of their own beside the graph."""
     files = bundle.manifest.files
     return {
@@ -190,6 +191,7 @@ def _key(bundle: Bundle, device: str, threads: int | None) -> dict[str, Any]:
         "cores": own_cores(),
         "threads": threads or own_cores(),
         "device": device,
+        "lanes": lanes,
     }
 
 

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import kanoclip.runtime.bundles
@@ -298,3 +300,34 @@ def test_openvino_prints_nothing(toy_bundle):
     )
     done = subprocess.run([sys.executable, "-c", script, str(toy_bundle)], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_lanes_run_side_by_side(bundle, backend):
+    """Many threads at once, each with frames of its own, get each their own answers."""
+    engine = create_backend(bundle, backend, "cpu", threads=2, lanes=2)
+    assert engine.lanes == 2
+
+    def ask(seed):
+        given = frames(seed=seed)
+        maps, scores = engine.run(given, None)
+        return np.abs(maps - given.mean(3) / 255).max() < 1e-6 and scores[0] == maps.max()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(200)))
+
+
+@pytest.mark.parametrize(("threads", "lanes", "own"), [(4, 1, 4), (4, 2, 3), (2, 2, 1), (1, 2, 1)])
+def test_lanes_share_the_threads(bundle, monkeypatch, fake_core, threads, lanes, own):
+    create_backend(bundle, "openvino", threads=threads, lanes=lanes)
+    assert fake_core.made[0]["NUM_STREAMS"] == lanes and fake_core.made[0]["INFERENCE_NUM_THREADS"] == threads
+    asked = []
+    real = onnxruntime.InferenceSession
+
+    def session(path, settings, **options):
+        asked.append(settings.intra_op_num_threads)
+        return real(path, settings, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    create_backend(bundle, "onnxruntime", "cpu", threads=threads, lanes=lanes)
+    assert asked == [own]  # beside the lanes' own threads

@@ -284,3 +284,75 @@ def test_progress_reports_latency_and_rate():
     assert 5 <= last.latency_p50 <= last.latency_p95 < 500
     assert 10 < last.fps < 250
     assert last.last_score is not None
+
+
+class Uneven(FakeDetector):
+    """Frames take different times, so that lanes overtake one another; remembers how many were at it at once."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.inside = self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, frame, class_name=None):
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(0.008 if frame[0, 0, 0] % 3 == 0 else 0.001)
+        try:
+            return super().__call__(frame, class_name)
+        finally:
+            with self._lock:
+                self.inside -= 1
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+def test_lanes_work_side_by_side_and_results_keep_their_order(lanes):
+    detector, sink, seen = Uneven(), FakeSink(), []
+    config = PipelineConfig(Policy.WAIT, lanes=lanes)
+    pipeline = Pipeline(FakeSource(60, bad={0, 5, 6, 59}), detector, [sink], config, observer=seen.append)
+    summary = pipeline.run()
+    assert detector.most == lanes
+    assert sink.indices == [i for i in range(60) if i not in {0, 5, 6, 59}]
+    assert sink.bad == [0, 5, 6, 59]
+    assert [r.index if isinstance(r, BadFrame) else r[0].index for r in seen] == list(range(60))
+    assert (summary.frames, summary.skipped, summary.dropped) == (56, 4, 0)
+    settle()
+
+
+def test_lanes_judge_no_more_frames_than_asked_for():
+    for limit in (1, 2, 7):
+        detector, sink = Uneven(), FakeSink()
+        config = PipelineConfig(Policy.WAIT, max_frames=limit, lanes=3)
+        assert Pipeline(FakeSource(None, bad={1}), detector, [sink], config).run().frames == limit
+        assert detector.calls == limit == len(sink.indices)
+        settle()
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+@pytest.mark.parametrize("where", ["detector", "sink", "observer", "source"])
+def test_an_error_ends_every_lane(lanes, where):
+    def observe(result):
+        if where == "observer":
+            raise RuntimeError("observer")
+
+    pipeline = Pipeline(
+        FakeSource(None, error_at=20 if where == "source" else None),
+        Uneven(error_at=10 if where == "detector" else None),
+        [FakeSink(error_at=10 if where == "sink" else None, pause=0.002)],
+        PipelineConfig(Policy.WAIT, lanes=lanes, sink_capacity=1),
+        observer=observe,
+    )
+    with pytest.raises((RuntimeError, SinkError, SourceError)):
+        pipeline.run()
+    settle()
+
+
+def test_a_stop_lets_every_lane_finish_its_frame():
+    detector, sink = Uneven(), FakeSink()
+    pipeline = Pipeline(FakeSource(None), detector, [sink], PipelineConfig(Policy.WAIT, lanes=2))
+    threading.Timer(0.1, pipeline.stop).start()
+    summary = pipeline.run()
+    assert summary.interrupted
+    assert sink.indices == list(range(detector.calls)) and detector.calls > 5
+    settle()

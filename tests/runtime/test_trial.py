@@ -207,6 +207,7 @@ def test_another_machine_or_version_is_another_trial(bundle, monkeypatch, change
     assert choose(bundle, known) == "openvino"
     faster = Engines(onnxruntime=(FAST, 0, 0), openvino=(SLOW, 0, 0))
     assert choose(bundle, faster, threads=2) == choose(bundle, faster, device="cpu") == "onnxruntime"
+    assert choose_backend(bundle, "auto", 1, faster, lanes=2).name == "onnxruntime-cpu"
 
 
 def test_another_graph_is_another_trial(bundle, make_toy_bundle, tmp_path):
