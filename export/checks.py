@@ -18,6 +18,8 @@ FORBIDDEN = {
     "Scan": "control flow breaks CUDA graphs",
 }
 GEMMS = ("MatMul", "Gemm")
+QUANTISED = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
+"""What each quantised precision stores."""
 CLIP_VOCABULARY = 49408
 
 
@@ -38,15 +40,16 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
     """Checks an ONNX file against the rules of its precision.
 
     Args:
-        path: The ONNX file; weights beside it are not read.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        path: The ONNX file; of what lies beside it only zero points are read.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
 
     Returns:
         What was counted.
 
     Raises:
         ExportError: A rule is broken: a forbidden operator, a foreign domain, a wrong input or output type, a float32
-            MatMul in a half-precision graph, a zero point in an int8 graph, or a text encoder's vocabulary.
+            MatMul in a half-precision graph, a zero point or another format in a quantised graph, or a text encoder's
+            vocabulary.
     """
     graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False)).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input, *graph.output)}
@@ -58,8 +61,8 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
             raise ExportError(f"the graph holds {node.op_type}: {FORBIDDEN[node.op_type]}")
         if precision != "fp32" and node.op_type in GEMMS and types.get(node.input[0]) == TensorProto.FLOAT:
             raise ExportError(f"the {precision} graph holds a float32 {node.op_type} ({node.name}): SM75 refuses it")
-    if precision == "int8":
-        _check_quantised(graph)
+    if precision in QUANTISED:
+        _check_quantised(graph, precision, path.parent)
     if any(CLIP_VOCABULARY in tensor.dims for tensor in graph.initializer):
         raise ExportError("the graph holds a token embedding: the text encoder was not baked away")
     wanted = {"frame": TensorProto.UINT8, "map": TensorProto.FLOAT, "score": TensorProto.FLOAT}
@@ -71,16 +74,20 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
     return GraphFacts(count_attention(graph), len(graph.node))
 
 
-def _check_quantised(graph: onnx.GraphProto) -> None:
-    """TensorRT knows symmetric int8 only, and a graph without any would be int8 by name."""
+def _check_quantised(graph: onnx.GraphProto, precision: str, folder: Path) -> None:
+    """TensorRT knows symmetric int8 and float8 only, and a graph without any would be int8 or fp8 by name."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     quantised = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     if not quantised:
-        raise ExportError("the int8 graph quantises nothing")
+        raise ExportError(f"the {precision} graph quantises nothing")
     for node in quantised:
         zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
-        if zero_point is not None and onnx.numpy_helper.to_array(zero_point).any():
-            raise ExportError(f"the int8 graph holds a zero point that is not 0 ({node.name}): TensorRT refuses it")
+        if zero_point is None or zero_point.data_type != QUANTISED[precision]:
+            raise ExportError(f"the {precision} graph holds {node.op_type} of another format ({node.name})")
+        if onnx.numpy_helper.to_array(zero_point, str(folder)).any():
+            raise ExportError(
+                f"the {precision} graph holds a zero point that is not 0 ({node.name}): TensorRT refuses it"
+            )
 
 
 def count_attention(graph: onnx.GraphProto) -> int:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from kanoclip.export.printed import progress_line, say
 from kanoclip.runtime.manifest import COMPATIBILITIES
 
 if TYPE_CHECKING:
-    from kanoclip.runtime.manifest import Manifest
     from kanoclip.train.checkpoint import LoadedModel
     from kanoclip.train.model.kanoclip import Prompts
 
@@ -80,13 +79,14 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--fp16", "precision", flag_value="fp16", help="Mixed fp16 graph, for tensor cores.")
 @click.option("--bf16", "precision", flag_value="bf16", help="Mixed bf16 graph, for Ampere and later.")
 @click.option("--int8", "precision", flag_value="int8", help="int8 weights and activations in an fp16 graph.")
+@click.option("--fp8", "precision", flag_value="fp8", help="float8 ones instead, for Ada and Blackwell.")
 @click.option(
     "--calibration-images",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="For --int8: frames such as the camera will give, good ones; up to 64 are used.",
+    help="For --int8 and --fp8: frames such as the camera will give, good ones; up to 64 are used.",
 )
-@click.option("--opset", type=click.IntRange(18, 21), help="ONNX opset. Default: 18; 19 for int8.")
+@click.option("--opset", type=click.IntRange(18, 21), help="ONNX opset. Default: 18; 19 for int8 and fp8.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Static batch size. Default: 1.")
 @click.option("--dynamic-batch", type=click.IntRange(min=2), metavar="MAX", help="Any batch from 1 to MAX.")
 @click.option(
@@ -102,7 +102,9 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     "centre).",
 )
 @click.option(
-    "--compute-capability", metavar="LIST", help="GPUs to build the engine for. Default: 8.6,8.9,12.0 (RTX 30, 40, 50)."
+    "--compute-capability",
+    metavar="LIST",
+    help="GPUs to build the engine for. Default: 8.6,8.9,12.0 (RTX 30, 40, 50), of which fp8 runs on the last two.",
 )
 @click.option(
     "--workspace",
@@ -127,7 +129,13 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     metavar="PATH",
     help="Pictures for the parity gate; four travel with the bundle, small. Default: the example photographs.",
 )
-@click.option("--parity-limit", type=click.IntRange(min=1), default=8, show_default=True, help="Most pictures to use.")
+@click.option(
+    "--parity-limit",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Most pictures to use. In labelled folders (good/ beside others), more make the AUROC before and after finer.",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="PATH", help="Bundle to write. Default: ./BACKBONE.kanoclip."
@@ -171,14 +179,15 @@ def command(
     """Export KAnoCLIP to a bundle: ONNX with the classes' text baked in, a manifest, and engines if asked for."""
     if batch is not None and dynamic_batch is not None:
         raise click.UsageError("--batch and --dynamic-batch exclude each other.")
-    if (precision == "int8") != (calibration_images is not None):
+    quantised = precision in ("int8", "fp8")
+    if quantised != (calibration_images is not None):
         raise click.UsageError(
-            "--int8 needs --calibration-images: name a folder of good frames."
-            if precision == "int8"
-            else "--calibration-images is for --int8."
+            f"--{precision} needs --calibration-images: name a folder of good frames."
+            if quantised
+            else "--calibration-images is for --int8 and --fp8."
         )
-    if precision == "int8" and opset == 18:
-        raise click.UsageError("--int8 needs --opset 19 or later.")
+    if quantised and opset == 18:
+        raise click.UsageError(f"--{precision} needs --opset 19 or later.")
     _check_engine_flags(engine, compute_capability, workspace, compatibility, strip_weights)
     given_shape = {
         "--prompts": prompts,
@@ -234,7 +243,7 @@ def command(
     except KanoclipError as error:
         raise click.UsageError(str(error)) from error
     console = Console(stderr=True)
-    with _progress(console) as progress:
+    with progress_line(console) as progress:
         task = progress.add_task("loading the model", total=None)
         loaded: LoadedModel
         if checkpoint is not None:
@@ -261,7 +270,7 @@ def command(
             output=output or Path(loaded.model.config.backbone + SUFFIX),
             classes=classes or ("object",),
             precision=precision,
-            opset=opset or (19 if precision == "int8" else 18),
+            opset=opset or (19 if quantised else 18),
             batch=BatchSpec(dynamic_batch or batch or 1, dynamic=dynamic_batch is not None),
             parity_images=parity_images or _example_pictures(),
             parity_limit=parity_limit,
@@ -275,7 +284,7 @@ def command(
             config,
             lambda step, share: progress.update(task, description=step, total=1.0, completed=share),
         )
-    _say(console, config.output, manifest)
+    say(console, config.output, manifest)
     if triton is not None:
         served = write_repository(Bundle.open(config.output), triton)
         console.print(f"Triton model {served}", highlight=False, markup=False)
@@ -309,48 +318,3 @@ def _check_engine_flags(
 
 def _example_pictures() -> Path:
     return Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy")))
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
-def _say(console: Console, output: Path, manifest: Manifest) -> None:
-    parity: Any = manifest.parity
-    size = sum(entry.size for entry in manifest.files.values())
-    console.print(
-        f"wrote {output} ({manifest.model.backbone}, {manifest.precision}, {size / 1e6:.1f} MB, "
-        f"classes: {', '.join(manifest.classes)})",
-        highlight=False,
-        markup=False,
-    )
-    console.print(
-        f"parity with torch on {parity['pictures']} pictures: map {parity['map_drift']:.1e}, "
-        f"score {parity['score_drift']:.1e}; {parity['attention_blocks']} fusable attention blocks",
-        highlight=False,
-    )
-    for engine in manifest.engines:
-        fused = parity["fused_attention"].get(Path(engine.file).name)
-        counted = f"{fused} of {parity['attention_blocks']} attention blocks fused"
-        console.print(
-            f"engine {engine.file} for {engine.device or ', '.join(engine.compute_capabilities)}: "
-            + (counted if fused is not None else "kanoclip-doctor compares it with the graph"),
-            highlight=False,
-            style="yellow" if fused is not None and fused < parity["attention_blocks"] else None,
-        )
-    if not manifest.model.trained:
-        console.print(
-            "warning: UNTRAINED: the weights are "
-            + ("seeded random numbers" if manifest.model.weights.startswith("seeded") else "CLIP's, the head untrained")
-            + ". Maps and scores of this bundle mean nothing.",
-            style="yellow",
-            highlight=False,
-        )

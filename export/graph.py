@@ -20,7 +20,13 @@ SHIFT = 128
 """Subtracted from the uint8 pixels before the patch convolution. It is exact, and it halves the rounding error that
 folding mean and std into fp16 weights makes (measured 3.0e-4 against 6.3e-4)."""
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.float16}
+DTYPES = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.float16,
+    "fp8": torch.float16,
+}
 
 
 class DeployGraph(nn.Module):
@@ -44,7 +50,7 @@ class DeployGraph(nn.Module):
         Args:
             model: The checkpoint's model; left untouched.
             classes: Class names; the position is the class's index.
-            precision: `fp32`, `fp16`, `bf16`, or `int8`, which begins as the fp16 graph.
+            precision: `fp32`, `fp16`, `bf16`, or `int8` or `fp8`, which begin as the fp16 graph.
             camera: (height, width) of the frames, which the graph then resizes itself; None for the model's size.
         """
         super().__init__()

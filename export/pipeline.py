@@ -16,7 +16,7 @@ import torch
 
 from kanoclip.export import engine as engines
 from kanoclip.export.bf16_reference import emulate_bf16
-from kanoclip.export.checks import check_graph
+from kanoclip.export.checks import QUANTISED, check_graph
 from kanoclip.export.frame_resize import DRIFT_BOUND, FrameResize
 from kanoclip.export.fused_attention import count_fused
 from kanoclip.export.graph import DeployGraph
@@ -57,14 +57,14 @@ class ExportConfig:
     Attributes:
         output: The bundle's folder, `NAME.kanoclip`.
         classes: Class names to bake, at least one.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
         opset: ONNX opset.
         batch: The graph's batch axis.
         parity_images: Pictures for the gate.
         parity_limit: Most pictures to use.
         engine: Which TensorRT engines to build, None for none.
         threads: CPU threads for torch and ONNX Runtime, None for all cores.
-        calibration_images: Pictures that show the range of int8's activations; for `int8` only.
+        calibration_images: Pictures that show the range of the activations; for `int8` and `fp8` only.
         calibration_limit: Most of them to use.
         camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
     """
@@ -108,25 +108,26 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
     requests = engines.plan_engines(config.engine, config.precision) if config.engine else []
     size = config.camera or loaded.model.config.image_size
     samples = load_samples(config.parity_images, size, config.parity_limit)
-    seen: list[Sample] = []
-    if config.precision == "int8":
-        seen = _calibration(config, size)
+    quantised = config.precision in QUANTISED
+    seen = _calibration(config, size) if quantised else []
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with staged(config.output) as folder:
         report("baking the text", 0.0)
         graph = DeployGraph(loaded.model, config.classes, config.precision, config.camera)
         report("writing ONNX", 0.0)
-        written = UNQUANTISED_FILE if config.precision == "int8" else MODEL_FILE
+        written = UNQUANTISED_FILE if quantised else MODEL_FILE
         write_onnx(graph, size, config.batch, config.opset, folder / written)
         del graph  # a second copy of the weights: the parity run needs the room
-        if config.precision == "int8":
-            quantize(
+        choice = None
+        if quantised:
+            choice = quantize(
                 folder / UNQUANTISED_FILE,
                 folder / MODEL_FILE,
+                config.precision,
                 [sample.frame for sample in seen],
                 1 if config.batch.dynamic else config.batch.size,
-                lambda share: report("calibrating int8", share),
+                report,
             )
             for path in folder.glob(UNQUANTISED_FILE + "*"):
                 path.unlink()
@@ -143,6 +144,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
             manifest,
             parity={
                 **parity.as_json(),
+                "quantisation": choice.as_json() if choice is not None else None,
                 "resize_drift": _resize_drift(resizer, samples) if resizer is not None else None,
                 "attention_blocks": facts.attention_blocks,
                 "fused_attention": fused,
@@ -167,9 +169,11 @@ def _write_samples(folder: Path, samples: list[Sample]) -> None:
 
 def _calibration(config: ExportConfig, size: tuple[int, int]) -> list[Sample]:
     if config.calibration_images is None:
-        raise ExportError("int8 needs pictures for its calibration: name good frames with --calibration-images")
+        raise ExportError(
+            f"{config.precision} needs pictures for its calibration: name good frames with --calibration-images"
+        )
     if config.opset < FIRST_OPSET:
-        raise ExportError(f"int8 needs opset {FIRST_OPSET} or later, not {config.opset}")
+        raise ExportError(f"{config.precision} needs opset {FIRST_OPSET} or later, not {config.opset}")
     return load_samples(config.calibration_images, size, config.calibration_limit, "--calibration-images")
 
 

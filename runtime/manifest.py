@@ -14,7 +14,7 @@ from kanoclip.runtime.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
 MANIFEST_NAME = DOCUMENT
 MODEL_FILE = "model.onnx"
 SCHEMA = 1
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
 COMPATIBILITIES = ("none", "same-compute-capability", "ampere-plus")
 """Which GPUs an engine of full TensorRT runs on: the kind that built it, its generation, or Ampere and later."""
@@ -132,7 +132,7 @@ class Manifest:
         created: ISO-8601 time in UTC.
         model: Which model.
         classes: Baked classes; the position is the class index.
-        precision: `fp32`, `fp16`, `bf16`, or `int8` (in an fp16 graph).
+        precision: `fp32`, `fp16`, `bf16`, or `int8` or `fp8` (in an fp16 graph).
         opset: ONNX opset.
         inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes.
         outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1].

@@ -97,17 +97,38 @@ def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
     assert ("UNTRAINED" in done.stderr) == (not model["trained"])
 
 
-def test_int8_is_calibrated_on_the_pictures_that_are_named(tmp_path):
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_a_quantised_graph_is_calibrated_on_the_pictures_that_are_named(tmp_path, precision):
     good = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
     # Compared on good pictures only: which of a few pictures random weights like more is no matter of precision.
-    export(
-        tmp_path, "--backbone", "random-tiny", "--int8", "--calibration-images", str(good), "--parity-images", str(good)
-    )
+    pictures = ["--calibration-images", str(good), "--parity-images", str(good)]
+    done = export(tmp_path, "--backbone", "random-tiny", f"--{precision}", *pictures)
     bundle = Bundle.open(tmp_path / "random-tiny.kanoclip")
-    assert bundle.manifest.precision == "int8" and bundle.manifest.opset == 19
+    assert bundle.manifest.precision == precision and bundle.manifest.opset == 19
+    choice = bundle.manifest.parity["quantisation"]
+    assert choice["blocks"] == 4 and choice["layers"] > 0 and choice["pictures"] == 4
+    # Pictures of one kind have no AUROC; what is lost is said as the map's drift.
+    assert bundle.manifest.parity["auroc_torch"] is None and "AUROC" not in done.stderr
+    said = " ".join(done.stderr.split())
+    assert f"{choice['layers']} layers quantised, the first {choice['blocks_in_fp16']} of 4 blocks" in said
+    assert f"map {choice['map_drift']:.1e} from fp16" in said
     assert [path.name for path in sorted(bundle.root.iterdir())] == ["manifest.json", "model.onnx", "samples"]
     with Detector.load(bundle.root) as detector:
         assert 0 <= detector(np.zeros((50, 60, 3), np.uint8)).score <= 1
+
+
+def test_labelled_pictures_show_the_accuracy_before_and_after(tmp_path):
+    test = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
+    pictures = ["--calibration-images", str(test / "good"), "--parity-images", str(test), "--parity-limit", "23"]
+    done = export(tmp_path, "--fp8", *pictures, "--json")
+    parity = json.loads(done.stdout)["parity"]
+    assert parity["pictures"] == 23, "all that there are, not the gate's few"
+    assert abs(parity["auroc_graph"] - parity["auroc_torch"]) <= parity["bounds"]["auroc"]
+    said = " ".join(done.stderr.split())
+    assert f"AUROC on these: {parity['auroc_torch']:.3f} in torch, {parity['auroc_graph']:.3f} in the graph" in said
+    assert parity["quantisation"]["map_drift"] <= parity["quantisation"]["target"]
+    size = (tmp_path / "nano.kanoclip" / "model.onnx").stat().st_size
+    assert size < 8e6, "a byte a weight: the fp16 graph has 10.8 MB"
 
 
 def test_a_graph_that_resizes_takes_the_cameras_frame(tmp_path):
@@ -189,7 +210,9 @@ def test_bf16_passes_its_gate_and_is_refused_by_the_cpu(tmp_path):
         (["--checkpoint", "c.safetensors", "--no-vv"], ["--no-vv"]),
         (["--fp64"], ["--fp64"]),
         (["--int8"], ["--int8", "--calibration-images"]),
-        (["--fp16", "--calibration-images", "."], ["--calibration-images", "--int8"]),
+        (["--fp8"], ["--fp8", "--calibration-images"]),
+        (["--fp16", "--calibration-images", "."], ["--calibration-images", "--int8", "--fp8"]),
+        (["--fp8", "--calibration-images", ".", "--opset", "18"], ["--fp8", "--opset 19"]),
         (["--int8", "--calibration-images", ".", "--opset", "18"], ["--int8", "--opset 19"]),
         (["--output", "model.onnx"], [".kanoclip"]),
         (["--engine", "tensorrt-rtx", "--compute-capability", "sm86"], ["sm86", "8.6"]),

@@ -1,0 +1,76 @@
+"""What `kanoclip-export` prints for a person, on standard error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from kanoclip.runtime.manifest import Manifest
+
+
+def progress_line(console: Console) -> Progress:
+    """A line that says what is going on, for a terminal only."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def say(console: Console, output: Path, manifest: Manifest) -> None:
+    """Prints what was written, what it costs in accuracy, and how well its engines are built."""
+    parity: Any = manifest.parity
+    size = sum(entry.size for entry in manifest.files.values())
+    console.print(
+        f"wrote {output} ({manifest.model.backbone}, {manifest.precision}, {size / 1e6:.1f} MB, "
+        f"classes: {', '.join(manifest.classes)})",
+        highlight=False,
+        markup=False,
+    )
+    console.print(
+        f"parity with torch on {parity['pictures']} pictures: map {parity['map_drift']:.1e}, "
+        f"score {parity['score_drift']:.1e}; {parity['attention_blocks']} fusable attention blocks",
+        highlight=False,
+    )
+    _say_accuracy(console, parity)
+    for engine in manifest.engines:
+        fused = parity["fused_attention"].get(Path(engine.file).name)
+        counted = f"{fused} of {parity['attention_blocks']} attention blocks fused"
+        console.print(
+            f"engine {engine.file} for {engine.device or ', '.join(engine.compute_capabilities)}: "
+            + (counted if fused is not None else "kanoclip-doctor compares it with the graph"),
+            highlight=False,
+            style="yellow" if fused is not None and fused < parity["attention_blocks"] else None,
+        )
+    if not manifest.model.trained:
+        console.print(
+            "warning: UNTRAINED: the weights are "
+            + ("seeded random numbers" if manifest.model.weights.startswith("seeded") else "CLIP's, the head untrained")
+            + ". Maps and scores of this bundle mean nothing.",
+            style="yellow",
+            highlight=False,
+        )
+
+
+def _say_accuracy(console: Console, parity: Any) -> None:
+    """What the precision costs: AUROC where labels are known; and what a quantised graph left alone."""
+    if parity["auroc_torch"] is not None:
+        console.print(
+            f"image AUROC on these: {parity['auroc_torch']:.3f} in torch, {parity['auroc_graph']:.3f} in the graph",
+            highlight=False,
+        )
+    if (choice := parity["quantisation"]) is not None:
+        console.print(
+            f"{choice['layers']} layers quantised, the first {choice['blocks_in_fp16']} of {choice['blocks']} blocks "
+            f"left in fp16: map {choice['map_drift']:.1e} from fp16 on {choice['pictures']} calibration pictures "
+            f"(target {choice['target']:.0e})",
+            highlight=False,
+            style="yellow" if choice["map_drift"] > choice["target"] else None,
+        )

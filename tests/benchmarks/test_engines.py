@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx has wheels for x86-64 only")
+
+
+def rows(folder, *arguments):
+    command = [sys.executable, "-m", "kanoclip.benchmarks.engines", *arguments, "--output", str(folder / "r.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((folder / "r.json").read_text())
+    assert result["environment"]["tensorrt-rtx"]
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert printed == result["engines"]
+    return result["backbone"], result["engines"]
+
+
+def test_a_small_model_gives_a_row_for_each_engine(tmp_path):
+    backbone, found = rows(tmp_path, "--backbone", "random-tiny", "--precision", "fp16")
+    assert backbone == "random-tiny"
+    assert [row["compute_capabilities"] for row in found] == [["7.5"], ["8.0", "8.6", "8.9", "12.0"]]
+    for row in found:
+        assert 0 < row["fused"] <= row["attention_blocks"] and row["engine_mb"] > 0.1
+        assert row["map_drift"] < 2e-2 and row["quantisation"] is None and row["export"]["peak_mb"] > 100
+
+
+@pytest.mark.slow
+def test_the_shipped_models_engines_of_every_half_and_quarter_precision_have_all_attention_fused(tmp_path):
+    backbone, found = rows(
+        tmp_path, *(f for p in ("fp16", "bf16", "int8", "fp8") for f in ("--precision", p)), "--backbone", "nano"
+    )
+    assert backbone == "nano"
+    assert [(row["precision"], row["compute_capabilities"]) for row in found] == [
+        ("fp16", ["7.5"]),
+        ("fp16", ["8.0", "8.6", "8.9", "12.0"]),
+        ("bf16", ["8.0", "8.6", "8.9", "12.0"]),
+        ("int8", ["8.0", "8.6", "8.9", "12.0"]),
+        ("fp8", ["8.9", "12.0"]),
+    ]
+    for row in found:
+        assert row["fused"] == row["attention_blocks"] == 22
+        if row["precision"] in ("int8", "fp8"):
+            assert row["quantisation"]["blocks_in_fp16"] < row["quantisation"]["blocks"]
+            assert row["quantisation"]["map_drift"] <= row["quantisation"]["target"]
