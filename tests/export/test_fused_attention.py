@@ -5,7 +5,7 @@ import pytest
 
 from kanoclip.export.checks import count_attention
 from kanoclip.export.fused_attention import count_fused, write_blocks
-from kanoclip.export.graph import DeployGraph
+from kanoclip.export.graph import DeployGraph, cast_weights
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.runtime.tensorrt.build import BuildOptions, build_engine
 from kanoclip.runtime.tensorrt.flavour import load_flavour
@@ -36,3 +36,21 @@ def test_every_block_of_the_shipped_architecture_is_fused_in_half_precision_and_
     # 9 blocks of the original path, 8 of the local one, the class token's last one, and 4 stages that read the text.
     assert blocks == 22
     assert count_fused(engine(path)) == (blocks if precision == "fp16" else 0)
+
+
+def test_the_class_tokens_last_attention_is_fused_with_as_many_heads_as_vit_l_has(tmp_path):
+    """TensorRT-RTX 1.7.1 fuses attention of one query row over 3 heads, but not over 8 or more: two rows are asked."""
+    import torch
+    from open_clip.transformer import ResidualAttentionBlock
+
+    from kanoclip.train.model.clip_vv import FinalBlock
+
+    block = FinalBlock(ResidualAttentionBlock(512, 8), "original").eval()
+    cast_weights(block, torch.half)
+    tokens = torch.zeros(1, 50, 512, dtype=torch.half)
+    with torch.no_grad():
+        program = torch.onnx.export(block, (tokens,), dynamo=True, opset_version=18, verbose=False)
+    program.save(tmp_path / "final.onnx")
+    assert program.model.graph.outputs[1].shape.numpy() == (1, 1, 512), "and one row comes out"
+    assert count_attention(onnx.load(tmp_path / "final.onnx").graph) == 1
+    assert count_fused(engine(tmp_path / "final.onnx")) == 1

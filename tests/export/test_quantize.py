@@ -187,10 +187,16 @@ def test_all_layers_left_alone_are_the_fp16_graph_again(made, source):
     assert {t.name for t in bare.graph.initializer} == {t.name for t in plain.graph.initializer}
 
 
-@pytest.mark.parametrize("batch", [BatchSpec(3), BatchSpec(3, dynamic=True)])
+@pytest.fixture(scope="module", params=[BatchSpec(3), BatchSpec(3, dynamic=True)])
+def several(request, tiny, tmp_path_factory):
+    """(batch axis, the fp16 graph of two classes)."""
+    path = tmp_path_factory.mktemp("several") / "a.onnx"
+    return request.param, written(tiny.model, path, ("bolt", "nut"), request.param)
+
+
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
-def test_batches_and_several_classes(tiny, tmp_path, batch, precision):
-    source = written(tiny.model, tmp_path / "a.onnx", ("bolt", "nut"), batch)
+def test_batches_and_several_classes(several, tmp_path, precision):
+    batch, source = several
     quantize(source, tmp_path / "b.onnx", precision, frames(2), 1 if batch.dynamic else 3, silent)
     session = ort.InferenceSession(str(tmp_path / "b.onnx"), providers=["CPUExecutionProvider"])
     fed = {"frame": np.stack(frames(3)), "class_index": np.array([0, 1, 0])}
