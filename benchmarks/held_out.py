@@ -84,9 +84,7 @@ def mean_of(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="MVTec tree.")
 @click.option("--backbone", default="nano", show_default=True)
 @click.option("--weights", default="none", show_default=True, help="The backbone's weights: auto, none or a file.")
-@click.option(
-    "--seeds", default=1, show_default=True, help="For --weights none: that many towers."
-)
+@click.option("--seeds", default=1, show_default=True, help="For --weights none: that many towers.")
 @click.option("--class-name", default="object", show_default=True, help="Words for [class].")
 @click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True)
 @click.option("--lr-modules", type=float, default=1e-4, show_default=True)
