@@ -251,8 +251,14 @@ def test_a_held_screen_stays_after_the_last_frame():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_frame_and_flushes(number):
     sink, before = FakeSink(pause=0.005), signal.getsignal(number)
-    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
-    summary = Pipeline(FakeSource(None), FakeDetector(pause=0.001), [sink], WAIT).run()
+    sent = []
+
+    def send_once(progress):  # while it runs: by a clock it could come before, and end the tests themselves
+        if progress.frames and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    summary = Pipeline(FakeSource(None), FakeDetector(pause=0.001), [sink], WAIT).run(send_once)
     assert summary.interrupted
     assert len(sink.indices) == summary.frames > 0
     assert sink.closed == 1
