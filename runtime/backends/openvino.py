@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -100,12 +102,23 @@ def _start() -> tuple[Any, bool]:
     """OpenVINO's core, and whether the processor has bfloat16."""
     openvino = _import_openvino()
     try:
-        core = openvino.Core()
+        core = _core(openvino.Core)
         return core, "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except Exception as error:  # OpenVINO raises RuntimeError and others, by version
         raise BackendError(
             f"OpenVINO cannot use this processor ({one_line(error)}): choose --backend onnxruntime"
         ) from error
+
+
+@cache
+def _core(make: Callable[[], Any]) -> Any:
+    """One core for the whole process, which is never destroyed.
+
+    A core gives the thread that makes it an alternate stack for signals, and restores the one before when it goes. Of
+    two that overlap the later one restores the earlier one's, which is gone by then: the next signal that Python
+    handles, such as Ctrl-C, ends the process with a segmentation fault (OpenVINO 2026.4).
+    """
+    return make()
 
 
 def _import_openvino() -> Any:

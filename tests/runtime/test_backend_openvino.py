@@ -302,6 +302,23 @@ def test_openvino_prints_nothing(toy_bundle):
     assert (done.stdout, done.stderr) == ("", "")
 
 
+def test_signals_are_handled_after_engines_that_overlapped(toy_bundle):
+    script = (
+        "import gc, os, signal, sys\n"
+        "from kanoclip.runtime.backends import create_backend\n"
+        "from kanoclip.runtime.bundle import Bundle\n"
+        "bundle = Bundle.open(sys.argv[1])\n"
+        "engines = [create_backend(bundle, 'openvino') for _ in range(2)]\n"
+        "while engines:\n"
+        "    engines.pop(0).close()\n"
+        "    gc.collect()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "os.kill(os.getpid(), signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(toy_bundle)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_lanes_run_side_by_side(bundle, backend):
     """Many threads at once, each with frames of its own, get each their own answers."""

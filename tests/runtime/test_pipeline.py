@@ -248,9 +248,6 @@ def test_a_held_screen_stays_after_the_last_frame():
     assert screen.indices == [0]
 
 
-# After the other files, in one of xdist's workers, the signal ended the worker, twice, and xdist then waits for ever;
-# the reason is not found yet. tests/e2e/test_cli_run.py sends both signals to kanoclip-run itself.
-@pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="a signal may end a worker of xdist")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_frame_and_flushes(number):
     sink, before = FakeSink(pause=0.005), signal.getsignal(number)
