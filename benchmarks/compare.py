@@ -13,6 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from kanoclip.benchmarks.results import write_result
 from kanoclip.benchmarks.roofline import measure_peak
 from kanoclip.runtime.backends import BACKENDS, create_backend
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.errors import KanoclipError, one_line
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import build_model, load_checkpoint
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, to_pixels
 from kanoclip.train.weights import CHECKPOINT, packaged
@@ -54,7 +56,7 @@ def torch_runner(model: KAnoCLIP, device: str, *, compiled: bool) -> Run:
         return output.map.float(), output.score.float()
 
     if compiled:
-        compute = torch.compile(compute, mode="max-autotune-no-cudagraphs" if not half else "max-autotune")
+        compute = torch.compile(compute, mode="max-autotune" if half else "max-autotune-no-cudagraphs")
 
     def run(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
@@ -95,13 +97,7 @@ def model_of(backbone: str) -> KAnoCLIP:
     """The packaged model, or a seeded one: speed does not depend on the weights."""
     if backbone == "nano":
         return load_checkpoint(packaged(CHECKPOINT), "auto").model
-    return build_model(ModelConfig(backbone, _native_size(backbone)), "none").model
-
-
-def _native_size(backbone: str) -> tuple[int, int]:
-    from kanoclip.train.backbones import get_backbone
-
-    return get_backbone(backbone).native_size
+    return build_model(ModelConfig(backbone, get_backbone(backbone).native_size), "none").model
 
 
 @click.command()
@@ -139,7 +135,7 @@ def main(backbone: str, names: tuple[str, ...], device: str, rounds: int, warmup
                 runners[name](frame)
             # torch.compile needs a compiler and raises its own kinds without one; the others go on.
             except (KanoclipError, RuntimeError) as error:
-                click.echo(f"{name} does not run here: {' '.join(str(error).split())[:300]}", err=True)
+                click.echo(f"{name} does not run here: {one_line(error)}", err=True)
                 runners.pop(name, None)
         if not runners:
             raise KanoclipError("nothing runs here: name another --runner")
@@ -151,7 +147,7 @@ def main(backbone: str, names: tuple[str, ...], device: str, rounds: int, warmup
         "device": torch.cuda.get_device_name(device) if half else "cpu",
         "rounds": rounds,
         "gflop": gflop,
-        "peak": {"gemm_gflops": peak.gemm_gflops, "copy_gb_s": peak.copy_gb_s, "dtype": peak.dtype},
+        "peak": asdict(peak),
         "runners": found,
     }
     click.echo(json.dumps(result, indent=2))

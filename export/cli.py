@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from kanoclip.export.printed import progress_line, say
+from kanoclip.export.printed import say
+from kanoclip.runtime.cli.building import step_line
 from kanoclip.runtime.manifest import COMPATIBILITIES
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def command(
     except KanoclipError as error:
         raise click.UsageError(str(error)) from error
     console = Console(stderr=True)
-    with progress_line(console) as progress:
+    with step_line(console) as progress:
         task = progress.add_task("loading the model", total=None)
         loaded: LoadedModel
         if checkpoint is not None:

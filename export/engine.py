@@ -11,9 +11,10 @@ from pathlib import Path
 from kanoclip.runtime.backends import Report
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.manifest import EngineInfo
-from kanoclip.runtime.tensorrt.build import BuildOptions, build_engine
+from kanoclip.runtime.tensorrt.build import BuildOptions, Serialized, build_engine
 from kanoclip.runtime.tensorrt.device import open_device, platform_name
 from kanoclip.runtime.tensorrt.flavour import RTX, Flavour, load_flavour
+from kanoclip.runtime.tensorrt.key import capability_number, short_name
 
 ENGINES_FOLDER = "engines"
 TURING = "7.5"
@@ -52,7 +53,7 @@ def parse_compute_capabilities(text: str) -> tuple[str, ...]:
 
 def default_targets(precision: str) -> tuple[str, ...]:
     """The compute capabilities to build for when none is named."""
-    return tuple(target for target in DEFAULT_TARGETS if precision != "fp8" or _number(target) >= ADA)
+    return tuple(target for target in DEFAULT_TARGETS if precision != "fp8" or capability_number(target) >= ADA)
 
 
 def rtx_targets(flavour: Flavour, targets: Sequence[str], precision: str) -> list[tuple[str, ...]]:
@@ -76,7 +77,7 @@ def rtx_targets(flavour: Flavour, targets: Sequence[str], precision: str) -> lis
             )
     if TURING in targets and precision != "fp16":
         raise ExportError(f"compute capability 7.5 has no {precision} tensor cores: export with --fp16 or leave it out")
-    if precision == "fp8" and (early := [target for target in targets if _number(target) < ADA]):
+    if precision == "fp8" and (early := [target for target in targets if capability_number(target) < ADA]):
         raise ExportError(
             f"compute capability {', '.join(early)} has no fp8 tensor cores: they came with Ada (8.9, RTX 40) and "
             "Blackwell (12.0, RTX 50); leave it out or export with --int8"
@@ -99,7 +100,7 @@ def plan_engines(request: EngineRequest, precision: str) -> list[EngineRequest]:
     gpu = open_device(0)
     capability = gpu.info.compute_capability
     gpu.close()
-    if precision == "fp8" and _number(capability) < ADA:
+    if precision == "fp8" and capability_number(capability) < ADA:
         raise ExportError(f"this GPU (compute capability {capability}) has no fp8 tensor cores: export with --int8")
     return [request]
 
@@ -121,39 +122,35 @@ def write_engine(onnx_path: Path, bundle: Path, request: EngineRequest, report: 
         OSError: It cannot be written.
     """
     flavour, options = load_flavour(request.flavour), request.options
+    info = EngineInfo("", flavour.name, flavour.version, options.targets, platform_name())
+
+    def build(whom: str) -> Serialized:
+        step = f"building the {flavour.title} engine for {whom}"
+        return build_engine(flavour, onnx_path, options, partial(report, step))
+
     if flavour.is_rtx:
-        words = f"building the {flavour.title} engine for {', '.join(options.targets)}"
-        serialized = build_engine(flavour, onnx_path, options, partial(report, words))
-        names = "-".join(f"sm{target.replace('.', '')}" for target in options.targets)
-        info = EngineInfo("", RTX, flavour.version, options.targets, platform_name())
+        names = "-".join(map(short_name, options.targets))
+        serialized = build(", ".join(options.targets))
     else:
         device = open_device(0)
         gpu = device.info
-        device.enter()
-        try:
-            words = f"building the {flavour.title} engine for {gpu.name}"
-            serialized = build_engine(flavour, onnx_path, options, partial(report, words))
-        finally:
-            device.leave()
-            device.close()
-        names = f"sm{gpu.compute_capability.replace('.', '')}-{platform_name()}"
-        info = EngineInfo(
-            file="",
-            flavour=request.flavour,
-            version=flavour.version,
+        names = f"{short_name(gpu.compute_capability)}-{platform_name()}"
+        info = replace(
+            info,
             compute_capabilities=(gpu.compute_capability,),
-            platform=platform_name(),
             device=gpu.name,
             cuda_major=gpu.cuda_major,
             compatibility=options.compatibility,
             stripped=options.stripped,
         )
-    path = bundle / ENGINES_FOLDER / f"{request.flavour}-{flavour.version}-{names}.engine"
+        device.enter()
+        try:
+            serialized = build(gpu.name)
+        finally:
+            device.leave()
+            device.close()
+    path = bundle / ENGINES_FOLDER / f"{flavour.name}-{flavour.version}-{names}.engine"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.write(serialized)
     return replace(info, file=path.relative_to(bundle).as_posix())
-
-
-def _number(target: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in target.split("."))

@@ -6,7 +6,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,7 +23,7 @@ from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
 from kanoclip.export.quantize import FIRST_OPSET, quantize
 from kanoclip.export.staging import check_output, staged
-from kanoclip.runtime.backends import create_backend
+from kanoclip.runtime.backends import Report, create_backend
 from kanoclip.runtime.bundle import SAMPLES_FOLDER, Bundle, sha256_of
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.manifest import (
@@ -81,10 +80,6 @@ class ExportConfig:
     calibration_images: Path | None = None
     calibration_limit: int = 64
     camera: tuple[int, int] | None = None
-
-
-Report = Callable[[str, float], None]
-"""Called with the step's name and the share of it that is done, 0 to 1."""
 
 
 def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> Manifest:

@@ -6,22 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from kanoclip.runtime.manifest import Manifest
-
-
-def progress_line(console: Console) -> Progress:
-    """A line that says what is going on, for a terminal only."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def say(console: Console, output: Path, manifest: Manifest) -> None:

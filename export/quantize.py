@@ -8,7 +8,7 @@ measured drift asks for.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from kanoclip.export.calibration import activation_limits
 from kanoclip.export.onnx_writer import EXTERNAL_DATA_FROM
 from kanoclip.export.quantize_fp8 import to_float8
 from kanoclip.export.sensitivity import Choice, fewest_alone, leave_alone
+from kanoclip.runtime.backends import Report
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.types import Image
 
@@ -56,7 +57,7 @@ def quantize(
     precision: str,
     frames: Sequence[Image],
     batch: int,
-    report: Callable[[str, float], None],
+    report: Report,
 ) -> Choice:
     """Writes the quantised form of a graph.
 

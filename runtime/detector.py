@@ -69,8 +69,8 @@ class Detector:
 
     @property
     def lanes(self) -> int:
-        """How many threads may use it at a time; an engine that does not say takes one."""
-        return int(getattr(self.backend, "lanes", 1))
+        """How many threads may use it at a time."""
+        return self.backend.lanes
 
     @classmethod
     def load(

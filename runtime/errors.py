@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def one_line(text: object) -> str:
+    """A library's message, which may be pages long, as one line of up to 300 characters."""
+    return " ".join(str(text).split())[:300]
+
+
 class KanoclipError(Exception):
     """A failure whose message names the thing at fault and the remedy, in one line.
 

@@ -109,24 +109,18 @@ def test_the_runtime_is_lean_and_quick_to_import():
     assert min(spent for _, spent in runs) < 0.5
 
 
-def test_a_detector_needs_no_more_than_the_engine(toy_bundle):
+@pytest.mark.parametrize(
+    ("options", "engine", "other"),
+    [("device='cpu'", "onnxruntime", "openvino"), ("backend='openvino'", "openvino", "onnxruntime")],
+)
+def test_a_detector_needs_no_more_than_the_engine(toy_bundle, options, engine, other):
     code = (
         "import numpy as np; from kanoclip.runtime import Detector\n"
-        f"Detector.load({str(toy_bundle)!r}, device='cpu')(np.zeros((9, 9, 3), np.uint8))"
+        f"Detector.load({str(toy_bundle)!r}, {options})(np.zeros((9, 9, 3), np.uint8))"
     )
     names, _ = modules_after(code)
-    assert "onnxruntime" in names
-    assert not (HEAVY | {"openvino"}) & names
-
-
-def test_openvino_brings_nothing_heavy_along(toy_bundle):
-    code = (
-        "import numpy as np; from kanoclip.runtime import Detector\n"
-        f"Detector.load({str(toy_bundle)!r}, backend='openvino')(np.zeros((9, 9, 3), np.uint8))"
-    )
-    names, _ = modules_after(code)
-    assert "openvino" in names
-    assert not (HEAVY | {"onnxruntime"}) & names
+    assert engine in names
+    assert not (HEAVY | {other}) & names
 
 
 @pytest.mark.parametrize("command", [["kanoclip", "--help"], ["kanoclip-run", "--help"], ["kanoclip", "run", "--help"]])

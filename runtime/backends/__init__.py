@@ -44,7 +44,7 @@ def create_backend(
         report: Told about an engine's build, which may take minutes.
         lanes: On the CPU, how many threads may run it at a time. Two frames at a time, each on half of the threads, are
             more frames a second than one after the other, and each takes longer. The backend's own `lanes` says what
-            came of it: elsewhere it is 1, or not there.
+            came of it: elsewhere it is 1.
 
     Raises:
         BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.

@@ -55,9 +55,9 @@ def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Seque
             raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
 
 
-def one_line(error: Exception) -> str:
-    """An engine's message, which may be pages long, as one line of up to 300 characters."""
-    return " ".join(str(error).split())[:300]
+def gpu_index(device: str) -> int:
+    """The N of `cuda:N`; 0 for `cuda` and `auto`."""
+    return int(device.partition(":")[2] or 0)
 
 
 class Backend(Protocol):
@@ -65,9 +65,11 @@ class Backend(Protocol):
 
     Attributes:
         name: Engine and device, such as `onnxruntime-cpu`.
+        lanes: How many threads may run it at a time.
     """
 
     name: str
+    lanes: int
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch.

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, one_line
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, gpu_index
 from kanoclip.runtime.backends.ort_binding import DeviceTensors
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.cache_folder import cache_folder
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.manifest import BATCH, TensorSpec
 from kanoclip.runtime.processor import own_cores
 
@@ -134,7 +134,7 @@ def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[s
         )
     if wanted == CPU:
         return CPU, {}
-    options: dict[str, Any] = {"device_id": int(device.partition(":")[2] or 0)}
+    options: dict[str, Any] = {"device_id": gpu_index(device)}
     if wanted == TENSORRT:
         try:
             cache = cache_folder("onnxruntime-tensorrt")

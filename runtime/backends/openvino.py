@@ -8,10 +8,10 @@ from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, one_line
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.cache_folder import cache_folder
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.manifest import BATCH, TensorSpec
 from kanoclip.runtime.processor import own_cores
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Callable
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices, Report
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, Report, gpu_index
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.comparison import Comparison, Reference
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
@@ -17,6 +16,7 @@ from kanoclip.runtime.tensorrt.flavour import load_flavour
 from kanoclip.runtime.tensorrt.key import runs_on
 from kanoclip.runtime.tensorrt.provide import Judge, kernels_file, provide_engine
 from kanoclip.runtime.tensorrt.session import Session
+from kanoclip.runtime.versions import is_installed
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,8 @@ class TensorRtBackend:
         name: Such as `tensorrt-rtx-cuda`.
         origin: Where the engine is from, in words.
     """
+
+    lanes = 1
 
     def __init__(
         self,
@@ -53,7 +55,7 @@ class TensorRtBackend:
         found = load_flavour(flavour)
         self.name = f"{found.name}-cuda"
         self._session: Session | None = None
-        self._device: Device = open_device(device_index(device))
+        self._device: Device = open_device(gpu_index(device))
         try:
             self._device.enter()
             try:
@@ -62,8 +64,9 @@ class TensorRtBackend:
                 def load(serialized: Serialized, stripped: bool = False) -> Session:
                     return Session(bundle, self._device, found, serialized, stripped=stripped, kernels=kernels)
 
-                judge = _judge(bundle, load)
-                provided = provide_engine(bundle, found, self._device.info, judge, report, rebuild=rebuild)
+                provided = provide_engine(
+                    bundle, found, self._device.info, lambda: _judge(bundle, load), report, rebuild=rebuild
+                )
                 self.origin = provided.origin
                 log.info("engine: %s", provided.origin)
                 self._session = load(provided.serialized, provided.stripped)
@@ -120,26 +123,21 @@ class TensorRtBackend:
 
 def fitting_flavour(bundle: Bundle, device: str) -> str | None:
     """Which TensorRT can run an engine that the bundle brings along, if one can; nothing is built and nothing fails."""
-    for name in dict.fromkeys(engine.flavour for engine in bundle.manifest.engines):
-        try:
-            flavour = load_flavour(name)
-            gpu = open_device(device_index(device))
-        except BackendError:
-            continue
-        gpu.close()
-        if any(runs_on(engine, flavour, gpu.info) for engine in bundle.manifest.engines):
-            return name
+    try:
+        gpu = open_device(gpu_index(device))
+    except BackendError:
+        return None
+    gpu.close()
+    for engine in bundle.manifest.engines:
+        with contextlib.suppress(BackendError):
+            if runs_on(engine, load_flavour(engine.flavour), gpu.info):
+                return engine.flavour
     return None
-
-
-def device_index(device: str) -> int:
-    """The N of `cuda:N`; 0 for `cuda` and `auto`."""
-    return int(device.partition(":")[2] or 0)
 
 
 def _judge(bundle: Bundle, load: Callable[[Serialized], Session]) -> Judge | None:
     """Compares an engine with ONNX Runtime on the bundle's own pictures, where both are there."""
-    if importlib.util.find_spec("onnxruntime") is None:
+    if not is_installed("onnxruntime"):
         return None
     try:
         reference = Reference(bundle)

@@ -7,7 +7,6 @@ if it agrees with the plain operators on the bundle's own pictures.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +23,8 @@ from kanoclip.runtime.cache_folder import cache_folder
 from kanoclip.runtime.comparison import Reference
 from kanoclip.runtime.errors import BackendError, BundleError
 from kanoclip.runtime.files import replace_file
-from kanoclip.runtime.manifest import MODEL_FILE
 from kanoclip.runtime.processor import cpu_features, cpu_name, own_cores
-from kanoclip.runtime.versions import installed_versions
+from kanoclip.runtime.versions import installed_versions, is_installed
 
 FIRST = "onnxruntime"
 """What runs unless another engine is clearly faster, and what the reference needs."""
@@ -73,7 +71,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
     Raises:
         BackendError: No engine can be made, or ONNX Runtime cannot run the graph.
     """
-    installed = [name for name in (FIRST, "openvino") if _is_installed(name)]
+    installed = [name for name in (FIRST, "openvino") if is_installed(name)]
     if len(installed) < 2:
         return create(*installed or [FIRST])
     try:
@@ -110,14 +108,6 @@ def _candidates(device: str) -> list[str]:
     except BackendError as error:
         log.warning("%s", error)
         return [FIRST]
-
-
-def _is_installed(name: str) -> bool:
-    """Whether a package is there, without the time that importing it takes."""
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ValueError:  # a module without a spec, as an embedding program may have put there
-        return True
 
 
 def _try_all(reference: Reference, names: Sequence[str], create: Create) -> tuple[Backend, Choice | None]:
@@ -181,10 +171,9 @@ def _told(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Backend
 
 
 def _key(bundle: Bundle, device: str, threads: int | None, lanes: int) -> dict[str, Any]:
-    """All that the choice may depend on; weights may lie in files of their own beside the graph."""
-    files = bundle.manifest.files
+    """All that the choice may depend on."""
     return {
-        "graph": {name: files[name].sha256 for name in sorted(files) if name.startswith(MODEL_FILE)},
+        "graph": bundle.graph_digest(),
         "packages": installed_versions(_PACKAGES),
         "cpu": cpu_name(),
         "cpu_features": cpu_features(),

@@ -1,4 +1,4 @@
-"""A progress bar for engines that are built when they are first needed."""
+"""A progress bar for exports, and for engines that are built when they are first needed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from kanoclip.runtime.backends import Report
 
 
-@contextmanager
-def builds_shown(console: Console) -> Iterator[Report]:
-    """Yields a report that shows a bar from its first call on; the bar goes away at the end of the block.
-
-    Args:
-        console: Where to; where it is no terminal, each step is one line.
-    """
-    bar = Progress(
+def step_line(console: Console) -> Progress:
+    """A line that says what is going on and how far it is, for a terminal only."""
+    return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -27,6 +22,16 @@ def builds_shown(console: Console) -> Iterator[Report]:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+@contextmanager
+def builds_shown(console: Console) -> Iterator[Report]:
+    """Yields a report that shows a bar from its first call on; the bar goes away at the end of the block.
+
+    Args:
+        console: Where to; where it is no terminal, each step is one line.
+    """
+    bar = step_line(console)
     task = bar.add_task("", total=1.0)
     last = ""
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.tensorrt.attention import attention_blocks, keep_in_float32
-from kanoclip.runtime.tensorrt.flavour import Flavour, collecting_logger, one_line
+from kanoclip.runtime.tensorrt.flavour import Flavour, collecting_logger
+from kanoclip.runtime.tensorrt.key import short_name
 
 Progress = Callable[[float], None]
 """Called with the share done, 0 to 1."""
@@ -41,6 +42,16 @@ class BuildOptions:
     timing_cache: Path | None = None
 
 
+@dataclass(frozen=True)
+class _Parsed:
+    """A network and what must live as long as it does: its constants lie in the parser's memory."""
+
+    logger: Any
+    builder: Any
+    network: Any
+    parser: Any
+
+
 def build_engine(flavour: Flavour, onnx_path: Path, options: BuildOptions, progress: Progress) -> Serialized:
     """Builds one engine.
 
@@ -54,15 +65,9 @@ def build_engine(flavour: Flavour, onnx_path: Path, options: BuildOptions, progr
         BackendError: The graph does not parse or does not build, or this TensorRT lacks an option; the message holds
             TensorRT's first error.
     """
-    trt, logger = flavour.trt, collecting_logger(flavour.trt)
-    builder = trt.Builder(logger)
-    if builder is None:  # what the bindings give where there is no GPU or no driver
-        raise BackendError(f"{flavour.title} finds no usable GPU here ({logger.reason})")
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(onnx_path)):
-        reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
-        raise BackendError(f"{flavour.title} cannot parse {onnx_path.name}: {one_line(reason)}")
+    trt = flavour.trt
+    parsed = _parse(flavour, onnx_path)
+    logger, builder, network = parsed.logger, parsed.builder, parsed.network
     keep_in_float32(trt, network, options.fp32_attention)
     config = builder.create_builder_config()
     if options.workspace is not None:
@@ -93,14 +98,8 @@ def count_attention(flavour: Flavour, onnx_path: Path) -> int:
     Raises:
         BackendError: The graph does not parse, or there is no usable GPU where full TensorRT needs one.
     """
-    trt, logger = flavour.trt, collecting_logger(flavour.trt)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise BackendError(f"{flavour.title} finds no usable GPU here ({logger.reason})")
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    if not trt.OnnxParser(network, logger).parse_from_file(str(onnx_path)):
-        raise BackendError(f"{flavour.title} cannot parse {onnx_path.name}: {logger.reason}")
-    return len(attention_blocks(trt, network))
+    parsed = _parse(flavour, onnx_path)
+    return len(attention_blocks(flavour.trt, parsed.network))
 
 
 def refit(flavour: Flavour, engine: Any, onnx_path: Path) -> None:
@@ -123,6 +122,20 @@ def refit(flavour: Flavour, engine: Any, onnx_path: Path) -> None:
         )
 
 
+def _parse(flavour: Flavour, onnx_path: Path) -> _Parsed:
+    """Reads a graph into a strongly typed network."""
+    trt, logger = flavour.trt, collecting_logger(flavour.trt)
+    builder = trt.Builder(logger)
+    if builder is None:  # what the bindings give where there is no GPU or no driver
+        raise BackendError(f"{flavour.title} finds no usable GPU here ({logger.reason})")
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_path)):
+        reason = parser.get_error(0).desc() if parser.num_errors else "no reason given"
+        raise BackendError(f"{flavour.title} cannot parse {onnx_path.name}: {one_line(reason)}")
+    return _Parsed(logger, builder, network, parser)
+
+
 def _add_profile(builder: Any, network: Any, config: Any, max_batch: int) -> None:
     tensors = [network.get_input(number) for number in range(network.num_inputs)]
     if all(tensor.shape[0] >= 0 for tensor in tensors):
@@ -137,7 +150,7 @@ def _add_profile(builder: Any, network: Any, config: Any, max_batch: int) -> Non
 def _set_targets(flavour: Flavour, config: Any, options: BuildOptions) -> None:
     if options.stripped or options.compatibility != "none":
         raise BackendError(f"{flavour.title} has neither stripped engines nor compatibility levels: leave them out")
-    names = [member_name(target) for target in options.targets] or ["CURRENT"]
+    names = [short_name(target).upper() for target in options.targets] or ["CURRENT"]
     config.num_compute_capabilities = len(names)
     for number, name in enumerate(names):
         config.set_compute_capability(getattr(flavour.trt.ComputeCapability, name), number)
@@ -177,11 +190,6 @@ def _keep_timing_cache(cache: Any, path: Path) -> None:
         replace_file(path, bytes(memoryview(cache.serialize())))
     except OSError:
         return  # it only saves time
-
-
-def member_name(target: str) -> str:
-    """TensorRT-RTX's name for a compute capability: `8.6` is `SM86`."""
-    return "SM" + target.replace(".", "")
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:

@@ -56,7 +56,7 @@ class EngineCache:
             if facts["key"] != asdict(key) or path.stat().st_size != facts["size"]:
                 return None
             found = BuiltEngine(
-                _mapped(path), tuple(int(number) for number in facts["fp32_attention"]), bool(facts["judged"])
+                mapped(path), tuple(int(number) for number in facts["fp32_attention"]), bool(facts["judged"])
             )
             if hashlib.sha256(found.serialized).hexdigest() != facts["sha256"]:
                 return None
@@ -161,7 +161,7 @@ class EngineCache:
         return self.folder / (key.stem + _ENGINE)
 
 
-def _mapped(path: Path) -> Serialized:
+def mapped(path: Path) -> Serialized:
     """A file's content without reading it into memory of our own."""
     with path.open("rb") as file:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.manifest import FLAVOURS
 
 FULL, RTX = "tensorrt", "tensorrt-rtx"
@@ -84,8 +84,3 @@ def collecting_logger(trt: Any) -> Any:
             return one_line(self.errors[0]) if self.errors else "no reason given"
 
     return Logger()
-
-
-def one_line(text: object) -> str:
-    """A message of a library, on one line and not endless."""
-    return " ".join(str(text).split())[:300]

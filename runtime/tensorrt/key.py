@@ -40,7 +40,7 @@ class EngineKey:
     def stem(self) -> str:
         """File name in the cache, without a suffix: readable first, then unmistakable."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.flavour}-{self.version}-sm{self.compute_capability.replace('.', '')}-{digest[:20]}"
+        return f"{self.flavour}-{self.version}-{short_name(self.compute_capability)}-{digest[:20]}"
 
 
 def engine_key(bundle: Bundle, flavour: Flavour, gpu: DeviceInfo) -> EngineKey:
@@ -57,6 +57,11 @@ def engine_key(bundle: Bundle, flavour: Flavour, gpu: DeviceInfo) -> EngineKey:
     )
 
 
+def short_name(capability: str) -> str:
+    """A compute capability in a file's name: `8.9` is `sm89`."""
+    return "sm" + capability.replace(".", "")
+
+
 def runs_on(engine: EngineInfo, flavour: Flavour, gpu: DeviceInfo) -> bool:
     """Whether an engine that travels with a bundle was built for this TensorRT and this GPU.
 
@@ -69,10 +74,11 @@ def runs_on(engine: EngineInfo, flavour: Flavour, gpu: DeviceInfo) -> bool:
     if engine.cuda_major != gpu.cuda_major:
         return False
     if engine.compatibility == "ampere-plus":
-        return _number(gpu.compute_capability) >= (8, 0)
+        return capability_number(gpu.compute_capability) >= (8, 0)
     same_generation = gpu.compute_capability in engine.compute_capabilities
     return same_generation and (engine.compatibility == "same-compute-capability" or engine.device == gpu.name)
 
 
-def _number(capability: str) -> tuple[int, ...]:
+def capability_number(capability: str) -> tuple[int, ...]:
+    """`8.9` as (8, 9), which can be compared."""
     return tuple(int(part) for part in capability.split("."))

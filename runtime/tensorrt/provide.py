@@ -17,7 +17,7 @@ from kanoclip.runtime.cache_folder import cache_path
 from kanoclip.runtime.comparison import Comparison
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.tensorrt.build import BuildOptions, Serialized, build_engine, count_attention
-from kanoclip.runtime.tensorrt.cache import BuiltEngine, EngineCache
+from kanoclip.runtime.tensorrt.cache import BuiltEngine, EngineCache, mapped
 from kanoclip.runtime.tensorrt.device import DeviceInfo
 from kanoclip.runtime.tensorrt.fallback import find_fallback
 from kanoclip.runtime.tensorrt.flavour import Flavour
@@ -45,7 +45,13 @@ class Provided:
 
 
 def provide_engine(
-    bundle: Bundle, flavour: Flavour, gpu: DeviceInfo, judge: Judge | None, report: Report, *, rebuild: bool = False
+    bundle: Bundle,
+    flavour: Flavour,
+    gpu: DeviceInfo,
+    make_judge: Callable[[], Judge | None],
+    report: Report,
+    *,
+    rebuild: bool = False,
 ) -> Provided:
     """Finds or builds an engine.
 
@@ -56,7 +62,7 @@ def provide_engine(
         bundle: Whose.
         flavour: Which TensorRT.
         gpu: For what.
-        judge: Compares a new engine with the reference; None where nothing can be compared.
+        make_judge: Called when an engine is built: what compares it with the reference, None where nothing can be.
         report: Told about a build, which takes from seconds to many minutes.
         rebuild: Pass over what was built before and what the bundle brings along.
 
@@ -73,7 +79,7 @@ def provide_engine(
         return brought
     built, trouble = cache.get_or_build(
         key,
-        lambda: _build_and_judge(bundle, flavour, key, judge, report),
+        lambda: _build_and_judge(bundle, flavour, key, make_judge, report),
         lambda: report("waiting for another process that builds the same engine", 0.0),
     )
     if trouble is not None:
@@ -104,13 +110,12 @@ def _folder() -> Path:
 def _brought(bundle: Bundle, flavour: Flavour, gpu: DeviceInfo) -> Provided | None:
     for engine in bundle.manifest.engines:
         if runs_on(engine, flavour, gpu):
-            content = memoryview(bundle.file(engine.file).read_bytes())
-            return Provided(content, engine.stripped, f"the bundle's {engine.file}")
+            return Provided(mapped(bundle.file(engine.file)), engine.stripped, f"the bundle's {engine.file}")
     return None
 
 
 def _build_and_judge(
-    bundle: Bundle, flavour: Flavour, key: EngineKey, judge: Judge | None, report: Report
+    bundle: Bundle, flavour: Flavour, key: EngineKey, make_judge: Callable[[], Judge | None], report: Report
 ) -> BuiltEngine:
     title = f"building the {flavour.title} engine for {key.device or 'SM ' + key.compute_capability}"
 
@@ -124,6 +129,7 @@ def _build_and_judge(
         return build_engine(flavour, bundle.model_path, options, partial(report, title + kept))
 
     serialized = build(frozenset())
+    judge = make_judge()
     if judge is None:
         log.warning("the engine's answers were not compared: pip install onnxruntime, then kanoclip-doctor does it")
         return BuiltEngine(serialized, (), judged=False)

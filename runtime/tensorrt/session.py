@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.files import replace_file
@@ -30,6 +30,8 @@ class Session:
     Attributes:
         name: Such as `tensorrt-rtx-cuda`.
     """
+
+    lanes = 1
 
     def __init__(
         self,
@@ -166,17 +168,16 @@ class Session:
 
 
 def _check_signature(bundle: Bundle, trt: Any, engine: Any) -> None:
-    """The manifest is checked against the engine itself: shapes decide how much memory is bound."""
-    found: dict[str, tuple[bool, TensorSpec]] = {}
+    """Compares the engine's tensors, which TensorRT may have in an order of its own."""
+    order = [spec.name for spec in (*bundle.manifest.inputs, *bundle.manifest.outputs)]
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
     for number in range(engine.num_io_tensors):
         name = engine.get_tensor_name(number)
         dtype = engine.get_tensor_dtype(name)
         axes = tuple(BATCH if axis < 0 else int(axis) for axis in engine.get_tensor_shape(name))
-        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-        found[name] = is_input, TensorSpec(name, _TYPES.get(dtype.name, dtype.name), axes)
-    manifest = bundle.manifest
-    listed = {spec.name: (True, spec) for spec in manifest.inputs} | {
-        spec.name: (False, spec) for spec in manifest.outputs
-    }
-    if found != listed:
-        raise BackendError(f"{bundle.root}: the engine's tensors are not what the manifest says: build it again")
+        side = inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs
+        side.append(TensorSpec(name, _TYPES.get(dtype.name, dtype.name), axes))
+    for side in (inputs, outputs):
+        side.sort(key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
+    check_signature(bundle, inputs, outputs)

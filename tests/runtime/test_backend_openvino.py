@@ -293,15 +293,6 @@ def test_a_processor_that_openvino_does_not_know(bundle, monkeypatch):
     refused(bundle, words=["cannot use this processor", "no plugin", "--backend onnxruntime"])
 
 
-def test_openvino_prints_nothing(toy_bundle):
-    script = (
-        "import sys, numpy as np; from kanoclip.runtime import Detector\n"
-        "Detector.load(sys.argv[1], backend='openvino')(np.zeros((9, 9, 3), np.uint8))"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(toy_bundle)], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("", "")
-
-
 def test_signals_are_handled_after_engines_that_overlapped(toy_bundle):
     script = (
         "import gc, os, signal, sys\n"

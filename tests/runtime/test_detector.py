@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -350,3 +352,13 @@ def test_a_gpu_lost_twice_in_a_row_or_without_a_way_back_is_an_error(toy_bundle,
     )
     with pytest.raises(DeviceLostError):
         detector(np.zeros((32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("options", ["device='cpu'", "backend='openvino'"])
+def test_an_engine_prints_nothing(toy_bundle, options):
+    script = (
+        "import sys, numpy as np; from kanoclip.runtime import Detector\n"
+        f"Detector.load(sys.argv[1], {options})(np.zeros((9, 9, 3), np.uint8))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(toy_bundle)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import subprocess
@@ -282,7 +283,7 @@ def test_where_no_engine_agrees_nothing_is_remembered_and_it_is_said_each_time(b
     [({"onnxruntime"}, "onnxruntime"), ({"openvino"}, "openvino"), (set(), "onnxruntime")],
 )
 def test_one_engine_needs_no_trial(bundle, cache, monkeypatch, caplog, present, expected):
-    monkeypatch.setattr(trial.importlib.util, "find_spec", lambda name: object() if name in present else None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if name in present else None)
     engines = Engines(onnxruntime=(1, 0.5, 0), openvino=(1, 0.5, 0))
     assert choose(bundle, engines) == expected
     assert engines.made[0].batches == [] and not cache.exists() and caplog.messages == []
@@ -307,13 +308,13 @@ def test_broken_engines_are_skipped_with_a_warning(bundle, monkeypatch, caplog):
     """As they are: packages whose import fails."""
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(trial, "_is_installed", lambda name: True)
+    monkeypatch.setattr(trial, "is_installed", lambda name: True)
     assert create_backend(bundle, threads=1).name == "onnxruntime-cpu"
     assert "OpenVINO is not installed" in caplog.text
     caplog.clear()
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr(trial, "_is_installed", lambda name: True)
+    monkeypatch.setattr(trial, "is_installed", lambda name: True)
     assert create_backend(bundle, threads=1).name == "openvino-cpu"
     assert "no inference engine" in caplog.text
 

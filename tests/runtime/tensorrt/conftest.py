@@ -195,8 +195,9 @@ class FakeRtx:
 class Engine:
     def __init__(self, trt, facts):
         self.trt, self.facts = trt, facts
-        specs = facts.get("outputs_first") and [*trt.manifest.outputs, *trt.manifest.inputs]
-        self.specs = specs or [*trt.manifest.inputs, *trt.manifest.outputs]
+        self.specs = [*trt.manifest.inputs, *trt.manifest.outputs]
+        if facts.get("reversed"):
+            self.specs.reverse()
         self.num_io_tensors = len(self.specs)
         self.config = None
 

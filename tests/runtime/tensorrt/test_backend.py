@@ -173,6 +173,13 @@ def test_the_bundles_engine_is_taken_only_where_it_belongs(make_machine, builds,
     assert open_backend(machine, rebuild=True).origin == "built now"
 
 
+def test_tensorrt_may_list_tensors_in_an_order_of_its_own(make_machine, builds, with_engines):
+    machine = make_machine(classes=("bolt", "nut"), max_batch=2)
+    info = EngineInfo("engines/a.engine", "tensorrt-rtx", "1.7.1", ("8.9",), platform_name())
+    machine.bundle = with_engines(machine.bundle, [(info, b'{"reversed": true}')])
+    assert_right(machine, open_backend(machine))
+
+
 def test_a_stripped_engine_gets_its_weights_from_the_graph(make_machine, builds, with_engines):
     machine = make_machine("tensorrt")
     info = EngineInfo(
