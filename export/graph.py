@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import fields
 
 import open_clip
 import torch
@@ -81,9 +82,10 @@ class DeployGraph(nn.Module):
         self.register_buffer("positions", (positions[1:] + bias).to(dtype))
         self.register_buffer("text", text)
         for index, state in enumerate(states):
-            self.register_buffer(f"text_tokens_{index}", state.tokens)
-            for name in ("query", "key", "value"):
-                self.register_buffer(f"text_{name}_{index}", getattr(state, name).to(dtype))
+            for field in fields(state):
+                # What is added to float32 values stays float32.
+                kept = torch.float32 if field.name in ("tokens", "bias") else dtype
+                self.register_buffer(f"text_{field.name}_{index}", getattr(state, field.name).to(kept))
 
     def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Runs one batch.
@@ -104,7 +106,7 @@ class DeployGraph(nn.Module):
         first = self.first_token.expand(patches.shape[0], -1, -1)
         image = self.tower.encode(torch.cat([first, patches + self.positions], dim=1))
         states = [
-            TextState(*(self._of_class(f"text_{part}_{index}", class_index) for part in TextState.__annotations__))
+            TextState(*(self._of_class(f"text_{part.name}_{index}", class_index) for part in fields(TextState)))
             for index in range(len(self.head.stages))
         ]
         output = self.head(image, self._of_class("text", class_index), states)

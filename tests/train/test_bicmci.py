@@ -111,7 +111,7 @@ def test_text_of_first_axis_one_is_text_for_every_picture(stage, patches, text):
 def test_text_state_is_per_class(stage, text):
     together = stage.text_state(text)
     alone = stage.text_state(text[1:2])
-    for name in ("tokens", "query", "key", "value"):
+    for name in ("tokens", "probes", "bias", "normal", "change"):
         torch.testing.assert_close(getattr(together, name)[1:2], getattr(alone, name))
 
 

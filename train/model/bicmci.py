@@ -1,14 +1,20 @@
-"""Bi-CMCI: bi-directional cross-attention between one stage's patch tokens and the two text states (fig. 3, eq. 9)."""
+"""Bi-CMCI: bi-directional cross-attention between one stage's patch tokens and the two text states (fig. 3, eq. 9).
+
+The text is two tokens that depend on the classes only, so whatever multiplies a text token is multiplied once per class
+and not once per frame: a text key times the patches' query projection is one vector that every patch is compared with,
+a text value times the output projection is one vector that is added, and a text query times the patches' key projection
+is one vector again. No patch is projected for the cross-attentions at all; the result is the same but for rounding.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
 from kanoclip.train.model.deformable import DeformableSelfAttention
-from kanoclip.train.model.layers import LayerNorm, attention, attention_over_two, merge_heads, split_heads
+from kanoclip.train.model.layers import LayerNorm, attention, merge_heads, split_heads
 
 HEADS = 4
 RESIDUAL_SCALE = 0.1
@@ -21,19 +27,22 @@ class TextState:
 
     Attributes:
         tokens: T_i = F_text + text self-attention, [N, 2, C], state 0 normal and 1 abnormal.
-        query: Text queries for the visual-to-text direction, [N, heads, 2, D].
-        key: Text keys for the text-to-visual direction, [N, heads, 2, D].
-        value: Text values for the text-to-visual direction, [N, heads, 2, D].
+        probes: What each layer-normed patch is multiplied with, [N, C, 3 * heads]: per head the difference of the two
+            states' logits (text to visual), then per head and state the logit of the state's query (visual to text).
+        bias: Of the difference of logits, [N, 1, heads].
+        normal: What a patch gains that reads the normal state alone, [N, 1, C].
+        change: What reading the abnormal state instead adds to that, head by head, [N, heads, C].
     """
 
     tokens: Tensor
-    query: Tensor
-    key: Tensor
-    value: Tensor
+    probes: Tensor
+    bias: Tensor
+    normal: Tensor
+    change: Tensor
 
     def select(self, index: Tensor) -> TextState:
         """Rows of the first axis, int64 [B]: each picture's class."""
-        return TextState(self.tokens[index], self.query[index], self.key[index], self.value[index])
+        return TextState(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 class BiCMCI(nn.Module):
@@ -41,6 +50,8 @@ class BiCMCI(nn.Module):
 
     Untrained, it is the identity on patches and text.
     """
+
+    own_head: Tensor
 
     def __init__(self, dim: int, grid: tuple[int, int]) -> None:
         """Builds a stage for patch tokens of a grid (rows, columns) in the joint space of width `dim`."""
@@ -60,9 +71,11 @@ class BiCMCI(nn.Module):
         self.visual_to_text_q = nn.Linear(dim, inner)
         self.visual_to_text_kv = nn.Linear(dim, 2 * inner)
         self.visual_to_text_out = _zero_linear(inner, dim)
+        own_head = torch.eye(HEADS).repeat_interleave(2, 0).repeat_interleave(inner // HEADS, 1)
+        self.register_buffer("own_head", own_head, persistent=False)
 
     def text_state(self, text: Tensor) -> TextState:
-        """Self-attention over the two states and every projection that reads text alone.
+        """Self-attention over the two states and every product that has a text token in it.
 
         Args:
             text: F_text, L2-normalised, [N, 2, C].
@@ -70,9 +83,24 @@ class BiCMCI(nn.Module):
         q, k, v = (split_heads(part, HEADS) for part in self.text_qkv(self.text_norm(text)).chunk(3, dim=-1))
         tokens = text + RESIDUAL_SCALE * self.text_out(merge_heads(attention(q, k, v)))
         normed = self.cross_text_norm(tokens)
-        key, value = self.text_to_visual_kv(normed).chunk(2, dim=-1)
-        query = self.visual_to_text_q(normed)
-        return TextState(tokens, split_heads(query, HEADS), split_heads(key, HEADS), split_heads(value, HEADS))
+        key, value = (split_heads(part, HEADS) for part in self.text_to_visual_kv(normed).chunk(2, dim=-1))
+        query = split_heads(self.visual_to_text_q(normed), HEADS)
+        scale = key.shape[-1] ** -0.5
+        apart = (key[:, :, 1] - key[:, :, 0]) * scale
+        asked = self.text_to_visual_q
+        differences = torch.einsum("nhd,hdc->nch", apart, asked.weight.unflatten(0, (HEADS, -1)))
+        # The key's bias is left out: it adds the same to every patch's logit, which softmax does not see.
+        keys = self.visual_to_text_kv.weight.chunk(2)[0].unflatten(0, (HEADS, -1))
+        queries = torch.einsum("nhsd,hdc->nchs", query * scale, keys).flatten(2)
+        told = self.text_to_visual_out
+        values = RESIDUAL_SCALE * torch.einsum("nhsd,chd->nshc", value, told.weight.unflatten(1, (HEADS, -1)))
+        return TextState(
+            tokens,
+            torch.cat([differences, queries], dim=-1),
+            (apart * asked.bias.unflatten(0, (HEADS, -1))).sum(-1)[:, None],
+            values[:, 0].sum(1, keepdim=True) + RESIDUAL_SCALE * told.bias,
+            values[:, 1] - values[:, 0],
+        )
 
     def forward(self, patches: Tensor, text: TextState) -> tuple[Tensor, Tensor]:
         """Refines both modalities; both directions read the state before either is updated.
@@ -86,18 +114,16 @@ class BiCMCI(nn.Module):
         """
         patches = patches + RESIDUAL_SCALE * self.deformable_out(self.deformable(self.deformable_norm(patches)))
         normed = self.cross_patch_norm(patches)
-        batch = patches.shape[0]  # not len(): it would fix a dynamic batch while exporting
-        q = split_heads(self.text_to_visual_q(normed), HEADS)
-        seen = merge_heads(attention_over_two(q, text.key, text.value))
-        k, v = (split_heads(part, HEADS) for part in self.visual_to_text_kv(normed).chunk(2, dim=-1))
-        read = merge_heads(attention(_batched(text.query, batch), k, v))
-        refined_patches = patches + RESIDUAL_SCALE * self.text_to_visual_out(seen)
+        logits = (normed @ text.probes).float()
+        # Softmax over two states is a sigmoid of the difference of their logits.
+        abnormal = torch.sigmoid(logits[..., :HEADS] + text.bias).to(patches.dtype)
+        refined_patches = patches + (text.normal + abnormal @ text.change)
+        weights = torch.softmax(logits[..., HEADS:], dim=1).to(normed.dtype)
+        # The mean of the patches' values is the value of their mean; each row keeps its own head's part of it.
+        seen = self.visual_to_text_kv(weights.transpose(1, 2) @ normed).chunk(2, dim=-1)[1]
+        read = (seen * self.own_head.to(seen.dtype)).unflatten(1, (HEADS, 2)).sum(1)
         refined_text = text.tokens + RESIDUAL_SCALE * self.visual_to_text_out(read)
         return refined_patches, refined_text
-
-
-def _batched(x: Tensor, batch: int) -> Tensor:
-    return x.expand(batch, -1, -1, -1)
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -38,24 +38,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def attention_over_two(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """`attention` over exactly two keys: their softmax is a sigmoid, and no MatMul is needed.
-
-    TensorRT fuses attention over many keys, but not this one; written out it is a handful of element-wise operators.
-
-    Args:
-        q: [B, heads, Q, D].
-        k: [B, heads, 2, D].
-        v: [B, heads, 2, D].
-
-    Returns:
-        [B, heads, Q, D].
-    """
-    difference = (q * (k[..., 1:, :] - k[..., :1, :])).float().sum(-1, keepdim=True) * q.shape[-1] ** -0.5
-    share = torch.sigmoid(difference).to(v.dtype)
-    return v[..., :1, :] + share * (v[..., 1:, :] - v[..., :1, :])
-
-
 def float32_matmul(a: Tensor, b: Tensor) -> Tensor:
     """Matrix product of float32 tensors in float32, autocast or not: [..., N, K] x [..., K, M] -> [..., N, M]."""
     # A graph has no autocast, and the context would be written into it; `meta` tensors know no such context.
