@@ -1,4 +1,4 @@
-"""From an anomaly map to regions in the original picture."""
+"""From an anomaly map to regions in the original picture, and what a region of interest leaves of map and score."""
 
 from __future__ import annotations
 
@@ -6,14 +6,39 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.roi import Mask
 from kanoclip.runtime.types import FloatMap, Region
 
 MANY = 64
 """From so many regions on, one pass over all pixels is cheaper than one over each region's box."""
 
 
+def within(anomaly_map: FloatMap, score: float, mask: Mask) -> tuple[FloatMap, float]:
+    """What map and score would be if only a part of the map counted.
+
+    The graph's score is (g + max M) / 2 (eq. 12, halved), so the largest value that counts takes the place of max M
+    exactly. g, which the graph has from the whole picture, stays: what lies outside still has that much say.
+
+    Args:
+        anomaly_map: float32 [h, w] in [0, 1]; left as it is.
+        score: Of the whole picture, in [0, 1].
+        mask: bool [h, w], True where the map counts; somewhere it must.
+
+    Returns:
+        A new map, 0 where it does not count, and the score, in [0, 1] and at most the one of the whole picture.
+    """
+    kept = np.where(mask, anomaly_map, np.float32(0))
+    lost = float(anomaly_map.max()) - float(kept.max())
+    return kept, min(max(score - lost / 2, 0.0), 1.0)
+
+
 def find_regions(
-    anomaly_map: FloatMap, pixel_threshold: float, min_area: int, frame_height: int, frame_width: int
+    anomaly_map: FloatMap,
+    pixel_threshold: float,
+    min_area: int,
+    frame_height: int,
+    frame_width: int,
+    where: Mask | None = None,
 ) -> tuple[Region, ...]:
     """Connected areas of the map at or above a threshold, in pixels of the original frame.
 
@@ -23,11 +48,13 @@ def find_regions(
         min_area: Smallest region kept, in original pixels.
         frame_height: Rows of the original frame.
         frame_width: Columns of the original frame.
+        where: bool [h, w], True where the map counts; None for all of it.
 
     Returns:
         Regions (8-connected), largest score first; a box covers every original pixel that its map pixels touch.
     """
-    mask = (anomaly_map >= pixel_threshold).view(np.uint8)
+    hot = anomaly_map >= pixel_threshold
+    mask = (hot if where is None else hot & where).view(np.uint8)
     if not mask.any():
         return ()
     height, width = anomaly_map.shape

@@ -39,6 +39,14 @@ class SinkError(KanoclipError):
     """An output that cannot be opened or written."""
 
 
+class SettingsError(KanoclipError):
+    """Settings, a flag or a region of interest that make no sense, or do not fit the bundle or the frames."""
+
+
+class CalibrationError(KanoclipError):
+    """Good frames that are too few, or that no threshold can be set by."""
+
+
 class CheckpointError(KanoclipError):
     """A checkpoint or weights file that is missing, damaged or of another architecture."""
 

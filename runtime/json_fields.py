@@ -46,6 +46,10 @@ class Fields:
             raise wrong(where, "an object")
         self._value, self._where, self._taken = value, where, set[str]()
 
+    def has(self, name: str) -> bool:
+        """Whether a field that may be left out is there."""
+        return name in self._value
+
     def _take(self, name: str) -> tuple[Any, str]:
         where = self._place(name)
         if name not in self._value:

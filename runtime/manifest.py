@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -79,12 +79,14 @@ class Thresholds:
         pixel: Map value from which a pixel belongs to a region, in [0, 1].
         min_area: Smallest region in pixels of the original frame.
         origin: How they were found.
+        roi: Digest of the region of interest that they were calibrated inside of; None for the whole picture.
     """
 
     image: float
     pixel: float
     min_area: int
     origin: str
+    roi: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,21 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
+class GraphWork:
+    """What the graph has to do, counted from its ONNX file: what `kanoclip-bench` holds a machine's peak against.
+
+    Attributes:
+        gemm_flops: Operations a frame in MatMul, Gemm and Conv, multiply and add counted as two.
+        weight_bytes: Of all constants as they are stored, read once a batch.
+        frame_bytes: Of inputs and outputs, a frame.
+    """
+
+    gemm_flops: int
+    weight_bytes: int
+    frame_bytes: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """All of it.
 
@@ -139,10 +156,12 @@ class Manifest:
         max_batch: Largest batch; the only one unless the batch axis is dynamic.
         preprocessing: How a frame becomes `frame`.
         thresholds: Defaults for verdicts.
+        class_thresholds: Those of classes that have their own.
         provenance: Versions, command and commit that made it.
         parity: The parity gate's report.
         files: Every file of the bundle except the manifest.
         engines: Engines among the files.
+        work: What the graph has to do; None in a bundle of an export that did not count it.
     """
 
     schema: int
@@ -161,6 +180,12 @@ class Manifest:
     parity: dict[str, Any] | None
     files: dict[str, FileInfo]
     engines: tuple[EngineInfo, ...]
+    work: GraphWork | None = None
+    class_thresholds: dict[str, Thresholds] = field(default_factory=dict)
+
+    def thresholds_of(self, class_name: str) -> Thresholds:
+        """A class's own thresholds, or those of all."""
+        return self.class_thresholds.get(class_name, self.thresholds)
 
     @property
     def dynamic_batch(self) -> bool:
@@ -174,8 +199,15 @@ class Manifest:
         return int(height), int(width)
 
     def to_json(self) -> str:
-        """The manifest as JSON text."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """The manifest as JSON text. What came later is left out where it says nothing, for earlier readers."""
+        value = asdict(self)
+        for one in (value["thresholds"], *value["class_thresholds"].values()):
+            if one["roi"] is None:
+                del one["roi"]
+        for name in ("work", "class_thresholds"):
+            if not value[name]:
+                del value[name]
+        return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -207,10 +239,14 @@ class Manifest:
             max_batch=top.integer("max_batch", 1),
             preprocessing=_preprocessing(top.fields("preprocessing")),
             thresholds=_thresholds(top.fields("thresholds")),
+            class_thresholds=top.mapping("class_thresholds", lambda value, where: _thresholds(Fields(value, where)))
+            if top.has("class_thresholds")
+            else {},
             provenance=top.mapping("provenance", as_text),
             parity=top.json_object("parity"),
             files=top.mapping("files", _file),
             engines=tuple(top.items("engines", _engine)),
+            work=top.optional("work", _work) if "work" in value else None,
         )
         top.done("schema")
         _cross_check(manifest)
@@ -266,6 +302,7 @@ def _thresholds(fields: Fields) -> Thresholds:
         pixel=fields.share("pixel"),
         min_area=fields.integer("min_area", 0),
         origin=fields.text("origin"),
+        roi=fields.optional_digest("roi") if fields.has("roi") else None,
     )
     fields.done()
     return thresholds
@@ -295,9 +332,22 @@ def _engine(value: Any, where: str) -> EngineInfo:
     return info
 
 
+def _work(value: Any, where: str) -> GraphWork:
+    fields = Fields(value, where)
+    work = GraphWork(
+        gemm_flops=fields.integer("gemm_flops", 0),
+        weight_bytes=fields.integer("weight_bytes", 0),
+        frame_bytes=fields.integer("frame_bytes", 0),
+    )
+    fields.done()
+    return work
+
+
 def _cross_check(manifest: Manifest) -> None:
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
         raise wrong("classes", "a list of different names, at least one")
+    if not set(manifest.class_thresholds) <= set(manifest.classes):
+        raise wrong("class_thresholds", "thresholds of the bundle's own classes")
     for name in manifest.files:
         if not is_safe_path(name):
             raise BundleError(

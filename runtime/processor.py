@@ -12,9 +12,24 @@ _NAMES = ("model name", "Hardware", "CPU part")  # x86, older ARM boards, other 
 _FEATURES = ("flags", "Features")  # x86, ARM
 
 
+LANES = 2
+"""Pictures and video files are judged two frames at a time, each on half of the threads: on 2 cores half as many frames
+a second again."""
+
+
 def own_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lanes_for(live: bool, threads: int | None) -> int:
+    """How many frames to judge at a time.
+
+    Args:
+        live: A live view, which takes the newest frame with all threads, for a verdict as soon as can be.
+        threads: Those of the engine; None for all cores.
+    """
+    return 1 if live or (threads or own_cores()) < LANES else LANES
 
 
 def cpu_name() -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.roi import RegionOfInterest
+
 Image = npt.NDArray[np.uint8]
 """BGR picture as OpenCV gives it, uint8 [height, width, 3]."""
 
@@ -24,6 +26,8 @@ class Frame:
         captured_at: Unix time in seconds at which it was captured (for a file: read).
         image: uint8 [H, W, 3], BGR.
         capture_ms: Milliseconds spent in grabbing or reading and decoding it.
+        capture_cpu_ms: Processor time spent on that by other threads than the one that the frame came from.
+        full_size: (height, width) of the picture where `image` was decoded at a smaller scale; else None.
     """
 
     index: int
@@ -31,6 +35,8 @@ class Frame:
     captured_at: float
     image: Image
     capture_ms: float
+    capture_cpu_ms: float = 0.0
+    full_size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +99,16 @@ class Detection:
     """The detector's answer for one frame.
 
     Attributes:
-        score: Image anomaly score in [0, 1] (eq. 12, halved).
-        map: Anomaly map at model size, float32 [h, w] in [0, 1] (eq. 10). Owned by the caller.
-        is_anomalous: `score >= threshold`.
+        score: Image anomaly score in [0, 1] (eq. 12, halved), of what the region of interest leaves of the map.
+        map: Anomaly map at model size, float32 [h, w] in [0, 1] (eq. 10); 0 outside of the region of interest. Owned by
+            the caller.
+        is_anomalous: `score >= threshold`, of this frame alone.
         threshold: The image threshold used.
         regions: Areas at or above the pixel threshold, largest score first.
         class_name: The class whose text features were used.
         timings: Where the time went.
+        roi: The region of interest; None for the whole picture.
+        alarm: Whether the stream's alarm is up after this frame; None outside of a stream.
     """
 
     score: float
@@ -109,3 +118,5 @@ class Detection:
     regions: tuple[Region, ...]
     class_name: str
     timings: Timings
+    roi: RegionOfInterest | None = None
+    alarm: bool | None = None

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from kanoclip.runtime.alarm import AlarmRule
 from kanoclip.runtime.backends import BACKENDS, DEVICE
+from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.polygons import read_roi
+from kanoclip.runtime.settings import Decision, Settings, read_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,6 +37,64 @@ def backend_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def decision_options(command: _Command) -> _Command:
+    """Adds --config, --roi, --min-area and --alarm, which what follows a camera and what calibrates it both take."""
+    for option in (
+        click.option(
+            "--alarm",
+            callback=_alarm_rule,
+            metavar="K/N[/CLEAR]",
+            help="Raise the alarm while K of the last N frames are anomalous; or until only CLEAR are. Default: 1/1.",
+        ),
+        click.option(
+            "--min-area",
+            type=click.IntRange(min=0),
+            help="Smallest region, in pixels of the original frame. Default: the bundle's.",
+        ),
+        click.option(
+            "--roi",
+            type=click.Path(path_type=Path),
+            metavar="FILE.json",
+            help="Polygons to judge inside of and to ignore; our own format or LabelMe's. Default: the whole picture.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="FILE.toml",
+            help="Thresholds, region of interest, smallest area, alarm; for all classes or one. Flags overrule it.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def chosen_settings(
+    config: Path | None,
+    roi: Path | None,
+    *,
+    threshold: float | None = None,
+    pixel_threshold: float | None = None,
+    min_area: int | None = None,
+    alarm: AlarmRule | None = None,
+) -> Settings:
+    """What the file says, with the flags over it.
+
+    Raises:
+        SettingsError: The file or the polygons are no good.
+    """
+    settings = Settings() if config is None else read_settings(config)
+    polygons = None if roi is None else read_roi(roi)
+    return settings.overruled(Decision(threshold, pixel_threshold, min_area, polygons, alarm))
+
+
+def _alarm_rule(ctx: click.Context, param: click.Parameter, value: str | None) -> AlarmRule | None:
+    """Refuses what is no rule."""
+    try:
+        return None if value is None else AlarmRule.parse(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
 def _known_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

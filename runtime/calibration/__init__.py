@@ -1,0 +1,1 @@
+"""Thresholds from good frames alone, with a bound on false alarms that holds for few frames too."""
