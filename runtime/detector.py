@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -13,10 +13,12 @@ import numpy as np
 
 from kanoclip.runtime.backends import Backend, Report, create_backend, silent
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.decision import find_regions
-from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError, KanoclipError
+from kanoclip.runtime.decision import find_regions, within
+from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
 from kanoclip.runtime.manifest import Thresholds
-from kanoclip.runtime.preprocess import check_frame, resize
+from kanoclip.runtime.preprocess import Prepared, check_frame, resize
+from kanoclip.runtime.roi import Mask, RegionOfInterest
+from kanoclip.runtime.settings import Decision, Settings
 from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
 
 log = logging.getLogger(__name__)
@@ -29,20 +31,28 @@ class _Answer:
     inference_ms: float
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """What a class is judged by: the bundle's thresholds with the settings over them."""
+
+    thresholds: Thresholds
+    roi: RegionOfInterest | None
+    mask: Mask | None
+
+
 class Detector:
     """Scores frames with one bundle on one backend. Not for use by more threads at once than it has lanes.
 
     Attributes:
         bundle: What it runs.
         backend: What runs it.
-        thresholds: What it decides by.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         backend: Backend,
-        thresholds: Thresholds,
+        settings: Settings | None = None,
         *,
         revive: Callable[[], Backend] | None = None,
     ) -> None:
@@ -51,26 +61,55 @@ class Detector:
         Args:
             bundle: What it runs.
             backend: What runs it.
-            thresholds: What it decides by.
+            settings: What it decides by, over the bundle's own thresholds.
             revive: Makes the backend anew after its GPU was lost; None to pass that error on.
 
         Raises:
-            KanoclipError: A threshold is outside of [0, 1], or the smallest area is negative.
+            SettingsError: The settings name a class that the bundle does not have, or leave nothing of the picture.
         """
-        for name, value in (("threshold", thresholds.image), ("pixel threshold", thresholds.pixel)):
-            if not 0 <= value <= 1:
-                raise KanoclipError(f"{name} {value} is outside of 0 to 1")
-        if thresholds.min_area < 0:
-            raise KanoclipError(f"smallest area {thresholds.min_area} is negative")
-        self.bundle, self.backend, self.thresholds = bundle, backend, thresholds
+        self.bundle, self.backend = bundle, backend
         self._revive = revive
         self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
+        self.decide_by(settings or Settings())
+
+    def decide_by(self, settings: Settings) -> None:
+        """Changes what it decides by, from the next frame on; may be called from any thread.
+
+        Raises:
+            SettingsError: As at the start; nothing is changed then.
+        """
+        settings.check_classes(self._classes)
+        limits = [self._limits_of(settings.decision(name), name) for name in self._classes]
+        self._limits = limits
+
+    def thresholds_of(self, class_name: str | None = None) -> Thresholds:
+        """What a class is judged by; None for the first.
+
+        Raises:
+            FrameError: The class is unknown.
+        """
+        return self._limits[self._class_index(class_name)].thresholds
 
     @property
     def lanes(self) -> int:
         """How many threads may use it at a time."""
         return self.backend.lanes
+
+    @property
+    def batch_size(self) -> int:
+        """How many frames in one run of the engine give the most frames a second.
+
+        On a CPU that is one where the bundle leaves the choice, for two lanes beside each other gain more than a batch
+        does (docs/measurements.md); a bundle of a fixed batch is best used in full.
+        """
+        manifest = self.bundle.manifest
+        return 1 if manifest.dynamic_batch and self.backend.name.endswith("-cpu") else manifest.max_batch
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width that frames are resized to."""
+        return self._size
 
     @classmethod
     def load(
@@ -83,6 +122,7 @@ class Detector:
         threshold: float | None = None,
         pixel_threshold: float | None = None,
         min_area: int | None = None,
+        settings: Settings | None = None,
         report: Report = silent,
         lanes: int = 1,
     ) -> Detector:
@@ -96,6 +136,7 @@ class Detector:
             threshold: Image threshold in [0, 1], None for the bundle's.
             pixel_threshold: Pixel threshold in [0, 1], None for the bundle's.
             min_area: Smallest region in original pixels, None for the bundle's.
+            settings: What else it decides by, such as `read_settings` gives it; the three before overrule it.
             report: Told about an engine's build, which may take minutes.
             lanes: How many threads may use it at a time, as `create_backend` takes it; see `Detector.lanes`.
 
@@ -103,19 +144,13 @@ class Detector:
             KanoclipError: The bundle, the engine or a threshold is no good.
         """
         bundle = Bundle.open(path)
-        given = bundle.manifest.thresholds
-        changed = (threshold, pixel_threshold, min_area) != (None, None, None)
-        thresholds = Thresholds(
-            image=given.image if threshold is None else threshold,
-            pixel=given.pixel if pixel_threshold is None else pixel_threshold,
-            min_area=given.min_area if min_area is None else min_area,
-            origin="set by the caller" if changed else given.origin,
-        )
+        settings = (settings or Settings()).overruled(Decision(threshold, pixel_threshold, min_area))
+        settings.check_classes(bundle.manifest.classes)  # before an engine is made, which may take minutes
 
         def create() -> Backend:
             return create_backend(bundle, backend, device, threads, report, lanes)
 
-        return cls(bundle, create(), thresholds, revive=create)
+        return cls(bundle, create(), settings, revive=create)
 
     def __call__(self, frame: Image, class_name: str | None = None) -> Detection:
         """Judges one frame.
@@ -143,24 +178,50 @@ class Detector:
             FrameError: A frame is no such array, or the class is unknown.
             BackendError: The engine failed, or gave NaN.
         """
+        return self.judge([self.prepare(frame, class_name) for frame in frames], class_name)
+
+    def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
+        """Checks and resizes a frame; the first half of judging it, which may be done in any thread.
+
+        Args:
+            frame: uint8 [H, W, 3], BGR, any size.
+            class_name: One of the bundle's classes; None for the first.
+            size: Height and width of the original picture, where `frame` was decoded at a smaller scale.
+
+        Raises:
+            FrameError: The frame is no such array, or the class is unknown.
+        """
+        started = perf_counter(), thread_time()
+        height, width = size or check_frame(frame).shape[:2]
+        roi = self._limits[self._class_index(class_name)].roi
+        if roi is not None:
+            roi.check_frame(height, width)
+        return Prepared(resize(check_frame(frame), *self._size), height, width, *_since(*started))
+
+    def judge(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
+        """Judges prepared frames, in runs as large as the bundle allows; the second half.
+
+        Args:
+            frames: What `prepare` made, for the same class.
+            class_name: One of the bundle's classes; None for the first.
+
+        Raises:
+            FrameError: The class is unknown.
+            BackendError: The engine failed, or gave NaN.
+        """
         index = self._class_index(class_name)
-        small, spent = [], []
-        for frame in frames:
-            started = perf_counter(), thread_time()
-            small.append(resize(check_frame(frame), *self._size))
-            spent.append(_since(*started))
-        answers: list[_Answer] = []
-        for start in range(0, len(small), self.bundle.manifest.max_batch):
-            answers += self._infer(small[start : start + self.bundle.manifest.max_batch], index)
-        return [
-            self._decide(frame, answer, resizing, self._classes[index])
-            for frame, answer, resizing in zip(frames, answers, spent, strict=True)
-        ]
+        most = self.bundle.manifest.max_batch
+        detections: list[Detection] = []
+        for start in range(0, len(frames), most):
+            run = frames[start : start + most]
+            answers = self._infer([frame.image for frame in run], index)
+            detections += [self._decide(frame, answer, index) for frame, answer in zip(run, answers, strict=True)]
+        return detections
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
         for _ in range(runs):
-            self._infer([np.zeros((*self._size, 3), np.uint8)], 0)
+            self._infer([np.zeros((*self._size, 3), np.uint8)] * self.batch_size, 0)
 
     def close(self) -> None:
         """Releases the engine."""
@@ -208,19 +269,48 @@ class Detector:
             )
         return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
 
-    def _decide(self, frame: Image, answer: _Answer, resizing: tuple[float, float], class_name: str) -> Detection:
+    def _limits_of(self, decision: Decision, class_name: str) -> _Limits:
+        """A class's thresholds, region and mask; warns where the thresholds promise nothing for the region."""
+        given = self.bundle.manifest.thresholds_of(class_name)
+        own = (decision.threshold, decision.pixel_threshold, decision.min_area)
+        thresholds = replace(
+            given,
+            image=given.image if decision.threshold is None else decision.threshold,
+            pixel=given.pixel if decision.pixel_threshold is None else decision.pixel_threshold,
+            min_area=given.min_area if decision.min_area is None else decision.min_area,
+            origin=given.origin if own == (None, None, None) else "set by the caller",
+        )
+        roi = decision.roi
+        inside = None if roi is None else roi.digest()
+        if given.roi not in (None, inside) and (decision.threshold is None or decision.pixel_threshold is None):
+            log.warning(
+                "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm "
+                "rate is not kept: run kanoclip-calibrate again",
+                class_name,
+            )
+        mask = None if roi is None else roi.mask(*self.bundle.manifest.model.image_size)
+        return _Limits(thresholds, roi, mask)
+
+    def _decide(self, frame: Prepared, answer: _Answer, index: int) -> Detection:
         started = perf_counter(), thread_time()
-        limits = self.thresholds
-        regions = find_regions(answer.map, limits.pixel, limits.min_area, *frame.shape[:2])
+        limits = self._limits[index]
+        thresholds = limits.thresholds
+        anomaly_map, score = answer.map, answer.score
+        if limits.mask is not None:
+            anomaly_map, score = within(anomaly_map, score, limits.mask)
+        regions = find_regions(
+            anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
+        )
         deciding = _since(*started)
         return Detection(
-            score=answer.score,
-            map=answer.map,
-            is_anomalous=answer.score >= limits.image,
-            threshold=limits.image,
+            score=score,
+            map=anomaly_map,
+            is_anomalous=score >= thresholds.image,
+            threshold=thresholds.image,
             regions=regions,
-            class_name=class_name,
-            timings=Timings(resizing[0], answer.inference_ms, deciding[0], resizing[1], deciding[1]),
+            class_name=self._classes[index],
+            timings=Timings(frame.resize_ms, answer.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
+            roi=limits.roi,
         )
 
 

@@ -87,13 +87,26 @@ class Mailbox(Generic[T]):
             MailboxEmptyError: Nothing came in time.
             MailboxClosedError: It is closed and empty.
         """
+        return self.get_some(1, timeout)[0]
+
+    def get_some(self, most: int, timeout: float | None = None) -> list[T]:
+        """Takes the oldest items out, as many as are there; waits for the first only.
+
+        Args:
+            most: At most so many, at least 1.
+            timeout: As `get` takes it.
+
+        Raises:
+            MailboxEmptyError: Nothing came in time.
+            MailboxClosedError: It is closed and empty.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed, timeout)
-            if self._items:
-                item = self._items.popleft()
-                self._changed.notify_all()
-                return item
-            raise MailboxClosedError if self._closed else MailboxEmptyError
+            if not self._items:
+                raise MailboxClosedError if self._closed else MailboxEmptyError
+            some = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+            self._changed.notify_all()
+            return some
 
     def close(self) -> None:
         """Refuses further items; what is inside can still be taken out."""

@@ -1,4 +1,7 @@
-"""Source thread -> mailbox -> detector thread -> sink threads, with the main thread free for signals and the screen.
+"""Source thread -> mailbox -> detector threads -> sink threads, with the main thread free for signals and the screen.
+
+Where no frame is dropped, the source's thread resizes each one, right after it was decoded and while its pixels are in
+the cache; the detector's threads then do little but infer. A live view's frames are resized when they are judged.
 
 Every way out is the same: a `stop` event is set, mailboxes are closed or aborted so that nobody waits in one, each
 thread closes what it owns (a capture or a writer must be released by the thread that uses it), and the first error is
@@ -7,20 +10,23 @@ raised again in the main thread.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from types import FrameType
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
+from kanoclip.runtime.alarm import EVERY_FRAME, Alarm, AlarmRule
+from kanoclip.runtime.in_order import InOrder
 from kanoclip.runtime.mailbox import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
+from kanoclip.runtime.preprocess import Prepared
 from kanoclip.runtime.report import Progress, RunSummary
+from kanoclip.runtime.signals import stop_on_signals
 from kanoclip.runtime.sinks.base import ScreenSink, Sink
 from kanoclip.runtime.sources.base import Source
-from kanoclip.runtime.statistics import SlidingWindow, StageStats
+from kanoclip.runtime.statistics import StageStats
+from kanoclip.runtime.tally import Tally
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
 
 Result = tuple[Frame, Detection] | BadFrame
@@ -35,9 +41,20 @@ SOURCE_GRACE_S = 2.0
 class FrameDetector(Protocol):
     """The part of `Detector` that the stream needs."""
 
-    def __call__(self, frame: Image, class_name: str | None = None) -> Detection:
-        """Judges one frame, uint8 [H, W, 3] BGR."""
+    def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
+        """Resizes a frame, uint8 [H, W, 3] BGR, of a picture of (height, width) `size`."""
         ...
+
+    def judge(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
+        """Judges prepared frames, in their order."""
+        ...
+
+
+class _Job(NamedTuple):
+    """A frame on its way to the detector; prepared where the source's thread does that."""
+
+    frame: Frame
+    prepared: Prepared | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +65,10 @@ class PipelineConfig:
         policy: What a full mailbox does.
         class_name: Class to look for; None for the bundle's default.
         max_frames: Stop after this many judged frames; None for no limit.
-        lanes: Frames that are judged at a time, by a thread each; the detector must allow it. Results keep their order.
-        capacity: Frames that may wait for the detector. One is right for a live view: a second would only age.
+        lanes: Threads that judge side by side; the detector must allow it. Results keep their order.
+        batch: Most frames that a thread judges at once. It takes what is there and waits for no more.
         sink_capacity: Results that may wait for each sink.
+        alarm: When the stream's alarm is raised and cleared.
         hold_screen: Keep the screen open after the last frame until the user closes it.
     """
 
@@ -58,8 +76,9 @@ class PipelineConfig:
     class_name: str | None = None
     max_frames: int | None = None
     lanes: int = 1
-    capacity: int = 1
+    batch: int = 1
     sink_capacity: int = 4
+    alarm: AlarmRule = EVERY_FRAME
     hold_screen: bool = False
 
 
@@ -76,7 +95,8 @@ class Pipeline:
         config: How frames flow.
         screen: A sink for the main thread. It shows the newest result only and never holds the stream up, whatever
             the policy.
-        observer: Called in the detector's thread with every result, before the sinks; must be quick.
+        observer: Called in a detector's thread with every result, before the sinks; must be quick. Where no sink shows
+            pictures, the frame's may be at the model's size.
     """
 
     def __init__(
@@ -94,14 +114,18 @@ class Pipeline:
         self._config = config
         self._screen = screen
         self._observer = observer
-        self._frames: Mailbox[Frame | BadFrame] = Mailbox(config.capacity, config.policy)
+        self._prepares_early = config.policy is Policy.WAIT
+        self._shown = screen is not None or any(sink.shows for sink in sinks)
+        # One frame is enough for a live view: a second would only age. Elsewhere nobody should have to wait for one.
+        capacity = config.lanes * config.batch + 1 if config.policy is Policy.WAIT else config.batch
+        self._frames: Mailbox[_Job | BadFrame] = Mailbox(capacity, config.policy)
         self._queues: list[tuple[Sink, Mailbox[Result], StageStats]] = [
             (sink, Mailbox(config.sink_capacity, config.policy), StageStats(sink.name)) for sink in sinks
         ]
         self._screen_queue: Mailbox[Result] = Mailbox(1, Policy.DROP_OLDEST)
         self._screen_stats = StageStats(screen.name) if screen is not None else None
-        self._stages = {name: StageStats(name) for name in ("capture", "resize", "inference", "decide")}
-        self._window = SlidingWindow()
+        self._tally = Tally()
+        self._alarm = Alarm(config.alarm)
         self._stop = threading.Event()
         self._interrupted = False
         self._error: BaseException | None = None
@@ -109,17 +133,9 @@ class Pipeline:
         self._taking = threading.Lock()  # who holds it takes the next item and a number with it
         self._taken = 0
         self._frames_taken = 0
-        self._turn = threading.Condition()  # results are handed on by number
-        self._handed_on = 0
-        self._failed = False
+        self._results: InOrder[Result] = InOrder(self._hand_on, ahead=2 * config.lanes * config.batch)
         self._lanes_left = config.lanes
-        self._judged = 0
-        self._anomalous = 0
-        self._bad_seen = 0  # written in turn by the detector's threads
-        self._bad_evicted = 0  # written by the source's thread
-        self._last_score: float | None = None
-        self._started = 0.0
-        self._ended: float | None = None
+        self._lanes_lock = threading.Lock()
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> RunSummary:
         """Streams until the source ends, the frame limit is reached, a signal comes or something fails.
@@ -137,7 +153,7 @@ class Pipeline:
             SourceError: The source failed; what it had delivered has been judged and written.
             Exception: The first error of any other thread; `summary` tells how far the run came.
         """
-        self._started = time.monotonic()
+        self._tally.start()
         reader = threading.Thread(target=self._read, name="kanoclip-source", daemon=True)
         workers = [
             threading.Thread(target=self._judge, name=f"kanoclip-detector-{lane}", daemon=True)
@@ -148,7 +164,7 @@ class Pipeline:
             for queue in self._queues
         ]
         try:
-            with self._signals():
+            with stop_on_signals(self.stop, lambda: self._interrupted):
                 for thread in [reader, *workers]:
                     thread.start()
                 while alive := [thread for thread in workers if thread.is_alive()]:
@@ -167,7 +183,7 @@ class Pipeline:
                 reader.join(SOURCE_GRACE_S)
             if self._screen is not None:
                 self._screen.close()
-            self._ended = time.monotonic()
+            self._tally.end()
         if self._error is not None:
             raise self._error
         return self.summary()
@@ -179,49 +195,30 @@ class Pipeline:
 
     def progress(self) -> Progress:
         """The state now."""
-        fps, p50, p95 = self._window.figures()
-        return Progress(
-            frames=self._judged,
-            anomalous=self._anomalous,
-            skipped=self._bad_seen + self._bad_evicted,
-            dropped=self._frames.dropped - self._bad_evicted,
-            sink_dropped=self._sink_drops(),
-            fps=fps,
-            latency_p50=p50,
-            latency_p95=p95,
-            last_score=self._last_score,
-        )
+        return self._tally.progress(self._frames.dropped, self._sink_drops())
 
     def summary(self) -> RunSummary:
         """What was done so far."""
-        sinks = [stats.summary() for _, _, stats in self._queues]
+        sinks = [stats for _, _, stats in self._queues]
         if self._screen_stats is not None:
-            sinks.append(self._screen_stats.summary())
-        return RunSummary(
-            frames=self._judged,
-            anomalous=self._anomalous,
-            skipped=self._bad_seen + self._bad_evicted,
-            dropped=self._frames.dropped - self._bad_evicted,
-            sink_dropped=self._sink_drops(),
-            wall_s=(self._ended or time.monotonic()) - self._started,
-            stages=(*(stage.summary() for stage in self._stages.values()), *sinks),
-            interrupted=self._interrupted,
-        )
+            sinks.append(self._screen_stats)
+        return self._tally.summary(self._frames.dropped, self._sink_drops(), sinks, interrupted=self._interrupted)
 
     def _sink_drops(self) -> dict[str, int]:
         return {sink.name: queue.dropped for sink, queue, _ in self._queues if queue.dropped}
 
     def _read(self) -> None:
-        """Source thread: frames into the mailbox."""
+        """Source thread: frames into the mailbox, prepared where none will be dropped."""
         try:
             with suppress(MailboxClosedError):
                 started = time.thread_time()
                 for item in self._source.frames():
                     if self._stop.is_set():
                         break
-                    self._stages["capture"].add_cpu((time.thread_time() - started) * 1e3)
-                    if isinstance(self._frames.put(item), BadFrame):
-                        self._bad_evicted += 1
+                    elsewhere = item.capture_cpu_ms if isinstance(item, Frame) else 0.0
+                    self._tally.stages["capture"].add_cpu((time.thread_time() - started) * 1e3 + elsewhere)
+                    if isinstance(self._frames.put(self._job(item) if isinstance(item, Frame) else item), BadFrame):
+                        self._tally.bad_evicted += 1
                     started = time.thread_time()
         except BaseException as error:
             # What was read before is sound: let it be judged and written, then report. After a stop nobody reads on,
@@ -245,11 +242,11 @@ class Pipeline:
                         taken = self._take()
                         if taken is None:
                             break
-                        self._judge_one(*taken)
+                        self._judge_some(*taken)
         except BaseException as error:
             self._fail(error)
         finally:
-            with self._turn:
+            with self._lanes_lock:
                 self._lanes_left -= 1
                 last = not self._lanes_left
             if last:
@@ -258,49 +255,50 @@ class Pipeline:
                 for _, queue, _ in self._queues:
                     queue.close()
 
-    def _take(self) -> tuple[int, Frame | BadFrame] | None:
-        """The next item and its number; None once there are frames enough."""
+    def _job(self, frame: Frame) -> _Job:
+        """Prepares a frame where none will be dropped; its full picture goes no further if nobody shows it."""
+        if not self._prepares_early:
+            return _Job(frame, None)
+        prepared = self._prepare(frame)
+        if not self._shown:
+            # Its memory, still in the cache, is there for the next one.
+            frame = replace(frame, image=prepared.image, full_size=(prepared.height, prepared.width))
+        return _Job(frame, prepared)
+
+    def _prepare(self, frame: Frame) -> Prepared:
+        return self._detector.prepare(frame.image, self._config.class_name, frame.full_size)
+
+    def _take(self) -> tuple[int, list[_Job | BadFrame]] | None:
+        """The next items and the number of the first; None once there are frames enough."""
         with self._taking:
-            if self._frames_taken == self._config.max_frames:
+            most = self._config.batch
+            if self._config.max_frames is not None:
+                most = min(most, self._config.max_frames - self._frames_taken)
+            if not most:
                 return None
-            item = self._frames.get(timeout=0.1)
+            items = self._frames.get_some(most, timeout=0.1)
             number = self._taken
-            self._taken += 1
-            self._frames_taken += isinstance(item, Frame)
-            return number, item
+            self._taken += len(items)
+            self._frames_taken += sum(isinstance(item, _Job) for item in items)
+            return number, items
 
-    def _judge_one(self, number: int, item: Frame | BadFrame) -> None:
-        """Judges a frame beside the other lanes, and hands the result on after all that came before it."""
-        detection = self._detector(item.image, self._config.class_name) if isinstance(item, Frame) else None
-        with self._turn:
-            self._turn.wait_for(lambda: self._handed_on == number or self._failed)
-            if self._failed:
-                return
-            # The lock is held meanwhile: the others have nothing to do here before their turn.
-            self._hand_on(item, detection)
-            self._handed_on += 1
-            self._turn.notify_all()
+    def _judge_some(self, number: int, items: Sequence[_Job | BadFrame]) -> None:
+        """Judges frames beside the other lanes; what comes of it is handed on after all that came before."""
+        jobs = [item for item in items if isinstance(item, _Job)]
+        prepared = [job.prepared or self._prepare(job.frame) for job in jobs]
+        detections = iter(self._detector.judge(prepared, self._config.class_name) if prepared else ())
+        for offset, item in enumerate(items):
+            self._results.put(number + offset, (item.frame, next(detections)) if isinstance(item, _Job) else item)
 
-    def _hand_on(self, item: Frame | BadFrame, detection: Detection | None) -> None:
+    def _hand_on(self, result: Result) -> None:
         """Counts a result and gives it to observer, screen and sinks."""
-        result: Result
-        if isinstance(item, BadFrame) or detection is None:
-            assert isinstance(item, BadFrame)
-            self._bad_seen += 1
-            result = item
+        if isinstance(result, BadFrame):
+            self._tally.bad_seen += 1
         else:
-            self._judged += 1
-            self._anomalous += detection.is_anomalous
-            self._last_score = detection.score
-            self._stages["capture"].add(item.capture_ms)
-            self._stages["resize"].add(detection.timings.resize)
-            self._stages["inference"].add(detection.timings.inference)
-            self._stages["decide"].add(detection.timings.decide)
-            self._stages["resize"].add_cpu(detection.timings.resize_cpu)
-            self._stages["decide"].add_cpu(detection.timings.decide_cpu)
-            # The wall clock may be set back while a stream runs.
-            self._window.add(time.monotonic(), max(0.0, (time.time() - item.captured_at) * 1e3))
-            result = (item, detection)
+            frame, detection = result
+            detection = replace(detection, alarm=self._alarm.update(bool(detection.is_anomalous)))
+            self._tally.count(frame, detection)
+            result = (frame, detection)
         if self._observer is not None:
             self._observer(result)
         if self._screen is not None:
@@ -346,32 +344,10 @@ class Pipeline:
         """Keeps the error and stops every thread at once."""
         self._remember(error)
         self._stop.set()
-        self._failed = True
         self._frames.abort()
         for _, queue, _ in self._queues:
             queue.abort()
-        with self._turn:  # after the abort: whoever holds it may have been waiting for room in a queue
-            self._turn.notify_all()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turns SIGINT and SIGTERM into a clean stop while the run lasts; does nothing outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            if number == signal.SIGINT and self._interrupted:
-                raise KeyboardInterrupt
-            self.stop()
-
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                # None stands for a handler that was not installed from Python; it cannot be put back.
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._results.abort()  # after the queues': whoever hands a result on may have been waiting for room in one
 
 
 def _deliver(sink: Sink, result: Result, stats: StageStats) -> None:

@@ -6,6 +6,8 @@ the resize below is all that happens outside of it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -20,6 +22,25 @@ INTERPOLATION = "halve-area-linear"
 """Means over 2x2 pixels while both axes stay at or above the model's size; then each axis that still shrinks is
 averaged over area (antialiased) and each axis that grows is interpolated linearly. Halving first costs a third of one
 INTER_AREA pass from 1080p and differs from it by 0.3 to 0.5 of 255 on average (docs/design-notes.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A frame at the model's size, which is all that judging needs of it.
+
+    Attributes:
+        image: uint8 [h, w, 3], BGR, contiguous; it may be the frame itself.
+        height: Rows of the original picture.
+        width: Columns of the original picture.
+        resize_ms: Milliseconds that resizing took.
+        resize_cpu_ms: Processor time of the calling thread in it.
+    """
+
+    image: Image
+    height: int
+    width: int
+    resize_ms: float
+    resize_cpu_ms: float
 
 
 def check_frame(frame: object) -> Image:

@@ -10,30 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import cv2
 from rich.console import Console
 from rich.text import Text
 
+from kanoclip.runtime.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.bundle import find_bundle
 from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_buffers
 from kanoclip.runtime.cli.building import builds_shown
 from kanoclip.runtime.cli.notes import notes_shown
-from kanoclip.runtime.cli.options import backend_options
+from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.processor import own_cores
+from kanoclip.runtime.processor import lanes_for
 from kanoclip.runtime.report import RunSummary
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
 from kanoclip.runtime.sinks.jsonl import STDOUT
-from kanoclip.runtime.sources import Source, check_camera, open_camera, open_source
+from kanoclip.runtime.sources import ImageSource, Source, check_camera, open_camera, open_source
 from kanoclip.runtime.sources.video import VIDEO_SUFFIXES
 from kanoclip.runtime.status import PictureTable, StatusLine, print_summary, summary_json
 
-LANES = 2
-"""Pictures and video files are judged two frames at a time, each on half of the threads: on 2 cores half as many frames
-a second again. A live view takes the newest frame with all threads instead, for a verdict as soon as can be."""
 TABLE_LIMIT = 40
 """Up to so many pictures the table is printed without being asked for."""
 
@@ -46,6 +45,7 @@ Examples:
   kanoclip-run --source pictures/ --output annotated/ --jsonl annotated/frames.jsonl
   kanoclip-run --source 'parts/**/*.png' --class screw --threshold 0.6
   kanoclip-run --source clip.mp4 --output annotated.mp4
+  kanoclip-run --camera 0 --config line3.toml --roi belt.json --alarm 3/5
   kanoclip-run --source rtsp://user:password@192.168.1.20/stream1 --no-window --jsonl - | jq .score
   kanoclip-run --source 'gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec'
 
@@ -116,11 +116,7 @@ class _Outputs:
     callback=_not_nan,
     help="Map value from which a pixel counts. Default: the bundle's.",
 )
-@click.option(
-    "--min-area",
-    type=click.IntRange(min=0),
-    help="Smallest region, in pixels of the original frame. Default: the bundle's.",
-)
+@decision_options
 @backend_options
 @click.option(
     "--policy",
@@ -129,6 +125,11 @@ class _Outputs:
 )
 @click.option(
     "--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Inferences before the first frame."
+)
+@click.option(
+    "--reduced-jpeg",
+    is_flag=True,
+    help="Decode large JPEGs at a smaller scale: faster, and scores differ a little. Not with --output or --window.",
 )
 @click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Stop after N judged frames.")
 @click.option("--table/--no-table", default=None, help=f"One row per picture. Default: up to {TABLE_LIMIT} pictures.")
@@ -145,12 +146,16 @@ def command(
     class_name: str | None,
     threshold: float | None,
     pixel_threshold: float | None,
+    config: Path | None,
+    roi: Path | None,
     min_area: int | None,
+    alarm: AlarmRule | None,
     backend: str,
     device: str,
     threads: int | None,
     policy: str | None,
     warmup: int,
+    reduced_jpeg: bool,
     max_frames: int | None,
     table: bool | None,
     as_json: bool,
@@ -167,11 +172,23 @@ def command(
         raise click.UsageError("--json and --jsonl - both want standard output: give --jsonl a file")
     if output is not None and output.suffix.lower() in VIDEO_SUFFIXES - {".mp4"}:
         raise click.UsageError(f"--output {output}: videos are written as .mp4 only")
+    if reduced_jpeg and (output is not None or window):
+        raise click.UsageError("--reduced-jpeg leaves no full picture to draw on: leave --output and --window out")
 
+    settings = chosen_settings(
+        config,
+        roi,
+        threshold=threshold,
+        pixel_threshold=pixel_threshold,
+        min_area=min_area,
+        alarm=alarm,
+    )
     keep_frame_buffers()
     live = camera is not None or "://" in (source or "") or policy == Policy.DROP_OLDEST.value
+    if not live:
+        cv2.setNumThreads(1)  # each frame has a thread; those that OpenCV would add take the cores from the engine's
     human = Console(stderr=as_json or jsonl == STDOUT, quiet=quiet, highlight=False, soft_wrap=True)
-    alarm = Console(stderr=True, highlight=False, soft_wrap=True)
+    complain = Console(stderr=True, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), notes_shown(quiet), ExitStack() as opened:
         with builds_shown(Console(stderr=True, quiet=quiet)) as report:
             detector = opened.enter_context(
@@ -180,11 +197,9 @@ def command(
                     backend=backend,
                     device=device,
                     threads=threads,
-                    threshold=threshold,
-                    pixel_threshold=pixel_threshold,
-                    min_area=min_area,
+                    settings=settings,
                     report=report,
-                    lanes=1 if live or (threads or own_cores()) < LANES else LANES,
+                    lanes=lanes_for(live, threads),
                 )
             )
         _check_class(detector, class_name)
@@ -193,19 +208,23 @@ def command(
         frames = open_camera(camera) if camera is not None else open_source(source or "")
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             pending.callback(frames.close)
-            _introduce(detector, human, alarm)
+            if reduced_jpeg:
+                _reduce(frames, detector)
+            _introduce(detector, human, complain)
             wanted = _Outputs(output, jsonl, window, table)
             rows = _table(frames, wanted, quiet)
             sinks, screen = _open_sinks(frames, wanted, pending, untrained=not detector.bundle.manifest.model.trained)
-            config = PipelineConfig(
+            flow = PipelineConfig(
                 policy=Policy(policy) if policy else (Policy.DROP_OLDEST if frames.live else Policy.WAIT),
                 class_name=class_name,
                 max_frames=max_frames,
                 lanes=detector.lanes,
+                batch=1 if live else detector.batch_size,
+                alarm=settings.decision(class_name or detector.bundle.manifest.classes[0]).alarm or EVERY_FRAME,
                 hold_screen=not frames.live,
             )
             observer = rows.add if rows is not None else None
-            pipeline = Pipeline(frames, detector, sinks, config, screen=screen, observer=observer)
+            pipeline = Pipeline(frames, detector, sinks, flow, screen=screen, observer=observer)
             pending.pop_all()
         total = frames.count if max_frames is None or frames.count is None else min(frames.count, max_frames)
         try:
@@ -216,7 +235,7 @@ def command(
         finally:
             # Also after a failure: it tells how far the run came.
             _report(pipeline.summary(), rows, human, as_json)
-        return _exit_code(pipeline.summary(), alarm)
+        return _exit_code(pipeline.summary(), complain)
 
 
 def _check_class(detector: Detector, class_name: str | None) -> None:
@@ -229,14 +248,21 @@ def _check_class(detector: Detector, class_name: str | None) -> None:
         )
 
 
-def _introduce(detector: Detector, human: Console, alarm: Console) -> None:
+def _reduce(source: Source, detector: Detector) -> None:
+    """Has a source's JPEGs decoded at a smaller scale."""
+    if not isinstance(source, ImageSource):
+        raise click.UsageError("--reduced-jpeg is for pictures: it does not go with a camera, video or stream")
+    source.reduced_for = detector.frame_size
+
+
+def _introduce(detector: Detector, human: Console, complain: Console) -> None:
     """Says what is about to run, and warns when its answers mean nothing."""
     manifest = detector.bundle.manifest
     height, width = manifest.model.image_size
     model = f"{manifest.model.backbone}, {manifest.precision}, {height}x{width}"
     human.print(Text(f"{manifest.name}: {model}, {detector.backend.name}"))
     if not manifest.model.trained:
-        alarm.print(
+        complain.print(
             Text(
                 f"warning: bundle {manifest.name} is untrained (weights {manifest.model.weights}): "
                 "its maps and verdicts mean nothing",
@@ -283,10 +309,10 @@ def _report(summary: RunSummary, rows: PictureTable | None, human: Console, as_j
         click.echo(json.dumps(summary_json(summary), allow_nan=False))
 
 
-def _exit_code(summary: RunSummary, alarm: Console) -> int:
+def _exit_code(summary: RunSummary, complain: Console) -> int:
     """1 when pictures were skipped, which is said; otherwise 0."""
     if not summary.skipped:
         return os.EX_OK
     total = summary.frames + summary.skipped
-    alarm.print(Text(f"error: {summary.skipped} of {total} pictures could not be read and were skipped"))
+    complain.print(Text(f"error: {summary.skipped} of {total} pictures could not be read and were skipped"))
     return 1

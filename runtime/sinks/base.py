@@ -15,6 +15,11 @@ class Sink(Protocol):
         """One word, used in the table of costs."""
         ...
 
+    @property
+    def shows(self) -> bool:
+        """Whether it shows the picture itself, and so needs it at full size."""
+        ...
+
     def write(self, frame: Frame, detection: Detection) -> None:
         """Takes one result.
 

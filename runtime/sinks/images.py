@@ -31,6 +31,7 @@ class ImageFolderSink:
     """
 
     name = "images"
+    shows = True
 
     def __init__(self, folder: Path, root: Path | None, *, untrained: bool) -> None:
         with sink_errors(folder):

@@ -18,8 +18,8 @@ STDOUT = "-"
 class JsonLinesSink:
     """Writes one line a frame, flushed at once, so that the file can be followed while it grows.
 
-    A judged frame: `frame, time, source, class, score, threshold, is_anomalous, regions, timings_ms`. A picture that
-    could not be read: `frame, source, error`. So every index of the source has its line unless it was dropped, and
+    A judged frame: `frame, time, source, class, score, threshold, is_anomalous, alarm, regions, timings_ms`. A picture
+    that could not be read: `frame, source, error`. So every index of the source has its line unless it was dropped, and
     `error` tells the two apart. Numbers that JSON cannot express (NaN, infinity) become null.
 
     Args:
@@ -30,6 +30,7 @@ class JsonLinesSink:
     """
 
     name = "jsonl"
+    shows = False
 
     def __init__(self, target: str) -> None:
         self._target = "standard output" if target == STDOUT else target
@@ -92,6 +93,7 @@ def record(frame: Frame, detection: Detection) -> dict[str, Any]:
         "score": _number(detection.score, 6),
         "threshold": _number(detection.threshold, 6),
         "is_anomalous": bool(detection.is_anomalous),
+        "alarm": detection.alarm,
         "regions": [
             {
                 "x": int(region.x),

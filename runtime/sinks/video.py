@@ -37,6 +37,7 @@ class VideoSink:
     """
 
     name = "video"
+    shows = True
 
     def __init__(self, path: Path, fps: float | None, *, live: bool, untrained: bool) -> None:
         self._path = path

@@ -51,6 +51,7 @@ class WindowSink:
     """
 
     name = "window"
+    shows = True
 
     def __init__(self, title: str, *, untrained: bool) -> None:
         if not has_display():

@@ -6,35 +6,55 @@ import glob
 import os
 import re
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.processor import own_cores
+from kanoclip.runtime.sources.headers import size_of
 from kanoclip.runtime.types import BadFrame, Frame, Image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"})
 MASK_FOLDER = "ground_truth"
 """Folder of an MVTec-layout data set that holds masks beside `test`; its pictures are answers, not inputs."""
 
+MOST_READERS = 4
+LARGEST_SCALE = 8
+_SCALES = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_JPEG = b"\xff\xd8"
+
 
 class ImageSource:
-    """Pictures in a fixed order, decoded in full.
-
-    Reduced-scale JPEG decoding saves little and would make the score depend on which outputs were asked for.
+    """Pictures in a fixed order, read ahead by some threads.
 
     Args:
         paths: Files, in the order wanted; at least one.
         root: A folder that all of them lie below.
         name: What to call the source.
+
+    Attributes:
+        reduced_for: (height, width) of the model for which JPEGs are decoded at a smaller scale, see `read_reduced`;
+            None, as at the start, to decode all of them in full.
+        readers: Threads that read and decode.
     """
 
     live = False
     fps: float | None = None
 
     def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
+        self.reduced_for: tuple[int, int] | None = None
+        self.readers = min(own_cores(), MOST_READERS)
         self.name = name
         self.root: Path | None = root
         self.count: int | None = len(paths)
@@ -80,14 +100,33 @@ class ImageSource:
 
     def frames(self) -> Iterator[Frame | BadFrame]:
         """Yields each picture, or a `BadFrame` for one that cannot be read."""
-        for index, path in enumerate(self.paths):
-            started = time.perf_counter()
-            captured_at = time.time()
-            image = read_image(path)
-            if isinstance(image, str):
-                yield BadFrame(index, str(path), image)
-            else:
-                yield Frame(index, str(path), captured_at, image, (time.perf_counter() - started) * 1e3)
+        if self.readers == 1 or len(self.paths) == 1:
+            yield from (self._read(index, path) for index, path in enumerate(self.paths))
+            return
+        todo = enumerate(self.paths)
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="kanoclip-reader") as pool:
+            ahead: deque[Future[Frame | BadFrame]] = deque()
+            try:
+                while True:
+                    # No more than one picture a thread: large ones take much memory.
+                    for index, path in islice(todo, self.readers - len(ahead)):
+                        ahead.append(pool.submit(self._read, index, path, elsewhere=True))
+                    if not ahead:
+                        return
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _read(self, index: int, path: Path, *, elsewhere: bool = False) -> Frame | BadFrame:
+        started, started_cpu, captured_at = time.perf_counter(), time.thread_time(), time.time()
+        read = read_image(path) if self.reduced_for is None else read_reduced(path, *self.reduced_for)
+        if isinstance(read, str):
+            return BadFrame(index, str(path), read)
+        image, full_size = (read, None) if isinstance(read, np.ndarray) else read
+        spent = (time.perf_counter() - started) * 1e3
+        cpu = (time.thread_time() - started_cpu) * 1e3 if elsewhere else 0.0
+        return Frame(index, str(path), captured_at, image, spent, cpu, full_size)
 
     def close(self) -> None:
         """Files are closed as soon as they are read: nothing to release."""
@@ -99,17 +138,51 @@ def read_image(path: Path) -> Image | str:
     Returns:
         uint8 [H, W, 3] BGR, turned upright by its EXIF orientation; or the reason why it cannot be read.
     """
+    raw = _content(path)
+    return raw if isinstance(raw, str) else _decode(raw, 1)
+
+
+def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int, int] | None] | str:
+    """Reads a picture file; a large JPEG at 1/2, 1/4 or 1/8 of its scale, which saves most of its decoding.
+
+    At least twice the model's size is left, since the last halving decides the most: what the decoder leaves out of a
+    block is not quite the mean over its pixels. Scores differ by that (docs/measurements.md).
+
+    Args:
+        path: The file.
+        height: Rows of the model.
+        width: Columns of the model.
+
+    Returns:
+        The picture as `read_image` gives it, smaller where it could be, and then (height, width) of the whole; or the
+        reason why it cannot be read.
+    """
+    raw = _content(path)
+    if isinstance(raw, str):
+        return raw
+    size = size_of(raw) if raw.startswith(_JPEG) else None
+    scale = 1
+    while size is not None and scale < LARGEST_SCALE and size[0] >= 4 * scale * height and size[1] >= 4 * scale * width:
+        scale *= 2
+    image = _decode(raw, scale)
+    return image if isinstance(image, str) else (image, size if scale > 1 else None)
+
+
+def _content(path: Path) -> bytes | str:
+    """A file's bytes, or the reason why it cannot be read."""
     try:
         raw = path.read_bytes()
     except OSError as error:
         return error.strerror or "cannot be read"
     if not raw:
         return "the file is empty"
-    if _is_cut_short(raw):
-        # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not judge that.
-        return "the file is cut short"
+    # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not judge that.
+    return "the file is cut short" if _is_cut_short(raw) else raw
+
+
+def _decode(raw: bytes, scale: int) -> Image | str:
     try:
-        image = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), _SCALES[scale])
     except cv2.error:  # for one, more pixels than OpenCV's limit
         image = None
     if image is None:
@@ -131,7 +204,7 @@ def _is_cut_short(raw: bytes) -> bool:
     """Whether a JPEG or PNG file lacks its end marker."""
     if raw.startswith(b"\x89PNG\r\n\x1a\n"):
         return b"IEND" not in raw
-    if not raw.startswith(b"\xff\xd8"):
+    if not raw.startswith(_JPEG):
         return False
     # The end marker of an EXIF thumbnail must not count: hop over the header's segments by their lengths.
     position = 2

@@ -105,7 +105,8 @@ def test_pictures_lines_table_and_summary(toy_bundle, photographs, tmp_path):
     assert [row["frame"] for row in rows] == [0, 1, 2, 3]
     for row, name in zip(rows, names, strict=True):
         assert list(row) == [
-            "frame", "time", "source", "class", "score", "threshold", "is_anomalous", "regions", "timings_ms"
+            "frame", "time", "source", "class", "score", "threshold", "is_anomalous", "alarm", "regions",
+            "timings_ms",
         ]  # fmt: skip
         assert row["source"] == str(photographs / name)
         assert started.timestamp() - 1 <= datetime.fromisoformat(row["time"]).timestamp() <= time.time()
@@ -431,3 +432,23 @@ def test_an_unexpected_error_is_one_line_that_tells_how_to_see_more():
     fails(done, 1, "unexpected AttributeError", "--debug")
     done = subprocess.run([sys.executable, "-c", script, "--debug"], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" in done.stderr
+
+
+def test_large_jpegs_at_a_smaller_scale(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    photo = cv2.imread(str(next(GOOD.glob("*.jpg"))))
+    cv2.imwrite(str(pictures / "a.jpg"), cv2.resize(photo, (2048, 1024), interpolation=cv2.INTER_CUBIC))
+    runs = []
+    for more in ([], ["--reduced-jpeg"]):
+        lines = tmp_path / f"{len(more)}.jsonl"
+        done = kanoclip_run("--source", pictures, "--jsonl", lines, "--pixel-threshold", 0.2, "--no-table", *more)
+        assert done.returncode == 0, done.stderr
+        runs.append(lines_of(lines)[0])
+    full, reduced = runs
+    assert reduced["score"] == pytest.approx(full["score"], abs=0.05)
+    boxes = [max(run["regions"], key=lambda region: region["area"]) for run in runs]
+    assert boxes[1]["area"] == pytest.approx(boxes[0]["area"], rel=0.2), "in pixels of the whole picture"
+
+    fails(kanoclip_run("--source", pictures, "--reduced-jpeg", "--output", tmp_path / "out"), 2, "--reduced-jpeg")
+    fails(kanoclip_run("--source", write_video(tmp_path / "a.mp4", 3), "--reduced-jpeg"), 2, "--reduced-jpeg", "video")

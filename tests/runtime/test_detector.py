@@ -15,6 +15,7 @@ from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError
 from kanoclip.runtime.manifest import Thresholds
+from kanoclip.runtime.settings import Decision, Settings
 
 
 @pytest.fixture
@@ -63,8 +64,7 @@ class FakeBackend:
 
 
 def fake(folder, spoil=lambda maps, scores: None, **limits):
-    given = {"image": 0.5, "pixel": 0.5, "min_area": 0, "origin": "test"}
-    return Detector(Bundle.open(folder), FakeBackend(spoil), Thresholds(**given | limits))
+    return Detector(Bundle.open(folder), FakeBackend(spoil), Settings(flags=Decision(**limits)))
 
 
 @pytest.mark.parametrize("value", [0, 1, 51, 127, 128, 255])
@@ -175,8 +175,8 @@ def test_the_smallest_area(toy_bundle, min_area, count):
 def test_thresholds_are_the_bundles_unless_given(make_toy_bundle, tmp_path):
     own = Thresholds(0.25, 0.75, 7, "measured")
     folder = make_toy_bundle(tmp_path, thresholds=own)
-    assert Detector.load(folder, device="cpu").thresholds == own
-    changed = Detector.load(folder, device="cpu", pixel_threshold=0.0).thresholds
+    assert Detector.load(folder, device="cpu").thresholds_of() == own
+    changed = Detector.load(folder, device="cpu", pixel_threshold=0.0).thresholds_of("object")
     assert changed == Thresholds(0.25, 0.0, 7, "set by the caller")
 
 
@@ -333,7 +333,7 @@ def test_a_lost_gpu_is_started_again_once_and_the_frame_is_not_lost(toy_bundle, 
     bundle = Bundle.open(toy_bundle)
     right = create_backend(bundle, "onnxruntime", "cpu")
     first, second = Losing(right, 1), Losing(right, 0)
-    detector = Detector(bundle, first, bundle.manifest.thresholds, revive=lambda: second)
+    detector = Detector(bundle, first, revive=lambda: second)
     frame = np.full((32, 32, 3), 51, np.uint8)
     assert detector(frame).score == pytest.approx(0.2, abs=1e-6)
     assert first.closed == 1 and detector.backend is second
@@ -347,7 +347,6 @@ def test_a_gpu_lost_twice_in_a_row_or_without_a_way_back_is_an_error(toy_bundle,
     detector = Detector(
         bundle,
         Losing(right, 1),
-        bundle.manifest.thresholds,
         revive=(lambda: Losing(right, 1)) if revived else None,
     )
     with pytest.raises(DeviceLostError):
@@ -362,3 +361,37 @@ def test_an_engine_prints_nothing(toy_bundle, options):
     )
     done = subprocess.run([sys.executable, "-c", script, str(toy_bundle)], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_preparing_and_judging_are_the_whole(detector):
+    frames = [spot(), grey(200, (50, 70)), *noise(2)]
+    prepared = [detector.prepare(frame) for frame in frames]
+    assert [frame.image.shape for frame in prepared] == [(32, 32, 3)] * 4
+    assert all(frame.resize_ms >= 0 and frame.resize_cpu_ms >= 0 for frame in prepared)
+    for frame, found in zip(frames, detector.judge(prepared), strict=True):
+        alone = detector(frame)
+        assert (found.score, found.regions) == (alone.score, alone.regions)
+        np.testing.assert_array_equal(found.map, alone.map)
+
+
+def test_regions_of_a_reduced_frame_are_in_pixels_of_the_whole_picture(detector):
+    large = np.repeat(np.repeat(spot(), 8, 0), 8, 1)
+    (whole,) = detector(large).regions
+    (reduced,) = detector.judge([detector.prepare(large[::4, ::4], None, large.shape[:2])])[0].regions
+    assert reduced == whole
+
+
+def test_nothing_to_judge(detector):
+    assert detector.judge([]) == []
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "most", "engine", "expected"),
+    [(False, 4, "x-cpu", 4), (True, 4, "x-cpu", 1), (True, 4, "x-cuda", 4), (False, 1, "x-cuda", 1)],
+)
+def test_how_many_frames_a_run_are_best(make_toy_bundle, tmp_path, dynamic, most, engine, expected):
+    detector = fake(make_toy_bundle(tmp_path, dynamic=dynamic, max_batch=most))
+    detector.backend.name = engine
+    assert detector.batch_size == expected
+    detector.warmup(2)
+    assert [len(frames) for frames, _ in detector.backend.calls] == [expected] * 2

@@ -113,3 +113,32 @@ def test_close_leaves_what_is_inside_and_abort_does_not():
 def test_a_mailbox_holds_at_least_one_item():
     with pytest.raises(ValueError, match="capacity is 0"):
         Mailbox(0, Policy.WAIT)
+
+
+@given(waiting=st.integers(1, 9), most=st.integers(1, 12))
+def test_some_are_the_oldest_and_as_many_as_are_there(waiting, most):
+    box = Mailbox(9, Policy.WAIT)
+    for number in range(waiting):
+        box.put(number)
+    assert box.get_some(most, timeout=0) == list(range(min(most, waiting)))
+    box.close()
+    if waiting > most:
+        assert box.get_some(99) == list(range(most, waiting))
+    with pytest.raises(MailboxClosedError):
+        box.get_some(1)
+
+
+def test_some_make_room_for_a_writer_that_waits():
+    box = Mailbox(3, Policy.WAIT)
+    writer = threading.Thread(target=lambda: [box.put(number) for number in range(6)])
+    writer.start()
+    taken = []
+    while len(taken) < 6:
+        taken += box.get_some(3, timeout=5)
+    writer.join(5)
+    assert not writer.is_alive() and taken == list(range(6))
+
+
+def test_some_wait_for_the_first_only():
+    with pytest.raises(MailboxEmptyError):
+        Mailbox(1, Policy.WAIT).get_some(4, timeout=0.01)

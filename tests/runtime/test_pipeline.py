@@ -6,13 +6,15 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kanoclip.runtime.errors import SinkError, SourceError
+from kanoclip.runtime.errors import FrameError, SinkError, SourceError
 from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.preprocess import Prepared
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 
 pytestmark = pytest.mark.timeout(30)
@@ -49,8 +51,19 @@ class FakeSource:
 class FakeDetector:
     def __init__(self, *, pause=0.0, error_at=None):
         self.pause, self.error_at, self.calls, self.classes = pause, error_at, 0, set()
+        self.preparing, self.runs = set(), []
 
-    def __call__(self, frame, class_name=None):
+    def prepare(self, frame, class_name=None, size=None):
+        self.preparing.add(threading.current_thread().name)
+        self.classes.add(class_name)
+        height, width = size or frame.shape[:2]
+        return Prepared(frame, height, width, 2.0, 1.5)
+
+    def judge(self, frames, class_name=None):
+        self.runs.append(len(frames))
+        return [self.judge_one(frame.image, class_name) for frame in frames]
+
+    def judge_one(self, frame, class_name):
         if self.calls == self.error_at:
             raise RuntimeError("engine lost")
         self.calls += 1
@@ -69,6 +82,8 @@ class FakeDetector:
 
 
 class FakeSink:
+    shows = True
+
     def __init__(self, name="fake-sink", *, pause=0.0, error_at=None, close_error=False):
         self.name, self.pause, self.error_at, self.close_error = name, pause, error_at, close_error
         self.indices, self.bad, self.closed = [], [], 0
@@ -300,13 +315,13 @@ class Uneven(FakeDetector):
         self.inside = self.most = 0
         self._lock = threading.Lock()
 
-    def __call__(self, frame, class_name=None):
+    def judge_one(self, frame, class_name):
         with self._lock:
             self.inside += 1
             self.most = max(self.most, self.inside)
         time.sleep(0.008 if frame[0, 0, 0] % 3 == 0 else 0.001)
         try:
-            return super().__call__(frame, class_name)
+            return super().judge_one(frame, class_name)
         finally:
             with self._lock:
                 self.inside -= 1
@@ -362,3 +377,75 @@ def test_a_stop_lets_every_lane_finish_its_frame():
     assert summary.interrupted
     assert sink.indices == list(range(detector.calls)) and detector.calls > 5
     settle()
+
+
+def test_where_nothing_is_dropped_frames_are_resized_by_the_thread_that_reads_them():
+    waits, drops = FakeDetector(), FakeDetector()
+    Pipeline(FakeSource(5), waits, [], PipelineConfig(Policy.WAIT, lanes=2)).run()
+    Pipeline(FakeSource(5), drops, [], DROP).run()
+    assert waits.preparing == {"kanoclip-source"}
+    assert drops.preparing == {"kanoclip-detector-0"}, "a dropped frame must not cost a resize"
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_batches_take_what_is_there_and_lose_nothing(lanes):
+    detector, sink = FakeDetector(pause=0.001), FakeSink()
+    config = PipelineConfig(Policy.WAIT, max_frames=45, lanes=lanes, batch=8)
+    summary = Pipeline(FakeSource(None, bad={0, 5, 6, 21}), detector, [sink], config).run()
+    expected = [i for i in range(49) if i not in {0, 5, 6, 21}]
+    assert sink.indices == expected and sink.bad == [0, 5, 6, 21]
+    assert summary.frames == detector.calls == 45
+    assert max(detector.runs) > 4, "a slow detector finds more than one waiting"
+    assert all(1 <= size <= 8 for size in detector.runs)
+    settle()
+
+
+def test_a_batch_does_not_wait_to_be_full():
+    seen = []
+    source = FakeSource(6, pause=0.05)
+    started = time.monotonic()
+    config = PipelineConfig(Policy.WAIT, batch=8)
+    Pipeline(source, FakeDetector(), [], config, observer=lambda _: seen.append(time.monotonic() - started)).run()
+    assert seen[0] < 0.1 and len(seen) == 6
+
+
+class Halving(FakeDetector):
+    def prepare(self, frame, class_name=None, size=None):
+        return replace(super().prepare(frame, class_name, size), image=frame[::2, ::2])
+
+
+def test_the_full_picture_goes_no_further_than_it_is_shown():
+    def frames_seen(*sinks, policy=Policy.WAIT):
+        seen = []
+        Pipeline(FakeSource(4), Halving(), list(sinks), PipelineConfig(policy), observer=seen.append).run()
+        return [(frame.image.shape, frame.full_size) for frame, _ in seen]
+
+    text = FakeSink()
+    text.shows = False
+    assert frames_seen(text) == [((2, 2, 3), (4, 4))] * 4
+    assert frames_seen(text, FakeSink()) == [((4, 4, 3), None)] * 4
+
+
+def test_a_frame_that_cannot_be_judged_ends_the_run_after_those_before_it():
+    class Picky(FakeDetector):
+        def prepare(self, frame, class_name=None, size=None):
+            if frame[0, 0, 0] == 3:
+                raise FrameError("frame has dtype float32")
+            return super().prepare(frame, class_name, size)
+
+    for policy in Policy:
+        sink = FakeSink()
+        with pytest.raises(FrameError, match="float32"):
+            Pipeline(FakeSource(None, pause=0.01), Picky(), [sink], PipelineConfig(policy)).run()
+        assert sink.indices == [0, 1, 2] or policy is Policy.DROP_OLDEST
+        settle()
+
+
+def test_processor_time_of_other_threads_counts_as_capture():
+    class Elsewhere(FakeSource):
+        def frames(self):
+            for frame in super().frames():
+                yield replace(frame, capture_cpu_ms=7.0)
+
+    summary = Pipeline(Elsewhere(5), FakeDetector(), [], WAIT).run()
+    assert 7.0 <= next(stage.cpu for stage in summary.stages if stage.name == "capture") < 9.0

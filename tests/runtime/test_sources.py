@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.preprocess import resize
 from kanoclip.runtime.sources import ImageSource, UrlSource, VideoSource, open_camera, open_source, redact_url
-from kanoclip.runtime.sources.images import natural_key
+from kanoclip.runtime.sources.images import natural_key, read_image, read_reduced
 from kanoclip.runtime.types import BadFrame, Frame
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
@@ -331,3 +332,77 @@ os.write(2, b"native speaks after")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stderr == "python speaks\nnative speaks after"
+
+
+@pytest.mark.parametrize("readers", [1, 2, 4])
+def test_pictures_that_are_read_ahead_keep_their_order(tmp_path, readers):
+    for index in range(23):
+        # Large and small ones in turns, so that later ones are ready first.
+        write(tmp_path / f"{index}.png", np.full((400, 400, 3) if index % 4 == 0 else (4, 4, 3), index, np.uint8))
+    (tmp_path / "7.png").write_bytes(b"no picture")
+    source = ImageSource.from_folder(tmp_path)
+    source.readers = readers
+    items = list(source.frames())
+    assert [item.index for item in items] == list(range(23))
+    assert [item.index for item in items if isinstance(item, BadFrame)] == [7]
+    assert all(item.image[0, 0, 0] == item.index for item in items if isinstance(item, Frame))
+    assert all((item.capture_cpu_ms > 0) == (readers > 1) for item in items if isinstance(item, Frame))
+
+
+def test_a_reader_that_stops_early_leaves_no_thread(tmp_path):
+    for index in range(9):
+        write(tmp_path / f"{index}.png", gradient())
+    source = ImageSource.from_folder(tmp_path)
+    source.readers = 3
+    frames = source.frames()
+    next(frames)
+    frames.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("kanoclip-reader")]
+
+
+def photo(height, width):
+    """A picture of low frequencies, which every scale shows alike."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = y / height * 6, x / width * 6
+    return (127 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "scale"),
+    [((64, 64), 1), ((127, 400), 1), ((128, 128), 2), ((255, 700), 2), ((301, 257), 4), ((2048, 600), 8)],
+)
+def test_large_jpegs_are_reduced_to_no_less_than_twice_the_models_size(tmp_path, size, scale):
+    path = write(tmp_path / "x.jpg", photo(*size))
+    image, full = read_reduced(path, 32, 32)
+    assert full == (None if scale == 1 else size)
+    assert image.shape[:2] == tuple(-(-side // scale) for side in size)
+    assert scale == 1 or min(image.shape[:2]) >= 64
+    drift = np.abs(resize(image, 32, 32).astype(int) - resize(read_image(path), 32, 32))
+    # A side that the scale does not divide is rounded up: the picture is then stretched by a part of a pixel.
+    assert drift.mean() < (1.5 if size[0] % scale == size[1] % scale == 0 else 4) and drift.max() <= 24
+
+
+def test_a_reduced_picture_is_upright_and_so_is_its_size(tmp_path):
+    path = write(tmp_path / "x.jpg", photo(128, 256))
+    raw = path.read_bytes()
+    tiff = b"MM\x00*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    path.write_bytes(raw[:2] + segment(b"Exif\x00\x00" + tiff) + raw[2:])
+    image, full = read_reduced(path, 32, 32)
+    assert (image.shape, full) == ((128, 64, 3), (256, 128))
+    np.testing.assert_allclose(image.astype(int), read_image(path)[::2, ::2], atol=12)
+
+
+def test_other_pictures_are_read_in_full_and_bad_ones_refused(tmp_path):
+    image, full = read_reduced(write(tmp_path / "x.png", photo(256, 256)), 32, 32)
+    assert image.shape == (256, 256, 3) and full is None
+    (tmp_path / "y.jpg").write_bytes(write(tmp_path / "z.jpg", photo(256, 256)).read_bytes()[:5000])
+    assert read_reduced(tmp_path / "y.jpg", 32, 32) == "the file is cut short"
+    assert read_reduced(tmp_path / "none.jpg", 32, 32) == "No such file or directory"
+
+
+def test_a_source_reduces_only_when_told(tmp_path):
+    path = write(tmp_path / "x.jpg", photo(256, 256))
+    source = open_source(str(path))
+    assert (only(source).image.shape, only(source).full_size) == ((256, 256, 3), None)
+    source.reduced_for = (32, 32)
+    assert (only(source).image.shape, only(source).full_size) == ((64, 64, 3), (256, 256))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kanoclip.runtime.sources import images
-from kanoclip.train.data.headers import picture_size
+from kanoclip.runtime.sources.headers import picture_size
 from kanoclip.train.data.masks import HANDFUL, decode_mask
 from kanoclip.train.data.types import Category, Dataset, Problem, Sample
 

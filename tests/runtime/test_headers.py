@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanoclip.train.data.headers import picture_size
+from kanoclip.runtime.sources.headers import picture_size
 from kanoclip.train.data.pictures import read_image
 
 
