@@ -34,17 +34,23 @@ _HOLD = 30
 """Frames for which the camera looks at the same photograph."""
 
 
-def write_video(path: Path, frames: int) -> None:
+def write_video(path: Path, frames: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     """Writes a video of the example photographs, each moved about and with sensor noise.
+
+    Args:
+        path: Ends in `.mp4`.
+        frames: How many.
+        size: (width, height) in pixels.
 
     Raises:
         KanoclipError: OpenCV cannot write a video here.
     """
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (WIDTH, HEIGHT))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, size)
     if not writer.isOpened():
         raise KanoclipError(f"OpenCV cannot write {path} here: install opencv-python with FFmpeg")
     rng = np.random.default_rng(0)
-    larger = (WIDTH + 32, HEIGHT + 32)
+    width, height = size
+    larger = (width + 32, height + 32)
     views = cycle(
         cv2.resize(cv2.imread(str(path)), larger, interpolation=cv2.INTER_CUBIC) for path in example_photographs()
     )
@@ -53,8 +59,8 @@ def write_video(path: Path, frames: int) -> None:
         if number % _HOLD == 0:
             view = next(views)
         x, y = rng.integers(0, 32, 2)
-        noise = rng.integers(-4, 5, (HEIGHT, WIDTH, 1), dtype=np.int16)
-        frame = np.clip(view[y : y + HEIGHT, x : x + WIDTH].astype(np.int16) + noise, 0, 255)
+        noise = rng.integers(-4, 5, (height, width, 1), dtype=np.int16)
+        frame = np.clip(view[y : y + height, x : x + width].astype(np.int16) + noise, 0, 255)
         writer.write(frame.astype(np.uint8))
     writer.release()
 

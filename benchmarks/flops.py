@@ -6,18 +6,17 @@ python -m kanoclip.benchmarks.flops nano.kanoclip
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from pathlib import Path
 
 import click
-import onnx
 import torch
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from kanoclip.benchmarks.results import write_result
+from kanoclip.export.work import gemm_flops
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.errors import ExportError
 from kanoclip.train.backbones import get_backbone, load_clip
 from kanoclip.train.model.clip_vv import ClipVV
 
@@ -34,49 +33,21 @@ class PlainTower(nn.Module):
         return self.tower(pixels).global_token
 
 
-def gemm_flops(path: Path) -> dict[str, int]:
-    """Multiply-adds counted as two operations, per operator type, for a graph of static shape.
-
-    Args:
-        path: An ONNX file; weights beside it are not read.
-
-    Raises:
-        ExportError: A shape is not static.
-    """
-    graph = onnx.shape_inference.infer_shapes(onnx.load(path, load_external_data=False), data_prop=True).graph
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*graph.value_info, *graph.input, *graph.output)
-    }
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    total = {"MatMul": 0, "Gemm": 0, "Conv": 0}
-    for node in graph.node:
-        if node.op_type not in total:
-            continue
-        first, second, out = (shapes.get(name, []) for name in (node.input[0], node.input[1], node.output[0]))
-        if not (first and second and out) or 0 in (*first, *second, *out):
-            raise ExportError(f"{path}: the shapes around {node.name} are not static: count a static export")
-        if node.op_type == "Conv":
-            inner = math.prod(second[1:])
-        elif node.op_type == "Gemm":
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            inner = first[0] if transposed else first[1]
-        else:
-            inner = first[-1]
-        total[node.op_type] += 2 * math.prod(out) * inner
-    return total
-
-
 def plain_tower_flops(backbone: str, size: tuple[int, int]) -> dict[str, int]:
     """The plain image tower's GEMM work, counted from an ONNX export of it at batch 1."""
     clip, _ = load_clip(get_backbone(backbone), "none")
-    module = PlainTower(ClipVV(clip.visual, size, vv=False)).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tower.onnx"
-        program = torch.onnx.export(module, (torch.zeros(1, 3, *size),), dynamo=True, opset_version=18, verbose=False)
-        assert program is not None
-        program.save(path, external_data=True)
+        write_plain_tower(clip.visual, size, path)
         return gemm_flops(path)
+
+
+def write_plain_tower(visual: VisionTransformer, size: tuple[int, int], path: Path) -> None:
+    """Exports an open_clip image tower as CLIP runs it, at batch 1: pixels float32 [1, 3, H, W] in."""
+    module = PlainTower(ClipVV(visual, size, vv=False)).eval()
+    program = torch.onnx.export(module, (torch.zeros(1, 3, *size),), dynamo=True, opset_version=18, verbose=False)
+    assert program is not None
+    program.save(path, external_data=True)
 
 
 @click.command()
@@ -86,7 +57,7 @@ def main(bundle: Path, output: Path | None) -> None:
     """Compare BUNDLE's GEMM FLOPs with those of the plain image tower."""
     opened = Bundle.open(bundle)
     manifest = opened.manifest
-    whole = gemm_flops(opened.model_path)
+    whole = gemm_flops(opened.model_path, manifest.max_batch)
     plain = plain_tower_flops(manifest.model.backbone, manifest.model.image_size)
     batch = manifest.max_batch
     result = {

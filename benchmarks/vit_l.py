@@ -20,8 +20,9 @@ from typing import Any
 import click
 import torch
 
-from kanoclip.benchmarks.flops import gemm_flops, plain_tower_flops
+from kanoclip.benchmarks.flops import plain_tower_flops
 from kanoclip.benchmarks.results import write_result
+from kanoclip.export.work import gemm_flops
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.train.checkpoint import build_model, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig

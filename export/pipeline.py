@@ -15,7 +15,7 @@ import torch
 
 from kanoclip.export import engine as engines
 from kanoclip.export.bf16_reference import emulate_bf16
-from kanoclip.export.checks import QUANTISED, check_graph
+from kanoclip.export.checks import FLOAT32, QUANTISED, check_graph
 from kanoclip.export.frame_resize import DRIFT_BOUND, FrameResize
 from kanoclip.export.fused_attention import count_fused
 from kanoclip.export.graph import DeployGraph
@@ -23,6 +23,7 @@ from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
 from kanoclip.export.quantize import FIRST_OPSET, quantize
 from kanoclip.export.staging import check_output, staged
+from kanoclip.export.work import count_work
 from kanoclip.runtime.backends import Report, create_backend
 from kanoclip.runtime.bundle import SAMPLES_FOLDER, Bundle, sha256_of
 from kanoclip.runtime.errors import ExportError
@@ -43,7 +44,7 @@ from kanoclip.runtime.tensorrt.flavour import RTX
 from kanoclip.runtime.versions import installed_versions
 from kanoclip.train.checkpoint import LoadedModel
 
-UNQUANTISED_FILE = "fp16.onnx"
+UNQUANTISED_FILE = "unquantised.onnx"
 SAMPLES = 4
 """Pictures of the parity gate that travel with the bundle."""
 UNCALIBRATED = Thresholds(image=0.5, pixel=0.5, min_area=0, origin="default, not calibrated")
@@ -56,14 +57,14 @@ class ExportConfig:
     Attributes:
         output: The bundle's folder, `NAME.kanoclip`.
         classes: Class names to bake, at least one.
-        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8`, `int8-cpu` or `fp8`.
         opset: ONNX opset.
         batch: The graph's batch axis.
         parity_images: Pictures for the gate.
         parity_limit: Most pictures to use.
         engine: Which TensorRT engines to build, None for none.
         threads: CPU threads for torch and ONNX Runtime, None for all cores.
-        calibration_images: Pictures that show the range of the activations; for `int8` and `fp8` only.
+        calibration_images: Pictures that show the range of the activations; for `int8`, `int8-cpu` and `fp8` only.
         calibration_limit: Most of them to use.
         camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
     """
@@ -112,7 +113,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         graph = DeployGraph(loaded.model, config.classes, config.precision, config.camera)
         report("writing ONNX", 0.0)
         written = UNQUANTISED_FILE if quantised else MODEL_FILE
-        write_onnx(graph, size, config.batch, config.opset, folder / written)
+        write_onnx(graph, size, config.batch, config.opset, folder / written, in_half=not quantised)
         del graph  # a second copy of the weights: the parity run needs the room
         choice = None
         if quantised:
@@ -167,7 +168,7 @@ def _calibration(config: ExportConfig, size: tuple[int, int]) -> list[Sample]:
         raise ExportError(
             f"{config.precision} needs pictures for its calibration: name good frames with --calibration-images"
         )
-    if config.opset < FIRST_OPSET:
+    if config.precision not in FLOAT32 and config.opset < FIRST_OPSET:
         raise ExportError(f"{config.precision} needs opset {FIRST_OPSET} or later, not {config.opset}")
     return load_samples(config.calibration_images, size, config.calibration_limit, "--calibration-images")
 
@@ -254,6 +255,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
         parity=None,
         files=_files(folder),
         engines=(),
+        work=count_work(folder / MODEL_FILE, config.batch.size),
     )
 
 

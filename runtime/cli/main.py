@@ -16,6 +16,8 @@ from kanoclip.runtime.errors import KanoclipError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("kanoclip.runtime.cli.run:command", "Judge frames of a camera, video, stream or pictures."),
     "doctor": ("kanoclip.runtime.cli.doctor:command", "Check this machine and whether it gives a bundle's answers."),
+    "calibrate": ("kanoclip.runtime.cli.calibrate:command", "Set a bundle's thresholds by good frames."),
+    "bench": ("kanoclip.benchmarks.bench.cli:command", "Measure a bundle's speed and what this machine could do."),
     "export": ("kanoclip.export.cli:command", "Turn a checkpoint into a bundle that the runtime runs."),
     "train": ("kanoclip.train.training.cli:command", "Learn prompts and head on a dataset with defects."),
     "eval": ("kanoclip.train.evaluation.cli:command", "Measure a bundle or a checkpoint on a dataset."),
@@ -89,6 +91,16 @@ def run_main() -> NoReturn:
 def doctor_main() -> NoReturn:
     """Entry point of `kanoclip-doctor`."""
     sys.exit(invoke("kanoclip-doctor", "doctor", sys.argv[1:]))
+
+
+def calibrate_main() -> NoReturn:
+    """Entry point of `kanoclip-calibrate`."""
+    sys.exit(invoke("kanoclip-calibrate", "calibrate", sys.argv[1:]))
+
+
+def bench_main() -> NoReturn:
+    """Entry point of `kanoclip-bench`."""
+    sys.exit(invoke("kanoclip-bench", "bench", sys.argv[1:]))
 
 
 def export_main() -> NoReturn:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import BundleError
-from kanoclip.runtime.manifest import EngineInfo, FileInfo, Manifest, Thresholds, is_safe_path
+from kanoclip.runtime.manifest import EngineInfo, FileInfo, GraphWork, Manifest, Thresholds, is_safe_path
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -30,6 +30,7 @@ def full(make_toy_bundle, tmp_path_factory):
             EngineInfo("engines/a.plan", "tensorrt-rtx", "1.2.3", ("8.6", "8.9"), "linux-x86_64", "RTX 4070", 12),
         ),
         parity={"max": 1e-6, "passed": True, "rows": [1, None]},
+        work=GraphWork(gemm_flops=7, weight_bytes=0, frame_bytes=3),
         model=replace(manifest.model, weights_sha256=DIGEST, checkpoint_sha256=DIGEST),
     )
 
@@ -97,6 +98,11 @@ def test_a_graph_that_resizes_takes_frames_of_any_size(value):
     refused(value, "inputs")
 
 
+def test_a_bundle_of_before_is_read_without_a_count_of_its_work(value):
+    del value["work"]
+    assert Manifest.from_json(json.dumps(value)).work is None
+
+
 def test_a_fixed_batch_round_trips(toy_bundle):
     text = (toy_bundle / "manifest.json").read_text(encoding="utf-8")
     manifest = Manifest.from_json(text)
@@ -108,8 +114,8 @@ def test_a_fixed_batch_round_trips(toy_bundle):
 def test_each_missing_field_is_named(value):
     checked = 0
     for path in walk(value):
-        if path[0] in ("parity", "provenance") and len(path) > 1:
-            continue
+        if path == ("work",) or (path[0] in ("parity", "provenance") and len(path) > 1):
+            continue  # bundles of earlier versions have no count of their work
         if not isinstance(path[-1], str) or (path[:1] == ("files",) and len(path) == 2):
             continue
         broken = copy.deepcopy(value)
@@ -133,7 +139,7 @@ def test_each_unknown_field_is_named(value):
         parent(broken, (*path, ""))["extra"] = 1
         refused(broken, f"unknown field '{dotted((*path, 'extra'))}'", "upgrade kanoclip-edge")
         checked += 1
-    assert checked == 11
+    assert checked == 12
 
 
 @pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "", [], {}, [[]], {"a": 1}, "a\nb", "\ud800"], ids=repr)
@@ -143,6 +149,7 @@ def test_each_wrongly_typed_field_is_named(value, wrong):
         ("parity",): (dict, type(None)),
         ("model", "weights_sha256"): (type(None),),
         ("model", "checkpoint_sha256"): (type(None),),
+        ("work",): (type(None),),
         ("engines",): ([],),
         ("engines", 0, "compute_capabilities"): ([],),
         ("engines", 0, "device"): (None,),

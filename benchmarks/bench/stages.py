@@ -1,0 +1,232 @@
+"""Where the time goes: each stage of a frame, and a whole stream through the pipeline that kanoclip-run uses."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from kanoclip.benchmarks.bench.journal import Journal
+from kanoclip.benchmarks.bench.runners import Runner, open_backend
+from kanoclip.benchmarks.bench.split import Split, SplitBackend
+from kanoclip.benchmarks.bench.turns import Tick
+from kanoclip.runtime.backends import Backend
+from kanoclip.runtime.backends.base import Floats, Frames, Indices
+from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.mailbox import Policy
+from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.processor import own_cores
+from kanoclip.runtime.sinks.draw import annotate
+from kanoclip.runtime.sources.video import VideoSource
+from kanoclip.runtime.types import BadFrame, Frame
+
+STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")
+LANES = (1, 2)
+STREAM_S = 4.0
+"""About how long one stream lasts."""
+
+
+class _Splitting:
+    """A backend that remembers the parts of its last run, where it can tell them apart."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name, self.lanes, self._backend = backend.name, 1, backend
+        self.last = Split(None, 0.0, None)
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """See `Backend.run`."""
+        if isinstance(self._backend, SplitBackend):
+            maps, scores, self.last = self._backend.run_split(frames, class_index)
+            return maps, scores
+        started = perf_counter()
+        maps, scores = self._backend.run(frames, class_index)
+        self.last = Split(None, (perf_counter() - started) * 1e3, None)
+        return maps, scores
+
+    def close(self) -> None:
+        """The backend stays its owner's."""
+
+
+def measure_stages(
+    bundle: Bundle, runners: Sequence[Runner], video: Path, rounds: int, journal: Journal, tick: Tick
+) -> dict[str, dict[str, float | None]]:
+    """Median milliseconds of each stage, one frame after the other, the runners in turns.
+
+    Args:
+        bundle: What runs.
+        runners: By what.
+        video: Where frames come from; begun again when it ends.
+        rounds: Frames.
+        journal: Keeps each frame's times.
+        tick: Told after each frame.
+
+    Returns:
+        Of each runner, by STAGES; None for what is not done there or cannot be told apart.
+    """
+    untrained = not bundle.manifest.model.trained
+    splits = {runner.name: _Splitting(runner.backend) for runner in runners}
+    detectors = {name: Detector(bundle, split) for name, split in splits.items()}
+    frames = _endless(video)
+
+    def one_frame() -> dict[str, dict[str, float | None]]:
+        frame = next(frames)
+        found: dict[str, dict[str, float | None]] = {}
+        for name, detector in detectors.items():
+            detection = detector(frame.image)
+            started = perf_counter()
+            annotate(frame.image, detection, untrained=untrained)
+            drawn = (perf_counter() - started) * 1e3
+            parts, times = splits[name].last, detection.timings
+            values = (
+                frame.capture_ms,
+                times.resize,
+                parts.upload,
+                parts.inference,
+                parts.download,
+                times.decide,
+                drawn,
+            )
+            found[name] = dict(zip(STAGES, values, strict=True))
+        return found
+
+    measured: dict[str, dict[str, list[float]]] = {r.name: {stage: [] for stage in STAGES} for r in runners}
+    for number in range(rounds):
+        for name, stages in journal.once(f"stages/{number}", one_frame).items():
+            for stage, milliseconds in stages.items():
+                if milliseconds is not None:
+                    measured[name][stage].append(milliseconds)
+        tick("stages")
+    return {
+        name: {stage: float(np.median(times)) if times else None for stage, times in stages.items()}
+        for name, stages in measured.items()
+    }
+
+
+def _endless(video: Path) -> Iterator[Frame]:
+    while True:
+        source = VideoSource(video)
+        try:
+            for frame in source.frames():
+                if not isinstance(frame, BadFrame):
+                    yield frame
+        finally:
+            source.close()
+
+
+@dataclass(frozen=True)
+class _Case:
+    runner: Runner
+    lanes: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.runner.name}, {self.lanes}"
+
+
+def measure_streams(
+    bundle: Bundle,
+    runners: Sequence[Runner],
+    video: Path,
+    frames: int,
+    repeat: int,
+    threads: int | None,
+    journal: Journal,
+    tick: Tick,
+) -> dict[str, dict[int, dict[str, float]]]:
+    """A video through the whole pipeline, as `kanoclip-run` does it without any output.
+
+    Args:
+        bundle: What runs.
+        runners: By what; each with one frame at a time, and with two where it can.
+        video: At least `frames` long.
+        frames: To judge.
+        repeat: Streams of each, in turns.
+        threads: CPU threads, None for all cores.
+        journal: Keeps each stream.
+        tick: Told after each stream.
+
+    Returns:
+        Of each runner by frames at a time: `fps`, and `inside_inference`, the share of the wall time in which a
+        frame was in the engine; medians.
+    """
+    cases = [_Case(runner, lanes) for runner in runners for lanes in LANES if _can(runner, lanes, threads)]
+
+    def stream(case: _Case) -> dict[str, float] | None:
+        own = case.lanes > 1  # an engine with two lanes is another one, and need not be in memory all the time
+        backend = case.runner.backend
+        if own:
+            backend = open_backend(bundle, case.runner.engine, case.runner.device, threads, lanes=case.lanes)
+        try:
+            if backend.lanes < case.lanes:
+                return None
+            counted = _Counting(backend)
+            detector = Detector(bundle, counted)
+            detector.warmup(1)
+            counted.seconds = 0.0
+            config = PipelineConfig(policy=Policy.WAIT, max_frames=frames, lanes=case.lanes)
+            summary = Pipeline(VideoSource(video), detector, [], config).run()
+            if summary.interrupted:
+                raise KeyboardInterrupt
+            return {"fps": summary.fps, "inside_inference": min(counted.seconds / summary.wall_s, 1.0)}
+        finally:
+            if own:
+                backend.close()
+
+    found: dict[str, dict[int, list[dict[str, float]]]] = {runner.name: {} for runner in runners}
+    for number in range(repeat):
+        for case in cases:
+            told = journal.once(f"stream/{number}/{case.name}", lambda case=case: stream(case))  # type: ignore[misc]
+            if told is not None:
+                found[case.runner.name].setdefault(case.lanes, []).append(told)
+            tick("stream")
+    return {
+        name: {
+            lanes: {key: float(np.median([one[key] for one in runs])) for key in ("fps", "inside_inference")}
+            for lanes, runs in by_lanes.items()
+        }
+        for name, by_lanes in found.items()
+    }
+
+
+class _Counting:
+    """A backend that adds up the time in which at least one frame is in it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.name, self.lanes, self._backend = backend.name, backend.lanes, backend
+        self.seconds = 0.0
+        self._lock, self._inside, self._since = threading.Lock(), 0, 0.0
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """See `Backend.run`."""
+        with self._lock:
+            if self._inside == 0:
+                self._since = perf_counter()
+            self._inside += 1
+        try:
+            return self._backend.run(frames, class_index)
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self.seconds += perf_counter() - self._since
+
+    def close(self) -> None:
+        """The backend stays its owner's."""
+
+
+def _can(runner: Runner, lanes: int, threads: int | None) -> bool:
+    """Two frames at a time are for engines on a CPU with two threads or more."""
+    return lanes == 1 or (not runner.is_torch and runner.device == "cpu" and (threads or own_cores()) >= lanes)
+
+
+def stream_frames(slowest_ms: float) -> int:
+    """How many frames make a stream of about STREAM_S of the slowest runner."""
+    if slowest_ms <= 0:
+        raise KanoclipError("a run took no time at all: the clock of this machine does not work")
+    return int(np.clip(STREAM_S * 1e3 / slowest_ms, 8, 120))

@@ -1,0 +1,119 @@
+"""Latency and throughput: all runners on the same frames, in turns, so that what disturbs one disturbs all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from kanoclip.benchmarks.bench.journal import Journal
+from kanoclip.benchmarks.bench.runners import Runner, batch_of
+from kanoclip.runtime.backends.trial import PAUSE_S
+from kanoclip.runtime.bundle import Bundle
+
+PERCENTILES = (50, 90, 95, 99)
+BATCHES = (1, 2, 4, 8)
+Work = Callable[[], object]
+Tick = Callable[[str], None]
+"""Told what has just been measured."""
+
+
+def take_turns(
+    work: Mapping[str, Work], rounds: int, warmup: int, journal: Journal, section: str, tick: Tick
+) -> dict[str, list[float]]:
+    """Milliseconds of every run, A B A B.
+
+    Args:
+        work: One run of each.
+        rounds: Runs of each that count.
+        warmup: Runs before them; none where all rounds are known already.
+        journal: Keeps each round.
+        section: Its name there.
+        tick: Told after each round.
+
+    Returns:
+        Of each, one value a round.
+    """
+
+    def one_round() -> list[float]:
+        found = []
+        for run in work.values():
+            time.sleep(PAUSE_S)  # ONNX Runtime's threads go on spinning for a while after a run of theirs
+            started = time.perf_counter()
+            run()
+            found.append((time.perf_counter() - started) * 1e3)
+        return found
+
+    pieces = [f"{section}/{number}" for number in range(rounds)]
+    if not all(journal.knows(piece) for piece in pieces):
+        for run in work.values():
+            for _ in range(warmup):
+                run()
+    spent: dict[str, list[float]] = {name: [] for name in work}
+    for piece in pieces:
+        for name, milliseconds in zip(work, journal.once(piece, one_round), strict=True):
+            spent[name].append(milliseconds)
+        tick(section)
+    return spent
+
+
+def percentiles(times: Sequence[float]) -> dict[str, float]:
+    """Of milliseconds, by name: `p50_ms` and so on."""
+    found = np.percentile(times, PERCENTILES)
+    return {f"p{share}_ms": float(value) for share, value in zip(PERCENTILES, found, strict=True)}
+
+
+def measure_latency(
+    bundle: Bundle, runners: Sequence[Runner], batch: int, rounds: int, warmup: int, journal: Journal, tick: Tick
+) -> dict[str, list[float]]:
+    """Milliseconds of every run on one batch, uint8 on the host to map and score on the host: copies count."""
+    frames, indices = batch_of(bundle, batch)
+    work: dict[str, Work] = {
+        runner.name: lambda backend=runner.backend: backend.run(frames, indices)  # type: ignore[misc]
+        for runner in runners
+    }
+    return take_turns(work, rounds, warmup, journal, "latency", tick)
+
+
+def batch_sizes(bundle: Bundle) -> list[int]:
+    """What throughput is measured at: 1, 2, 4, 8 as far as the graph takes them."""
+    manifest = bundle.manifest
+    return [size for size in BATCHES if size <= manifest.max_batch] if manifest.dynamic_batch else [manifest.max_batch]
+
+
+def measure_batches(
+    bundle: Bundle, runners: Sequence[Runner], rounds: int, journal: Journal, tick: Tick
+) -> dict[str, dict[int, float]]:
+    """Frames a second of each runner at each batch size, from the median run."""
+    sizes = batch_sizes(bundle)
+    work: dict[str, Work] = {}
+    for runner in runners:
+        for size in sizes:
+            frames, indices = batch_of(bundle, size)
+            work[f"{runner.name}@{size}"] = lambda backend=runner.backend, frames=frames, indices=indices: backend.run(  # type: ignore[misc]
+                frames, indices
+            )
+    spent = take_turns(work, rounds, 1, journal, "batches", tick)
+    return {
+        runner.name: {size: size * 1e3 / float(np.median(spent[f"{runner.name}@{size}"])) for size in sizes}
+        for runner in runners
+    }
+
+
+def drift(bundle: Bundle, runners: Sequence[Runner], batch: int) -> dict[str, dict[str, float] | None]:
+    """How far each runner's answers are from the first engine's; None for torch on other weights than the bundle's."""
+    frames, indices = batch_of(bundle, batch)
+    engine = next((runner for runner in runners if not runner.is_torch), None)
+    found: dict[str, dict[str, float] | None] = {}
+    reference = None if engine is None else [np.array(part) for part in engine.backend.run(frames, indices)]
+    for runner in runners:
+        if reference is None or not getattr(runner.backend, "same_weights", True):
+            found[runner.name] = None
+            continue
+        maps, scores = runner.backend.run(frames, indices)
+        found[runner.name] = {
+            "map": float(np.abs(maps - reference[0]).max()),
+            "score": float(np.abs(scores - reference[1]).max()),
+        }
+    return found
