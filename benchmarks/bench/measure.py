@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,11 @@ def _measure(
     reference = next((runner.name for runner in runners if runner.asked == settings.reference), runners[0].name)
     for name, times in latency.items():
         found[name]["ratio"] = asdict(ratio_in_turns(times, latency[reference]))
-    with _material(stream_frames(max(medians.values()))) as (video, frames, pictures):
+    frames = stream_frames(max(medians.values()))
+    with tempfile.TemporaryDirectory(prefix="kanoclip-bench-") as scratch:
+        video, folder = Path(scratch) / "camera.mp4", Path(scratch) / "pictures"
+        if "stages" in parts or "stream" in parts:
+            write_video(video, frames, VIDEO_SIZE)
         if "stages" in parts:
             _add(found, "stages_ms", measure_stages(bundle, runners, video, settings.few, journal, tick))
         if "batches" in parts:
@@ -137,6 +140,7 @@ def _measure(
             streams = measure_streams(bundle, runners, video, frames, REPEAT, settings.threads, journal, tick)
             _add(found, "stream", streams)
         if "start" in parts:
+            pictures = _pictures(folder)
             _add(found, "start", measure_start(bundle, runners, pictures, REPEAT, settings.threads, journal, tick))
     if "energy" in parts:
         _add(found, "energy", measure_energy(bundle, runners, batch, REPEAT, journal, tick))
@@ -215,17 +219,12 @@ def _about(bundle: Bundle, work: GraphWork | None) -> dict[str, Any]:
     }
 
 
-@contextmanager
-def _material(frames: int) -> Iterator[tuple[Path, int, list[Path]]]:
-    """A 1080p video of so many frames, and a folder of some of the photographs at that size."""
-    with tempfile.TemporaryDirectory(prefix="kanoclip-bench-") as scratch:
-        video = Path(scratch) / "camera.mp4"
-        write_video(video, frames, VIDEO_SIZE)
-        folder = Path(scratch) / "pictures"
-        folder.mkdir()
-        pictures = []
-        for path in example_photographs()[:PICTURES]:
-            pictures.append(folder / path.name)
-            large = cv2.resize(cv2.imread(str(path)), VIDEO_SIZE, interpolation=cv2.INTER_CUBIC)
-            cv2.imwrite(str(pictures[-1]), large)
-        yield video, frames, pictures
+def _pictures(folder: Path) -> list[Path]:
+    """Fills a folder with some of the photographs, as large as the video."""
+    folder.mkdir()
+    pictures = []
+    for path in example_photographs()[:PICTURES]:
+        pictures.append(folder / path.name)
+        large = cv2.resize(cv2.imread(str(path)), VIDEO_SIZE, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(pictures[-1]), large)
+    return pictures

@@ -44,7 +44,7 @@ from kanoclip.runtime.versions import is_installed
 SIZES = (1024, 2048, 4096, 8192)
 LARGER_BELOW_S = 0.5
 """Products of the next size are tried as long as a run is shorter: what is large enough differs by machine."""
-BUDGET_S, LEAST_RUNS = 1.5, 3
+BUDGET_S, LEAST_RUNS = 1.0, 3
 COPIED = {"cpu": 256 << 20, "cuda": 512 << 20}
 CHILD_S = 600.0
 """An engine's build for a GPU may take minutes."""

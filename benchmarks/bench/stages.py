@@ -169,7 +169,7 @@ def measure_streams(
             detector = Detector(bundle, counted)
             detector.warmup(1)
             counted.seconds = 0.0
-            config = PipelineConfig(policy=Policy.WAIT, max_frames=frames, lanes=case.lanes)
+            config = PipelineConfig(policy=Policy.WAIT, max_frames=frames, lanes=case.lanes, batch=detector.batch_size)
             summary = Pipeline(VideoSource(video), detector, [], config).run()
             if summary.interrupted:
                 raise KeyboardInterrupt
