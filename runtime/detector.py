@@ -136,7 +136,7 @@ class Detector:
             threshold: Image threshold in [0, 1], None for the bundle's.
             pixel_threshold: Pixel threshold in [0, 1], None for the bundle's.
             min_area: Smallest region in original pixels, None for the bundle's.
-            settings: What else it decides by, such as `read_settings` gives it; the three before overrule it.
+            settings: What else it decides by, as `settings_file.read_settings` gives it; the three before overrule it.
             report: Told about an engine's build, which may take minutes.
             lanes: How many threads may use it at a time, as `create_backend` takes it; see `Detector.lanes`.
 

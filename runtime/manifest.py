@@ -14,7 +14,7 @@ from kanoclip.runtime.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
 MANIFEST_NAME = DOCUMENT
 MODEL_FILE = "model.onnx"
 SCHEMA = 1
-PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-cpu", "fp8")
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
 COMPATIBILITIES = ("none", "same-compute-capability", "ampere-plus")
 """Which GPUs an engine of full TensorRT runs on: the kind that built it, its generation, or Ampere and later."""
@@ -149,7 +149,7 @@ class Manifest:
         created: ISO-8601 time in UTC.
         model: Which model.
         classes: Baked classes; the position is the class index.
-        precision: `fp32`, `fp16`, `bf16`, or `int8` or `fp8` (in an fp16 graph).
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8` (in an fp16 graph), or `int8-cpu` (in a float32 one).
         opset: ONNX opset.
         inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes.
         outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1].
@@ -346,8 +346,6 @@ def _work(value: Any, where: str) -> GraphWork:
 def _cross_check(manifest: Manifest) -> None:
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
         raise wrong("classes", "a list of different names, at least one")
-    if not set(manifest.class_thresholds) <= set(manifest.classes):
-        raise wrong("class_thresholds", "thresholds of the bundle's own classes")
     for name in manifest.files:
         if not is_safe_path(name):
             raise BundleError(
@@ -366,6 +364,8 @@ def _cross_check(manifest: Manifest) -> None:
     for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
         if found != wanted:
             raise wrong(name, f"what a bundle of {len(manifest.classes)} classes at {height}x{width} has")
+    if not set(manifest.class_thresholds) <= set(manifest.classes):
+        raise wrong("class_thresholds", "thresholds of the bundle's own classes")
 
 
 def _camera_size(manifest: Manifest) -> tuple[int, int]:

@@ -27,8 +27,9 @@ _SHIFT = 8
 class RegionOfInterest:
     """Where pictures are judged.
 
-    A pixel counts when a polygon to keep covers it, or there is none, and none to ignore does. Pixels of the map that
-    an edge runs through belong to the polygon: a region to keep is a little larger for it, and so is one to ignore.
+    A pixel counts when a polygon to keep covers it, or there is none, and none to ignore does. OpenCV
+    draws the edges too, so that a polygon, to keep or to ignore, may be up to a pixel of the map larger, and a quarter
+    of one smaller.
 
     Attributes:
         name: The file's name, for messages and the manifest.

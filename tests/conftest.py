@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 
@@ -25,6 +26,10 @@ from kanoclip.runtime.manifest import (
 from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
 
 OPSET = 18
+
+# A machine with two cores that other work shares takes its time now and then: that is no failure.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 
 def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False) -> None:

@@ -75,7 +75,9 @@ class Bound:
         if len(ordered) != self.frames:
             raise ValueError(f"{len(ordered)} values for a bound of {self.frames}")
         value = ordered[self.rank - 1]
-        above = np.nextafter(np.float32(value), np.float32(2))
+        above = np.float32(value)
+        if float(above) <= value:
+            above = np.nextafter(above, np.float32(2))
         if above > 1:
             raise CalibrationError(
                 f"{int((ordered >= value).sum())} of {self.frames} good frames reach the largest value, 1: no "
@@ -99,7 +101,7 @@ def bound(frames: int, rate: float, confidence: float | None = None) -> Bound:
     needed = frames_needed(rate, confidence)
     if frames < needed:
         sure = "" if confidence is None else f" with confidence {confidence:g}"
-        best = f"; these are enough for {_rounded_up(least_rate(frames, confidence))}" if frames else ""
+        best = f"; {_offered(frames, confidence)}" if frames else ""
         raise CalibrationError(
             f"{frames} good frames are too few for a false-alarm rate of {rate:g}{sure}: it takes {needed}{best}"
         )
@@ -139,9 +141,11 @@ def _exact(rate: float) -> Fraction:
     return Fraction(repr(rate))
 
 
-def _rounded_up(rate: float) -> str:
-    """Two digits, never below: what is printed must be enough when it is typed in."""
-    if not 0 < rate < 1:
-        return f"{rate:g}"
-    digits = 1 - math.floor(math.log10(rate))
-    return f"{math.ceil(rate * 10**digits - 1e-9) / 10**digits:g}"
+def _offered(frames: int, confidence: float | None) -> str:
+    """The least rate that so many frames are enough for, in two digits: what is printed must do when it is typed in."""
+    least = least_rate(frames, confidence)
+    unit = 10.0 ** (math.floor(math.log10(least)) - 1)
+    steps = math.floor(least / unit)
+    while (rate := float(f"{steps * unit:.3g}")) < 1 and frames_needed(rate, confidence) > frames:
+        steps += 1
+    return f"these are enough for {rate:g}" if rate < 1 else "these are enough for no rate"

@@ -12,7 +12,8 @@ from kanoclip.runtime.alarm import AlarmRule
 from kanoclip.runtime.backends import BACKENDS, DEVICE
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.polygons import read_roi
-from kanoclip.runtime.settings import Decision, Settings, read_settings
+from kanoclip.runtime.settings import Decision, Settings
+from kanoclip.runtime.settings_file import read_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

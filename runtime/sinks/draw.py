@@ -1,4 +1,4 @@
-"""The annotated picture: heat map, regions and a caption bar.
+"""The annotated picture: heat map, region of interest, regions and a caption bar.
 
 The map is painted as it is, never stretched to the picture's own range, which would paint normal pictures red.
 """
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.roi import RegionOfInterest
 from kanoclip.runtime.types import Detection, FloatMap, Image
 
 HEAT_OPACITY = 0.7
@@ -21,6 +22,7 @@ MIN_WIDTH = 192
 _RED = (48, 48, 230)
 _GREEN = (88, 170, 60)
 _YELLOW = (60, 210, 250)
+_CYAN = (220, 200, 40)
 _WHITE = (255, 255, 255)
 _GREY = (170, 170, 170)
 _BAR = (32, 28, 26)
@@ -49,6 +51,8 @@ def annotate(image: Image, detection: Detection, *, untrained: bool) -> Image:
     picture = canvas[bar.shape[0] :]
     picture[...] = image
     paint_heat(picture, detection.map)
+    if detection.roi is not None:
+        _draw_roi(picture, detection.roi)
     _draw_regions(picture, detection, factor)
     return canvas
 
@@ -93,6 +97,16 @@ def _to_byte(level: FloatMap) -> npt.NDArray[np.uint8]:
     return np.asarray(np.rint(level * 255.0), dtype=np.uint8)
 
 
+def _draw_roi(picture: Image, roi: RegionOfInterest) -> None:
+    """Draws the outlines of what is kept, and more faintly of what is ignored."""
+    height, width = picture.shape[:2]
+    thin = max(1, round(min(height, width) / 540))
+    kept, ignored = roi.outlines(height, width)
+    for outlines, colour in ((ignored, _GREY), (kept, _CYAN)):
+        cv2.polylines(picture, outlines, True, (0, 0, 0), thin + 2, cv2.LINE_AA)
+        cv2.polylines(picture, outlines, True, colour, thin, cv2.LINE_AA)
+
+
 def _draw_regions(picture: Image, detection: Detection, factor: int) -> None:
     """Draws each region's box; the best one also gets its score."""
     height, width = picture.shape[:2]
@@ -115,7 +129,7 @@ def _draw_regions(picture: Image, detection: Detection, factor: int) -> None:
 
 
 def _caption(width: int, detection: Detection, *, untrained: bool) -> Image:
-    """The bar above the picture: verdict, score bar with threshold, class.
+    """The bar above the picture: verdict of the frame, score, threshold, class; its edge is red during an alarm.
 
     Two lines when narrow, one when wide. Height depends on the width alone, so that all frames of a video agree.
     """
@@ -126,8 +140,9 @@ def _caption(width: int, detection: Detection, *, untrained: bool) -> Image:
     narrow = width < 560
     bar = np.full((line * (2 if narrow else 1) + pad, width, 3), _BAR, np.uint8)
     colour = _RED if detection.is_anomalous else _GREEN
+    alarm = detection.is_anomalous if detection.alarm is None else detection.alarm
     edge = max(4, round(8 * scale))
-    bar[:, :edge] = colour
+    bar[:, :edge] = _RED if alarm else _GREEN
     baseline = pad // 2 + round(line * 0.72)
     x = edge + pad
     verdict = "ANOMALY" if detection.is_anomalous else "normal"
@@ -141,6 +156,8 @@ def _caption(width: int, detection: Detection, *, untrained: bool) -> Image:
     else:
         x += 2 * pad
         right = width - pad
+    if alarm != detection.is_anomalous:  # held from frames before, or not raised yet
+        x = pad + _put(bar, "ALARM" if alarm else "no alarm", (x, baseline), scale * 0.85, _YELLOW, thick)
     if untrained:
         text_width = cv2.getTextSize("UNTRAINED", _FONT, scale * 0.85, thick)[0][0]
         right -= text_width

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kanoclip.runtime.decision import find_regions
+from kanoclip.runtime.decision import find_regions, within
 
 LEVELS = st.sampled_from([0.0, 0.2, 0.5, 0.75, 1.0])
 MAPS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=LEVELS)
@@ -206,3 +206,27 @@ def test_a_quiet_map_costs_under_1_ms():
 def test_a_hot_map_costs_under_5_ms():
     random = np.random.default_rng(0)
     assert cost_ms(random.uniform(0.5, 1, (336, 336)).astype(np.float32)) < 5
+
+
+MASKS = arrays.arrays(np.bool_, st.just((5, 7)))
+SOME = arrays.arrays(np.float32, (5, 7), elements=st.floats(0, 1, width=32))
+
+
+@given(SOME, MASKS, st.floats(0, 1))
+def test_a_part_of_the_map_gives_the_score_of_that_part(anomaly_map, mask, share):
+    """Against eq. 12 written out, once with the whole map and once with the part that counts."""
+    if not mask.any():
+        mask[2, 3] = True
+    before = anomaly_map.copy()
+    kept, score = within(anomaly_map, (share + float(anomaly_map.max())) / 2, mask)
+    np.testing.assert_array_equal(kept, np.where(mask, anomaly_map, 0))
+    np.testing.assert_array_equal(anomaly_map, before)
+    assert kept.dtype == np.float32
+    assert score == pytest.approx((share + float(anomaly_map[mask].max())) / 2, abs=1e-12)
+    assert 0 <= score <= 1
+
+
+@given(SOME, MASKS, LEVELS)
+def test_regions_where_the_map_counts(anomaly_map, mask, threshold):
+    lowered = np.where(mask, anomaly_map, -1).astype(np.float32)
+    assert find_regions(anomaly_map, threshold, 0, 50, 70, mask) == find_regions(lowered, threshold, 0, 50, 70)

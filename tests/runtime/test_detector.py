@@ -13,8 +13,9 @@ import pytest
 from kanoclip.runtime import Detector
 from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError
+from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.manifest import Thresholds
+from kanoclip.runtime.roi import RegionOfInterest
 from kanoclip.runtime.settings import Decision, Settings
 
 
@@ -395,3 +396,62 @@ def test_how_many_frames_a_run_are_best(make_toy_bundle, tmp_path, dynamic, most
     assert detector.batch_size == expected
     detector.warmup(2)
     assert [len(frames) for frames, _ in detector.backend.calls] == [expected] * 2
+
+
+LEFT = RegionOfInterest("left.json", keep=(((0.0, 0.0), (0.45, 0.0), (0.45, 1.0), (0.0, 1.0)),), drawn_on=(64, 64))
+
+
+def test_outside_of_the_region_of_interest_nothing_counts(toy_bundle):
+    """The spot of 204 lies right of it; the toy's score is max M, of which what is lost is halved."""
+    detector = fake(toy_bundle, roi=LEFT)
+    found = detector(spot())
+    assert found.roi is LEFT and found.regions == ()
+    assert found.map.max() == pytest.approx(0.2) and (found.map[:, 16:] == 0).all()
+    assert found.score == pytest.approx(0.8 - (0.8 - 0.2) / 2)
+    mirrored = detector(spot()[:, ::-1])
+    plain = fake(toy_bundle)(spot()[:, ::-1])
+    assert mirrored.score == plain.score and mirrored.regions == plain.regions != ()
+
+
+def test_a_pixel_threshold_of_zero_stays_inside_of_the_region(toy_bundle):
+    (region,) = fake(toy_bundle, roi=LEFT, pixel_threshold=0.0)(grey(0)).regions
+    assert (region.x, region.y, region.height) == (0, 0, 32) and region.width <= 16
+
+
+def test_a_frame_of_another_shape_than_the_region_was_drawn_on(toy_bundle):
+    detector = fake(toy_bundle, roi=LEFT)
+    detector(grey(9, (100, 100)))
+    with pytest.raises(FrameError, match=r"left\.json was drawn on a picture of 64x64, and this frame has 64x48"):
+        detector(grey(9, (48, 64)))
+
+
+def test_settings_of_a_class(two_classes):
+    settings = Settings(Decision(threshold=0.3), {"inverted": Decision(threshold=0.9, roi=LEFT)})
+    with Detector.load(two_classes, device="cpu", threads=1, settings=settings, min_area=5) as detector:
+        plain, inverted = detector(grey(51)), detector(grey(51), "inverted")
+        assert (plain.threshold, plain.roi) == (0.3, None)
+        assert (inverted.threshold, inverted.roi, inverted.is_anomalous) == (0.9, LEFT, False)
+        assert detector.thresholds_of("plain").min_area == detector.thresholds_of("inverted").min_area == 5
+        detector.decide_by(Settings(Decision(threshold=0.1)))
+        assert detector(grey(51)).threshold == detector(grey(51), "inverted").threshold == 0.1
+        with pytest.raises(SettingsError, match=r"\[class.nut\] is not in this bundle"):
+            detector.decide_by(Settings(classes={"nut": Decision()}))
+        assert detector(grey(51)).threshold == 0.1
+
+
+def test_thresholds_of_a_class_in_the_bundle(make_toy_bundle, tmp_path):
+    own = Thresholds(0.7, 0.8, 3, "calibrated")
+    folder = make_toy_bundle(tmp_path, classes=("plain", "inverted"), class_thresholds={"inverted": own})
+    detector = fake(folder)
+    assert detector.thresholds_of("inverted") == own and detector.thresholds_of().image == 0.5
+    assert fake(folder, threshold=0.1).thresholds_of("inverted").pixel == 0.8
+
+
+def test_thresholds_calibrated_inside_of_another_region_are_warned_of(make_toy_bundle, tmp_path, caplog):
+    own = Thresholds(0.7, 0.8, 3, "calibrated", LEFT.digest())
+    folder = make_toy_bundle(tmp_path, thresholds=own)
+    fake(folder, roi=LEFT)
+    fake(folder, threshold=0.1, pixel_threshold=0.1)
+    assert caplog.text == ""
+    fake(folder)
+    assert "calibrated inside of another region of interest" in caplog.text

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
+from kanoclip.runtime.roi import RegionOfInterest
 from kanoclip.runtime.sinks.draw import HEAT_FLOOR, HEAT_OPACITY, MIN_WIDTH, annotate, paint_heat
 from kanoclip.runtime.types import Detection, Region, Timings
 
@@ -123,3 +126,28 @@ def test_the_caption_tells_verdict_score_class_and_untrained_apart():
     yellow = (bar_of(untrained=True).astype(int) @ [-1, 1, 1]) > 300
     assert yellow.sum() > 100
     assert ((bar_of().astype(int) @ [-1, 1, 1]) > 300).sum() == 0
+
+
+def test_the_region_of_interest_is_outlined_and_the_rest_left_alone():
+    box = ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75))
+    inner = ((0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6))
+    roi = RegionOfInterest("x", keep=(box,), ignore=(inner,))
+    found = replace(detection(np.zeros((8, 8), np.float32)), roi=roi)
+    picture = annotate(np.full((400, 800, 3), 90, np.uint8), found, untrained=False)[-400:]
+    rows, columns = np.nonzero((picture != 90).any(axis=2))
+    assert abs(rows.min() - 100) <= 3 and abs(rows.max() - 300) <= 3
+    assert abs(columns.min() - 200) <= 3 and abs(columns.max() - 600) <= 3
+    assert (picture[100:103, 300].max(axis=1).max() > 150) and (picture[159:162, 400].max() > 150)
+    assert (picture[105:155, 205:595] == 90).all() and (picture[165:235, 325:475] == 90).all()
+
+
+def test_an_alarm_that_is_held_or_not_yet_raised_is_told_from_the_verdict():
+    def bar(anomalous, alarm):
+        found = replace(detection(np.zeros((4, 4), np.float32), anomalous=anomalous), alarm=alarm)
+        return annotate(np.zeros((100, 800, 3), np.uint8), found, untrained=False)[:-100]
+
+    for anomalous in (True, False):
+        np.testing.assert_array_equal(bar(anomalous, anomalous), bar(anomalous, None))
+        assert (bar(anomalous, not anomalous)[:, 100:] != bar(anomalous, anomalous)[:, 100:]).any()
+    red, green = bar(False, True)[:, 0], bar(True, False)[:, 0]
+    assert (red[:, 2] > 2 * red[:, 1]).all() and (green[:, 1] > 1.5 * green[:, 2]).all()

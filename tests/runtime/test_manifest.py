@@ -353,3 +353,35 @@ def test_any_change_is_taken_or_refused_cleanly(full, data):
         assert len(str(error).splitlines()) == 1
     else:
         assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.fixture
+def calibrated(full):
+    return replace(full, class_thresholds={"wood screw": Thresholds(0.75, 0.25, 9, "measured", DIGEST)})
+
+
+def test_thresholds_of_a_class_and_of_the_others(calibrated):
+    assert Manifest.from_json(calibrated.to_json()) == calibrated
+    assert calibrated.thresholds_of("wood screw") == Thresholds(0.75, 0.25, 9, "measured", DIGEST)
+    assert calibrated.thresholds_of("näil") is calibrated.thresholds
+
+
+def test_what_came_later_is_left_out_where_it_says_nothing(full):
+    """So that a bundle that was never calibrated can be read by a version from before."""
+    plain = replace(full, class_thresholds={}, work=None)
+    value = json.loads(plain.to_json())
+    assert not {"class_thresholds", "work"} & set(value) and "roi" not in value["thresholds"]
+    assert Manifest.from_json(json.dumps(value)) == plain
+
+
+def test_thresholds_of_a_class_that_is_not_in_the_bundle(calibrated):
+    value = json.loads(calibrated.to_json())
+    value["class_thresholds"]["nut"] = value["class_thresholds"]["wood screw"]
+    refused(value, "'class_thresholds'", "the bundle's own classes")
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("image", 2), ("roi", "abc"), ("roi", 3), ("pixle", 0.5)])
+def test_fields_of_a_class_s_thresholds_are_checked(calibrated, name, wrong):
+    value = json.loads(calibrated.to_json())
+    value["class_thresholds"]["wood screw"][name] = wrong
+    refused(value, f"class_thresholds['wood screw'].{name}")

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kanoclip.runtime.alarm import AlarmRule
 from kanoclip.runtime.errors import FrameError, SinkError, SourceError
 from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
@@ -449,3 +450,20 @@ def test_processor_time_of_other_threads_counts_as_capture():
 
     summary = Pipeline(Elsewhere(5), FakeDetector(), [], WAIT).run()
     assert 7.0 <= next(stage.cpu for stage in summary.stages if stage.name == "capture") < 9.0
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_the_alarm_is_the_stream_s_and_follows_the_frames_order(lanes):
+    """Frames 128 to 255 are anomalous: with 3 of 4 it is raised two later, and cleared two after the last."""
+    seen = []
+    config = PipelineConfig(Policy.WAIT, lanes=lanes, alarm=AlarmRule(3, 4))
+    Pipeline(FakeSource(300, bad={127}), FakeDetector(), [], config, observer=seen.append).run()
+    states = [(frame.index, found) for frame, found in (r for r in seen if not isinstance(r, BadFrame))]
+    assert [index for index, found in states if found.is_anomalous] == list(range(128, 256))
+    assert [index for index, found in states if found.alarm] == list(range(130, 257))
+
+
+def test_without_a_rule_the_alarm_is_the_verdict():
+    seen = []
+    Pipeline(FakeSource(200), FakeDetector(), [], WAIT, observer=seen.append).run()
+    assert all(found.alarm is found.is_anomalous for _, found in seen)

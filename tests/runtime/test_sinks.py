@@ -116,6 +116,7 @@ def test_json_lines_hold_every_field(tmp_path):
         "score": 0.75,
         "threshold": 0.5,
         "is_anomalous": True,
+        "alarm": None,
         "regions": [
             {"x": 10, "y": 20, "width": 30, "height": 40, "score": 0.9, "area": 600},
             {"x": 1, "y": 2, "width": 3, "height": 4, "score": 0.6, "area": 12},
