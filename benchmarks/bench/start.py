@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 
 from kanoclip.benchmarks.bench.journal import Journal
 from kanoclip.benchmarks.bench.runners import Runner, open_backend
@@ -166,7 +167,7 @@ def main() -> None:
             image = cv2.imread(picture)
             if image is None:
                 raise KanoclipError(f"{picture} cannot be read")
-            sys.stdout.write(f"{detector(image).score}\n")
+            sys.stdout.write(f"{detector(np.asarray(image, np.uint8)).score}\n")
             sys.stdout.flush()
 
 

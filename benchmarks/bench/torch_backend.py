@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.manifest import ModelInfo
 from kanoclip.runtime.processor import own_cores
 from kanoclip.train.checkpoint import build_model, load_checkpoint
-from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, to_pixels
+from kanoclip.train.model.clip_vv import GlobalToken
+from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts, to_pixels
 from kanoclip.train.weights import CHECKPOINT, packaged
 
 
@@ -115,7 +117,7 @@ def _model(info: ModelInfo) -> tuple[KAnoCLIP, bool]:
         vv=info.vv,
         bicmci=info.bicmci,
         conv_adapter=info.conv_adapter,
-        prompts=info.prompts,
-        global_token=info.global_token,
+        prompts=cast(Prompts, info.prompts),
+        global_token=cast(GlobalToken, info.global_token),
     )
     return build_model(config, "none").model, False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ def gemm_graph(precision: str) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
 
-    def node(kind: str, *inputs: str, name: str, **attributes: int | list[int]) -> str:
+    def node(kind: str, *inputs: str, name: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
         return name
 

@@ -27,7 +27,7 @@ def test_the_graph_multiplies_as_often_as_is_counted(tmp_path):
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_engines_run_it_and_the_products_keep_their_size(tmp_path, engine, precision):
-    """N(0, 1) entries stay so (int8 cuts some off): the largest of 1024 x 1024 is then 4 to 7, which the graph's sigmoid shows."""
+    """N(0, 1) entries stay so (int8 cuts some off): the largest is then 4 to 7, as the sigmoid shows."""
     bundle = write_gemm_bundle(tmp_path / "gemm.kanoclip", engine, 1024, precision)
     backend = create_backend(bundle, engine, "cpu")
     try:
