@@ -26,6 +26,7 @@ DTYPES = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
     "int8": torch.float16,
+    "int8-cpu": torch.float32,
     "fp8": torch.float16,
 }
 
@@ -51,7 +52,8 @@ class DeployGraph(nn.Module):
         Args:
             model: The checkpoint's model; left untouched.
             classes: Class names; the position is the class's index.
-            precision: `fp32`, `fp16`, `bf16`, or `int8` or `fp8`, which begin as the fp16 graph.
+            precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`, which begin as the fp16 graph, or `int8-cpu`, which
+                begins as the float32 one.
             camera: (height, width) of the frames, which the graph then resizes itself; None for the model's size.
         """
         super().__init__()
@@ -71,7 +73,7 @@ class DeployGraph(nn.Module):
             cast_weights(module, dtype)
         for part in self.head.modules():
             if isinstance(part, MapSmoothing | DeformableSelfAttention):
-                part.elementwise = precision != "fp32"
+                part.elementwise = dtype != torch.float32
         self.resizes = camera is not None
         if camera is not None:
             rows, columns, self.resize_bias = resize_matrices(camera, model.config.image_size)
@@ -105,12 +107,15 @@ class DeployGraph(nn.Module):
         patches = pixels.transpose(2, 3).reshape(-1, rows * columns, self.patch * self.patch * 3) @ self.patch_weight
         first = self.first_token.expand(patches.shape[0], -1, -1)
         image = self.tower.encode(torch.cat([first, patches + self.positions], dim=1))
-        states = [
+        output = self.head(image, self._of_class("text", class_index), self.text_states(class_index))
+        return output.map, output.score
+
+    def text_states(self, class_index: Tensor | None) -> list[TextState]:
+        """What each stage needs of the text of every picture's class, or of the only one."""
+        return [
             TextState(*(self._of_class(f"text_{part.name}_{index}", class_index) for part in fields(TextState)))
             for index in range(len(self.head.stages))
         ]
-        output = self.head(image, self._of_class("text", class_index), states)
-        return output.map, output.score
 
     def _resize(self, pixels: Tensor) -> Tensor:
         """Shifted pixels of a camera's frame [B, H, W, 3] -> at the model's size, as the runtime's resize does it.
