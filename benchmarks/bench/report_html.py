@@ -26,7 +26,8 @@ th, td { text-align: right; padding: .25rem .6rem; border-bottom: 1px solid var(
 th:first-child, td:first-child { text-align: left; }
 svg { width: 100%; height: auto; } svg text { fill: var(--text); font-size: 12px; } svg .label { fill: var(--dim); }
 .grid { stroke: var(--rule); stroke-width: 1; } .roof { stroke: var(--text); stroke-width: 2; stroke-dasharray: 6 4; }
-rect { opacity: .8; } .line { fill: none; stroke-width: 2.5; } .legend span { margin-right: 1.2rem; white-space: nowrap; }
+rect { opacity: .8; } .line { fill: none; stroke-width: 2.5; }
+.legend span { margin-right: 1.2rem; white-space: nowrap; }
 .legend i { display: inline-block; width: .8em; height: .8em; margin-right: .35em; border-radius: 2px; }
 .warning { border-left: 4px solid #bf8700; padding: .4rem .8rem; } .closing { font-weight: 600; }
 dt { color: var(--dim); } dd { margin: 0 0 .3rem 1rem; overflow-wrap: anywhere; }
