@@ -13,7 +13,8 @@ import click
 import numpy as np
 
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.errors import KanoclipError, TrainingError
+from kanoclip.runtime.calibration.conformal import bound
+from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.manifest import MANIFEST_NAME, Thresholds
 from kanoclip.train.data.registry import open_dataset
@@ -22,23 +23,6 @@ from kanoclip.train.evaluation.predictor import BundlePredictor
 
 FALSE_ALARMS = 0.05
 """Share of good pictures that may be called anomalous."""
-
-
-def exceeded_by(values: list[float], share: float) -> float:
-    """The least threshold that at most a share of the values is at or above.
-
-    Args:
-        values: In [0, 1], at least 1 / share of them.
-        share: In (0, 1).
-
-    Raises:
-        TrainingError: Too few values to tell.
-    """
-    allowed = int(share * len(values))
-    if not allowed:
-        raise TrainingError(f"{len(values)} good pictures are too few for a share of {share}: draw more of them")
-    most = sorted(values, reverse=True)[allowed]
-    return min(float(np.nextafter(most, 2.0)), 1.0)
 
 
 def set_thresholds(bundle: Path, root: Path) -> dict[str, float]:
@@ -71,10 +55,11 @@ def set_thresholds(bundle: Path, root: Path) -> dict[str, float]:
         evaluate(dataset, predictor, EvaluationConfig(), observe=keep)
     finally:
         predictor.close()
-    image = exceeded_by(good, FALSE_ALARMS)
-    pixel = exceeded_by(peaks, FALSE_ALARMS)
+    promised = bound(len(good), FALSE_ALARMS)
+    image, pixel = promised.threshold(good), promised.threshold(peaks)
     origin = (
-        f"1 in {round(1 / FALSE_ALARMS)} of {len(good)} good generated pictures reaches it; not calibrated on real ones"
+        f"conformal: false-alarm rate {FALSE_ALARMS:g} by {len(good)} good generated pictures; "
+        "not calibrated on real ones"
     )
     manifest = replace(Bundle.open(bundle).manifest, thresholds=Thresholds(image, pixel, 0, origin))
     replace_file(bundle / MANIFEST_NAME, manifest.to_json().encode())
