@@ -58,15 +58,18 @@ def find_regions(
     if not mask.any():
         return ()
     height, width = anomaly_map.shape
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_32S)
-    peaks = _peaks(anomaly_map, np.asarray(labels, np.int32), np.asarray(stats, np.int32))
+    # Labelling costs 0.5 ms for a whole map of 256x256, hot or not; most of the time little of it is hot.
+    box_x, box_y, box_width, box_height = cv2.boundingRect(mask)
+    box = np.s_[box_y : box_y + box_height, box_x : box_x + box_width]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask[box], connectivity=8, ltype=cv2.CV_32S)
+    peaks = _peaks(anomaly_map[box], np.asarray(labels, np.int32), np.asarray(stats, np.int32))
     scale = frame_height * frame_width / (height * width)
     regions = []
     for label in range(1, count):
         area = max(round(int(stats[label, cv2.CC_STAT_AREA]) * scale), 1)
         if area < min_area:
             continue
-        left, top = int(stats[label, cv2.CC_STAT_LEFT]), int(stats[label, cv2.CC_STAT_TOP])
+        left, top = box_x + int(stats[label, cv2.CC_STAT_LEFT]), box_y + int(stats[label, cv2.CC_STAT_TOP])
         right, bottom = left + int(stats[label, cv2.CC_STAT_WIDTH]), top + int(stats[label, cv2.CC_STAT_HEIGHT])
         x, y = left * frame_width // width, top * frame_height // height
         # -(-a // b) rounds up, so a thin region of a much smaller frame still has a pixel.

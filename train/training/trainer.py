@@ -152,9 +152,11 @@ class Trainer:
             epoch, step = progress.epoch, progress.step
             sums = torch.tensor([progress.sums.get(name, 0.0) for name in PARTS], dtype=torch.float64)
             counts = torch.zeros(2, dtype=torch.float64)
-            started = perf_counter()
+            started = asked = perf_counter()
+            waited = 0.0
             self.order.begin(epoch, step)
             for batch in self.loader:
+                waited += perf_counter() - asked
                 sums += self._step(batch, epoch, step)
                 counts += torch.tensor([len(batch.pictures), len(batch.cached)])
                 step += 1
@@ -167,7 +169,8 @@ class Trainer:
                     saved_at = monotonic()
                     if stopping:
                         return Outcome(False, progress)
-            record = self._record(epoch, sums / step, counts, perf_counter() - started)
+                asked = perf_counter()
+            record = self._record(epoch, sums / step, counts, perf_counter() - started, waited)
             progress = Progress(epoch + 1, 0, {}, (*progress.history, record))
             if main:
                 self.listener.finished_epoch(record)
@@ -217,12 +220,13 @@ class Trainer:
         shared: Tensor = self.accelerator.reduce(values.float().to(self.accelerator.device), "mean")
         return shared.double().cpu()
 
-    def _record(self, epoch: int, means: Tensor, counts: Tensor, seconds: float) -> dict[str, Any]:
+    def _record(self, epoch: int, means: Tensor, counts: Tensor, seconds: float, waited: float) -> dict[str, Any]:
         pictures, cached = (self._mean(counts) * self.accelerator.num_processes).tolist()
         return {
             "epoch": epoch + 1,
             **_named(self._mean(means)),
             "seconds": seconds,
+            "waited": waited,  # of these, for the loader; by the main process
             "pictures": int(pictures),
             "from_cache": int(cached),
         }
