@@ -1,7 +1,12 @@
 """Learns on some categories of a dataset and measures on the one left out, for each of them in turn.
 
-python -m kanoclip.benchmarks.held_out --root DATA --backbone nano --weights WEIGHTS
-python -m kanoclip.benchmarks.held_out --root DATA --backbone nano --seeds 3
+    python -m kanoclip.benchmarks.held_out --root DATA --backbone nano --weights auto
+    python -m kanoclip.benchmarks.held_out --root DATA --backbone nano --weights auto --seeded text --seeds 3
+    python -m kanoclip.benchmarks.held_out --root DATA --backbone nano --seeded all --seeds 3
+
+nano's own text tower has been taught on patches what is abnormal, so that a head over it has little left to learn. A
+seeded text tower knows nothing of the pictures: the untrained head is a random direction then, and whatever is above it
+on the category left out was learnt on the others.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import click
 from safetensors.torch import save_file
 
 from kanoclip.benchmarks.results import write_result
-from kanoclip.train.backbones import get_backbone, seeded_clip
+from kanoclip.train.backbones import get_backbone, load_clip, seeded_clip
 from kanoclip.train.data.registry import open_dataset
 
 SHOWN = ("image_auroc", "pixel_auroc", "aupro")
@@ -71,6 +76,23 @@ def leave_each_out(root: Path, setting: Setting, weights: str, scratch: Path) ->
     return rows
 
 
+def write_tower(backbone: str, weights: str, seeded: str, seed: int, path: Path) -> None:
+    """Writes a CLIP whose text tower, or all of it, has seeded values.
+
+    Args:
+        backbone: Whose architecture.
+        weights: Of the part that is not seeded.
+        seeded: `text` or `all`.
+        seed: Of the values.
+        path: A safetensors file.
+    """
+    fresh = seeded_clip(get_backbone(backbone), seed).state_dict()
+    if seeded == "text":
+        taught = load_clip(get_backbone(backbone), weights)[0].state_dict()
+        fresh |= {name: value for name, value in taught.items() if name.startswith("visual.")}
+    save_file({name: value.contiguous() for name, value in fresh.items()}, path)
+
+
 def mean_of(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Unweighted, over categories."""
     kept = list(rows)
@@ -83,8 +105,11 @@ def mean_of(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
 @click.command()
 @click.option("--root", type=click.Path(path_type=Path), required=True, help="MVTec tree.")
 @click.option("--backbone", default="nano", show_default=True)
-@click.option("--weights", default="none", show_default=True, help="The backbone's weights: auto, none or a file.")
-@click.option("--seeds", default=1, show_default=True, help="For --weights none: that many towers.")
+@click.option("--weights", default="auto", show_default=True, help="The backbone's weights: auto or a file.")
+@click.option(
+    "--seeded", type=click.Choice(["text", "all"]), help="The text tower, or both, with seeded values instead."
+)
+@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="For --seeded: that many.")
 @click.option("--class-name", default="object", show_default=True, help="Words for [class].")
 @click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True)
 @click.option("--lr-modules", type=float, default=1e-4, show_default=True)
@@ -93,6 +118,7 @@ def main(
     root: Path,
     backbone: str,
     weights: str,
+    seeded: str | None,
     seeds: int,
     class_name: str,
     epochs: int,
@@ -104,20 +130,20 @@ def main(
     runs: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        towers = {Path(weights).name: weights}
-        if weights == "none":
-            towers = {f"seed {seed}": str(scratch / f"seed-{seed}.safetensors") for seed in range(1, seeds + 1)}
-        for seed, (name, file) in enumerate(towers.items(), 1):
-            if weights == "none":
-                clip = seeded_clip(get_backbone(backbone), seed)
-                save_file({key: value.contiguous() for key, value in clip.state_dict().items()}, file)
-            runs[name] = leave_each_out(root, setting, file, scratch)
+        for seed in range(1, seeds + 1) if seeded else [0]:
+            own = scratch / str(seed)  # each tower's checkpoints apart from the others'
+            own.mkdir()
+            name, file = Path(weights).name, weights
+            if seeded is not None:
+                name, file = f"{seeded} seeded with {seed}", str(own / "tower.safetensors")
+                write_tower(backbone, weights, seeded, seed, Path(file))
+            runs[name] = leave_each_out(root, setting, file, own)
             click.echo(f"{name}: {json.dumps(mean_of(runs[name].values()))}")
     mean = mean_of(row for rows in runs.values() for row in rows.values())
     click.echo(json.dumps(mean, indent=2))
     if output is not None:
         means = {name: mean_of(rows.values()) for name, rows in runs.items()}
-        write_result(output, {**asdict(setting), "towers": runs, "tower_means": means, "mean": mean})
+        write_result(output, {**asdict(setting), "seeded": seeded, "towers": runs, "tower_means": means, "mean": mean})
 
 
 if __name__ == "__main__":
