@@ -18,8 +18,14 @@ FORBIDDEN = {
     "Scan": "control flow breaks CUDA graphs",
 }
 GEMMS = ("MatMul", "Gemm")
-QUANTISED = {"int8": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
-"""What each quantised precision stores."""
+FLOAT32 = ("fp32", "int8-cpu")
+"""What is computed in float32, as CPUs do best; the rest is for tensor cores."""
+QUANTISED = {
+    "int8": (TensorProto.INT8,),
+    "int8-cpu": (TensorProto.INT8, TensorProto.UINT8),
+    "fp8": (TensorProto.FLOAT8E4M3FN,),
+}
+"""What each quantised precision stores: all but `int8-cpu` as TensorRT takes it."""
 CLIP_VOCABULARY = 49408
 
 
@@ -41,7 +47,7 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
 
     Args:
         path: The ONNX file; of what lies beside it only zero points are read.
-        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8`, `int8-cpu` or `fp8`.
 
     Returns:
         What was counted.
@@ -59,7 +65,7 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
             raise ExportError(f"the graph holds {node.domain}::{node.op_type}, which TensorRT cannot read")
         if node.op_type in FORBIDDEN:
             raise ExportError(f"the graph holds {node.op_type}: {FORBIDDEN[node.op_type]}")
-        if precision != "fp32" and node.op_type in GEMMS and types.get(node.input[0]) == TensorProto.FLOAT:
+        if precision not in FLOAT32 and node.op_type in GEMMS and types.get(node.input[0]) == TensorProto.FLOAT:
             raise ExportError(f"the {precision} graph holds a float32 {node.op_type} ({node.name}): SM75 refuses it")
     if precision in QUANTISED:
         _check_quantised(graph, precision, path.parent)
@@ -75,18 +81,23 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
 
 
 def _check_quantised(graph: onnx.GraphProto, precision: str, folder: Path) -> None:
-    """TensorRT knows symmetric int8 and float8 only, and a graph without any would be int8 or fp8 by name."""
+    """TensorRT knows symmetric int8 and float8 only; a graph without any would be quantised by name.
+
+    For a CPU activations are uint8 with a zero point; weights are symmetric everywhere.
+    """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     quantised = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     if not quantised:
         raise ExportError(f"the {precision} graph quantises nothing")
     for node in quantised:
         zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
-        if zero_point is None or zero_point.data_type != QUANTISED[precision]:
+        if zero_point is None or zero_point.data_type not in QUANTISED[precision]:
             raise ExportError(f"the {precision} graph holds {node.op_type} of another format ({node.name})")
-        if onnx.numpy_helper.to_array(zero_point, str(folder)).any():
+        symmetric = zero_point.data_type != TensorProto.UINT8
+        if symmetric and onnx.numpy_helper.to_array(zero_point, str(folder)).any():
             raise ExportError(
-                f"the {precision} graph holds a zero point that is not 0 ({node.name}): TensorRT refuses it"
+                f"the {precision} graph holds a zero point that is not 0 ({node.name}): TensorRT refuses it, and CPUs "
+                "are slow with it"
             )
 
 

@@ -26,7 +26,7 @@ Examples:
 \b
   kanoclip-export --fp16
   kanoclip-export --fp16 --class bottle --class cable --output line3.kanoclip
-  kanoclip-export --int8 --calibration-images good_frames/ --output line3-int8.kanoclip
+  kanoclip-export --int8-cpu --calibration-images good_frames/ --output line3-int8.kanoclip
   kanoclip-export --backbone vit-l-14-336 --checkpoint run/best.safetensors --fp16 --engine tensorrt-rtx
   kanoclip-export --backbone vit-l-14-336 --prompts handcrafted --weights CLIP.safetensors --fp16
 
@@ -79,13 +79,19 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--fp32", "precision", flag_value="fp32", default=True, help="32-bit graph. The default.")
 @click.option("--fp16", "precision", flag_value="fp16", help="Mixed fp16 graph, for tensor cores.")
 @click.option("--bf16", "precision", flag_value="bf16", help="Mixed bf16 graph, for Ampere and later.")
-@click.option("--int8", "precision", flag_value="int8", help="int8 weights and activations in an fp16 graph.")
+@click.option("--int8", "precision", flag_value="int8", help="int8 products in an fp16 graph, for tensor cores.")
+@click.option(
+    "--int8-cpu",
+    "precision",
+    flag_value="int8-cpu",
+    help="int8 products in a float32 graph, for CPUs (VNNI, AMX).",
+)
 @click.option("--fp8", "precision", flag_value="fp8", help="float8 ones instead, for Ada and Blackwell.")
 @click.option(
     "--calibration-images",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="For --int8 and --fp8: frames such as the camera will give, good ones; up to 64 are used.",
+    help="For --int8, --int8-cpu and --fp8: frames such as the camera will give, good ones; up to 64 are used.",
 )
 @click.option("--opset", type=click.IntRange(18, 21), help="ONNX opset. Default: 18; 19 for int8 and fp8.")
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Static batch size. Default: 1.")
@@ -180,16 +186,19 @@ def command(
     """Export KAnoCLIP to a bundle: ONNX with the classes' text baked in, a manifest, and engines if asked for."""
     if batch is not None and dynamic_batch is not None:
         raise click.UsageError("--batch and --dynamic-batch exclude each other.")
-    quantised = precision in ("int8", "fp8")
+    for_tensor_cores = precision in ("int8", "fp8")
+    quantised = for_tensor_cores or precision == "int8-cpu"
     if quantised != (calibration_images is not None):
         raise click.UsageError(
             f"--{precision} needs --calibration-images: name a folder of good frames."
             if quantised
-            else "--calibration-images is for --int8 and --fp8."
+            else "--calibration-images is for --int8, --int8-cpu and --fp8."
         )
-    if quantised and opset == 18:
+    if for_tensor_cores and opset == 18:
         raise click.UsageError(f"--{precision} needs --opset 19 or later.")
     _check_engine_flags(engine, compute_capability, workspace, compatibility, strip_weights)
+    if precision == "int8-cpu" and engine is not None:
+        raise click.UsageError("--int8-cpu is for CPUs: take --int8 for an --engine.")
     given_shape = {
         "--prompts": prompts,
         "--image-size": image_size,
@@ -271,7 +280,7 @@ def command(
             output=output or Path(loaded.model.config.backbone + SUFFIX),
             classes=classes or ("object",),
             precision=precision,
-            opset=opset or (19 if quantised else 18),
+            opset=opset or (19 if for_tensor_cores else 18),
             batch=BatchSpec(dynamic_batch or batch or 1, dynamic=dynamic_batch is not None),
             parity_images=parity_images or _example_pictures(),
             parity_limit=parity_limit,

@@ -90,9 +90,11 @@ def plan_engines(request: EngineRequest, precision: str) -> list[EngineRequest]:
     """One request per engine, checked before any work is done.
 
     Raises:
-        ExportError: A target is unknown or cannot run the precision.
+        ExportError: A target is unknown or cannot run the precision, or it is for CPUs only.
         BackendError: This TensorRT is not installed, or there is no GPU where one is needed.
     """
+    if precision == "int8-cpu":
+        raise ExportError("int8-cpu has zero points, which TensorRT refuses: export with --int8")
     flavour = load_flavour(request.flavour)
     if request.flavour == RTX:
         groups = rtx_targets(flavour, request.options.targets, precision)

@@ -37,7 +37,9 @@ class BatchSpec:
     dynamic: bool = False
 
 
-def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opset: int, path: Path) -> None:
+def write_onnx(
+    graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opset: int, path: Path, *, in_half: bool = True
+) -> None:
     """Exports the graph to PATH (and PATH.data when the weights are large).
 
     Args:
@@ -46,6 +48,7 @@ def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opse
         batch: Static or dynamic batch axis.
         opset: One of OPSETS.
         path: Where to write.
+        in_half: Store in fp16 what it holds exactly; not where the graph is quantised next, which wants constants.
 
     Raises:
         ExportError: The opset is unknown.
@@ -86,7 +89,8 @@ def write_onnx(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opse
         # Stack traces of the exporting machine: nobody needs them, and they hold its paths.
         node.metadata_props.clear()
         node.doc_string = None
-    store_in_half(program.model.graph)
+    if in_half:
+        store_in_half(program.model.graph)
     weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
     program.save(path, external_data=weights >= EXTERNAL_DATA_FROM)
 

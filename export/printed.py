@@ -54,9 +54,9 @@ def _say_accuracy(console: Console, parity: Any) -> None:
         )
     if (choice := parity["quantisation"]) is not None:
         console.print(
-            f"{choice['layers']} layers quantised, the first {choice['blocks_in_fp16']} of {choice['blocks']} blocks "
-            f"left in fp16: map {choice['map_drift']:.1e} from fp16 on {choice['pictures']} calibration pictures "
-            f"(target {choice['target']:.0e})",
+            f"{choice['layers']} layers quantised, the first {choice['blocks_unquantised']} of {choice['blocks']} "
+            f"blocks left alone: map {choice['map_drift']:.1e} from the plain one on {choice['pictures']} calibration "
+            f"pictures (target {choice['target']:.0e})",
             highlight=False,
             style="yellow" if choice["map_drift"] > choice["target"] else None,
         )

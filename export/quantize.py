@@ -1,8 +1,9 @@
 """int8 and fp8: QuantizeLinear and DequantizeLinear around the tower's large MatMuls, calibrated on pictures.
 
 In the form that TensorRT's parser takes: symmetric, weights per channel, each pair with one consumer, no quantised
-bias. Q K^T, P V, the patch embedding, norms and the head stay as they are, and so do the first blocks, as many as the
-measured drift asks for.
+bias; for CPUs the same in a float32 graph, with uint8 activations and their zero points, as VNNI multiplies them.
+Q K^T, P V, the patch embedding, norms and the head stay as they are, and so do the first blocks, as many as the
+measured drift asks for. NNCF does not do better on these graphs (docs/measurements.md).
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
+import onnx_ir as ir
 
-from kanoclip.export.calibration import activation_limits
+from kanoclip.export.calibration import Range, activation_ranges
 from kanoclip.export.onnx_writer import EXTERNAL_DATA_FROM
 from kanoclip.export.quantize_fp8 import to_float8
+from kanoclip.export.rewrites import store_in_half
 from kanoclip.export.sensitivity import Choice, fewest_alone, leave_alone
 from kanoclip.runtime.backends import Report
 from kanoclip.runtime.errors import ExportError
@@ -62,15 +63,15 @@ def quantize(
     """Writes the quantised form of a graph.
 
     Args:
-        source: The fp16 graph, opset 19 or later.
+        source: The fp16 graph, opset 19 or later; for `int8-cpu` the float32 one. Weights as constants, no Casts.
         target: Where to write; large weights go into TARGET.data.
-        precision: `int8` or `fp8`.
+        precision: `int8`, `int8-cpu` or `fp8`.
         frames: uint8 [h, w, 3], BGR, at model size: what calibration looks at, one at a time.
         batch: Length of the graph's static batch axis; 1 for a dynamic one.
         report: Told the step and the share of it that is done.
 
     Returns:
-        Which blocks stayed in fp16, and why.
+        Which blocks were left alone, and why.
 
     Raises:
         ExportError: There is nothing to quantise, or no picture.
@@ -84,40 +85,45 @@ def quantize(
         {name for node in plain.graph.node if node.name in layers for name in node.input[:2] if name not in constants}
     )
     step = f"calibrating {precision}"
-    limits = activation_limits(source, plain, activations, frames, batch, lambda share: report(step, share))
-    marked = _place_pairs(plain, layers, limits)
+    ranges = activation_ranges(source, plain, activations, frames, batch, lambda share: report(step, share))
+    marked = _place_pairs(plain, layers, ranges, asymmetric=precision == "int8-cpu")
     if precision == "fp8":
-        to_float8(marked, plain, limits)
-    step = "choosing the blocks that stay in fp16"
+        to_float8(marked, plain, ranges)
+    step = "choosing the blocks to leave alone"
     choice = fewest_alone(source, plain, marked, layers, frames, batch, lambda share: report(step, share))
-    written = leave_alone(marked, plain, {name for name, block in layers.items() if block < choice.blocks_in_fp16})
+    written = leave_alone(marked, plain, {name for name, block in layers.items() if block < choice.blocks_unquantised})
+    written = _stored_in_half(written)
     apart = sum(len(tensor.raw_data) for tensor in written.graph.initializer) >= EXTERNAL_DATA_FROM
     onnx.save_model(written, target, save_as_external_data=apart, location=target.name + ".data")
     return choice
 
 
 def _place_pairs(
-    plain: onnx.ModelProto, layers: Collection[str], limits: Mapping[str, npt.NDArray[np.float16]]
+    plain: onnx.ModelProto, layers: Collection[str], ranges: Mapping[str, Range], *, asymmetric: bool
 ) -> onnx.ModelProto:
     """A copy of the graph with int8 pairs around every layer."""
     # ONNX Runtime's quantiser is slow to import.
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData
 
+    limits = {
+        name: (found.low, found.high) if asymmetric else (-found.largest, found.largest)
+        for name, found in ranges.items()
+    }
     copy = onnx.ModelProto()
     copy.CopyFrom(plain)
     quantizer = QDQQuantizer(
         copy,
         True,  # per channel
         False,  # all 8 bits
-        QuantType.QInt8,
-        QuantType.QInt8,
-        {name: TensorData(lowest=-limit, highest=limit) for name, limit in limits.items()},
+        QuantType.QInt8,  # of weights
+        QuantType.QUInt8 if asymmetric else QuantType.QInt8,
+        {name: TensorData(lowest=low, highest=high) for name, (low, high) in limits.items()},
         sorted(layers),
         [],
         list(_GEMMS),
         {
-            "ActivationSymmetric": True,
+            "ActivationSymmetric": not asymmetric,
             "WeightSymmetric": True,
             "QuantizeBias": False,
             "DedicatedQDQPair": True,
@@ -128,3 +134,10 @@ def _place_pairs(
     quantizer.model.topological_sort()
     placed: onnx.ModelProto = quantizer.model.model
     return placed
+
+
+def _stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What was left alone is stored as the plain graph's weights are."""
+    opened = ir.serde.deserialize_model(model)
+    store_in_half(opened.graph)
+    return ir.serde.serialize_model(opened)

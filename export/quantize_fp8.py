@@ -15,19 +15,21 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from kanoclip.export.calibration import Range
+
 LARGEST = 448.0
 """Of e4m3fn, which has no infinity."""
 _WEIGHT = "_quantized"
 """What ONNX Runtime's quantiser adds to the name of a constant matrix."""
 
 
-def to_float8(marked: onnx.ModelProto, plain: onnx.ModelProto, limits: Mapping[str, npt.NDArray[np.float16]]) -> None:
+def to_float8(marked: onnx.ModelProto, plain: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
     """Changes int8 pairs to float8 ones, in place: one byte a weight, fp16 scales.
 
     Args:
         marked: A graph with int8 pairs of ONNX Runtime's quantiser.
         plain: The fp16 graph that it was made from, for the weights before rounding.
-        limits: Largest magnitude of each quantised activation.
+        ranges: Of each quantised activation.
     """
     graph = marked.graph
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -37,7 +39,7 @@ def to_float8(marked: onnx.ModelProto, plain: onnx.ModelProto, limits: Mapping[s
             continue
         name, scale, zero = node.input
         if node.op_type == "QuantizeLinear":
-            scales = _scales(limits[name])
+            scales = _scales(ranges[name].largest)
         elif name in tensors:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
             weight = numpy_helper.to_array(weights[name.removesuffix(_WEIGHT)]).astype(np.float32)

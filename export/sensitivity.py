@@ -1,4 +1,4 @@
-"""Which blocks stay in fp16 in a quantised graph: the first ones, as few as the measured drift allows.
+"""Which blocks stay as they are in a quantised graph: the first ones, as few as the measured drift allows.
 
 What is lost in the first blocks is lost for all stages. On nano, leaving alone the blocks that drift most one by one
 chose the same blocks as leaving alone the first ones, and takes a run for every block (docs/design-notes.md).
@@ -21,7 +21,7 @@ from kanoclip.runtime.bounds import BOUNDS
 from kanoclip.runtime.types import Image
 
 TARGET = BOUNDS["fp16"].map
-"""Largest drift of the map from the fp16 graph on good pictures: what the gate allows fp16. Pictures with anomalies
+"""Largest drift of the map from the plain graph on good pictures: what the gate allows fp16. Pictures with anomalies
 drift up to three times as far, which keeps them inside the quantised graphs' own bound."""
 PICTURES = 4
 """Of the calibration's, spread evenly: ViT-L takes seconds a run, and up to five graphs are tried."""
@@ -32,15 +32,15 @@ class Choice:
     """What was chosen, and on what ground; written into the manifest.
 
     Attributes:
-        blocks_in_fp16: How many blocks, the first ones, were left alone.
+        blocks_unquantised: How many blocks, the first ones, were left alone.
         blocks: How many there are.
         layers: How many MatMuls and Gemms are quantised.
-        map_drift: Largest absolute difference of the map from the fp16 graph's.
+        map_drift: Largest absolute difference of the map from the plain graph's.
         target: What it was to stay within; it does not where even many blocks left alone are not enough.
         pictures: How many of the calibration's it was measured on.
     """
 
-    blocks_in_fp16: int
+    blocks_unquantised: int
     blocks: int
     layers: int
     map_drift: float
@@ -64,7 +64,7 @@ def fewest_alone(
     """Measures the drift with more and fewer blocks left alone, until it is just within TARGET.
 
     Args:
-        source: The fp16 graph.
+        source: The plain graph.
         plain: The same, loaded.
         marked: The graph with every layer quantised.
         layers: The quantised layers with the number of each one's block.
@@ -139,6 +139,6 @@ def leave_alone(marked: onnx.ModelProto, plain: onnx.ModelProto, names: Collecti
     return copy
 
 
-def _maps(model: str | bytes, frames: Sequence[Image], batch: int) -> list[npt.NDArray[np.float16]]:
+def _maps(model: str | bytes, frames: Sequence[Image], batch: int) -> list[npt.NDArray[np.floating[Any]]]:
     run = plain_session(model, batch)
     return [run(frame, ["map"])[0] for frame in frames]

@@ -25,5 +25,6 @@ BOUNDS = {
     "fp16": Bounds(map=2e-2, score=1e-2, auroc=0.005),
     "bf16": Bounds(map=1e-1, score=5e-2, auroc=0.01),
     "int8": Bounds(map=1e-1, score=5e-2, auroc=0.01),
+    "int8-cpu": Bounds(map=1e-1, score=5e-2, auroc=0.01),
     "fp8": Bounds(map=1e-1, score=5e-2, auroc=0.01),
 }

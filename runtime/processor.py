@@ -40,9 +40,13 @@ def cpu_name() -> str:
 
 def cpu_features() -> str:
     """A digest of its instruction sets: on them an engine's speed depends more than on the name."""
+    return hashlib.sha256(" ".join([platform.machine(), *sorted(instruction_sets())]).encode()).hexdigest()[:16]
+
+
+def instruction_sets() -> frozenset[str]:
+    """What the system calls them, such as `avx512_vnni`; empty where it does not tell."""
     fields = _cpuinfo()
-    found = sorted(word for name in _FEATURES for word in fields.get(name, "").split())
-    return hashlib.sha256(" ".join([platform.machine(), *found]).encode()).hexdigest()[:16]
+    return frozenset(word for name in _FEATURES for word in fields.get(name, "").split())
 
 
 def _cpuinfo() -> dict[str, str]:

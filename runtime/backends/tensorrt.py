@@ -50,8 +50,11 @@ class TensorRtBackend:
             rebuild: Build the engine now, whatever is there already.
 
         Raises:
-            BackendError: TensorRT, a CUDA binding, the GPU or an engine for it is not to be had.
+            BackendError: TensorRT, a CUDA binding, the GPU or an engine for it is not to be had, or the bundle is for
+                CPUs.
         """
+        if bundle.manifest.precision == "int8-cpu":
+            raise BackendError(f"{bundle.root} is quantised for CPUs: export it with --int8 for TensorRT")
         found = load_flavour(flavour)
         self.name = f"{found.name}-cuda"
         self._session: Session | None = None

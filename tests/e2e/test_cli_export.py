@@ -97,21 +97,22 @@ def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
     assert ("UNTRAINED" in done.stderr) == (not model["trained"])
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize("precision", ["int8", "int8-cpu", "fp8"])
 def test_a_quantised_graph_is_calibrated_on_the_pictures_that_are_named(tmp_path, precision):
     good = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
     # Compared on good pictures only: which of a few pictures random weights like more is no matter of precision.
     pictures = ["--calibration-images", str(good), "--parity-images", str(good)]
     done = export(tmp_path, "--backbone", "random-tiny", f"--{precision}", *pictures)
     bundle = Bundle.open(tmp_path / "random-tiny.kanoclip")
-    assert bundle.manifest.precision == precision and bundle.manifest.opset == 19
+    assert bundle.manifest.precision == precision
+    assert bundle.manifest.opset == (18 if precision == "int8-cpu" else 19)
     choice = bundle.manifest.parity["quantisation"]
     assert choice["blocks"] == 4 and choice["layers"] > 0 and choice["pictures"] == 4
     # Pictures of one kind have no AUROC; what is lost is said as the map's drift.
     assert bundle.manifest.parity["auroc_torch"] is None and "AUROC" not in done.stderr
     said = " ".join(done.stderr.split())
-    assert f"{choice['layers']} layers quantised, the first {choice['blocks_in_fp16']} of 4 blocks" in said
-    assert f"map {choice['map_drift']:.1e} from fp16" in said
+    assert f"{choice['layers']} layers quantised, the first {choice['blocks_unquantised']} of 4 blocks" in said
+    assert f"map {choice['map_drift']:.1e} from the plain one" in said
     assert [path.name for path in sorted(bundle.root.iterdir())] == ["manifest.json", "model.onnx", "samples"]
     with Detector.load(bundle.root) as detector:
         assert 0 <= detector(np.zeros((50, 60, 3), np.uint8)).score <= 1
@@ -210,6 +211,8 @@ def test_bf16_passes_its_gate_and_is_refused_by_the_cpu(tmp_path):
         (["--checkpoint", "c.safetensors", "--no-vv"], ["--no-vv"]),
         (["--fp64"], ["--fp64"]),
         (["--int8"], ["--int8", "--calibration-images"]),
+        (["--int8-cpu"], ["--int8-cpu", "--calibration-images"]),
+        (["--int8-cpu", "--calibration-images", ".", "--engine", "tensorrt-rtx"], ["--int8 for an --engine"]),
         (["--fp8"], ["--fp8", "--calibration-images"]),
         (["--fp16", "--calibration-images", "."], ["--calibration-images", "--int8", "--fp8"]),
         (["--fp8", "--calibration-images", ".", "--opset", "18"], ["--fp8", "--opset 19"]),

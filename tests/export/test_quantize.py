@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from kanoclip.export import sensitivity
-from kanoclip.export.checks import check_graph
+from kanoclip.export.checks import check_graph, count_attention
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.quantize import quantizable, quantize
@@ -18,7 +18,7 @@ from kanoclip.export.sensitivity import leave_alone, smallest_within
 from kanoclip.runtime.errors import ExportError
 
 SIZE = (48, 48)
-STORED = {"int8": (TensorProto.INT8, 127), "fp8": (TensorProto.FLOAT8E4M3FN, 448)}
+STORED = {"int8": TensorProto.INT8, "int8-cpu": TensorProto.INT8, "fp8": TensorProto.FLOAT8E4M3FN}
 
 
 def frames(count, seed=0):
@@ -26,8 +26,9 @@ def frames(count, seed=0):
     return [rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def written(model, path, classes=("bolt",), batch=BatchSpec(), opset=19):  # noqa: B008 (frozen)
-    write_onnx(DeployGraph(model, list(classes), "int8"), SIZE, batch, opset, path)
+def written(model, path, precision, classes=("bolt",), batch=BatchSpec()):  # noqa: B008 (frozen)
+    opset = 18 if precision == "int8-cpu" else 19
+    write_onnx(DeployGraph(model, list(classes), precision), SIZE, batch, opset, path, in_half=False)
     return path
 
 
@@ -40,19 +41,32 @@ def answers(path, frame):
 
 
 @pytest.fixture(scope="module")
-def source(tiny, tmp_path_factory):
-    return written(tiny.model, tmp_path_factory.mktemp("fp16") / "fp16.onnx")
+def plain_graphs(tiny, tmp_path_factory):
+    """What quantisation begins with: one for tensor cores, one for CPUs."""
+    folder = tmp_path_factory.mktemp("plain")
+    half = written(tiny.model, folder / "fp16.onnx", "int8")
+    return {"int8": half, "fp8": half, "int8-cpu": written(tiny.model, folder / "fp32.onnx", "int8-cpu")}
 
 
-@pytest.fixture(scope="module", params=["int8", "fp8"])
-def made(request, source, tmp_path_factory):
+@pytest.fixture(scope="module", params=list(STORED))
+def precision(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def source(plain_graphs, precision):
+    return plain_graphs[precision]
+
+
+@pytest.fixture(scope="module")
+def made(precision, source, tmp_path_factory):
     """(precision, file, choice, reports), every block quantised."""
-    target = tmp_path_factory.mktemp(request.param) / "m.onnx"
+    target = tmp_path_factory.mktemp(precision) / "m.onnx"
     seen = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensitivity, "TARGET", math.inf)
-        choice = quantize(source, target, request.param, frames(4), 1, lambda *told: seen.append(told))
-    return request.param, target, choice, seen
+        choice = quantize(source, target, precision, frames(4), 1, lambda *told: seen.append(told))
+    return precision, target, choice, seen
 
 
 def quantised_layers(graph):
@@ -86,13 +100,13 @@ def test_the_towers_matrices_are_quantised_and_nothing_else_is(made, source):
     onnx.checker.check_model(model, full_check=True)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     assert quantised_layers(model.graph) == set(quantizable(onnx.load(source).graph))
-    assert len(quantised_layers(model.graph)) == choice.layers and choice.blocks_in_fp16 == 0
+    assert len(quantised_layers(model.graph)) == choice.layers and choice.blocks_unquantised == 0
     dequantise = [node for node in model.graph.node if node.op_type == "DequantizeLinear"]
     weights = [constants[node.input[0]] for node in dequantise if node.input[0] in constants]
-    assert weights and all(weight.data_type == STORED[precision][0] for weight in weights)
+    assert weights and all(weight.data_type == STORED[precision] for weight in weights)
     assert all(len(weight.raw_data) == math.prod(weight.dims) for weight in weights), "one byte each"
     scales = [numpy_helper.to_array(constants[node.input[1]]) for node in dequantise]
-    assert {scale.dtype for scale in scales} == {np.dtype(np.float16)}
+    assert {scale.dtype for scale in scales} == {np.dtype(np.float32 if precision == "int8-cpu" else np.float16)}
     assert {scale.ndim for scale in scales} == {0, 1}, "activations per tensor, weights per channel"
     calibration = [share for step, share in seen if step == f"calibrating {precision}"]
     assert calibration == [0.25, 0.5, 0.75, 1.0]
@@ -112,7 +126,7 @@ def test_weights_are_rounded_to_the_nearest_of_their_channel(made, source):
         kept = numpy_helper.to_array(constants[node.input[0]]).astype(np.float32) * scale
         largest = np.abs(exact).max(axis=0)
         # int8: half a step of the channel's range. float8 e4m3: half of 1/8 of the value, or of its smallest step.
-        step = largest / 127 / 2 if precision == "int8" else np.maximum(np.abs(exact) / 16, 2**-10 * scale)
+        step = largest / 127 / 2 if precision != "fp8" else np.maximum(np.abs(exact) / 16, 2**-10 * scale)
         assert (np.abs(kept - exact) <= step * 1.02 + largest * 1e-3).all()
 
 
@@ -128,21 +142,33 @@ def test_each_pair_of_an_activation_has_one_consumer(made):
     assert constants <= set(uses), "no weight is kept that nothing reads"
 
 
+def test_for_cpus_activations_are_uint8_with_their_own_zero(made):
+    precision, target, _, _ = made
+    graph = onnx.load(target).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    zeros = [numpy_helper.to_array(constants[n.input[2]]) for n in graph.node if n.op_type == "QuantizeLinear"]
+    if precision == "int8-cpu":
+        assert {zero.dtype for zero in zeros} == {np.dtype(np.uint8)}
+        assert len({int(zero) for zero in zeros}) > 1, "each range has its own: GELU's outputs are hardly negative"
+    else:
+        assert not any(zero.any() for zero in zeros)
+
+
 def test_answers_stay_close(made, source):
     for frame in frames(3, seed=9):
         one, other = answers(source, frame), answers(made[1], frame)
         assert 0 < np.abs(one[0] - other[0]).max() < 0.1 and np.abs(one[1] - other[1]).max() < 0.05
 
 
-def test_as_few_first_blocks_as_the_target_asks_for_stay_in_fp16(made, source, tmp_path, monkeypatch):
+def test_as_few_first_blocks_as_the_target_asks_for_are_left_alone(made, source, tmp_path, monkeypatch):
     precision = made[0]
     layers = quantizable(onnx.load(source).graph)
     # Which drift random weights have does not matter here: two blocks are said to be enough.
     monkeypatch.setattr(sensitivity, "smallest_within", lambda drift, most, target: min(2, most))
     fewer = quantize(source, tmp_path / "m.onnx", precision, frames(4), 1, silent)
-    assert (fewer.blocks_in_fp16, fewer.blocks, fewer.pictures) == (2, 4, 4)
+    assert (fewer.blocks_unquantised, fewer.blocks, fewer.pictures) == (2, 4, 4)
     graph = onnx.load(tmp_path / "m.onnx").graph
-    assert quantised_layers(graph) == {name for name, block in layers.items() if block >= fewer.blocks_in_fp16}
+    assert quantised_layers(graph) == {name for name, block in layers.items() if block >= fewer.blocks_unquantised}
     assert fewer.layers == len(quantised_layers(graph))
     check_graph(tmp_path / "m.onnx", precision)
     # The drift that is reported is that of the file.
@@ -150,11 +176,11 @@ def test_as_few_first_blocks_as_the_target_asks_for_stay_in_fp16(made, source, t
     assert found == pytest.approx(fewer.map_drift, abs=1e-6)
 
 
-def test_a_target_out_of_reach_still_quantises_and_says_so(source, tmp_path, monkeypatch):
+def test_a_target_out_of_reach_still_quantises_and_says_so(source, precision, tmp_path, monkeypatch):
     monkeypatch.setattr(sensitivity, "TARGET", 0.0)
     seen = []
-    choice = quantize(source, tmp_path / "m.onnx", "fp8", frames(1), 1, lambda *told: seen.append(told))
-    assert choice.blocks_in_fp16 < choice.blocks and choice.map_drift > choice.target == 0
+    choice = quantize(source, tmp_path / "m.onnx", precision, frames(1), 1, lambda *told: seen.append(told))
+    assert choice.blocks_unquantised < choice.blocks and choice.map_drift > choice.target == 0
     assert choice.layers > 0 and choice.pictures == 1
     assert all(0 < share <= 1 for _, share in seen)
 
@@ -177,7 +203,7 @@ def test_out_of_reach_the_least_drift_of_those_tried_is_taken():
     assert smallest_within(lambda number: math.nan, 3, 0.1) in range(4)
 
 
-def test_all_layers_left_alone_are_the_fp16_graph_again(made, source):
+def test_all_layers_left_alone_are_the_plain_graph_again(made, source):
     plain = onnx.shape_inference.infer_shapes(onnx.load(source))
     bare = leave_alone(onnx.load(made[1]), plain, quantizable(plain.graph))
     # The quantiser puts the nodes into another order in which they can run.
@@ -189,23 +215,25 @@ def test_all_layers_left_alone_are_the_fp16_graph_again(made, source):
 
 @pytest.fixture(scope="module", params=[BatchSpec(3), BatchSpec(3, dynamic=True)])
 def several(request, tiny, tmp_path_factory):
-    """(batch axis, the fp16 graph of two classes)."""
-    path = tmp_path_factory.mktemp("several") / "a.onnx"
-    return request.param, written(tiny.model, path, ("bolt", "nut"), request.param)
+    """(batch axis, precision -> the plain graph of two classes)."""
+    folder = tmp_path_factory.mktemp("several")
+    half, full = (
+        written(tiny.model, folder / f"{precision}.onnx", precision, ("bolt", "nut"), request.param)
+        for precision in ("int8", "int8-cpu")
+    )
+    return request.param, {"int8": half, "fp8": half, "int8-cpu": full}
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_batches_and_several_classes(several, tmp_path, precision):
-    batch, source = several
+    batch, source = several[0], several[1][precision]
     quantize(source, tmp_path / "b.onnx", precision, frames(2), 1 if batch.dynamic else 3, silent)
     session = ort.InferenceSession(str(tmp_path / "b.onnx"), providers=["CPUExecutionProvider"])
     fed = {"frame": np.stack(frames(3)), "class_index": np.array([0, 1, 0])}
     maps, scores = session.run(None, fed)
     assert maps.shape == (3, *SIZE) and np.isfinite(scores).all()
-    assert check_graph(tmp_path / "b.onnx", precision).attention_blocks == check_graph(source, "fp16").attention_blocks
+    assert check_graph(tmp_path / "b.onnx", precision).attention_blocks == count_attention(onnx.load(source).graph)
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_without_pictures_there_is_nothing_to_calibrate_on(source, tmp_path, precision):
     with pytest.raises(ExportError, match=f"{precision} needs at least one picture"):
         quantize(source, tmp_path / "b.onnx", precision, [], 1, silent)
@@ -223,14 +251,16 @@ def test_a_graph_without_the_format_or_with_zero_points_is_refused(made, source,
     precision, target, _, _ = made
     with pytest.raises(ExportError, match="quantises nothing"):
         check_graph(source, precision)
-    other = "fp8" if precision == "int8" else "int8"
-    with pytest.raises(ExportError, match=f"the {other} graph holds .* of another format"):
+    other = "fp8" if precision != "fp8" else "int8-cpu"
+    why = "a float32 MatMul" if precision == "int8-cpu" else ".* of another format"
+    with pytest.raises(ExportError, match=f"the {other} graph holds {why}"):
         check_graph(target, other)
     model = onnx.load(target)
-    node = next(node for node in model.graph.node if node.op_type == "QuantizeLinear")
+    stored = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    node = next(node for node in model.graph.node if stored.get(node.input[0], 0) == STORED[precision])
     zero = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[2])
-    dtype = np.int8 if precision == "int8" else ml_dtypes.float8_e4m3fn
-    zero.CopyFrom(numpy_helper.from_array(np.asarray(3, dtype), zero.name))
+    dtype = np.int8 if precision != "fp8" else ml_dtypes.float8_e4m3fn
+    zero.CopyFrom(numpy_helper.from_array(np.full(list(zero.dims), 3, dtype), zero.name))
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(ExportError, match="zero point"):
         check_graph(tmp_path / "m.onnx", precision)
