@@ -203,7 +203,7 @@ def runner(engine: str, path: Path, size: tuple[int, int], threads: int) -> Call
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda: session.run(None, {name: frame})
-    import openvino
+    from kanoclip.runtime.backends.openvino import shared_core
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -211,7 +211,7 @@ def runner(engine: str, path: Path, size: tuple[int, int], threads: int) -> Call
         "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,
     }
-    request = openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
+    request = shared_core().compile_model(str(path), "CPU", settings).create_infer_request()
     return lambda: request.infer([frame])
 
 

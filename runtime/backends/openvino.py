@@ -98,6 +98,15 @@ def has_bf16() -> bool:
     return _start()[1]
 
 
+def shared_core() -> Any:
+    """The process's one OpenVINO core: whoever uses OpenVINO takes this one (see `_core`).
+
+    Raises:
+        BackendError: OpenVINO is not installed or broken, or cannot use this processor.
+    """
+    return _start()[0]
+
+
 def _start() -> tuple[Any, bool]:
     """OpenVINO's core, and whether the processor has bfloat16."""
     openvino = _import_openvino()

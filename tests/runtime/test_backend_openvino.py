@@ -25,7 +25,8 @@ from kanoclip.runtime.manifest import FileInfo, Manifest, TensorSpec
 
 openvino = pytest.importorskip("openvino")
 SHIPPED = sorted(Path(kanoclip.runtime.bundles.__file__).parent.glob("*.kanoclip"))
-CAN_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+CORE = backend_module.shared_core()  # two that overlap end the process at its next signal
+CAN_BF16 = "BF16" in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.fixture
@@ -189,7 +190,7 @@ class FakeCore:
     fails_with_cache = False
 
     def __init__(self):
-        self.inner = openvino.Core()
+        self.inner = CORE
 
     def get_property(self, device, name):
         assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
