@@ -1,8 +1,9 @@
-"""The toy bundle: a real ONNX graph whose answers are known, in a full and valid bundle."""
+"""The toy bundle: a real ONNX graph whose answers are known, in a full and valid bundle. And the system's programs."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,37 @@ OPSET = 18
 # A machine with two cores that other work shares takes its time now and then: that is no failure.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/games")
+"""Where Debian puts servers and odd programs; not on every user's PATH."""
+
+
+def find_program(name: str) -> str:
+    """The path of a system's program that a test starts; without it the test is skipped, or fails where it must run.
+
+    Args:
+        name: Such as `mosquitto`. Its Debian package belongs into tests/apt-packages.txt, which .ci/run installs.
+    """
+    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS]))
+    if found is None:
+        reason = f"{name} is not installed (tests/apt-packages.txt)"
+        if os.environ.get("KANOCLIP_REQUIRE_SERVICES") == "1":
+            pytest.fail(f"{reason}, and KANOCLIP_REQUIRE_SERVICES=1 wants every such test run", pytrace=False)
+        pytest.skip(reason)
+    return found
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Looks for the programs that `@pytest.mark.programs("mosquitto", ...)` names before any fixture is made."""
+    for mark in item.iter_markers("programs"):
+        for name in mark.args:
+            find_program(name)
+
+
+@pytest.fixture(scope="session")
+def program():
+    """`find_program`: the path of a system's program; skips the test, or fails it, where it is not installed."""
+    return find_program
 
 
 def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False) -> None:
