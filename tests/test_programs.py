@@ -22,7 +22,7 @@ def test_without_it_the_test_is_skipped_and_fails_where_it_must_run(program, mon
     with pytest.raises(pytest.skip.Exception, match=r"no-such-program is not installed \(tests/apt-packages.txt\)"):
         program("no-such-program")
     monkeypatch.setenv("KANOCLIP_REQUIRE_SERVICES", "1")
-    with pytest.raises(pytest.fail.Exception, match="no-such-program is not installed .* wants every such test run"):
+    with pytest.raises(pytest.fail.Exception, match=r"no-such-program is not installed .* wants every such test run"):
         program("no-such-program")
 
 
