@@ -39,6 +39,10 @@ class SinkError(KanoclipError):
     """An output that cannot be opened or written."""
 
 
+class ServiceError(KanoclipError):
+    """An address that cannot be listened on."""
+
+
 class SettingsError(KanoclipError):
     """Settings, a flag or a region of interest that make no sense, or do not fit the bundle or the frames."""
 

@@ -8,6 +8,25 @@ from kanoclip.runtime.statistics import StageSummary
 
 
 @dataclass(frozen=True, slots=True)
+class SourceProgress:
+    """The state of one source of a running stream.
+
+    Attributes:
+        name: The source's, without credentials.
+        delivered: What came from it so far, readable or not, before any of it is dropped.
+        last_frame_age_s: Seconds since the last of that; None before the first.
+        away: Why nothing comes at present, while it is tried again; None otherwise.
+        reconnects: How often it came back.
+    """
+
+    name: str
+    delivered: int
+    last_frame_age_s: float | None = None
+    away: str | None = None
+    reconnects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The state of a running stream.
 
@@ -21,6 +40,7 @@ class Progress:
         latency_p50: Median milliseconds from capture to verdict over the same frames, waiting included.
         latency_p95: The 95th percentile.
         last_score: Score of the last frame; None before the first.
+        sources: Each source's state.
     """
 
     frames: int
@@ -32,6 +52,7 @@ class Progress:
     latency_p50: float
     latency_p95: float
     last_score: float | None
+    sources: tuple[SourceProgress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
