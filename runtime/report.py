@@ -39,6 +39,7 @@ class Progress:
         fps: Frames a second over the last `statistics.WINDOW` frames.
         latency_p50: Median milliseconds from capture to verdict over the same frames, waiting included.
         latency_p95: The 95th percentile.
+        latency_p99: The 99th percentile.
         last_score: Score of the last frame; None before the first.
         sources: Each source's state.
     """
@@ -51,6 +52,7 @@ class Progress:
     fps: float
     latency_p50: float
     latency_p95: float
+    latency_p99: float
     last_score: float | None
     sources: tuple[SourceProgress, ...] = ()
 

@@ -22,6 +22,7 @@ class StageSummary:
         mean: Milliseconds a frame, exact.
         p50: Median in milliseconds; exact up to `RESERVOIR` frames, then from a uniform sample of that size.
         p95: 95th percentile in milliseconds, likewise.
+        p99: 99th percentile in milliseconds, likewise.
         cpu: Mean processor time of the stage's own thread in milliseconds a frame; None where it was not measured, as
             for inference, which an engine's threads or a GPU do. Unlike wall time it does not grow when threads share
             a core.
@@ -32,6 +33,7 @@ class StageSummary:
     mean: float
     p50: float
     p95: float
+    p99: float
     cpu: float | None = None
 
 
@@ -67,10 +69,10 @@ class StageStats:
         """The figures so far; zeros when nothing was measured."""
         sample = list(self._sample)
         if not sample:
-            return StageSummary(self.name, 0, 0.0, 0.0, 0.0)
-        p50, p95 = np.percentile(sample, [50, 95])
+            return StageSummary(self.name, 0, 0.0, 0.0, 0.0, 0.0)
+        p50, p95, p99 = (float(value) for value in np.percentile(sample, [50, 95, 99]))
         cpu = self._cpu_total / self._cpu_count if self._cpu_count else None
-        return StageSummary(self.name, self._count, self._total / self._count, float(p50), float(p95), cpu)
+        return StageSummary(self.name, self._count, self._total / self._count, p50, p95, p99, cpu)
 
 
 class SlidingWindow:
@@ -88,12 +90,12 @@ class SlidingWindow:
         """
         self._times.append((now, latency_ms))
 
-    def figures(self) -> tuple[float, float, float]:
-        """Frames per second, p50 and p95 of the latency in milliseconds; zeros when too little is known."""
+    def figures(self) -> tuple[float, float, float, float]:
+        """Frames per second, p50, p95 and p99 of the latency in milliseconds; zeros when too little is known."""
         rows = self._times.copy()
         if not rows:
-            return 0.0, 0.0, 0.0
+            return 0.0, 0.0, 0.0, 0.0
         elapsed = rows[-1][0] - rows[0][0]
         fps = (len(rows) - 1) / elapsed if elapsed > 0 else 0.0
-        p50, p95 = np.percentile([latency for _, latency in rows], [50, 95])
-        return fps, float(p50), float(p95)
+        p50, p95, p99 = np.percentile([latency for _, latency in rows], [50, 95, 99])
+        return fps, float(p50), float(p95), float(p99)

@@ -122,13 +122,14 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(Text(f"{name}: {count} results dropped, it could not keep up", "yellow"))
     if not summary.frames:
         return
-    table = Table("stage", "mean ms", "p50 ms", "p95 ms", "processor ms")
+    table = Table("stage", "mean ms", "p50 ms", "p95 ms", "p99 ms", "processor ms")
     for column in table.columns[1:]:
         column.justify = "right"
     for stage in summary.stages:
         if stage.count:
             cpu = "-" if stage.cpu is None else f"{stage.cpu:.2f}"
-            table.add_row(stage.name, f"{stage.mean:.2f}", f"{stage.p50:.2f}", f"{stage.p95:.2f}", cpu)
+            times = (f"{value:.2f}" for value in (stage.mean, stage.p50, stage.p95, stage.p99))
+            table.add_row(stage.name, *times, cpu)
     console.print(table)
     console.print(
         Text(
@@ -142,7 +143,7 @@ def summary_json(summary: RunSummary) -> dict[str, Any]:
     """The summary as JSON values.
 
     They are the fields of `RunSummary`, `fps`, `outside_inference_ms`, `outside_inference_cpu_ms`, and stages by name,
-    which hold `count` and, in milliseconds, `mean`, `p50`, `p95` and `cpu`.
+    which hold `count` and, in milliseconds, `mean`, `p50`, `p95`, `p99` and `cpu`.
     """
     values = asdict(summary)
     values["stages"] = {stage["name"]: {k: v for k, v in stage.items() if k != "name"} for stage in values["stages"]}

@@ -60,7 +60,7 @@ class Tally:
             pushed_out: Items that newer ones pushed out of the detector's mailbox.
             sink_dropped: Results that a sink was too slow for, by the sink's name.
         """
-        fps, p50, p95 = self._window.figures()
+        fps, p50, p95, p99 = self._window.figures()
         return Progress(
             frames=self._judged,
             anomalous=self._anomalous,
@@ -70,6 +70,7 @@ class Tally:
             fps=fps,
             latency_p50=p50,
             latency_p95=p95,
+            latency_p99=p99,
             last_score=self._last_score,
         )
 

@@ -25,13 +25,13 @@ SUMMARY = RunSummary(
     sink_dropped={"video": 4},
     wall_s=2.0,
     stages=(
-        StageSummary("capture", 7, 1.5, 1.0, 2.0, 1.25),
-        StageSummary("inference", 7, 30.0, 29.0, 35.0),
-        StageSummary("video", 3, 2.25, 2.0, 3.0, 0.5),
+        StageSummary("capture", 7, 1.5, 1.0, 2.0, 2.5, 1.25),
+        StageSummary("inference", 7, 30.0, 29.0, 35.0, 41.0),
+        StageSummary("video", 3, 2.25, 2.0, 3.0, 3.5, 0.5),
     ),
     interrupted=True,
 )
-PROGRESS = Progress(12, 3, 1, 5, {"jsonl": 2}, 24.96, 33.4, 51.7, 0.1234)
+PROGRESS = Progress(12, 3, 1, 5, {"jsonl": 2}, 24.96, 33.4, 51.7, 60.2, 0.1234)
 
 
 @given(st.lists(st.floats(0, 1e4), min_size=1, max_size=RESERVOIR))
@@ -44,6 +44,7 @@ def test_short_runs_have_exact_figures(values):
     assert summary.mean == pytest.approx(np.mean(values))
     assert summary.p50 == pytest.approx(np.percentile(values, 50))
     assert summary.p95 == pytest.approx(np.percentile(values, 95))
+    assert summary.p99 == pytest.approx(np.percentile(values, 99))
 
 
 def test_long_runs_stay_small_and_close():
@@ -56,11 +57,12 @@ def test_long_runs_stay_small_and_close():
     assert summary.mean == pytest.approx(values.mean())
     assert summary.p50 == pytest.approx(np.percentile(values, 50), rel=0.1)
     assert summary.p95 == pytest.approx(np.percentile(values, 95), rel=0.03)
+    assert summary.p99 == pytest.approx(np.percentile(values, 99), rel=0.02)
 
 
 def test_nothing_measured_gives_zeros():
-    assert StageStats("x").summary() == StageSummary("x", 0, 0.0, 0.0, 0.0)
-    assert SlidingWindow().figures() == (0.0, 0.0, 0.0)
+    assert StageStats("x").summary() == StageSummary("x", 0, 0.0, 0.0, 0.0, 0.0)
+    assert SlidingWindow().figures() == (0.0, 0.0, 0.0, 0.0)
 
 
 def test_the_window_forgets_what_is_old():
@@ -69,9 +71,9 @@ def test_the_window_forgets_what_is_old():
         window.add(index * 1.0, 500.0)
     for index in range(WINDOW):
         window.add(1000 + index * 0.1, 20.0)
-    fps, p50, p95 = window.figures()
+    fps, p50, p95, p99 = window.figures()
     assert fps == pytest.approx(10)
-    assert (p50, p95) == (20.0, 20.0)
+    assert (p50, p95, p99) == (20.0, 20.0, 20.0)
 
 
 def test_the_status_text_has_every_figure():
@@ -112,7 +114,7 @@ def test_the_summary_is_complete():
     assert "video: 4 results dropped" in text
     assert "outside inference: 3.75 ms a frame" in text
     row = next(line for line in text.splitlines() if "inference" in line and "30.00" in line)
-    assert "29.00" in row and "35.00" in row
+    assert "29.00" in row and "35.00" in row and "41.00" in row
 
 
 def test_the_summary_as_json():
@@ -125,9 +127,9 @@ def test_the_summary_as_json():
         "sink_dropped": {"video": 4},
         "wall_s": 2.0,
         "stages": {
-            "capture": {"count": 7, "mean": 1.5, "p50": 1.0, "p95": 2.0, "cpu": 1.25},
-            "inference": {"count": 7, "mean": 30.0, "p50": 29.0, "p95": 35.0, "cpu": None},
-            "video": {"count": 3, "mean": 2.25, "p50": 2.0, "p95": 3.0, "cpu": 0.5},
+            "capture": {"count": 7, "mean": 1.5, "p50": 1.0, "p95": 2.0, "p99": 2.5, "cpu": 1.25},
+            "inference": {"count": 7, "mean": 30.0, "p50": 29.0, "p95": 35.0, "p99": 41.0, "cpu": None},
+            "video": {"count": 3, "mean": 2.25, "p50": 2.0, "p95": 3.0, "p99": 3.5, "cpu": 0.5},
         },
         "interrupted": True,
         "fps": 3.5,
