@@ -90,7 +90,7 @@ def test_half_graph_keeps_its_float32_islands(tiny, precision, dtype):
         assert parameter.dtype == (torch.float32 if single else dtype), name
     assert graph.head.smoothing.k_rows.dtype == torch.float32
     assert graph.head.stages[0].deformable.rows.dtype == torch.float32
-    assert graph.text_tokens_0.dtype == torch.float32 and graph.text_key_0.dtype == dtype
+    assert graph.text_tokens_0.dtype == torch.float32 and graph.text_probes_0.dtype == dtype
 
 
 @pytest.mark.parametrize(("precision", "bound"), [("fp16", 5e-3), ("bf16", 5e-2)])
