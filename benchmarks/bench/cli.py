@@ -18,11 +18,11 @@ from rich.text import Text
 from kanoclip.benchmarks.bench.runners import COMPARABLE
 from kanoclip.runtime.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.building import builds_shown
-from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.service.logs import log_lines
 
 if TYPE_CHECKING:
     from kanoclip.benchmarks.bench.measure import Settings
@@ -147,7 +147,7 @@ def command(
             raise click.UsageError(f"{path.parent} is no folder: make it first.")
     older = None if baseline is None else baselines.read_baseline(baseline)
     human = Console(highlight=False, soft_wrap=True)
-    with native_chatter_silenced(active=not debug), notes_shown():
+    with native_chatter_silenced(active=not debug), log_lines():
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         names = tuple(dict.fromkeys((backend, *compare)))
         chosen = measure.Settings(

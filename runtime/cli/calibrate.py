@@ -23,7 +23,6 @@ from kanoclip.runtime.calibration.gather import EveryNth, Values, gather
 from kanoclip.runtime.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.calibration.store import check_place, store
 from kanoclip.runtime.cli.building import builds_shown
-from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
@@ -32,6 +31,7 @@ from kanoclip.runtime.json_fields import is_one_line
 from kanoclip.runtime.manifest import Thresholds
 from kanoclip.runtime.processor import lanes_for
 from kanoclip.runtime.roi import RegionOfInterest
+from kanoclip.runtime.service.logs import log_lines
 from kanoclip.runtime.settings import Decision
 from kanoclip.runtime.sources import Source, check_camera, open_camera, open_source
 from kanoclip.runtime.status import StatusLine
@@ -148,7 +148,7 @@ def command(
         check_place(opened.root, output)
     human = Console(stderr=as_json, highlight=False, soft_wrap=True)
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
-    with native_chatter_silenced(active=not debug), notes_shown():
+    with native_chatter_silenced(active=not debug), log_lines():
         with ExitStack() as pending:
             frames = EveryNth(open_camera(camera) if camera is not None else open_source(source or ""), every)
             pending.callback(frames.close)

@@ -13,12 +13,12 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.building import builds_shown
-from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.comparison import Comparison
 from kanoclip.runtime.doctor import Machine, compare, examine_machine
 from kanoclip.runtime.manifest import FLAVOURS
+from kanoclip.runtime.service.logs import log_lines
 
 _EPILOG = """
 Examples:
@@ -63,7 +63,7 @@ def command(
     human = Console(stderr=as_json, highlight=False, soft_wrap=True)
     machine = examine_machine()
     _show_machine(machine, human)
-    with native_chatter_silenced(active=not debug), notes_shown():
+    with native_chatter_silenced(active=not debug), log_lines():
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         manifest = opened.manifest
         model = f"{manifest.model.backbone}, {manifest.precision}"

@@ -18,7 +18,6 @@ from kanoclip.runtime.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.bundle import find_bundle
 from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_buffers
 from kanoclip.runtime.cli.building import builds_shown
-from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
@@ -27,6 +26,7 @@ from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.processor import lanes_for
 from kanoclip.runtime.report import RunSummary
+from kanoclip.runtime.service.logs import log_lines
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
 from kanoclip.runtime.sinks.jsonl import STDOUT
 from kanoclip.runtime.sources import ImageSource, Source, check_camera, open_camera, open_source
@@ -189,7 +189,7 @@ def command(
         cv2.setNumThreads(1)  # each frame has a thread; those that OpenCV would add take the cores from the engine's
     human = Console(stderr=as_json or jsonl == STDOUT, quiet=quiet, highlight=False, soft_wrap=True)
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
-    with native_chatter_silenced(active=not debug), notes_shown(quiet), ExitStack() as opened:
+    with native_chatter_silenced(active=not debug), log_lines(quiet=quiet), ExitStack() as opened:
         with builds_shown(Console(stderr=True, quiet=quiet)) as report:
             detector = opened.enter_context(
                 Detector.load(

@@ -15,7 +15,6 @@ import pytest
 from kanoclip.runtime.backends import create_backend, onnxruntime, openvino, trial
 from kanoclip.runtime.backends.trial import _fastest, choose_backend
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.cli.notes import notes_shown
 from kanoclip.runtime.errors import BackendError
 
 pytest.importorskip("openvino")
@@ -332,19 +331,6 @@ def test_real_engines(bundle, caplog):
     assert [message.split()[0] for message in caplog.messages] == ["choosing", first.name]
     caplog.clear()
     assert create_backend(bundle, threads=1).name == first.name and caplog.messages == []
-
-
-@pytest.mark.parametrize("quiet", [False, True])
-def test_notes_are_lines_on_standard_error(capsys, quiet):
-    log = logging.getLogger("kanoclip.runtime.anything")
-    with notes_shown(quiet):
-        log.info("openvino-cpu chosen: 2.0 ms against 3.0 ms on onnxruntime-cpu")
-        log.warning("onnxruntime is left out: [red]broken[/red]")
-    log.info("unheard")
-    said = capsys.readouterr()
-    lines = ["openvino-cpu chosen: 2.0 ms against 3.0 ms on onnxruntime-cpu"] * (not quiet)
-    assert said.err.splitlines() == [*lines, "warning: onnxruntime is left out: [red]broken[/red]"]
-    assert said.out == ""
 
 
 @pytest.mark.parametrize("quiet", [False, True])

@@ -226,12 +226,12 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
 def _predictor(options: _Options) -> Predictor:
     """The one that the flags name, else the shipped bundle. torch is imported for checkpoints and backbones only."""
     from kanoclip.runtime.bundle import shipped_bundle
-    from kanoclip.runtime.cli.notes import notes_shown
+    from kanoclip.runtime.service.logs import log_lines
     from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor
 
     if options.checkpoint is None and options.prompts is None:
         bundle = options.bundle or shipped_bundle()
-        with notes_shown(options.quiet):
+        with log_lines(quiet=options.quiet):
             return BundlePredictor(bundle, options.backend, options.device, options.threads)
     _set_threads(options.threads)
     if options.checkpoint is not None:

@@ -1,0 +1,1 @@
+"""Running for months unattended: systemd, health checks, log lines."""

@@ -1,0 +1,146 @@
+"""A server for health checks alone, for a box without the page."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from typing import Any
+
+from kanoclip.runtime.errors import ServiceError, SettingsError
+from kanoclip.runtime.service.health import Health
+
+TIMEOUT_S = 5.0
+"""A client that neither asks nor reads for so long is hung up on."""
+CLIENTS = 16
+"""So many are served at a time; the next one is hung up on at once."""
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Takes HOST:PORT apart; an IPv6 address stands in brackets, port 0 is any free one.
+
+    Raises:
+        SettingsError: It is no address.
+    """
+    host, separator, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not separator or not host or (":" in host) != bracketed or not (port.isascii() and port.isdigit()):
+        raise SettingsError(f"{text!r} is no address: give HOST:PORT, such as 127.0.0.1:8081 or [::1]:8081")
+    if int(port) > 65535:
+        raise SettingsError(f"{text!r} is no address: ports end at 65535")
+    return host, int(port)
+
+
+@contextmanager
+def serve_health(health: Health, address: tuple[str, int]) -> Iterator[tuple[str, int]]:
+    """Answers /healthz and /readyz in a thread while the block lasts.
+
+    Args:
+        health: Who knows.
+        address: Host and port.
+
+    Yields:
+        Host and port that are listened on.
+
+    Raises:
+        ServiceError: The address cannot be listened on.
+    """
+    try:
+        server = _server(health, address)
+    except (OSError, UnicodeError) as error:  # a host name may also be one that IDNA cannot encode
+        reason = getattr(error, "strerror", None) or error
+        raise ServiceError(
+            f"{address[0]}:{address[1]} cannot be listened on for health checks: {reason}; does another kanoclip-run?"
+        ) from None
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="kanoclip-health", daemon=True
+    )
+    thread.start()
+    try:
+        yield server.server_name, server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(TIMEOUT_S)
+
+
+def _server(health: Health, address: tuple[str, int]) -> ThreadingHTTPServer:
+    class Handler(_Handler):
+        checks = {"/healthz": health.alive, "/readyz": health.ready}  # noqa: RUF012
+
+    class Server(_Server):
+        address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+    return Server(address, Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    """Bounded in threads, and silent about clients that go away."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = CLIENTS
+
+    def __init__(self, *args: Any) -> None:
+        self._free = threading.BoundedSemaphore(CLIENTS)
+        super().__init__(*args)
+
+    def server_bind(self) -> None:
+        """Binds without asking a name server for this machine's name, which may take long on a line's network."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Gives a client a thread, if one is left."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serves a client in its thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: a client that hung up is no event of ours."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    checks: dict[str, Any] = {}  # noqa: RUF012
+    timeout = TIMEOUT_S
+    server_version = "kanoclip"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Answers a check."""
+        self._answer(with_body=True)
+
+    def do_HEAD(self) -> None:
+        """Answers a check by its status alone."""
+        self._answer(with_body=False)
+
+    def _answer(self, *, with_body: bool) -> None:
+        check = self.checks.get(self.path.partition("?")[0])
+        if check is None:
+            self.send_error(404, "only /healthz and /readyz are here")
+            return
+        report = check()
+        body = json.dumps(report.as_json(), allow_nan=False).encode() + b"\n"
+        self.send_response(report.http_status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Says nothing: a probe comes every few seconds."""
