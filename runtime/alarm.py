@@ -90,3 +90,9 @@ class Alarm:
         elif self._anomalous <= self._rule.clears_at:
             self._up = False
         return self._up
+
+    def follow(self, rule: AlarmRule) -> None:
+        """Goes by another rule from the next frame on; verdicts that it looks back on keep their meaning."""
+        self._rule = rule
+        self._last = deque(self._last, maxlen=rule.of)
+        self._anomalous = sum(self._last)

@@ -1,4 +1,4 @@
-"""The bounded queue between two threads of the runtime."""
+"""The bounded queue between the threads of the runtime."""
 
 from __future__ import annotations
 
@@ -33,29 +33,45 @@ class Mailbox(Generic[T]):
     Unlike `queue.Queue` it can drop from its old end, and whoever waits in it is woken when it closes, so a thread
     that dies never leaves another one waiting.
 
+    With several writers each has a compartment of its own, which is as bounded as a mailbox for one and has its own
+    drops; items are taken from the compartments in turns, so that a busy writer never keeps a slow one waiting.
+
     Args:
-        capacity: Items held at most, at least 1.
-        policy: What happens when it is full.
+        capacity: Items held at most for each writer, at least 1.
+        policy: What happens when that is full.
+        writers: How many write, at least 1.
     """
 
-    def __init__(self, capacity: int, policy: Policy) -> None:
+    def __init__(self, capacity: int, policy: Policy, writers: int = 1) -> None:
         if capacity < 1:
             raise ValueError(f"capacity is {capacity}: a mailbox holds at least 1 item")
+        if writers < 1:
+            raise ValueError(f"{writers} writers: a mailbox has at least 1")
         self._capacity = capacity
         self._policy = policy
-        self._items: deque[T] = deque()
+        self._compartments: list[deque[T]] = [deque() for _ in range(writers)]
+        self._count = 0
+        self._turn = 0
         self._changed = threading.Condition()
         self._closed = False
-        self._dropped = 0
+        self._dropped = [0] * writers
 
     @property
     def dropped(self) -> int:
         """Items that a newer one has pushed out."""
-        with self._changed:
-            return self._dropped
+        return sum(self._dropped)
 
-    def put(self, item: T) -> T | None:
+    @property
+    def drops(self) -> list[int]:
+        """The same by writer."""
+        return list(self._dropped)
+
+    def put(self, item: T, writer: int = 0) -> T | None:
         """Puts an item in; under `Policy.WAIT` this waits for room.
+
+        Args:
+            item: What to put in.
+            writer: Whose compartment it goes to, counted from 0.
 
         Returns:
             The item pushed out to make room, if any.
@@ -63,22 +79,25 @@ class Mailbox(Generic[T]):
         Raises:
             MailboxClosedError: It is closed, or was closed during the wait.
         """
+        items = self._compartments[writer]
         with self._changed:
             if self._policy is Policy.WAIT:
-                while len(self._items) >= self._capacity and not self._closed:
+                while len(items) >= self._capacity and not self._closed:
                     self._changed.wait()
             if self._closed:
                 raise MailboxClosedError
             evicted = None
-            if len(self._items) >= self._capacity:
-                evicted = self._items.popleft()
-                self._dropped += 1
-            self._items.append(item)
+            if len(items) >= self._capacity:
+                evicted = items.popleft()
+                self._dropped[writer] += 1
+            else:
+                self._count += 1
+            items.append(item)
             self._changed.notify_all()
             return evicted
 
     def get(self, timeout: float | None = None) -> T:
-        """Takes the oldest item out, waiting for one.
+        """Takes the oldest item of whose turn it is out, waiting for one.
 
         Args:
             timeout: Seconds to wait; None waits until something comes or the mailbox closes.
@@ -90,7 +109,7 @@ class Mailbox(Generic[T]):
         return self.get_some(1, timeout)[0]
 
     def get_some(self, most: int, timeout: float | None = None) -> list[T]:
-        """Takes the oldest items out, as many as are there; waits for the first only.
+        """Takes items out, as many as are there; waits for the first only.
 
         Args:
             most: At most so many, at least 1.
@@ -101,10 +120,17 @@ class Mailbox(Generic[T]):
             MailboxClosedError: It is closed and empty.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._items or self._closed, timeout)
-            if not self._items:
+            self._changed.wait_for(lambda: self._count or self._closed, timeout)
+            if not self._count:
                 raise MailboxClosedError if self._closed else MailboxEmptyError
-            some = [self._items.popleft() for _ in range(min(most, len(self._items)))]
+            taken = min(most, self._count)
+            some: list[T] = []
+            while len(some) < taken:
+                items = self._compartments[self._turn]
+                self._turn = (self._turn + 1) % len(self._compartments)
+                if items:
+                    some.append(items.popleft())
+            self._count -= taken
             self._changed.notify_all()
             return some
 
@@ -117,6 +143,8 @@ class Mailbox(Generic[T]):
     def abort(self) -> None:
         """Closes and throws away what is inside; that does not count as dropped."""
         with self._changed:
-            self._items.clear()
+            for items in self._compartments:
+                items.clear()
+            self._count = 0
             self._closed = True
             self._changed.notify_all()

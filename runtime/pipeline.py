@@ -1,4 +1,4 @@
-"""Source thread -> mailbox -> detector threads -> sink threads, with the main thread free for signals and the screen.
+"""Source threads -> mailbox -> detector threads -> sink threads, with the main thread free for signals and the screen.
 
 Where no frame is dropped, the source's thread resizes each one, right after it was decoded and while its pixels are in
 the cache; the detector's threads then do little but infer. A live view's frames are resized when they are judged.
@@ -10,51 +10,30 @@ raised again in the main thread.
 
 from __future__ import annotations
 
+import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
 
-from kanoclip.runtime.alarm import EVERY_FRAME, Alarm, AlarmRule
-from kanoclip.runtime.in_order import InOrder
-from kanoclip.runtime.mailbox import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
+from kanoclip.runtime.alarm import EVERY_FRAME, AlarmRule
+from kanoclip.runtime.errors import FrameError, SinkError
+from kanoclip.runtime.lanes import Answer, FrameDetector, Lanes, Question, SourceAlarm
+from kanoclip.runtime.mailbox import Mailbox, Policy
 from kanoclip.runtime.preprocess import Prepared
+from kanoclip.runtime.readers import Job, Readers
 from kanoclip.runtime.report import Progress, RunSummary
+from kanoclip.runtime.screen import Screen
 from kanoclip.runtime.signals import stop_on_signals
+from kanoclip.runtime.sink_threads import SINK_GRACE_S, SinkThreads
 from kanoclip.runtime.sinks.base import ScreenSink, Sink
 from kanoclip.runtime.sources.base import Source
-from kanoclip.runtime.statistics import StageStats
 from kanoclip.runtime.tally import Tally
-from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
+from kanoclip.runtime.types import BadFrame, Frame, Result
 
-Result = tuple[Frame, Detection] | BadFrame
-"""What travels to the sinks."""
+log = logging.getLogger(__name__)
 
-TICK_S = 0.03
-"""How often the main thread serves screen and status line."""
 SOURCE_GRACE_S = 2.0
-"""How long a reader may stay in a device's blocking read after a stop before it is left behind (a daemon thread)."""
-
-
-class FrameDetector(Protocol):
-    """The part of `Detector` that the stream needs."""
-
-    def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
-        """Resizes a frame, uint8 [H, W, 3] BGR, of a picture of (height, width) `size`."""
-        ...
-
-    def judge(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
-        """Judges prepared frames, in their order."""
-        ...
-
-
-class _Job(NamedTuple):
-    """A frame on its way to the detector; prepared where the source's thread does that."""
-
-    frame: Frame
-    prepared: Prepared | None
+"""How long readers may stay in a device's blocking read after a stop before they are left behind (daemon threads)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +42,12 @@ class PipelineConfig:
 
     Attributes:
         policy: What a full mailbox does.
-        class_name: Class to look for; None for the bundle's default.
+        class_name: Class to look for at first; None for the bundle's default.
         max_frames: Stop after this many judged frames; None for no limit.
         lanes: Threads that judge side by side; the detector must allow it. Results keep their order.
         batch: Most frames that a thread judges at once. It takes what is there and waits for no more.
-        sink_capacity: Results that may wait for each sink.
-        alarm: When the stream's alarm is raised and cleared.
+        sink_capacity: Results of a source that may wait for each sink.
+        alarm: When a source's alarm is raised and cleared at first.
         hold_screen: Keep the screen open after the last frame until the user closes it.
     """
 
@@ -83,25 +62,26 @@ class PipelineConfig:
 
 
 class Pipeline:
-    """One run of a source through a detector into sinks.
+    """One run of one or more sources through a detector into sinks.
 
-    The pipeline takes over source and sinks: it closes each of them, whatever happens. The detector stays the
-    caller's.
+    The pipeline takes over sources and sinks: it closes each of them, whatever happens. The detector stays the
+    caller's. Several sources share it: frames are taken from them in turns, each keeps its own order, drops and alarm,
+    and one that ends or fails leaves the others to go on.
 
     Args:
-        source: Where frames come from.
+        source: Where frames come from; several with names that differ.
         detector: What judges them.
         sinks: Where results go; each gets a thread and a bounded queue of its own.
         config: How frames flow.
-        screen: A sink for the main thread. It shows the newest result only and never holds the stream up, whatever
-            the policy.
+        screen: A sink for the main thread. It shows the newest result of each source only and never holds the stream
+            up, whatever the policy.
         observer: Called in a detector's thread with every result, before the sinks; must be quick. Where no sink shows
             pictures, the frame's may be at the model's size.
     """
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Sequence[Source],
         detector: FrameDetector,
         sinks: Sequence[Sink],
         config: PipelineConfig,
@@ -109,36 +89,50 @@ class Pipeline:
         screen: ScreenSink | None = None,
         observer: Callable[[Result], None] | None = None,
     ) -> None:
-        self._source = source
-        self._detector = detector
+        sources = source if isinstance(source, Sequence) else [source]
         self._config = config
-        self._screen = screen
         self._observer = observer
-        self._prepares_early = config.policy is Policy.WAIT
+        self._waits = config.policy is Policy.WAIT
         self._shown = screen is not None or any(sink.shows for sink in sinks)
-        # One frame is enough for a live view: a second would only age. Elsewhere nobody should have to wait for one.
-        capacity = config.lanes * config.batch + 1 if config.policy is Policy.WAIT else config.batch
-        self._frames: Mailbox[_Job | BadFrame] = Mailbox(capacity, config.policy)
-        self._queues: list[tuple[Sink, Mailbox[Result], StageStats]] = [
-            (sink, Mailbox(config.sink_capacity, config.policy), StageStats(sink.name)) for sink in sinks
-        ]
-        self._screen_queue: Mailbox[Result] = Mailbox(1, Policy.DROP_OLDEST)
-        self._screen_stats = StageStats(screen.name) if screen is not None else None
-        self._tally = Tally()
-        self._alarm = Alarm(config.alarm)
+        self._frames: Mailbox[Job] = Mailbox(_room(config, len(sources)), config.policy, len(sources))
+        self._tally = Tally(sources, recent=not self._waits)
         self._stop = threading.Event()
-        self._interrupted = False
+        self._going = threading.Event()
+        self._going.set()
+        self._lanes = Lanes(
+            detector,
+            self._frames,
+            Question(config.class_name, config.alarm),
+            lanes=config.lanes,
+            batch=config.batch,
+            max_frames=config.max_frames,
+            lets_by=not self._waits,
+            stop=self._stop,
+            going=self._going,
+            hand_on=self._hand_on,
+            refuse=self._refuse,
+            fail=self._fail,
+            done=self._judged_all,
+        )
+        self._readers = Readers(
+            sources,
+            self._frames,
+            self._prepare_early if self._waits else None,
+            stop=self._stop,
+            passes=lambda: not (self._waits or self._going.is_set()),
+            tally=self._tally,
+            remember=self._remember,
+        )
+        room = config.sink_capacity, config.policy, len(sources)
+        self._sinks = SinkThreads(sinks, *room, fail=self._fail, left_behind=self._sink_left_behind)
+        self._screen = Screen(screen, len(sources), recent=not self._waits)
+        self._alarms = [SourceAlarm(self._lanes.question) for _ in sources]
+        self._signalled = self._interrupted = False
         self._error: BaseException | None = None
         self._error_lock = threading.Lock()
-        self._taking = threading.Lock()  # who holds it takes the next item and a number with it
-        self._taken = 0
-        self._frames_taken = 0
-        self._results: InOrder[Result] = InOrder(self._hand_on, ahead=2 * config.lanes * config.batch)
-        self._lanes_left = config.lanes
-        self._lanes_lock = threading.Lock()
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> RunSummary:
-        """Streams until the source ends, the frame limit is reached, a signal comes or something fails.
+        """Streams until the sources end, the frame limit is reached, a signal comes or something fails.
 
         In the main thread, SIGINT and SIGTERM end the run after the frame in work; a second SIGINT raises
         KeyboardInterrupt.
@@ -147,192 +141,142 @@ class Pipeline:
             on_tick: Called in this thread about every `TICK_S` seconds.
 
         Returns:
-            What was done.
+            What was done; where there are several sources, with the errors of those that failed.
 
         Raises:
-            SourceError: The source failed; what it had delivered has been judged and written.
+            SourceError: The only source failed; what it had delivered has been judged and written.
+            SinkError: A sink of a run that loses nothing hung, and was left behind.
             Exception: The first error of any other thread; `summary` tells how far the run came.
         """
         self._tally.start()
-        reader = threading.Thread(target=self._read, name="kanoclip-source", daemon=True)
-        workers = [
-            threading.Thread(target=self._judge, name=f"kanoclip-detector-{lane}", daemon=True)
-            for lane in range(self._config.lanes)
-        ]
-        workers += [
-            threading.Thread(target=self._drain, args=queue, name=f"kanoclip-{queue[0].name}", daemon=True)
-            for queue in self._queues
-        ]
         try:
-            with stop_on_signals(self.stop, lambda: self._interrupted):
-                for thread in [reader, *workers]:
-                    thread.start()
-                while alive := [thread for thread in workers if thread.is_alive()]:
-                    self._serve_screen(alive[0])
+            with stop_on_signals(self._signal, lambda: self._signalled):
+                self._readers.start()
+                self._lanes.start()
+                self._sinks.start()
+                while (worker := self._at_work()) is not None:
+                    self._serve_screen(worker)
                     if on_tick is not None:
                         on_tick(self.progress())
                 while self._held_open():
                     self._serve_screen(None)
         except BaseException as error:
             self._fail(error)
-            for thread in workers:
-                if thread.ident is not None:
-                    thread.join(SOURCE_GRACE_S)
+            self._lanes.join(SOURCE_GRACE_S)
+            self._sinks.join(SOURCE_GRACE_S)
         finally:
-            if reader.ident is not None:
-                reader.join(SOURCE_GRACE_S)
-            if self._screen is not None:
-                self._screen.close()
+            self._readers.join(SOURCE_GRACE_S)
+            self._screen.close()
             self._tally.end()
         if self._error is not None:
             raise self._error
         return self.summary()
 
     def stop(self) -> None:
-        """Asks the run to end after the frame in work; may be called from any thread or a signal handler's."""
+        """Asks the run to end after the frame in work; may be called from any thread."""
         self._interrupted = True
         self._stop.set()
+        self._readers.interrupt()
+
+    def ask(self, question: Question) -> None:
+        """Asks something else of frames from the next one on; may be called from any thread.
+
+        An alarm looks back on verdicts over the same class only.
+        """
+        self._lanes.question = question
+
+    def pause(self) -> None:
+        """Lets a live view's frames go by unjudged, or a file's wait, from the next one on; from any thread."""
+        self._going.clear()
+
+    def resume(self) -> None:
+        """Judges again."""
+        self._going.set()
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of the last frame of each source that one was judged of."""
+        return [source.size for source in self._tally.sources if source.size is not None]
 
     def progress(self) -> Progress:
         """The state now."""
-        return self._tally.progress(self._frames.dropped, self._sink_drops())
+        return self._tally.progress(self._frames.drops, self._sinks.dropped(), paused=not self._going.is_set())
 
     def summary(self) -> RunSummary:
         """What was done so far."""
-        sinks = [stats for _, _, stats in self._queues]
-        if self._screen_stats is not None:
-            sinks.append(self._screen_stats)
-        return self._tally.summary(self._frames.dropped, self._sink_drops(), sinks, interrupted=self._interrupted)
+        stats = [*self._sinks.stats, *self._screen.stats]
+        return self._tally.summary(self._frames.drops, self._sinks.dropped(), stats, interrupted=self._interrupted)
 
-    def _sink_drops(self) -> dict[str, int]:
-        return {sink.name: queue.dropped for sink, queue, _ in self._queues if queue.dropped}
+    def _signal(self) -> None:
+        """A signal's handler: only the loop that it interrupts may take locks."""
+        self._signalled = True
 
-    def _read(self) -> None:
-        """Source thread: frames into the mailbox, prepared where none will be dropped."""
-        try:
-            with suppress(MailboxClosedError):
-                started = time.thread_time()
-                for item in self._source.frames():
-                    if self._stop.is_set():
-                        break
-                    elsewhere = item.capture_cpu_ms if isinstance(item, Frame) else 0.0
-                    self._tally.stages["capture"].add_cpu((time.thread_time() - started) * 1e3 + elsewhere)
-                    if isinstance(self._frames.put(self._job(item) if isinstance(item, Frame) else item), BadFrame):
-                        self._tally.bad_evicted += 1
-                    started = time.thread_time()
-        except BaseException as error:
-            # What was read before is sound: let it be judged and written, then report. After a stop nobody reads on,
-            # and a device complaining about that is no failure.
-            if not self._stop.is_set():
-                self._remember(error)
-        finally:
-            self._frames.close()
-            try:
-                self._source.close()
-            except BaseException as error:
-                self._remember(error)
+    def _at_work(self) -> threading.Thread | None:
+        """A thread to wait for; None when all is done, and what hangs is left behind."""
+        if self._signalled and not self._interrupted:
+            self.stop()
+        lane = self._lanes.at_work()
+        if lane is None:
+            unhurried = self._waits and not self._interrupted and self._error is None
+            return self._sinks.still_writing(unhurried)
+        if self._interrupted:
+            self._sinks.leave_stuck()
+        return lane
 
-    def _judge(self) -> None:
-        """A detector thread: mailbox into the sinks' queues."""
-        try:
-            with suppress(MailboxClosedError):
-                # A stop must be noticed although a camera may deliver nothing for long.
-                while not self._stop.is_set():
-                    with suppress(MailboxEmptyError):
-                        taken = self._take()
-                        if taken is None:
-                            break
-                        self._judge_some(*taken)
-        except BaseException as error:
-            self._fail(error)
-        finally:
-            with self._lanes_lock:
-                self._lanes_left -= 1
-                last = not self._lanes_left
-            if last:
-                self._stop.set()
-                self._frames.abort()  # wakes the source's thread
-                for _, queue, _ in self._queues:
-                    queue.close()
-
-    def _job(self, frame: Frame) -> _Job:
+    def _prepare_early(self, frame: Frame) -> tuple[Frame, Prepared]:
         """Prepares a frame where none will be dropped; its full picture goes no further if nobody shows it."""
-        if not self._prepares_early:
-            return _Job(frame, None)
-        prepared = self._prepare(frame)
+        prepared = self._lanes.prepare(frame)
         if not self._shown:
             # Its memory, still in the cache, is there for the next one.
             frame = replace(frame, image=prepared.image, full_size=(prepared.height, prepared.width))
-        return _Job(frame, prepared)
+        return frame, prepared
 
-    def _prepare(self, frame: Frame) -> Prepared:
-        return self._detector.prepare(frame.image, self._config.class_name, frame.full_size)
+    def _refuse(self, source: int, error: FrameError) -> None:
+        """A frame that does not suit ends its source, and the run if there are no others."""
+        if len(self._alarms) == 1:
+            raise error
+        self._readers.give_up(source, error)
 
-    def _take(self) -> tuple[int, list[_Job | BadFrame]] | None:
-        """The next items and the number of the first; None once there are frames enough."""
-        with self._taking:
-            most = self._config.batch
-            if self._config.max_frames is not None:
-                most = min(most, self._config.max_frames - self._frames_taken)
-            if not most:
-                return None
-            items = self._frames.get_some(most, timeout=0.1)
-            number = self._taken
-            self._taken += len(items)
-            self._frames_taken += sum(isinstance(item, _Job) for item in items)
-            return number, items
+    def _judged_all(self) -> None:
+        """The last lane has ended: nobody reads on, and the sinks may finish."""
+        self._stop.set()
+        self._readers.interrupt()
+        self._frames.abort()  # wakes the sources' threads
+        self._sinks.close()
 
-    def _judge_some(self, number: int, items: Sequence[_Job | BadFrame]) -> None:
-        """Judges frames beside the other lanes; what comes of it is handed on after all that came before."""
-        jobs = [item for item in items if isinstance(item, _Job)]
-        prepared = [job.prepared or self._prepare(job.frame) for job in jobs]
-        detections = iter(self._detector.judge(prepared, self._config.class_name) if prepared else ())
-        for offset, item in enumerate(items):
-            self._results.put(number + offset, (item.frame, next(detections)) if isinstance(item, _Job) else item)
-
-    def _hand_on(self, result: Result) -> None:
+    def _hand_on(self, answer: Answer) -> None:
         """Counts a result and gives it to observer, screen and sinks."""
+        job, question, result = answer
+        source = job.source
         if isinstance(result, BadFrame):
-            self._tally.bad_seen += 1
+            self._tally.sources[source].bad_seen += 1
         else:
             frame, detection = result
-            detection = replace(detection, alarm=self._alarm.update(bool(detection.is_anomalous)))
-            self._tally.count(frame, detection)
+            alarm = self._alarms[source].update(question, bool(detection.is_anomalous))
+            detection = replace(detection, alarm=alarm)
+            self._tally.count(source, frame, detection, job.capture_cpu_ms)
             result = (frame, detection)
         if self._observer is not None:
             self._observer(result)
-        if self._screen is not None:
-            self._screen_queue.put(result)
-        for _, queue, _ in self._queues:
-            queue.put(result)
-
-    def _drain(self, sink: Sink, queue: Mailbox[Result], stats: StageStats) -> None:
-        """Sink thread: one sink's queue into the sink."""
-        try:
-            try:
-                with suppress(MailboxClosedError):
-                    while True:
-                        _deliver(sink, queue.get(), stats)
-            finally:
-                sink.close()
-        except BaseException as error:
-            self._fail(error)
+        self._screen.put(result, source)
+        self._sinks.put(result, source)
 
     def _serve_screen(self, worker: threading.Thread | None) -> None:
-        """Shows the newest result; without a screen, waits a tick or until the worker ends."""
-        if self._screen is None or self._screen_stats is None:
-            if worker is not None:
-                worker.join(TICK_S)
-            return
-        with suppress(MailboxEmptyError, MailboxClosedError):
-            _deliver(self._screen, self._screen_queue.get(timeout=TICK_S), self._screen_stats)
-        if not self._screen.poll():
+        if not self._screen.serve(worker):
             self.stop()
 
     def _held_open(self) -> bool:
         """Whether the screen stays although all is done."""
-        wanted = self._config.hold_screen and self._screen is not None
-        return wanted and not self._interrupted and self._error is None
+        if self._signalled:
+            self._interrupted = True
+        return self._config.hold_screen and self._screen.there and not self._interrupted and self._error is None
+
+    def _sink_left_behind(self, name: str) -> None:
+        """Where nothing may be lost that is a failure; a camera's run ends as it was asked to."""
+        words = f"{name}: did not finish within {SINK_GRACE_S:g} s and was left behind; its output is incomplete"
+        if self._waits:
+            self._remember(SinkError(words))
+        else:
+            log.warning("%s", words)
 
     def _remember(self, error: BaseException) -> None:
         """Keeps the first error for the main thread."""
@@ -344,18 +288,16 @@ class Pipeline:
         """Keeps the error and stops every thread at once."""
         self._remember(error)
         self._stop.set()
+        self._readers.interrupt()
         self._frames.abort()
-        for _, queue, _ in self._queues:
-            queue.abort()
-        self._results.abort()  # after the queues': whoever hands a result on may have been waiting for room in one
+        self._sinks.abort()
+        self._lanes.abort()  # after the queues: whoever hands a result on may have been waiting for room in one
 
 
-def _deliver(sink: Sink, result: Result, stats: StageStats) -> None:
-    """Gives a result to a sink and measures what it cost."""
-    if isinstance(result, BadFrame):
-        sink.skip(result)
-        return
-    started, started_cpu = time.perf_counter(), time.thread_time()
-    sink.write(*result)
-    stats.add((time.perf_counter() - started) * 1e3)
-    stats.add_cpu((time.thread_time() - started_cpu) * 1e3)
+def _room(config: PipelineConfig, sources: int) -> int:
+    """How many frames of a source may wait to be judged."""
+    if config.policy is Policy.WAIT:
+        # Nobody should have to wait for one; what is read ahead is shared by the sources.
+        return max(2, -(-(config.lanes * config.batch + 1) // sources))
+    # One frame is enough for a live view: a second would only age.
+    return config.batch if sources == 1 else 1

@@ -9,10 +9,19 @@ from kanoclip.runtime.statistics import StageSummary
 
 @dataclass(frozen=True, slots=True)
 class SourceProgress:
-    """The state of one source of a running stream.
+    """One source's share of a run.
 
     Attributes:
-        name: The source's, without credentials.
+        name: As `Source.name`; where two have the same, with a number.
+        frames: Judged so far.
+        anomalous: Of these, at or above the threshold.
+        skipped: Pictures that could not be read.
+        dropped: Frames that the detector was too slow for.
+        fps: Judged frames a second over the last `statistics.WINDOW` of them.
+        last_score: Score of the last frame; None before the first.
+        last_at: Unix time at which that one was captured.
+        alarm: Whether its alarm is up; None before the first frame.
+        error: Why it ended before its end; None while it runs, or where it came to its end.
         delivered: What came from it so far, readable or not, before any of it is dropped.
         last_frame_age_s: Seconds since the last of that; None before the first.
         away: Why nothing comes at present, while it is tried again; None otherwise.
@@ -20,7 +29,16 @@ class SourceProgress:
     """
 
     name: str
-    delivered: int
+    frames: int
+    anomalous: int
+    skipped: int
+    dropped: int
+    fps: float
+    last_score: float | None
+    last_at: float | None
+    alarm: bool | None
+    error: str | None
+    delivered: int = 0
     last_frame_age_s: float | None = None
     away: str | None = None
     reconnects: int = 0
@@ -35,13 +53,14 @@ class Progress:
         anomalous: Of these, at or above the threshold.
         skipped: Pictures that could not be read.
         dropped: Frames that the detector was too slow for.
-        sink_dropped: Results that a sink was too slow for, by the sink's name.
+        sink_dropped: Results that a sink lost, too slow for them or not working, by the sink's name.
         fps: Frames a second over the last `statistics.WINDOW` frames.
         latency_p50: Median milliseconds from capture to verdict over the same frames, waiting included.
         latency_p95: The 95th percentile.
         latency_p99: The 99th percentile.
         last_score: Score of the last frame; None before the first.
-        sources: Each source's state.
+        paused: Whether frames are let go by unjudged.
+        sources: The same by source.
     """
 
     frames: int
@@ -54,6 +73,7 @@ class Progress:
     latency_p95: float
     latency_p99: float
     last_score: float | None
+    paused: bool = False
     sources: tuple[SourceProgress, ...] = ()
 
 
@@ -66,10 +86,11 @@ class RunSummary:
         anomalous: Of these, at or above the threshold.
         skipped: Pictures that could not be read.
         dropped: Frames that the detector was too slow for.
-        sink_dropped: Results that a sink was too slow for, by the sink's name.
+        sink_dropped: Results that a sink lost, too slow for them or not working, by the sink's name.
         wall_s: Seconds from start to end.
         stages: Cost by stage: capture, resize, inference, decide, then each sink.
         interrupted: Ended by a signal or the window's close key rather than by the source or the frame limit.
+        sources: Counts by source.
     """
 
     frames: int
@@ -80,6 +101,7 @@ class RunSummary:
     wall_s: float
     stages: tuple[StageSummary, ...]
     interrupted: bool
+    sources: tuple[SourceProgress, ...] = ()
 
     @property
     def fps(self) -> float:

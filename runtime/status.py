@@ -12,9 +12,8 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-from kanoclip.runtime.pipeline import Result
 from kanoclip.runtime.report import Progress, RunSummary
-from kanoclip.runtime.types import BadFrame
+from kanoclip.runtime.types import BadFrame, Result
 
 REFRESH_S = 0.1
 

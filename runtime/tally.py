@@ -3,30 +3,99 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from kanoclip.runtime.report import Progress, RunSummary
+from kanoclip.runtime.report import Progress, RunSummary, SourceProgress
+from kanoclip.runtime.sources.base import Source
+from kanoclip.runtime.sources.reconnecting import SourceHealth
 from kanoclip.runtime.statistics import SlidingWindow, StageStats
 from kanoclip.runtime.types import Detection, Frame
 
 STAGES = ("capture", "resize", "inference", "decide")
 
 
+class SourceTally:
+    """Counts of one source.
+
+    Attributes:
+        frames: Judged.
+        bad_seen: Pictures that could not be read, counted when it was their turn.
+        bad_evicted: Those that a newer frame pushed out of the mailbox; they are not frames that were dropped.
+        size: (height, width) of the last judged frame in full; None before the first.
+        error: Why the source ended before its end.
+    """
+
+    def __init__(self, source: Source, window: SlidingWindow) -> None:
+        self.frames = self.anomalous = self.bad_seen = self.bad_evicted = 0
+        self._delivered = 0
+        self._delivered_at: float | None = None
+        self.size: tuple[int, int] | None = None
+        self.error: str | None = None
+        self._source = source
+        self._health: Callable[[], SourceHealth] | None = getattr(source, "health", None)  # where it reconnects
+        self._window = window
+        self._last_score: float | None = None
+        self._last_at: float | None = None
+        self._alarm: bool | None = None
+
+    def deliver(self) -> None:
+        """Counts what came from the source, readable or not, before any of it is dropped."""
+        self._delivered += 1
+        self._delivered_at = time.monotonic()
+
+    def count(self, frame: Frame, detection: Detection) -> None:
+        """Counts a judged frame."""
+        self.frames += 1
+        self.anomalous += detection.is_anomalous
+        self.size = frame.full_size or frame.image.shape[:2]
+        self._last_score, self._last_at, self._alarm = detection.score, frame.captured_at, detection.alarm
+
+    def progress(self, pushed_out: int, now: float) -> SourceProgress:
+        """The state now.
+
+        Args:
+            pushed_out: Its items that newer ones pushed out of the detector's mailbox.
+            now: Monotonic time in seconds.
+        """
+        delivered_at = self._delivered_at
+        health = None if self._health is None else self._health()
+        return SourceProgress(
+            name=self._source.name,
+            frames=self.frames,
+            anomalous=self.anomalous,
+            skipped=self.bad_seen + self.bad_evicted,
+            dropped=pushed_out - self.bad_evicted,
+            fps=self._window.rate(now),
+            last_score=self._last_score,
+            last_at=self._last_at,
+            alarm=self._alarm,
+            error=self.error,
+            delivered=self._delivered,
+            last_frame_age_s=None if delivered_at is None else max(0.0, now - delivered_at),
+            away=None if health is None or health.connected else health.reason,
+            reconnects=0 if health is None else health.reconnects,
+        )
+
+
 class Tally:
     """Counts of one run. Each is written by one thread at a time; a reader may see a value one frame old.
 
+    Args:
+        sources: What is read; of them their names and their health are told.
+        recent: As `StageStats` takes it.
+
     Attributes:
         stages: Cost of the stages up to the verdict.
-        bad_seen: Pictures that could not be read, counted when it was their turn.
-        bad_evicted: Those that a newer frame pushed out of the mailbox; they are not frames that were dropped.
+        sources: Counts by source.
     """
 
-    def __init__(self) -> None:
-        self.stages = {name: StageStats(name) for name in STAGES}
-        self.bad_seen = self.bad_evicted = 0
-        self._judged = self._anomalous = 0
-        self._last_score: float | None = None
+    def __init__(self, sources: Sequence[Source], *, recent: bool) -> None:
+        self.stages = {name: StageStats(name, recent=recent) for name in STAGES}
         self._window = SlidingWindow()
+        # One source's rate is the run's: it is not kept twice.
+        self._windows = [SlidingWindow() for _ in sources] if len(sources) > 1 else [self._window]
+        self.sources = [SourceTally(*both) for both in zip(sources, self._windows, strict=True)]
+        self._last_score: float | None = None
         self._started = time.monotonic()
         self._ended: float | None = None
 
@@ -38,53 +107,67 @@ class Tally:
         """Stops the clock."""
         self._ended = time.monotonic()
 
-    def count(self, frame: Frame, detection: Detection) -> None:
-        """Counts a judged frame and what it cost."""
-        self._judged += 1
-        self._anomalous += detection.is_anomalous
+    def count(self, source: int, frame: Frame, detection: Detection, capture_cpu_ms: float) -> None:
+        """Counts a judged frame of one source and what it cost."""
+        self.sources[source].count(frame, detection)
         self._last_score = detection.score
         timings = detection.timings
         for name, spent in zip(
             STAGES, (frame.capture_ms, timings.resize, timings.inference, timings.decide), strict=True
         ):
             self.stages[name].add(spent)
+        self.stages["capture"].add_cpu(capture_cpu_ms)
         self.stages["resize"].add_cpu(timings.resize_cpu)
         self.stages["decide"].add_cpu(timings.decide_cpu)
         # The wall clock may be set back while a stream runs.
-        self._window.add(time.monotonic(), max(0.0, (time.time() - frame.captured_at) * 1e3))
+        now, latency_ms = time.monotonic(), max(0.0, (time.time() - frame.captured_at) * 1e3)
+        self._window.add(now, latency_ms)
+        if self._windows[source] is not self._window:
+            self._windows[source].add(now, latency_ms)
 
-    def progress(self, pushed_out: int, sink_dropped: dict[str, int]) -> Progress:
+    def progress(self, pushed_out: Sequence[int], sink_dropped: dict[str, int], *, paused: bool) -> Progress:
         """The state now.
 
         Args:
-            pushed_out: Items that newer ones pushed out of the detector's mailbox.
-            sink_dropped: Results that a sink was too slow for, by the sink's name.
+            pushed_out: By source, items that newer ones pushed out of the detector's mailbox.
+            sink_dropped: Results that a sink lost, by the sink's name.
+            paused: Whether frames are let go by.
         """
-        fps, p50, p95, p99 = self._window.figures()
+        now = time.monotonic()
+        sources = self._sources(pushed_out, now)
+        latency = self._window.latency()
         return Progress(
-            frames=self._judged,
-            anomalous=self._anomalous,
-            skipped=self.bad_seen + self.bad_evicted,
-            dropped=pushed_out - self.bad_evicted,
+            frames=sum(source.frames for source in sources),
+            anomalous=sum(source.anomalous for source in sources),
+            skipped=sum(source.skipped for source in sources),
+            dropped=sum(source.dropped for source in sources),
             sink_dropped=sink_dropped,
-            fps=fps,
-            latency_p50=p50,
-            latency_p95=p95,
-            latency_p99=p99,
+            fps=self._window.rate(now),
+            latency_p50=latency.p50,
+            latency_p95=latency.p95,
+            latency_p99=latency.p99,
             last_score=self._last_score,
+            paused=paused,
+            sources=sources,
         )
 
     def summary(
-        self, pushed_out: int, sink_dropped: dict[str, int], sinks: Sequence[StageStats], *, interrupted: bool
+        self, pushed_out: Sequence[int], sink_dropped: dict[str, int], sinks: Sequence[StageStats], *, interrupted: bool
     ) -> RunSummary:
         """What was done so far; arguments as in `progress`, with the cost of each sink."""
+        now = self._ended or time.monotonic()
+        sources = self._sources(pushed_out, now)
         return RunSummary(
-            frames=self._judged,
-            anomalous=self._anomalous,
-            skipped=self.bad_seen + self.bad_evicted,
-            dropped=pushed_out - self.bad_evicted,
+            frames=sum(source.frames for source in sources),
+            anomalous=sum(source.anomalous for source in sources),
+            skipped=sum(source.skipped for source in sources),
+            dropped=sum(source.dropped for source in sources),
             sink_dropped=sink_dropped,
-            wall_s=(self._ended or time.monotonic()) - self._started,
+            wall_s=now - self._started,
             stages=tuple(stage.summary() for stage in (*self.stages.values(), *sinks)),
             interrupted=interrupted,
+            sources=sources,
         )
+
+    def _sources(self, pushed_out: Sequence[int], now: float) -> tuple[SourceProgress, ...]:
+        return tuple(source.progress(count, now) for source, count in zip(self.sources, pushed_out, strict=True))

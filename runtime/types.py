@@ -28,6 +28,7 @@ class Frame:
         capture_ms: Milliseconds spent in grabbing or reading and decoding it.
         capture_cpu_ms: Processor time spent on that by other threads than the one that the frame came from.
         full_size: (height, width) of the picture where `image` was decoded at a smaller scale; else None.
+        stream: Name of the source in a run that has several; empty where there is one.
     """
 
     index: int
@@ -37,6 +38,7 @@ class Frame:
     capture_ms: float
     capture_cpu_ms: float = 0.0
     full_size: tuple[int, int] | None = None
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,13 @@ class BadFrame:
         index: Position in the source's stream, as in `Frame`.
         source: The file at fault.
         reason: Why, in a few words.
+        stream: As in `Frame`.
     """
 
     index: int
     source: str
     reason: str
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,3 +124,7 @@ class Detection:
     timings: Timings
     roi: RegionOfInterest | None = None
     alarm: bool | None = None
+
+
+Result = tuple[Frame, Detection] | BadFrame
+"""What travels to the sinks."""

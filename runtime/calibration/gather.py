@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.mailbox import Policy
-from kanoclip.runtime.pipeline import Pipeline, PipelineConfig, Result
+from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.report import Progress
 from kanoclip.runtime.sources import Source
-from kanoclip.runtime.types import BadFrame, Frame
+from kanoclip.runtime.types import BadFrame, Frame, Result
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from kanoclip.runtime.report import Progress, RunSummary
-from kanoclip.runtime.statistics import RESERVOIR, WINDOW, SlidingWindow, StageStats, StageSummary
+from kanoclip.runtime.report import Progress, RunSummary, SourceProgress
+from kanoclip.runtime.statistics import RESERVOIR, WINDOW, Latency, SlidingWindow, StageStats, StageSummary
 from kanoclip.runtime.status import PictureTable, StatusLine, print_summary, status_text, summary_json
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 
@@ -30,6 +30,7 @@ SUMMARY = RunSummary(
         StageSummary("video", 3, 2.25, 2.0, 3.0, 3.5, 0.5),
     ),
     interrupted=True,
+    sources=(SourceProgress("camera 0", 7, 2, 1, 3, 3.5, 0.5, 1.7e9, True, None),),
 )
 PROGRESS = Progress(12, 3, 1, 5, {"jsonl": 2}, 24.96, 33.4, 51.7, 60.2, 0.1234)
 
@@ -62,7 +63,8 @@ def test_long_runs_stay_small_and_close():
 
 def test_nothing_measured_gives_zeros():
     assert StageStats("x").summary() == StageSummary("x", 0, 0.0, 0.0, 0.0, 0.0)
-    assert SlidingWindow().figures() == (0.0, 0.0, 0.0, 0.0)
+    assert SlidingWindow().rate(5.0) == 0.0
+    assert SlidingWindow().latency() == Latency(0.0, 0.0, 0.0)
 
 
 def test_the_window_forgets_what_is_old():
@@ -71,9 +73,32 @@ def test_the_window_forgets_what_is_old():
         window.add(index * 1.0, 500.0)
     for index in range(WINDOW):
         window.add(1000 + index * 0.1, 20.0)
-    fps, p50, p95, p99 = window.figures()
-    assert fps == pytest.approx(10)
-    assert (p50, p95, p99) == (20.0, 20.0, 20.0)
+    assert window.rate(1000 + 25.6) == pytest.approx(10)
+    assert window.latency() == Latency(20.0, 20.0, 20.0)
+
+
+def test_the_rate_of_a_stream_that_stands_still_sinks():
+    window = SlidingWindow()
+    for index in range(300):
+        window.add(index / 30, 20.0)
+    last = 299 / 30
+    assert window.rate(last + 0.9) == pytest.approx(30), "a moment's silence means nothing"
+    assert window.rate(last + 10) == pytest.approx(0.1)
+    slow = SlidingWindow()
+    slow.add(0.0, 20.0)
+    slow.add(4.0, 20.0)
+    assert slow.rate(10.0) == pytest.approx(0.25), "a frame takes four seconds here"
+
+
+def test_percentiles_of_a_live_stream_are_of_its_last_frames():
+    stats = StageStats("x", recent=True)
+    for _ in range(10 * RESERVOIR):
+        stats.add(1.0)
+    for _ in range(RESERVOIR):
+        stats.add(12.0)
+    summary = stats.summary()
+    assert (summary.p50, summary.p95, summary.p99) == (12.0, 12.0, 12.0)
+    assert (summary.count, summary.mean) == (11 * RESERVOIR, pytest.approx(2.0))
 
 
 def test_the_status_text_has_every_figure():
@@ -131,6 +156,24 @@ def test_the_summary_as_json():
             "inference": {"count": 7, "mean": 30.0, "p50": 29.0, "p95": 35.0, "p99": 41.0, "cpu": None},
             "video": {"count": 3, "mean": 2.25, "p50": 2.0, "p95": 3.0, "p99": 3.5, "cpu": 0.5},
         },
+        "sources": [
+            {
+                "name": "camera 0",
+                "frames": 7,
+                "anomalous": 2,
+                "skipped": 1,
+                "dropped": 3,
+                "fps": 3.5,
+                "last_score": 0.5,
+                "last_at": 1.7e9,
+                "alarm": True,
+                "error": None,
+                "delivered": 0,
+                "last_frame_age_s": None,
+                "away": None,
+                "reconnects": 0,
+            }
+        ],
         "interrupted": True,
         "fps": 3.5,
         "outside_inference_ms": 3.75,
