@@ -1,12 +1,18 @@
-"""SIGINT and SIGTERM as a clean stop."""
+"""SIGINT and SIGTERM as a clean stop, while a stream runs and around that."""
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+
+GRACE_S = 3.0
+"""How long a library's call may hold the main thread up after a signal, before the process ends without it."""
 
 
 @contextmanager
@@ -24,10 +30,79 @@ def stop_on_signals(stop: Callable[[], None], stopping: Callable[[], bool]) -> I
             raise KeyboardInterrupt
         stop()
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled(handle, signal.SIGINT, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def exit_on_signals() -> Iterator[None]:
+    """Makes SIGTERM end the process with exit code 0 while no stream runs: before it starts and after its end.
+
+    The block is unwound by SystemExit, by KeyboardInterrupt after SIGINT. Python runs no handler while the main thread
+    is inside a library's call, and the building of an engine is one of minutes: after `GRACE_S` the process ends
+    without unwinding. SIGHUP is let go by, for settings that are being read anyway, unless there is a terminal to hang
+    up. Inside of `stop_on_signals` all this rests. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(os.EX_OK)
+
+    def ours(number: int) -> bool:
+        expected = end if number == signal.SIGTERM else signal.default_int_handler
+        return signal.getsignal(number) is expected
+
+    unwound = threading.Event()
+    mine, its = socket.socketpair()
+    mine.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(its, ours, unwound), name="kanoclip-signals", daemon=True)
+    let_go = () if has_terminal() else (signal.SIGHUP,)
+    with mine, its:
+        before = signal.set_wakeup_fd(mine.fileno(), warn_on_full_buffer=False)
+        watcher.start()
+        try:
+            # Not SIG_IGN, which the processes that we start would inherit.
+            with _handled(end, signal.SIGTERM), _handled(lambda number, frame: None, *let_go):
+                yield
+        finally:
+            unwound.set()
+            signal.set_wakeup_fd(before)
+            mine.shutdown(socket.SHUT_RDWR)
+            watcher.join(GRACE_S)
+
+
+def _watch(numbers: socket.socket, ours: Callable[[int], bool], unwound: threading.Event) -> None:
+    """A thread that ends the process when the main thread cannot."""
+    codes = {int(signal.SIGTERM): os.EX_OK, int(signal.SIGINT): 130}
+    with suppress(OSError):
+        while received := numbers.recv(64):
+            for number in received:
+                if number in codes and ours(number) and not unwound.wait(GRACE_S) and ours(number):
+                    if number == signal.SIGINT:
+                        with suppress(Exception):
+                            sys.stderr.write("error: interrupted\n")
+                            sys.stderr.flush()
+                    os._exit(codes[number])
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
+    """Installs a handler while the block lasts."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, earlier in before.items():
             # None stands for a handler that was not installed from Python; it cannot be put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+
+
+def has_terminal() -> bool:
+    """Whether the process hangs on a terminal, whose closing sends SIGHUP: then that is no request to reload."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
