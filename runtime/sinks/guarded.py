@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from kanoclip.runtime.errors import KanoclipError, SinkError, one_line
 from kanoclip.runtime.sinks.base import Sink
+from kanoclip.runtime.sinks.trouble import Trouble
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 log = logging.getLogger(__name__)
@@ -65,12 +66,12 @@ class GuardedSink:
         self._close_grace_s = close_grace_s
         self._first_retry_s = first_retry_s
         self._inner: Sink | None = None
+        self._lost_before = 0
         self._refused = 0  # results that were not handed on; counted by the stream's thread
         self._failed = 0  # those that the sink failed at; counted by the sink's own thread, as the next
         self._inner_dropped = 0  # what sinks that are closed by now had dropped of their own accord
-        self._trouble: str | None = None
-        self._trouble_since = self._steady_since = 0.0
-        self._lost_before = 0
+        self._trouble = Trouble(name, notify, "the stream goes on, and results for it are dropped until it works")
+        self._steady_since = 0.0
         self._retry_s = first_retry_s
         self._retry_at = 0.0
         self._cpu_ms = 0.0
@@ -95,7 +96,7 @@ class GuardedSink:
     @property
     def trouble(self) -> str | None:
         """What is wrong now; None while the sink works."""
-        return self._trouble
+        return self._trouble.words
 
     @property
     def cpu_ms(self) -> float:
@@ -142,8 +143,7 @@ class GuardedSink:
         if self._inner is None and time.monotonic() < self._retry_at:
             self._refused += 1
             return
-        if self._trouble is None:
-            self._lost_before = self._refused + self._failed
+        self._lost_before = self._refused + self._failed
         self._hand.start(lambda: self._attempt(call))
         if self._hand.wait(self._patience_s):
             self._learn()
@@ -183,28 +183,17 @@ class GuardedSink:
         if isinstance(outcome, BrokenPipeError):
             raise outcome
         if outcome is not None:
-            if self._trouble is None and now - self._steady_since >= STEADY_S:
+            if self._trouble.words is None and now - self._steady_since >= STEADY_S:
                 self._retry_s = self._first_retry_s
             self._retry_at = now + self._retry_s
             self._retry_s = min(2.0 * self._retry_s, LAST_RETRY_S)
-            self._begin_trouble(_words(outcome))
-        elif self._trouble is not None and self._inner is not None:
-            missed = self._refused + self._failed - self._lost_before
-            self._notify(
-                f"{self.name}: works again after {now - self._trouble_since:.0f} s; results dropped meanwhile: {missed}"
-            )
-            self._trouble = None
+            self._trouble.begin(_words(outcome), self._lost_before)
+        elif self._trouble.words is not None and self._inner is not None:
+            self._trouble.end(self._refused + self._failed)
             self._steady_since = now
 
     def _say_stuck(self) -> None:
-        self._begin_trouble(f"no answer for {self._patience_s:g} s")
-
-    def _begin_trouble(self, words: str) -> None:
-        """Says what is wrong, once for as long as it lasts."""
-        if self._trouble is None:
-            self._trouble_since = time.monotonic()
-            self._notify(f"{self.name}: {words}; the stream goes on, and results for it are dropped until it works")
-        self._trouble = words
+        self._trouble.begin(f"no answer for {self._patience_s:g} s", self._lost_before)
 
 
 class _Hand:

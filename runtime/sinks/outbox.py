@@ -1,0 +1,96 @@
+"""What waits to be sent to where nobody may be: bounded, in order, and nothing forgotten before it has arrived."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sized
+from typing import Generic, TypeVar
+
+M = TypeVar("M", bound=Sized)
+
+
+class Outbox(Generic[M]):
+    """A queue whose messages are taken, and are gone only once they are said to have arrived.
+
+    When it is full the oldest message that has not been taken goes, and is counted: of what happens at a machine the
+    newest matters most. The bounds hold for what was taken as well.
+
+    Args:
+        capacity: Messages at most, at least 1.
+        capacity_bytes: Bytes at most; a message's `len` counts.
+    """
+
+    def __init__(self, capacity: int, capacity_bytes: int) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}: an outbox holds at least 1 message")
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._waiting: deque[M] = deque()
+        self._taken: dict[int, M] = {}  # in the order in which they were taken
+        self._next = 0
+        self._bytes = 0
+        self._dropped = 0
+        self._lock = threading.Lock()
+
+    @property
+    def dropped(self) -> int:
+        """Messages given up so far."""
+        with self._lock:
+            return self._dropped
+
+    @property
+    def taken(self) -> int:
+        """Messages taken that have not arrived."""
+        with self._lock:
+            return len(self._taken)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._waiting) + len(self._taken)
+
+    def put(self, message: M) -> None:
+        """Puts a message in; where there is no room for it beside what was taken, it is dropped itself."""
+        with self._lock:
+            self._waiting.append(message)
+            self._bytes += len(message)
+            while self._waiting and (
+                len(self._waiting) + len(self._taken) > self._capacity or self._bytes > self._capacity_bytes
+            ):
+                self._bytes -= len(self._waiting.popleft())
+                self._dropped += 1
+
+    def take(self) -> tuple[int, M] | None:
+        """The oldest message that has not been taken, and its ticket; None if there is none."""
+        with self._lock:
+            if not self._waiting:
+                return None
+            ticket = self._next
+            self._next += 1
+            self._taken[ticket] = self._waiting.popleft()
+            return ticket, self._taken[ticket]
+
+    def arrived(self, ticket: int) -> None:
+        """A message has arrived."""
+        with self._lock:
+            self._bytes -= len(self._taken.pop(ticket))
+
+    def give_up(self, ticket: int) -> None:
+        """A message that was taken will not be sent: it counts as dropped."""
+        with self._lock:
+            self._bytes -= len(self._taken.pop(ticket))
+            self._dropped += 1
+
+    def put_back(self) -> None:
+        """All that was taken and has not arrived waits again, before all that came after it."""
+        with self._lock:
+            self._waiting.extendleft(reversed(self._taken.values()))
+            self._taken.clear()
+
+    def give_up_all(self) -> None:
+        """Counts all that is left as dropped."""
+        with self._lock:
+            self._dropped += len(self._waiting) + len(self._taken)
+            self._waiting.clear()
+            self._taken.clear()
+            self._bytes = 0

@@ -1,0 +1,55 @@
+"""Saying once that something does not work, and once that it works again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Trouble:
+    """What is wrong with an output, and how often it was said.
+
+    Args:
+        name: What the messages call the output.
+        notify: Takes each message.
+        meanwhile: What the stream does with results until it works: the end of the first message.
+    """
+
+    def __init__(self, name: str, notify: Callable[[str], None], meanwhile: str) -> None:
+        self._name = name
+        self._notify = notify
+        self._meanwhile = meanwhile
+        self._words: str | None = None
+        self._since = 0.0
+        self._dropped_before = 0
+
+    @property
+    def words(self) -> str | None:
+        """What is wrong now; None while all is well."""
+        return self._words
+
+    def begin(self, words: str, dropped: int) -> None:
+        """Something is wrong, perhaps still.
+
+        Args:
+            words: What; the newest are kept, the first of an outage are said.
+            dropped: Results dropped before it.
+        """
+        if self._words is None:
+            self._since = time.monotonic()
+            self._dropped_before = dropped
+            self._notify(f"{self._name}: {words}; {self._meanwhile}")
+        self._words = words
+
+    def end(self, dropped: int) -> None:
+        """It works, perhaps as before.
+
+        Args:
+            dropped: Results dropped until now.
+        """
+        if self._words is None:
+            return
+        self._words = None
+        lasted = time.monotonic() - self._since
+        missed = dropped - self._dropped_before
+        self._notify(f"{self._name}: works again after {lasted:.0f} s; results dropped meanwhile: {missed}")
