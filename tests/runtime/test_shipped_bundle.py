@@ -12,7 +12,7 @@ from kanoclip.runtime.metrics import image_auroc
 from kanoclip.train.weights import CHECKPOINT, CLIP, packaged
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8-cpu"])
 def test_shipped_bundles_are_whole_small_and_trained(tmp_path, precision):
     found = find_bundle(None, tmp_path)
     bundle = Bundle.open(found if precision == "fp32" else found.with_name("nano-int8.kanoclip"))
