@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kanoclip.runtime.errors import SinkError
@@ -23,8 +23,13 @@ def sink_errors(path: Path | str) -> Iterator[None]:
         raise SinkError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def write_beside(path: Path, data: bytes) -> None:
+def write_beside(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Writes a file under a hidden name in the same folder and renames it: readers never see half of it.
+
+    Args:
+        path: Where to, in a folder that exists.
+        data: All of it.
+        durable: Have it on the disk before the rename, so that a power cut cannot leave an empty file.
 
     Raises:
         SinkError: It cannot be written; the hidden file is removed.
@@ -32,8 +37,13 @@ def write_beside(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with sink_errors(path):
         try:
-            partial.write_bytes(data)
+            with partial.open("wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             partial.replace(path)
         except OSError:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             raise

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,15 +19,33 @@ from kanoclip.runtime.types import BadFrame, Detection, Frame
 STDOUT = "-"
 
 
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How far a file of JSON lines may grow.
+
+    Attributes:
+        max_bytes: Size at which FILE becomes FILE.1, what was FILE.1 becomes FILE.2, and so on, as logrotate does.
+        keep: Older files kept, at least 1; the one beyond is deleted.
+    """
+
+    max_bytes: int
+    keep: int = 5
+
+
 class JsonLinesSink:
     """Writes one line a frame, flushed at once, so that the file can be followed while it grows.
 
     A judged frame: `frame, time, source, class, score, threshold, is_anomalous, alarm, regions, timings_ms`. A picture
-    that could not be read: `frame, source, error`. So every index of the source has its line unless it was dropped, and
-    `error` tells the two apart. Numbers that JSON cannot express (NaN, infinity) become null.
+    that could not be read: `frame, source, error`. Of several sources each line also has its `stream`. So every index
+    of the source has its line unless it was dropped, and `error` tells the two apart. Numbers that JSON cannot express
+    (NaN, infinity) become null.
+
+    A file that was moved away or deleted (by logrotate) is made anew with the next line.
 
     Args:
-        target: A file's path (overwritten; folders are made), or `-` for standard output.
+        target: A file's path (folders are made), or `-` for standard output.
+        append: Go on where the file ends, after a line that was cut; else it is overwritten.
+        rotation: How far it may grow; None for no limit.
 
     Raises:
         SinkError: The file cannot be opened.
@@ -32,14 +54,17 @@ class JsonLinesSink:
     name = "jsonl"
     shows = False
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, append: bool = False, rotation: Rotation | None = None) -> None:
         self._target = "standard output" if target == STDOUT else target
-        self._owned = target != STDOUT
+        self._path = None if target == STDOUT else Path(target)
+        self._rotation = rotation
         self._stream: TextIO = sys.stdout
-        if self._owned:
+        self._identity: tuple[int, int] | None = None
+        self._reopen = threading.Event()
+        if self._path is not None:
             with sink_errors(target):
-                Path(target).parent.mkdir(parents=True, exist_ok=True)
-                self._stream = Path(target).open("w", encoding="utf-8")  # noqa: SIM115 - open as long as the sink
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._open(self._path, append=append)
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Writes a judged frame.
@@ -57,7 +82,12 @@ class JsonLinesSink:
             SinkError: The file cannot be written.
             BrokenPipeError: Whoever read standard output has gone.
         """
-        self._line({"frame": bad.index, "source": bad.source, "error": bad.reason})
+        stream = {"stream": bad.stream} if bad.stream else {}
+        self._line({"frame": bad.index, "source": bad.source, **stream, "error": bad.reason})
+
+    def reopen(self) -> None:
+        """Has the next line go to the file that then has the name; may be called from any thread."""
+        self._reopen.set()
 
     def close(self) -> None:
         """Closes the file; standard output stays open.
@@ -65,7 +95,7 @@ class JsonLinesSink:
         Raises:
             SinkError: The last bytes cannot be written.
         """
-        if self._owned:
+        if self._path is not None:
             with sink_errors(self._target):
                 self._stream.close()
 
@@ -73,6 +103,8 @@ class JsonLinesSink:
         # ASCII only, so that neither a terminal's encoding nor a file name in no encoding at all can break a line.
         text = json.dumps(values, allow_nan=False, ensure_ascii=True) + "\n"
         try:
+            if self._path is not None:
+                self._see_to_file(self._path, len(text))
             self._stream.write(text)
             self._stream.flush()
         except BrokenPipeError:
@@ -80,6 +112,49 @@ class JsonLinesSink:
         except OSError:
             with sink_errors(self._target):
                 raise
+
+    def _see_to_file(self, path: Path, more: int) -> None:
+        """Opens the file anew where it was moved away, or is full."""
+        status = _status(path)
+        if self._reopen.is_set() or _identity(status) != self._identity:
+            self._reopen.clear()
+            self._stream.close()
+            status = self._open(path, append=True)
+        size = status.st_size if status is not None else 0
+        if self._rotation is not None and size and size + more > self._rotation.max_bytes:
+            self._stream.close()
+            for number in range(self._rotation.keep - 1, 0, -1):
+                with suppress(FileNotFoundError):
+                    path.with_name(f"{path.name}.{number}").replace(path.with_name(f"{path.name}.{number + 1}"))
+            path.replace(path.with_name(f"{path.name}.1"))
+            self._open(path, append=True)
+
+    def _open(self, path: Path, *, append: bool) -> os.stat_result | None:
+        """Opens the file; a line that a killed writer or a full disk cut is ended first."""
+        # Writes go to the end of the file as it is then, also after somebody cut it (logrotate's copytruncate).
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if append else os.O_TRUNC)
+        self._stream = os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
+        status = _status(path)
+        self._identity = _identity(status)
+        if status is not None and status.st_size:
+            with path.open("rb") as file:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    self._stream.write("\n")
+        return status
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What the file system says of the file that has the name now; None if none has."""
+    try:
+        return path.stat()
+    except OSError:
+        return None
+
+
+def _identity(status: os.stat_result | None) -> tuple[int, int] | None:
+    """What tells one file from another."""
+    return None if status is None else (status.st_dev, status.st_ino)
 
 
 def record(frame: Frame, detection: Detection) -> dict[str, Any]:
@@ -89,6 +164,7 @@ def record(frame: Frame, detection: Detection) -> dict[str, Any]:
         "frame": frame.index,
         "time": datetime.fromtimestamp(frame.captured_at, timezone.utc).isoformat(timespec="milliseconds"),
         "source": frame.source,
+        **({"stream": frame.stream} if frame.stream else {}),
         "class": detection.class_name,
         "score": _number(detection.score, 6),
         "threshold": _number(detection.threshold, 6),
