@@ -12,6 +12,9 @@ from kanoclip.runtime.sinks.files import sink_errors, write_beside
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 JPEG_QUALITY = 90
+_REMEMBERED = 50_000
+"""Names that are remembered, so that `x.bmp` and `x.bmp.jpg` do not end in one file: a folder that is watched has no
+last one."""
 _KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -43,8 +46,7 @@ class ImageFolderSink:
         self._folder = folder
         self._root = root
         self._untrained = untrained
-        # Bounded by the number of the source's files; endless sources number their frames and need no record.
-        self._taken: set[Path] = set()
+        self._taken: dict[Path, None] = {}  # in the order in which they were taken
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Draws and writes one picture.
@@ -72,7 +74,7 @@ class ImageFolderSink:
         """Every picture is finished as it is written: nothing is left to do."""
 
     def _target(self, frame: Frame) -> Path:
-        """The file for a frame; never one that this run has written for another."""
+        """The file for a frame; never one that this run has just written for another."""
         if self._root is None:
             return self._folder / f"frame_{frame.index:08d}.jpg"
         relative = Path(frame.source).relative_to(self._root)
@@ -80,5 +82,7 @@ class ImageFolderSink:
             relative = relative.with_name(f"{relative.name}.jpg")
         if relative in self._taken:
             relative = relative.with_name(f"{relative.stem}_{frame.index}{relative.suffix}")
-        self._taken.add(relative)
+        self._taken[relative] = None
+        if len(self._taken) > _REMEMBERED:
+            del self._taken[next(iter(self._taken))]
         return self._folder / relative

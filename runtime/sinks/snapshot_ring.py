@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _LOCK = ".kanoclip-snapshots.lock"
 _OVERHEAD = 16 << 10
-"""What three files take beyond their bytes, at most: the rest of their last blocks, and their entries in the folder."""
+"""What the files take beyond their bytes, at most: the rest of their last blocks, and their entries in the folder."""
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

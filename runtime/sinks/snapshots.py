@@ -10,16 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import cv2
-
-from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw import annotate
+from kanoclip.runtime.sinks.encode import encode_jpeg, encode_map
 from kanoclip.runtime.sinks.events import EventFilter, Events
 from kanoclip.runtime.sinks.images import JPEG_QUALITY
 from kanoclip.runtime.sinks.jsonl import record
-from kanoclip.runtime.sinks.snapshot_reader import ANNOTATED, PICTURE, RECORD
+from kanoclip.runtime.sinks.snapshot_reader import ANNOTATED, MAP, PICTURE, RECORD
 from kanoclip.runtime.sinks.snapshot_ring import SnapshotRing
-from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
+from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +46,10 @@ class SnapshotConfig:
 
 
 class SnapshotSink:
-    """Keeps the annotated picture, the picture alone and the JSON record of anomalous frames.
+    """Keeps the annotated picture, the picture alone, the map and the JSON record of anomalous frames.
 
     Their names begin with the time of capture (UTC) and the source: 20231114T221320.250Z_camera-0_00000042.jpg,
-    .annotated.jpg and .json. `snapshot_reader` lists and reads them.
+    .annotated.jpg, .map.png and .json. `snapshot_reader` lists and reads them.
 
     Args:
         config: Where, what and how much.
@@ -86,11 +84,15 @@ class SnapshotSink:
             self._skipped[frame.stream] = self._skipped.get(frame.stream, 0) + 1
             self.skipped += 1
             return
-        values = record(frame, detection)
-        values["skipped_before"] = self._skipped.get(frame.stream, 0)
+        values = record(frame, detection) | {
+            "stream": frame.stream,
+            "size": [frame.image.shape[1], frame.image.shape[0]],
+            "skipped_before": self._skipped.get(frame.stream, 0),
+        }
         files = {
-            PICTURE: _jpeg(frame.image, PICTURE_QUALITY, frame.source),
-            ANNOTATED: _jpeg(annotate(frame.image, detection, untrained=self._untrained), JPEG_QUALITY, frame.source),
+            PICTURE: encode_jpeg(frame.image, PICTURE_QUALITY),
+            ANNOTATED: encode_jpeg(annotate(frame.image, detection, untrained=self._untrained), JPEG_QUALITY),
+            MAP: encode_map(detection.map),
             RECORD: (json.dumps(values, allow_nan=False, indent=1) + "\n").encode("ascii"),
         }
         self._ring.add(snapshot_name(frame), files)
@@ -118,13 +120,3 @@ def snapshot_name(frame: Frame) -> str:
     source = frame.stream or (Path(frame.source).name if "://" not in frame.source else frame.source)
     word = re.sub(r"[^0-9A-Za-z]+", "-", source).strip("-")[-40:] or "source"
     return f"{stamp}_{word}_{frame.index:08d}"
-
-
-def _jpeg(picture: Image, quality: int, source: str) -> bytes:
-    try:
-        ok, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    except cv2.error:  # a JPEG has at most 65,535 pixels a side
-        ok = False
-    if not ok:
-        raise SinkError(f"{source}: {picture.shape[1]}x{picture.shape[0]} pixels cannot be encoded as JPEG")
-    return data.tobytes()

@@ -247,3 +247,14 @@ def test_without_a_display_a_window_is_refused_and_the_process_lives(monkeypatch
     assert not has_display()
     with pytest.raises(SinkError, match="no display"):
         WindowSink("x", untrained=False)
+
+
+def test_the_memory_of_names_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("kanoclip.runtime.sinks.images._REMEMBERED", 2)
+    root = tmp_path / "in"
+    root.mkdir()
+    sink = ImageFolderSink(tmp_path / "out", root, untrained=False)
+    for index, name in enumerate(["x.bmp", "x.bmp.jpg", "1.png", "2.png", "3.png"]):
+        sink.write(frame(root / name, index), DETECTION)
+    assert files(tmp_path / "out") == ["1.png", "2.png", "3.png", "x.bmp.jpg", "x.bmp_1.jpg"]
+    assert len(sink._taken) == 2

@@ -48,15 +48,22 @@ def used(folder):
 def test_an_anomaly_is_kept_as_two_pictures_and_a_record(tmp_path):
     sink = sink_for(tmp_path / "new" / "ring")
     sink.write(make_frame(41), NORMAL)
-    sink.write(make_frame(42, size=(240, 320)), ANOMALY)
+    heat = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    sink.write(make_frame(42, size=(240, 320)), replace(ANOMALY, map=heat))
     sink.close()
     (name,) = newest_snapshots(tmp_path / "new" / "ring", 10)
     assert name == "20231114T221402.250Z_camera-0_00000042"
     snapshot = read_snapshot(tmp_path / "new" / "ring", name)
-    assert snapshot.record == json.loads(json.dumps(record(make_frame(42), ANOMALY))) | {"skipped_before": 0}
+    assert snapshot.record == json.loads(json.dumps(record(make_frame(42), ANOMALY))) | {
+        "stream": "",
+        "size": [320, 240],
+        "skipped_before": 0,
+    }
     picture, annotated = cv2.imread(str(snapshot.picture)), cv2.imread(str(snapshot.annotated))
     assert picture.shape == (240, 320, 3) and np.abs(picture.astype(int) - 90).max() <= 1
     assert annotated.shape[0] > 240 and annotated.shape[1] == 320
+    kept = cv2.imread(str(snapshot.map), cv2.IMREAD_UNCHANGED)
+    assert kept.shape == (8, 8) and np.abs(kept / 255 - heat).max() <= 0.5 / 255
 
 
 def test_only_the_rise_of_an_alarm(tmp_path):
@@ -114,7 +121,7 @@ def test_foreign_files_stay_and_what_a_killed_writer_left_goes(tmp_path):
     name = "20200101T000000.000Z_camera-0_00000001"
     for file in foreign:
         (tmp_path / file).write_text("mine")
-    unfinished = [f"{name}.jpg", f"{name}.annotated.jpg", f".{name}.json.4711.partial"]
+    unfinished = [f"{name}.jpg", f"{name}.annotated.jpg", f"{name}.map.png", f".{name}.json.4711.partial"]
     empty = name.replace("2020", "2021")
     for file in [*unfinished, f"{empty}.jpg", f"{empty}.annotated.jpg", f"{empty}.json"]:
         (tmp_path / file).write_bytes(b"" if file.endswith(".json") else b"x")
@@ -159,7 +166,7 @@ def test_a_writer_that_is_killed_leaves_a_ring_that_the_next_one_mends(tmp_path)
             assert cv2.imread(str(snapshot.annotated)) is not None
     sink = sink_for(tmp_path, max_count=30)
     left = [p.name for p in tmp_path.iterdir() if p.name != ".kanoclip-snapshots.lock"]
-    assert len(left) == 3 * len(newest_snapshots(tmp_path, 100)) <= 90
+    assert len(left) == 4 * len(newest_snapshots(tmp_path, 100)) <= 120
     assert sink._ring.size == used(tmp_path)
     sink.close()
 
@@ -212,7 +219,7 @@ def test_a_ring_never_passes_its_bounds_whatever_its_history(tmp_path_factory, s
             ring.close()
             ring = SnapshotRing(folder, most, count)
         name = f"20231114T221320.{index:03d}Z_c_{index:08d}"
-        ring.add(name, dict(zip(SUFFIXES, (b"r" * (size - size // 3), b"p" * (size // 3), b""), strict=True)))
+        ring.add(name, dict(zip(SUFFIXES, (b"r" * (size - size // 3), b"p" * (size // 3), b"", b""), strict=True)))
         added.append((name, size))
         kept = list(reversed(newest_snapshots(folder, 100)))
         assert kept == [n for n, _ in added[-len(kept) :]], "the newest, without a gap"
