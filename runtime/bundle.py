@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -71,6 +71,26 @@ class Bundle:
                 raise BundleError(f"{self.root}: {name} is no picture of the graph's size: export the bundle again")
             pictures.append(np.asarray(picture, np.uint8))
         return pictures
+
+    def reread(self) -> Bundle:
+        """This bundle with the thresholds that are in its manifest by now; no other file is looked at.
+
+        Raises:
+            BundleError: The manifest cannot be read, or tells of another graph.
+        """
+        try:
+            now = Manifest.from_json((self.root / MANIFEST_NAME).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, BundleError) as error:
+            raise BundleError(f"{self.root} cannot be read again ({error})") from error
+        thresholds = replace(
+            self.manifest,
+            thresholds=now.thresholds,
+            class_thresholds=now.class_thresholds,
+            provenance=now.provenance,
+        )
+        if thresholds != now:
+            raise BundleError(f"{self.root} has become another bundle since the start: start again to use it")
+        return replace(self, manifest=now)
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:

@@ -78,7 +78,7 @@ class Control(Protocol):
         ...
 
     def pause(self) -> None:
-        """Lets frames go by unjudged; nothing reaches a sink."""
+        """Lets a live view's frames go by unjudged, and a file's wait; nothing reaches a sink."""
         ...
 
     def resume(self) -> None:

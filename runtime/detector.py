@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -15,9 +15,9 @@ from kanoclip.runtime.backends import Backend, Report, create_backend, silent
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.decision import find_regions, within
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
+from kanoclip.runtime.limits import limits_of, unkept_promises
 from kanoclip.runtime.manifest import Thresholds
 from kanoclip.runtime.preprocess import Prepared, check_frame, resize
-from kanoclip.runtime.roi import Mask, RegionOfInterest
 from kanoclip.runtime.settings import Decision, Settings
 from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
 
@@ -29,15 +29,6 @@ class _Answer:
     map: FloatMap
     score: float
     inference_ms: float
-
-
-@dataclass(frozen=True)
-class _Limits:
-    """What a class is judged by: the bundle's thresholds with the settings over them."""
-
-    thresholds: Thresholds
-    roi: RegionOfInterest | None
-    mask: Mask | None
 
 
 class Detector:
@@ -71,17 +62,31 @@ class Detector:
         self._revive = revive
         self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
+        self._unkept: set[tuple[str, str | None]] = set()
         self.decide_by(settings or Settings())
 
-    def decide_by(self, settings: Settings) -> None:
-        """Changes what it decides by, from the next frame on; may be called from any thread.
+    def decide_by(self, settings: Settings, bundle: Bundle | None = None) -> None:
+        """Changes what it decides by, from the next frame on; may be called from any thread, but one at a time.
+
+        Args:
+            settings: Over the bundle's thresholds.
+            bundle: The bundle with other thresholds, as `Bundle.reread` gives it; None for those that it has.
 
         Raises:
             SettingsError: As at the start; nothing is changed then.
         """
         settings.check_classes(self._classes)
-        limits = [self._limits_of(settings.decision(name), name) for name in self._classes]
-        self._limits = limits
+        bundle = bundle or self.bundle
+        decisions = {name: settings.decision(name) for name in self._classes}
+        limits = [limits_of(bundle, name, decision) for name, decision in decisions.items()]
+        unkept = unkept_promises(bundle, decisions)
+        for name, _ in sorted(unkept - self._unkept, key=str):
+            log.warning(
+                "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm "
+                "rate is not kept: run kanoclip-calibrate again",
+                name,
+            )
+        self.bundle, self._limits, self._unkept = bundle, limits, unkept
 
     def thresholds_of(self, class_name: str | None = None) -> Thresholds:
         """What a class is judged by; None for the first.
@@ -268,28 +273,6 @@ class Detector:
                 "another backend"
             )
         return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
-
-    def _limits_of(self, decision: Decision, class_name: str) -> _Limits:
-        """A class's thresholds, region and mask; warns where the thresholds promise nothing for the region."""
-        given = self.bundle.manifest.thresholds_of(class_name)
-        own = (decision.threshold, decision.pixel_threshold, decision.min_area)
-        thresholds = replace(
-            given,
-            image=given.image if decision.threshold is None else decision.threshold,
-            pixel=given.pixel if decision.pixel_threshold is None else decision.pixel_threshold,
-            min_area=given.min_area if decision.min_area is None else decision.min_area,
-            origin=given.origin if own == (None, None, None) else "set by the caller",
-        )
-        roi = decision.roi
-        inside = None if roi is None else roi.digest()
-        if given.roi not in (None, inside) and (decision.threshold is None or decision.pixel_threshold is None):
-            log.warning(
-                "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm "
-                "rate is not kept: run kanoclip-calibrate again",
-                class_name,
-            )
-        mask = None if roi is None else roi.mask(*self.bundle.manifest.model.image_size)
-        return _Limits(thresholds, roi, mask)
 
     def _decide(self, frame: Prepared, answer: _Answer, index: int) -> Detection:
         started = perf_counter(), thread_time()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Writes a file beside its place and renames it: whatever goes wrong, the old content stays whole.
+
+    It keeps the permissions that the file had.
 
     Args:
         path: Where to, in a folder that exists.
@@ -20,6 +23,8 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
     beside = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         beside.write_bytes(content)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(path, beside)
         beside.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

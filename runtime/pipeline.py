@@ -193,13 +193,23 @@ class Pipeline:
         """Judges again."""
         self._going.set()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked to end."""
+        return self._interrupted
+
+    @property
+    def paused(self) -> bool:
+        """Whether frames are let go by unjudged."""
+        return not self._going.is_set()
+
     def sizes(self) -> list[tuple[int, int]]:
         """(height, width) of the last frame of each source that one was judged of."""
         return [source.size for source in self._tally.sources if source.size is not None]
 
     def progress(self) -> Progress:
         """The state now."""
-        return self._tally.progress(self._frames.drops, self._sinks.dropped(), paused=not self._going.is_set())
+        return self._tally.progress(self._frames.drops, self._sinks.dropped(), paused=self.paused)
 
     def summary(self) -> RunSummary:
         """What was done so far."""

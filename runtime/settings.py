@@ -53,21 +53,29 @@ class Settings:
         common: For every class: `[decision]` of the file.
         classes: For one class: `[class.NAME]` of the file.
         flags: From the command line, or from code.
+        chosen: For one class, while a stream runs.
         origin: The file's name, for messages; empty without one.
     """
 
     common: Decision = Decision()
     classes: Mapping[str, Decision] = field(default_factory=dict)
     flags: Decision = Decision()
+    chosen: Mapping[str, Decision] = field(default_factory=dict)
     origin: str = ""
 
     def decision(self, class_name: str) -> Decision:
         """What holds for a class."""
-        return self.common.overruled(self.classes.get(class_name, Decision())).overruled(self.flags)
+        of_file = self.common.overruled(self.classes.get(class_name, Decision()))
+        return of_file.overruled(self.flags).overruled(self.chosen.get(class_name, Decision()))
 
     def overruled(self, flags: Decision) -> Settings:
         """These, with flags over them."""
         return dataclasses.replace(self, flags=self.flags.overruled(flags))
+
+    def choosing(self, class_name: str, decision: Decision) -> Settings:
+        """These, with what is chosen for a class now over what was chosen before."""
+        before = self.chosen.get(class_name, Decision())
+        return dataclasses.replace(self, chosen={**self.chosen, class_name: before.overruled(decision)})
 
     def check_classes(self, known: tuple[str, ...]) -> None:
         """Refuses settings for a class that the bundle does not have.

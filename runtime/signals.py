@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a clean stop, while a stream runs and around that."""
+"""SIGINT and SIGTERM as a clean stop, while a stream runs and around that, and SIGHUP as a wish for other settings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from enum import Enum
 from types import FrameType
 
 GRACE_S = 3.0
@@ -97,6 +98,45 @@ def _handled(handler: Callable[[int, FrameType | None], None], *numbers: int) ->
         for number, earlier in before.items():
             # None stands for a handler that was not installed from Python; it cannot be put back.
             signal.signal(number, signal.SIG_DFL if earlier is None else earlier)
+
+
+class Hangup(Enum):
+    """What a SIGHUP means."""
+
+    RELOAD = "read the settings again"
+    TERMINAL_GONE = "nobody is there any more"
+
+
+class Hangups:
+    """SIGHUPs that came while the block lasts, for a loop to look at. Does nothing outside the main thread.
+
+    One that comes because the terminal that the process was started in has gone is no wish for other settings.
+    """
+
+    def __init__(self) -> None:
+        self._terminal = has_terminal()
+        self._came = False
+        self._before: ExitStack | None = None
+
+    def __enter__(self) -> Hangups:
+        self._before = ExitStack()
+        if threading.current_thread() is threading.main_thread():
+            self._before.enter_context(_handled(self._handle, signal.SIGHUP))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._before is not None
+        self._before.close()
+
+    def next(self) -> Hangup | None:
+        """What the SIGHUPs since the last call mean; None where none came."""
+        if not self._came:
+            return None
+        self._came = False
+        return Hangup.TERMINAL_GONE if self._terminal and not has_terminal() else Hangup.RELOAD
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
 
 
 def has_terminal() -> bool:

@@ -181,11 +181,12 @@ def build_toy_bundle(
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
-    """The tests, and the commands that they start, keep their engines and trials away from the user's."""
+    """The tests, and the commands that they start, keep engines, trials and settings away from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         # Weights that were downloaded before are used where they lie.
         patch.setenv("HF_HOME", os.environ.get("HF_HOME", str(_user_cache() / "huggingface")))
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +18,31 @@ from kanoclip.runtime.settings import Decision, Settings
 from kanoclip.runtime.settings_file import read_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def grouped(name: str, group: type[Any], *options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+    """Adds options that reach the command as one argument.
+
+    Args:
+        name: The argument.
+        group: A dataclass with a field for each option.
+        options: As `click.option` makes them, in the order in which --help lists them.
+    """
+    names = [one.name for one in fields(group)]
+
+    def add(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def with_group(**given: Any) -> Any:
+            values = {one: given.pop(one) for one in names}
+            return command(**given, **{name: group(**values)})
+
+        added: Any = with_group
+        for option in reversed(options):
+            added = option(added)
+        result: _Command = added
+        return result
+
+    return add
 
 
 def backend_options(command: _Command) -> _Command:

@@ -294,7 +294,8 @@ def test_a_network_camera_with_credentials(toy_bundle, tmp_path):
     ("arguments", "code", "parts"),
     [
         ((), 2, ["--camera", "--source", "--help"]),
-        (("--camera", "0", "--source", "x"), 2, ["exactly one", "--camera", "--source"]),
+        (("--source", GOOD, "--source", GOOD), 2, ["--source", GOOD, "twice"]),
+        (("--source", GOOD, "--token-file", "x"), 2, ["--token-file", "--serve"]),
         (("--camera", "-1"), 2, ["--camera", "-1"]),
         (("--camera", "front"), 2, ["--camera", "front"]),
         (("--source", GOOD, "--threshold", "1.5"), 2, ["--threshold", "1.5"]),
@@ -308,7 +309,7 @@ def test_a_network_camera_with_credentials(toy_bundle, tmp_path):
         (("--camera", "97"), 1, ["camera 97", "cannot be opened"]),
         (("--source", "missing/folder"), 1, ["missing/folder", "no such file"]),
         (("--source", "none/*.png"), 1, ["none/*.png", "no picture matches"]),
-        (("--source", "http://me:s3cret@127.0.0.1:9/x"), 1, ["http://***@127.0.0.1:9/x", "cannot be opened"]),
+        (("--source", "http://me:s3cret@127.0.0.1:9/x"), 1, ["http://***@127.0.0.1:9/x", "nobody listens"]),
         (("--source", GOOD, "--output", "/proc/out"), 1, ["/proc/out", "cannot be written"]),
         (("--source", GOOD, "--jsonl", "/proc/x.jsonl"), 1, ["/proc/x.jsonl", "cannot be written"]),
         (("--source", GOOD, "--output", GOOD), 1, [GOOD, "overwritten"]),

@@ -142,3 +142,47 @@ def test_some_make_room_for_a_writer_that_waits():
 def test_some_wait_for_the_first_only():
     with pytest.raises(MailboxEmptyError):
         Mailbox(1, Policy.WAIT).get_some(4, timeout=0.01)
+
+
+@given(
+    capacity=st.integers(1, 3),
+    writers=st.integers(1, 4),
+    steps=st.lists(st.tuples(st.sampled_from(["put", "get"]), st.integers(0, 3), st.integers(1, 5)), max_size=60),
+)
+def test_each_writer_has_a_bounded_compartment_and_is_read_in_turns(capacity, writers, steps):
+    box = Mailbox(capacity, Policy.DROP_OLDEST, writers)
+    models, dropped = [deque() for _ in range(writers)], [0] * writers
+    for number, (step, writer, most) in enumerate(steps):
+        writer %= writers
+        if step == "put":
+            expected = models[writer].popleft() if len(models[writer]) == capacity else None
+            dropped[writer] += expected is not None
+            models[writer].append((writer, number))
+            assert box.put((writer, number), writer) == expected
+        elif any(models):
+            some = box.get_some(most, timeout=0)
+            assert len(some) == min(most, sum(map(len, models)))
+            shares = [sum(item[0] == writer for item in some) for writer in range(writers)]
+            for writer, model in enumerate(models):
+                assert [item for item in some if item[0] == writer] == [model.popleft() for _ in range(shares[writer])]
+            left = [writer for writer, model in enumerate(models) if model]
+            assert all(shares[writer] >= max(shares) - 1 for writer in left), "nobody gets two turns before another"
+        assert box.drops == dropped and box.dropped == sum(dropped)
+
+
+def test_a_writer_waits_for_its_own_compartment_only():
+    box = Mailbox(1, Policy.WAIT, 2)
+    box.put("a")
+    waiting = threading.Thread(target=box.put, args=("b",))
+    waiting.start()
+    box.put("x", 1)
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    assert box.get_some(2) == ["a", "x"]
+    waiting.join(2)
+    assert not waiting.is_alive() and box.get_some(2) == ["b"]
+    box.close()
+    with pytest.raises(MailboxClosedError):
+        box.put("y", 1)
+    with pytest.raises(ValueError, match="0 writers"):
+        Mailbox(1, Policy.WAIT, 0)

@@ -1,0 +1,158 @@
+"""Where `kanoclip-run` puts what it finds: its options, and the sinks that they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kanoclip.runtime.cli.options import grouped
+from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
+from kanoclip.runtime.sinks.guarded import GuardedSink
+from kanoclip.runtime.sinks.jsonl import STDOUT
+from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
+from kanoclip.runtime.sources import Source
+from kanoclip.runtime.sources.several import file_names
+from kanoclip.runtime.sources.video import VIDEO_SUFFIXES
+from kanoclip.runtime.status import PictureTable
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+TABLE_LIMIT = 40
+"""Up to so many pictures the table is printed without being asked for."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the user wants to see and keep."""
+
+    output: Path | None
+    jsonl: str | None
+    window: bool | None
+    table: bool | None
+
+    @property
+    def takes_stdout(self) -> bool:
+        """Whether standard output is for JSON lines."""
+        return self.jsonl == STDOUT
+
+    @property
+    def shows(self) -> bool:
+        """Whether whole pictures are asked for."""
+        return self.output is not None or bool(self.window)
+
+    def check(self) -> None:
+        """Refuses what makes no sense, before anything is loaded.
+
+        Raises:
+            click.UsageError: The message names the flag.
+        """
+        if self.output is not None and self.output.suffix.lower() in VIDEO_SUFFIXES - {".mp4"}:
+            raise click.UsageError(f"--output {self.output}: videos are written as .mp4 only")
+
+    def rows(self, sources: Sequence[Source], quiet: bool) -> PictureTable | None:
+        """The table of pictures, if there is to be one."""
+        pictures = all(source.root is not None and source.count is not None for source in sources)
+        if self.table and not pictures:
+            raise click.UsageError("--table lists pictures: it does not go with a camera, video or stream")
+        modest = pictures and sum(source.count or 0 for source in sources) <= TABLE_LIMIT
+        show = modest if self.table is None else self.table
+        return PictureTable(sources[0].root if len(sources) == 1 else None) if show and not quiet else None
+
+    def open(self, sources: Sequence[Source], pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
+        """Opens them.
+
+        Args:
+            sources: What is judged.
+            pending: Closes those that are open if a later one fails.
+            endless: The run is to go on whatever happens to a sink.
+            untrained: As the sinks take it.
+
+        Raises:
+            SinkError: One cannot be opened.
+        """
+        sinks: list[Sink] = []
+
+        def sink(name: str, shows: bool, make: Callable[[], Sink]) -> Sink:
+            opened = _guarded(make, name, shows) if endless else make()
+            pending.callback(opened.close)
+            return opened
+
+        if self.output is not None:
+            output, video = self.output, self.output.suffix.lower() == ".mp4"
+            name = "video" if video else "images"
+            make = _video if video else _images
+            # Each source's own, so that one that fails leaves the others alone.
+            sinks.append(_each(name, sources, lambda s, n: sink(name, True, lambda: make(output, s, n, untrained))))
+        if self.jsonl is not None:
+            target = self.jsonl
+            if self.takes_stdout:
+                sinks.append(JsonLinesSink(target))
+            else:
+                sinks.append(sink("jsonl", False, lambda: JsonLinesSink(target)))
+        return sinks
+
+    def screen(self, sources: Sequence[Source], *, untrained: bool) -> ScreenSink | None:
+        """The window, or one for each source, if there is to be one.
+
+        Raises:
+            SinkError: It cannot be opened.
+        """
+        live = any(source.live for source in sources)
+        if not (self.window or (self.window is None and live and has_display())):
+            return None
+        windows = {source.name: WindowSink(f"kanoclip {source.name}", untrained=untrained) for source in sources}
+        return windows[sources[0].name] if len(windows) == 1 else PerSourceScreen("window", windows)
+
+
+def _guarded(make: Callable[[], Sink], name: str, shows: bool) -> GuardedSink:
+    """A sink that may fail later; what cannot be opened at the start is a mistake in the command, and is raised."""
+    first = [make()]
+    return GuardedSink(lambda: first.pop() if first else make(), name, shows=shows)
+
+
+def _each(name: str, sources: Sequence[Source], make: Callable[[Source, str], Sink]) -> Sink:
+    """One sink, or one for each of several sources, with the name of its file or folder."""
+    if len(sources) == 1:
+        return make(sources[0], "")
+    names = file_names([source.name for source in sources])
+    return PerSourceSink(name, {source.name: make(source, names[source.name]) for source in sources})
+
+
+def _video(path: Path, source: Source, name: str, untrained: bool) -> Sink:
+    own = path.with_name(f"{path.stem}-{name}{path.suffix}") if name else path
+    return VideoSink(own, source.fps, live=source.live, untrained=untrained)
+
+
+def _images(folder: Path, source: Source, name: str, untrained: bool) -> Sink:
+    return ImageFolderSink(folder / name, source.root, untrained=untrained)
+
+
+def output_options(command: _Command) -> _Command:
+    """Adds where results go; the command gets it as `outputs`."""
+    return grouped(
+        "outputs",
+        Outputs,
+        click.option(
+            "--output",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="Folder for annotated pictures, or one .mp4. Existing files are overwritten. Several sources get a "
+            "subfolder each, or a file NAME-SOURCE.mp4.",
+        ),
+        click.option("--jsonl", metavar="PATH|-", help="File for JSON lines, overwritten; - is standard output."),
+        click.option(
+            "--window/--no-window",
+            default=None,
+            help="Show a window. Default: for live sources, given a display.",
+        ),
+        click.option(
+            "--table/--no-table",
+            default=None,
+            help=f"One row per picture. Default: up to {TABLE_LIMIT} pictures.",
+        ),
+    )(command)

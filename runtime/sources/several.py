@@ -1,0 +1,114 @@
+"""Several sources in one run: told apart by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.base import Interruptible, Source
+from kanoclip.runtime.types import BadFrame, Frame
+
+_LONGEST = 60
+
+
+class NamedSource:
+    """A source whose frames tell which one they are from.
+
+    Args:
+        source: What it reads; closed with it.
+        name: What to call it; differs from the others'.
+    """
+
+    def __init__(self, source: Source, name: str) -> None:
+        self._source = source
+        self.name = name
+        self.health: Callable[[], Any] | None = getattr(source, "health", None)
+
+    @property
+    def live(self) -> bool:
+        """See `Source.live`."""
+        return self._source.live
+
+    @property
+    def count(self) -> int | None:
+        """See `Source.count`."""
+        return self._source.count
+
+    @property
+    def fps(self) -> float | None:
+        """See `Source.fps`."""
+        return self._source.fps
+
+    @property
+    def root(self) -> Path | None:
+        """See `Source.root`."""
+        return self._source.root
+
+    def frames(self) -> Iterator[Frame | BadFrame]:
+        """Yields the pictures with the source's name in `stream`, and in `source` where that is no file."""
+        given = self._source.name
+        for item in self._source.frames():
+            yield replace(item, stream=self.name, source=self.name if item.source == given else item.source)
+
+    def interrupt(self) -> None:
+        """Ends the wait for a camera or a file."""
+        if isinstance(self._source, Interruptible):
+            self._source.interrupt()
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._source.close()
+
+
+def together(sources: Sequence[Source]) -> list[Source]:
+    """Makes sources fit for one run: one stays as it is, several get names that differ.
+
+    Raises:
+        SourceError: Some are live and others are not: the ones must not wait, and the others must lose nothing.
+    """
+    if len(sources) == 1:
+        return list(sources)
+    live = [source.name for source in sources if source.live]
+    if 0 < len(live) < len(sources):
+        other = next(source.name for source in sources if not source.live)
+        raise SourceError(f"{live[0]} is live and {other} is not: run them one after the other, or in two processes")
+    names = distinct([source.name for source in sources])
+    return [NamedSource(source, name) for source, name in zip(sources, names, strict=True)]
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, with a number after those that came before."""
+    taken = set(names)
+    seen: set[str] = set()
+    found = []
+    for name in names:
+        chosen, number = name, 2
+        while chosen in seen or (chosen != name and chosen in taken):
+            chosen, number = f"{name} ({number})", number + 1
+        seen.add(chosen)
+        found.append(chosen)
+    return found
+
+
+def file_names(names: Sequence[str]) -> dict[str, str]:
+    """For each of some differing source names, one for a file or folder; these differ too, whatever the case.
+
+    Letters, digits, dots, dashes and underscores stay; of a path the last part is taken, of a URL what follows `://`
+    and the credentials.
+    """
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    for name in names:
+        _, url, rest = name.rpartition("://")
+        shown = rest.rpartition("@")[2] if url else Path(name).stem
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", shown)[:_LONGEST].strip("-.") or "source"
+        chosen, number = plain, 2
+        while chosen.lower() in seen:
+            chosen, number = f"{plain}-{number}", number + 1
+        seen.add(chosen.lower())
+        found[name] = chosen
+    return found
