@@ -45,6 +45,7 @@ def test_a_graph_that_answers_otherwise_is_refused(model, tmp_path):
         write_graphs(model, tmp_path, {SHIPPED: Saving(), "sense": Saving(break_it)})
 
 
+@pytest.mark.nightly
 def test_figures_of_every_graph_in_both_engines(monkeypatch, tmp_path):
     names = [SHIPPED, "products with text tokens made once per class", "GELU in the order that engines fuse"]
     monkeypatch.setattr(graph_savings, "SAVINGS", {name: SAVINGS[name] for name in names})

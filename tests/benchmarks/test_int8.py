@@ -36,6 +36,7 @@ def test_a_limit_takes_pictures_of_both_kinds():
     assert some(dataset, None) is dataset
 
 
+@pytest.mark.nightly
 def test_a_small_model_gives_drift_and_ratios_of_every_form_in_every_backend(tmp_path):
     command = [sys.executable, "-m", "kanoclip.benchmarks.int8", "--backbone", "random-tiny", "--root", str(EXAMPLES)]
     command += ["--calibration", str(EXAMPLES / "hazelnut_toy" / "test" / "good"), "--limit", "6", "--rounds", "2"]

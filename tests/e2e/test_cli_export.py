@@ -88,7 +88,10 @@ def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["frames"] > 6, done.stderr
 
 
-@pytest.mark.parametrize("flags", [["--weights", "none"], ["--prompts", "template"], ["--no-vv"]])
+@pytest.mark.parametrize(
+    "flags",
+    [["--weights", "none"], *(pytest.param(f, marks=pytest.mark.nightly) for f in (["--prompts", "template"], ["--no-vv"]))],
+)
 def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
     done = export(tmp_path, *flags, "--parity-limit", "1", "--json")
     model = json.loads(done.stdout)["model"]
@@ -97,7 +100,7 @@ def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
     assert ("UNTRAINED" in done.stderr) == (not model["trained"])
 
 
-@pytest.mark.parametrize("precision", ["int8", "int8-cpu", "fp8"])
+@pytest.mark.parametrize("precision", ["int8", "int8-cpu", pytest.param("fp8", marks=pytest.mark.nightly)])
 def test_a_quantised_graph_is_calibrated_on_the_pictures_that_are_named(tmp_path, precision):
     good = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
     # Compared on good pictures only: which of a few pictures random weights like more is no matter of precision.
@@ -188,6 +191,7 @@ def test_checkpoint_classes_engine_and_dynamic_batch_together(tmp_path):
     np.testing.assert_allclose([d.score for d in together], [d.score for d in alone], atol=2e-3)
 
 
+@pytest.mark.nightly
 def test_bf16_passes_its_gate_and_is_refused_by_the_cpu(tmp_path):
     export(tmp_path, "--backbone", "random-tiny", "--bf16", "--parity-limit", "2")
     run = [RUN, "--source", str(Path(__file__).parents[2] / "examples"), "--bundle", "random-tiny.kanoclip"]

@@ -83,7 +83,7 @@ def whole(root, tmp_path_factory):
     return folder / "whole.safetensors"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_a_signal_saves_and_resume_goes_on_to_the_same_checkpoint(arguments, tmp_path, whole, number):
     parts = tmp_path / "parts.safetensors"
     options = [*arguments, "--epochs", 40, "--output", parts]

@@ -13,7 +13,7 @@ from kanoclip.train.model.kanoclip import ModelConfig
 from kanoclip.train.nano.make import Scale, Stage, Step, follow, halve, halve_checkpoint, plan
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_whole_recipe_in_small_makes_a_trained_bundle(tmp_path, capsys):
     """Every command of the recipe for real, with so little of everything that it knows nothing."""
     scale = Scale((Stage(64, 2, 1e-3), Stage(64, 2, 1e-3, 1.0)), batch_size=4, mixed=2, others=1, epochs=1)
