@@ -35,6 +35,10 @@ class SourceError(KanoclipError):
     """A camera, file, folder or URL that cannot be read."""
 
 
+class SourceRefusedError(SourceError):
+    """A source that says no, such as to a password, or that cannot work here: trying again soon is no remedy."""
+
+
 class SinkError(KanoclipError):
     """An output that cannot be opened or written."""
 

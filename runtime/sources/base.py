@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from kanoclip.runtime.types import BadFrame, Frame
 
@@ -51,4 +51,13 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Releases the device, file or connection; harmless when repeated."""
+        ...
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A source that may wait for long: for a camera to come back, or for a file to appear."""
+
+    def interrupt(self) -> None:
+        """Makes `frames` end soon and without an error; may be called from any thread, and more than once."""
         ...

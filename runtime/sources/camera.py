@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 
 from kanoclip.runtime.errors import SourceError
-from kanoclip.runtime.sources.capture import frame_rate, read_frame
+from kanoclip.runtime.sources.capture import frame_rate, read_frame, ticks
+from kanoclip.runtime.sources.clock import wall_time
 from kanoclip.runtime.types import Frame
+
+_OLDEST_S = 10.0
+"""A driver's buffer that is older has its time from another clock."""
 
 
 class CameraSource:
@@ -48,8 +54,15 @@ class CameraSource:
             frame = read_frame(self._capture, index, self.name, live=True)
             if frame is None:
                 raise SourceError(f"{self.name} stopped delivering after {index} frames: check its cable and power")
-            yield frame
+            yield self._stamped(frame)
             index += 1
+
+    def _stamped(self, frame: Frame) -> Frame:
+        """The frame with the driver's time of capture, where it is on the clock that Linux' drivers use."""
+        captured, now = ticks(self._capture), time.monotonic()
+        if captured is None or not 0 <= now - captured < _OLDEST_S:
+            return frame
+        return replace(frame, captured_at=wall_time(captured))
 
     def close(self) -> None:
         """Releases the camera."""

@@ -37,6 +37,12 @@ def read_frame(capture: cv2.VideoCapture, index: int, source: str, *, live: bool
     return Frame(index, source, captured_at, image, (time.perf_counter() - started) * 1e3)
 
 
+def ticks(capture: cv2.VideoCapture) -> float | None:
+    """The last frame's time in seconds, on a clock of the stream's own (V4L2: `time.monotonic`'s); None if unknown."""
+    position = float(capture.get(cv2.CAP_PROP_POS_MSEC))
+    return position / 1e3 if math.isfinite(position) and position >= 0 else None
+
+
 def to_bgr8(raw: np.ndarray) -> Image:
     """Converts what a capture may return (grey, alpha, 16 bits) to uint8 [H, W, 3] BGR."""
     if raw.dtype == np.uint16:

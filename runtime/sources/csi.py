@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from urllib.parse import parse_qsl
 
-from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.query import split_query, whole
 
 CSI = "csi://"
 _RANGES = {
@@ -47,18 +46,10 @@ class CsiCamera:
         Raises:
             SourceError: It is not of that form.
         """
-        sensor, _, query = spec.removeprefix(CSI).partition("?")
-        try:
-            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-        except ValueError:
-            raise SourceError(f"{spec}: options are written ?width=1280&height=720&fps=30") from None
         known = [field.name for field in fields(cls) if field.name != "sensor"]
-        for name, _value in pairs:
-            if name not in known:
-                raise SourceError(f"{spec}: unknown option {name!r}; known are {', '.join(known)}")
-        if len(dict(pairs)) != len(pairs):
-            raise SourceError(f"{spec}: an option is given twice")
-        return cls(**{name: _number(spec, name, text) for name, text in [("sensor", sensor), *pairs]})
+        sensor, options = split_query(spec, CSI, known, "?width=1280&height=720&fps=30")
+        given = {"sensor": sensor, **options}
+        return cls(**{name: whole(spec, name, text, *_RANGES[name]) for name, text in given.items()})
 
     def pipeline(self) -> list[str]:
         """Arguments of `gst-launch-1.0` up to BGRx in system memory.
@@ -74,11 +65,3 @@ class CsiCamera:
             *("nvvidconv", f"flip-method={self.flip}", "!", "video/x-raw,format=BGRx", "!"),
             *("queue", "leaky=downstream", "max-size-buffers=1", "max-size-bytes=0", "max-size-time=0"),
         ]
-
-
-def _number(spec: str, name: str, text: str) -> int:
-    """A whole number in its range; `text` may hold ASCII digits and nothing else."""
-    low, high = _RANGES[name]
-    if text.isascii() and text.isdecimal() and len(text) <= 5 and low <= int(text) <= high:
-        return int(text)
-    raise SourceError(f"{spec}: {name} must be a whole number from {low} to {high}, not {text!r}")

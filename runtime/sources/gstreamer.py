@@ -1,4 +1,4 @@
-"""CSI cameras and any GStreamer pipeline, through a `gst-launch-1.0 ... ! fdsink` pipe.
+"""CSI and GenICam cameras, and any GStreamer pipeline, through a `gst-launch-1.0 ... ! fdsink` pipe.
 
 OpenCV's wheels have no GStreamer. What goes through the pipe is Matroska with uncompressed BGR (`matroskamux`), since
 frames must say where they end:
@@ -13,6 +13,7 @@ frames must say where they end:
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import time
@@ -20,7 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.clock import StreamClock, wall_time
 from kanoclip.runtime.sources.csi import CSI, CsiCamera
+from kanoclip.runtime.sources.genicam import GENICAM, GenicamCamera
 from kanoclip.runtime.sources.launch import PACKAGES, GstLaunch, StalledError
 from kanoclip.runtime.sources.matroska import MatroskaReader, StreamCutError, StreamFormatError
 from kanoclip.runtime.sources.stream import SECRET, redact_url
@@ -36,6 +39,8 @@ _TAIL = ("!", "videoconvert", "!", "video/x-raw,format=BGR", "!", "matroskamux",
 _REMEDIES = {
     "nvarguscamerasrc": "csi:// needs a Jetson with NVIDIA's elements (package nvidia-l4t-gstreamer)",
     "nvvidconv": "csi:// needs a Jetson with NVIDIA's elements (package nvidia-l4t-gstreamer)",
+    "aravissrc": "genicam:// needs Aravis: apt-get install libaravis-0.8-0",
+    "bayer2rgb": "apt-get install gstreamer1.0-plugins-bad",
     "matroskamux": f"apt-get install {PACKAGES}",
     "videoconvert": f"apt-get install {PACKAGES}",
 }
@@ -44,18 +49,20 @@ _MISSING = re.compile(r'no element "([^"]+)"')
 
 def is_gstreamer(spec: str) -> bool:
     """Whether a source string is for this module."""
-    return spec.startswith((GST, CSI))
+    return spec.startswith((GST, CSI, GENICAM))
 
 
 class GStreamerSource:
     """Frames of a GStreamer pipeline.
 
-    A CSI camera never ends. Another pipeline may: when it ends by itself and without an error (`num-buffers`, a file),
+    A camera never ends. Another pipeline may: when it ends by itself and without an error (`num-buffers`, a file),
     that is the end of the source, even if it is live.
 
     Args:
-        spec: `csi://N` with options (see `CsiCamera`), or `gst://` and a pipeline up to raw video, as `gst-launch-1.0`
-            takes it and split as a shell would; passwords in it are used and never shown.
+        spec: `csi://N` with options (see `CsiCamera`), `genicam://NAME` with options (see `GenicamCamera`), or
+            `gst://` and a pipeline up to raw video, as `gst-launch-1.0` takes it and split as a shell would; passwords
+            in it are used and never shown.
+        stall_s: How long each frame after the first may take; None waits for ever.
 
     Raises:
         SourceError: It is not of that form, the tool is missing, or no frame comes.
@@ -64,15 +71,11 @@ class GStreamerSource:
     count: int | None = None
     root: Path | None = None
 
-    def __init__(self, spec: str) -> None:
-        self._endless = spec.startswith(CSI)
-        self._secrets: dict[str, str] = {}
-        if self._endless:
-            pipeline, self.name = CsiCamera.parse(spec).pipeline(), spec
-        else:
-            pipeline = _split(spec)
-            shown = [self._redact(token) for token in pipeline]
-            self.name = GST + " ".join(shown)
+    def __init__(self, spec: str, stall_s: float | None = STALL_TIMEOUT_S) -> None:
+        self._stall_s = math.inf if stall_s is None else stall_s
+        self._kind = spec.partition("://")[0]
+        self._endless = not spec.startswith(GST)
+        pipeline, self.name, self._secrets = read_pipeline(spec)
         self._deadline = time.monotonic() + OPEN_TIMEOUT_S
         self._launch = GstLaunch(self.name, [*pipeline, *_TAIL])
         self._reader = MatroskaReader(lambda view: self._launch.fill(view, self._deadline))
@@ -101,17 +104,19 @@ class GStreamerSource:
             SourceError: It failed, stalled or broke off.
         """
         index = 0
+        clock = StreamClock(settle_s=0)  # nothing waits in a pipe that was read from the start
         while True:
-            self._deadline = time.monotonic() + (STALL_TIMEOUT_S if index else OPEN_TIMEOUT_S)
+            self._deadline = time.monotonic() + (self._stall_s if index else max(self._stall_s, OPEN_TIMEOUT_S))
             try:
                 size = self._reader.next_size()
                 if size is None:
                     break
-                captured_at = time.time()
                 started = time.perf_counter()
+                captured = clock.captured(time.monotonic(), self._reader.ticks_ms / 1e3) if self.live else None
+                captured_at = time.time() if captured is None else wall_time(captured)
                 image = self._reader.read_picture(size)
             except StalledError:
-                raise self._failure(f"no frame for {STALL_TIMEOUT_S:.0f} s after {index} frames") from None
+                raise self._failure(f"no frame for {self._stall_s:g} s after {index} frames") from None
             except StreamCutError:
                 self._launch.finish()
                 raise self._failure(f"broke off in the middle of frame {index}") from None
@@ -123,6 +128,10 @@ class GStreamerSource:
         code = self._launch.finish()
         if code or self._endless or not index:
             raise self._failure(f"stopped after {index} frames (exit code {code})")
+
+    def interrupt(self) -> None:
+        """Has a thread that waits for a frame wait no longer: for `frames` that is a failure."""
+        self._launch.interrupt()
 
     def close(self) -> None:
         """Ends the pipeline's processes."""
@@ -143,19 +152,41 @@ class GStreamerSource:
             return _REMEDIES.get(missing[1], spelling)
         if "Could not multiplex" in said:
             return "the pictures changed their size or format in mid-stream: fix it with videoscale and a caps filter"
+        if self._kind == "genicam":
+            return "check the camera's power, cable and address, that no other program holds it, and arv-tool-0.8"
         if self._endless:
             return "check the sensor's cable and that no other program uses it; systemctl restart nvargus-daemon"
         return "try the pipeline with gst-launch-1.0 and fakesink at its end"
 
-    def _redact(self, token: str) -> str:
-        """A token as it may be shown; what is hidden is remembered, since the tool's messages may repeat it."""
-        name, separator, value = token.partition("=")
-        if not separator:
-            return token
-        shown = "***" if SECRET.search(name) else redact_url(value) if "://" in value else value
-        if shown != value and value:
-            self._secrets[value] = shown
-        return f"{name}={shown}"
+
+def read_pipeline(spec: str) -> tuple[list[str], str, dict[str, str]]:
+    """Reads what a source string stands for; opens nothing.
+
+    Returns:
+        The pipeline's arguments; the string as it may be shown; what must not be shown, with what is shown for it.
+
+    Raises:
+        SourceError: It is not of the form that its kind has.
+    """
+    if spec.startswith(CSI):
+        return CsiCamera.parse(spec).pipeline(), spec, {}
+    if spec.startswith(GENICAM):
+        return GenicamCamera.parse(spec).pipeline(), spec, {}
+    pipeline = _split(spec)
+    secrets: dict[str, str] = {}
+    shown = [_redact(token, secrets) for token in pipeline]
+    return pipeline, GST + " ".join(shown), secrets
+
+
+def _redact(token: str, secrets: dict[str, str]) -> str:
+    """A token as it may be shown; what is hidden is remembered, since the tool's messages may repeat it."""
+    name, separator, value = token.partition("=")
+    if not separator:
+        return token
+    shown = "***" if SECRET.search(name) else redact_url(value) if "://" in value else value
+    if shown != value and value:
+        secrets[value] = shown
+    return f"{name}={shown}"
 
 
 def _split(spec: str) -> list[str]:

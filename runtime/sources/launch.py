@@ -14,13 +14,14 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.errors import SourceError, SourceRefusedError
 
 TOOL = "gst-launch-1.0"
 PACKAGES = "gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 CLOSE_GRACE_S = 2.0
 """How long the tool may take to put a pipeline down before it is killed."""
 
+_LOOK_S = 0.2
 _PIPE_BYTES = 1 << 20  # what Linux grants to anyone; the default of 64 KiB means a hundred wake-ups for a 1080p frame
 _ERROR = re.compile(r"ERROR\b|WARNING: erroneous pipeline")
 _HINT = re.compile(r"error|fail|cannot|could not|no cameras", re.IGNORECASE)
@@ -39,7 +40,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class StalledError(Exception):
-    """Nothing came in the time allowed."""
+    """Nothing came in the time allowed, or whoever waits was interrupted."""
 
 
 class GstLaunch:
@@ -56,13 +57,14 @@ class GstLaunch:
     def __init__(self, name: str, pipeline: Sequence[str]) -> None:
         tool = shutil.which(TOOL)
         if tool is None:
-            raise SourceError(f"{name}: {TOOL} is not installed: apt-get install {PACKAGES}")
+            raise SourceRefusedError(f"{name}: {TOOL} is not installed: apt-get install {PACKAGES}")
         read_end, write_end = os.pipe()
         self._pipe = open(read_end, "rb", buffering=0)  # noqa: SIM115, PTH123 - closed by `close`
         _widen(read_end)
         self._poll = select.poll()
         self._poll.register(read_end, select.POLLIN)
         self._started, self._reaped = threading.Event(), threading.Event()
+        self._interrupted = threading.Event()
         self._told_live: bool | None = None
         self._error = self._hint = ""
         self._process: subprocess.Popen[bytes] | None = None
@@ -105,17 +107,22 @@ class GstLaunch:
             Bytes read, fewer than asked for only at the end of the stream.
 
         Raises:
-            StalledError: The deadline passed.
+            StalledError: The deadline passed, or `interrupt` was called.
         """
         done = 0
         while done < len(view):
-            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1e3):
-                raise StalledError
+            while not self._poll.poll(max(0.0, min(_LOOK_S, deadline - time.monotonic())) * 1e3):
+                if self._interrupted.is_set() or time.monotonic() >= deadline:
+                    raise StalledError
             count = self._pipe.readinto(view[done:])
             if not count:
                 break
             done += count
         return done
+
+    def interrupt(self) -> None:
+        """Has `fill` wait no longer; may be called from any thread."""
+        self._interrupted.set()
 
     def finish(self) -> int:
         """Waits for a process whose stream has ended; kills it if it does not end.
@@ -138,6 +145,7 @@ class GstLaunch:
         if self._pipe.closed:
             return
         if self._running().returncode is None:
+            self._interrupted.clear()
             # An interrupt lets the tool shut the camera properly: Jetson's camera service may refuse the next client
             # after a kill. Reading on unblocks a writer.
             self._signal(signal.SIGINT)

@@ -21,6 +21,7 @@ _BLOCKS = frozenset({0xA3, 0xA1})  # SimpleBlock, and Block inside a BlockGroup:
 _ENTERED = frozenset({_SEGMENT, _CLUSTER, _BLOCK_GROUP})
 _TRACK_ENTRY, _VIDEO, _WIDTH, _HEIGHT, _FOURCC = 0xAE, 0xE0, 0xB0, 0xBA, 0x2EB524
 _CODEC, _DEFAULT_DURATION = 0x86, 0x23E383
+_CLUSTER_TIME = 0xE7
 _BGR = b"BGR\x18"  # 24 bits
 
 _LONGEST_SIDE = 32768
@@ -56,11 +57,18 @@ class MatroskaReader:
 
     Args:
         fill: Where bytes come from. What it raises goes through.
+
+    Attributes:
+        track: What the header says; None before it was read.
+        ticks_ms: Time of the picture that `next_size` came to, on the pipeline's clock, in milliseconds, which is
+            matroskamux's unit.
     """
 
     def __init__(self, fill: Fill) -> None:
         self._fill = fill
         self.track: Track | None = None
+        self.ticks_ms = 0
+        self._cluster_ms = 0
 
     def read_track(self) -> Track | None:
         """Reads up to the track's header.
@@ -96,9 +104,12 @@ class MatroskaReader:
             if number in _BLOCKS:
                 if size is None or size < 4:
                     raise StreamFormatError("a block without a size")
-                self._exactly(4)  # number of the track, time, flags: one track of whole frames has nothing to tell
+                head = self._exactly(4)  # number of the one track, time after the cluster's, flags
+                self.ticks_ms = self._cluster_ms + int.from_bytes(head[1:3], "big", signed=True)
                 return size - 4
-            if number not in _ENTERED:
+            if number == _CLUSTER_TIME:
+                self._cluster_ms = int.from_bytes(self._body(size), "big")
+            elif number not in _ENTERED:
                 self._body(size)
         return None
 

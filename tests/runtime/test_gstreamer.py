@@ -36,7 +36,6 @@ def fake(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("FAKE_GST_LOG", str(tmp_path / "log"))
     monkeypatch.setattr(gstreamer, "OPEN_TIMEOUT_S", 20.0)
-    monkeypatch.setattr(gstreamer, "STALL_TIMEOUT_S", 2.0)
     monkeypatch.setattr(launch, "CLOSE_GRACE_S", 1.0)
 
     def choose(mode):
@@ -116,7 +115,7 @@ def test_a_pipeline_of_files_is_not_live(fake):
 def test_what_goes_wrong_in_mid_stream_ends_with_an_error_after_the_whole_frames(fake, mode, frames, parts):
     log = fake(mode)
     started = time.monotonic()
-    found, error = drain(open_source("gst://videotestsrc"))
+    found, error = drain(open_source("gst://videotestsrc", stall_s=2.0))
     assert time.monotonic() - started < 15
     assert len(found) == frames
     assert all((frame.image[:, :, 0] == frame.index).all() for frame in found)

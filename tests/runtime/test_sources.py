@@ -278,7 +278,7 @@ class Mjpeg(BaseHTTPRequestHandler):
             _, data = cv2.imencode(".jpg", np.full((48, 64, 3), 8 * index, np.uint8))
             self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data))
             self.wfile.write(data.tobytes() + b"\r\n")
-            time.sleep(0.002)
+            time.sleep(0.03)
 
     def log_message(self, *_):
         """Keeps the test's output clean."""
@@ -305,14 +305,14 @@ def test_an_http_stream_is_live_and_its_end_is_a_failure(server):
             frames.append(frame)
     source.close()
     assert "s3cret" not in str(caught.value)
-    assert 25 <= len(frames) <= 30
+    assert 15 <= len(frames) < 30  # what FFmpeg had read ahead is of unknown age
     assert all(f.image.shape == (48, 64, 3) and f.source == source.name for f in frames)
     levels = [f.image.mean() for f in frames]
     assert levels == sorted(levels)
 
 
 def test_a_url_that_does_not_answer(server):
-    with pytest.raises(SourceError, match=r"http://\*\*\*@.*/nothing: cannot be opened") as caught:
+    with pytest.raises(SourceError, match=r"http://\*\*\*@.*/nothing: .*404.*check the path") as caught:
         open_source(f"http://me:s3cret@{server}/nothing")
     assert "s3cret" not in str(caught.value)
 

@@ -1,0 +1,152 @@
+"""From what a user writes to a source."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from kanoclip.runtime.errors import SourceError, SourceRefusedError
+from kanoclip.runtime.sources.base import Source
+from kanoclip.runtime.sources.camera import CameraSource, device_index
+from kanoclip.runtime.sources.csi import CSI, CsiCamera
+from kanoclip.runtime.sources.genicam import GENICAM, GenicamCamera
+from kanoclip.runtime.sources.gstreamer import GST, GStreamerSource, is_gstreamer, read_pipeline
+from kanoclip.runtime.sources.images import IMAGE_SUFFIXES, ImageSource
+from kanoclip.runtime.sources.pattern import TEST, TestPatternSource
+from kanoclip.runtime.sources.reconnecting import STALL_S, ReconnectingSource
+from kanoclip.runtime.sources.stream import UrlSource, is_url, redact_url
+from kanoclip.runtime.sources.video import VIDEO_SUFFIXES, VideoSource
+from kanoclip.runtime.sources.watched import WATCH, WatchSource
+
+
+def check_camera(spec: str) -> None:
+    """Refuses what `open_camera` could not make sense of, without touching any device.
+
+    Raises:
+        SourceError: It is no index, device file, CSI or GenICam camera.
+    """
+    if spec.startswith(CSI):
+        CsiCamera.parse(spec)
+    elif spec.startswith(GENICAM):
+        GenicamCamera.parse(spec)
+    elif not (_is_index(spec) or spec.startswith("/dev/")):
+        raise SourceError(
+            f"{spec!r} is not a camera: give its index N, a device such as /dev/video0, {CSI}N or {GENICAM}NAME"
+        )
+
+
+def open_camera(spec: int | str, stall_s: float | None = STALL_S) -> Source:
+    """Opens a camera.
+
+    Args:
+        spec: Its index; or a string with the index, a device file (/dev/video2, /dev/v4l/by-id/...), `csi://N`, or
+            `genicam://NAME`.
+        stall_s: Seconds that a read may take at most, where that can be told; None for ever.
+
+    Raises:
+        SourceError: It is none of these, or cannot be opened.
+    """
+    if isinstance(spec, int):
+        return CameraSource(spec)
+    check_camera(spec)
+    if is_gstreamer(spec):
+        return GStreamerSource(spec, stall_s)
+    return CameraSource(int(spec)) if _is_index(spec) else CameraSource(device_index(spec), f"camera {spec}")
+
+
+def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
+    """Opens whatever a string stands for.
+
+    Args:
+        spec: A URL, a GStreamer pipeline (`gst://...`), a folder to watch (`watch://...`), a test pattern (`test://`),
+            a folder, a picture file, a video file, or a glob pattern. An existing path wins over a pattern, so that a
+            folder called `[1]` can be opened.
+        stall_s: As `open_camera` takes it.
+
+    Raises:
+        SourceError: It does not exist, or cannot be read.
+    """
+    if is_url(spec):
+        return UrlSource(spec, stall_s)
+    if is_gstreamer(spec):
+        return GStreamerSource(spec, stall_s)
+    if spec.startswith(WATCH):
+        return WatchSource(spec)
+    if spec.startswith(TEST):
+        return TestPatternSource(spec)
+    if "://" in spec:
+        raise SourceError(
+            f"{redact_url(spec)}: unknown kind of URL; use rtsp://, http://, https://, {WATCH}FOLDER, {TEST}, "
+            f"{GENICAM}NAME, {GST}PIPELINE or a path"
+        )
+    path = Path(spec).expanduser()
+    try:
+        if path.is_dir():
+            return ImageSource.from_folder(path)
+        exists = path.exists()
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{spec!r}: not a usable path ({error})") from error
+    if exists:
+        suffix = path.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
+            return ImageSource.from_file(path)
+        if suffix in VIDEO_SUFFIXES:
+            return VideoSource(path)
+        raise SourceError(
+            f"{path}: neither a picture nor a video by its suffix (pictures: {' '.join(sorted(IMAGE_SUFFIXES))}; "
+            f"videos: {' '.join(sorted(VIDEO_SUFFIXES))})"
+        )
+    if glob.has_magic(spec):
+        return ImageSource.from_glob(str(path))
+    raise SourceError(f"{spec}: no such file or folder")
+
+
+def open_stream(
+    spec: str, *, camera: bool = False, reconnect: bool = True, wait: bool = False, stall_s: float | None = STALL_S
+) -> Source:
+    """Opens a camera or source that outlives its being lost, where there is something to lose.
+
+    Args:
+        spec: As `open_camera` or `open_source` takes it.
+        camera: Whether it is for `open_camera`.
+        reconnect: Whether it is opened again when it is lost.
+        wait: Whether one that is away at the start is waited for, which is said; without it, that is an error.
+        stall_s: A live source that delivers nothing for so many seconds is lost; None: never.
+
+    Raises:
+        SourceRefusedError: It says no, or cannot work here.
+        SourceError: It is of no form that is known, or cannot be opened.
+    """
+    open_it: Callable[[], Source] = partial(open_camera if camera else open_source, spec, stall_s)
+    if camera:
+        check_camera(spec)
+    if not (reconnect and (camera or is_url(spec) or is_gstreamer(spec))):
+        return open_it()
+    name = _name(spec, camera)
+    try:
+        opened = open_it()
+    except SourceRefusedError:
+        raise
+    except SourceError:
+        if not wait:
+            raise
+        return ReconnectingSource(open_it, name, stall_s=stall_s)  # its first try says what is wrong
+    return ReconnectingSource(open_it, opened.name, opened, stall_s=stall_s) if opened.live else opened
+
+
+def is_endless(spec: str, *, camera: bool = False) -> bool:
+    """Whether a source has no end as far as its string tells, before it is opened: a video by HTTP has one."""
+    return camera or is_url(spec) or is_gstreamer(spec) or spec.startswith((WATCH, TEST))
+
+
+def _name(spec: str, camera: bool) -> str:
+    """What an unopened source is called, without credentials."""
+    if is_gstreamer(spec):
+        return read_pipeline(spec)[1]
+    return f"camera {spec}" if camera else redact_url(spec)
+
+
+def _is_index(spec: str) -> bool:
+    return spec.isascii() and spec.isdecimal() and len(spec) <= 4
