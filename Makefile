@@ -4,7 +4,7 @@ DEMO := .venv-demo
 DEV := .venv
 DEMO_OUT := out/demo
 
-.PHONY: demo test lint types clean
+.PHONY: demo test soak nightly lint types clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/kanoclip-run --source examples/hazelnut_toy/test --output $(DEMO_OUT) --jsonl $(DEMO_OUT)/frames.jsonl
@@ -13,6 +13,14 @@ demo: $(DEMO)/.installed
 test: $(DEV)/.installed
 	# Two processes, a file in one of them: 9 minutes instead of 18 on 2 cores.
 	$(DEV)/bin/python -m pytest -n 2 --dist loadfile
+
+soak: $(DEV)/.installed
+	# Three minutes of a stream: neither slower nor larger. Light enough to run beside the others.
+	$(DEV)/bin/python -m pytest -m soak
+
+nightly: $(DEV)/.installed
+	# The long forms: half an hour of a stream, ten deaths of a camera. One at a time: they measure.
+	$(DEV)/bin/python -m pytest -m nightly
 
 lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
