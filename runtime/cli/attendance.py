@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,26 +93,36 @@ class Attendance:
         self._hangups = opened.enter_context(Hangups())
         self._control: StreamControl | None = None
         self._pipeline: Pipeline | None = None
+        self._outputs: Sequence[Sink] = ()
 
     @property
     def page(self) -> str | None:
         """The page's address; None without one."""
         return None if self._page is None else self._page.url
 
+    @property
     def sinks(self) -> list[Sink]:
         """What the page is shown by."""
         return [] if self._page is None else [self._page.hub]
 
-    def start(self, control: StreamControl, pipeline: Pipeline) -> None:
+    def start(
+        self, control: StreamControl, pipeline: Pipeline, outputs: Sequence[Sink], snapshots: Path | None
+    ) -> None:
         """The stream is about to run.
+
+        Args:
+            control: Of the stream.
+            pipeline: The stream.
+            outputs: Whose files may have been moved away when settings are read again.
+            snapshots: Folder that anomalies are kept in, for the page; None where there is none.
 
         Raises:
             SettingsError: The page's server does not start.
         """
-        self._control, self._pipeline = control, pipeline
+        self._control, self._pipeline, self._outputs = control, pipeline, outputs
         self._health.attach(control)
         if self._page is not None:
-            self._page.start(control, health=self._health)
+            self._page.start(control, health=self._health, snapshots=snapshots)
 
     def tick(self, progress: Progress) -> None:
         """Called all the time by the main thread while the stream runs."""
@@ -127,6 +137,10 @@ class Attendance:
         elif hangup is Hangup.RELOAD:
             with self._supervision.reloading():
                 self._control.reload()
+            for sink in self._outputs:
+                again = getattr(sink, "reopen", None)
+                if again is not None:
+                    again()
 
     def stopping(self) -> None:
         """The stream has ended."""
@@ -147,6 +161,7 @@ def watcher_options(command: _Command) -> _Command:
     return grouped(
         "watchers",
         Watchers,
+        "Page and service",
         click.option(
             "--serve",
             metavar="HOST:PORT",

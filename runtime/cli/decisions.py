@@ -77,6 +77,7 @@ def run_decision_options(command: _Command) -> _Command:
     return grouped(
         "decisions",
         Decisions,
+        "Decisions",
         click.option(
             "--threshold",
             type=unit,

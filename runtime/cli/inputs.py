@@ -12,8 +12,10 @@ import click
 from kanoclip.runtime.cli.options import grouped
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.errors import SourceError
-from kanoclip.runtime.sources import ImageSource, Source, check_camera, open_camera, open_source, redact_url
+from kanoclip.runtime.sources import ImageSource, Source, check_camera, is_endless, open_stream, redact_url
+from kanoclip.runtime.sources.reconnecting import STALL_S
 from kanoclip.runtime.sources.several import together
+from kanoclip.runtime.sources.watched import WATCH
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -24,6 +26,9 @@ class Inputs:
 
     camera: tuple[str, ...]
     source: tuple[str, ...]
+    reconnect: bool
+    wait_for_source: bool
+    stall_timeout: float
     reduced_jpeg: bool
 
     def check(self) -> None:
@@ -42,7 +47,12 @@ class Inputs:
     @property
     def live(self) -> bool:
         """Whether frames come at their own pace, as far as can be told before the sources are open."""
-        return bool(self.camera) or any("://" in one for one in self.source)
+        return bool(self.camera) or any(is_endless(one) and not one.startswith(WATCH) for one in self.source)
+
+    @property
+    def endless(self) -> bool:
+        """Whether the run goes on until it is stopped, as far as can be told before the sources are open."""
+        return bool(self.camera) or any(is_endless(one) for one in self.source)
 
     @property
     def alone(self) -> bool:
@@ -58,12 +68,16 @@ class Inputs:
         """
         with ExitStack() as opened:
             sources: list[Source] = []
-            for one in self.camera:
-                sources.append(open_camera(one))
-                opened.callback(sources[-1].close)
-            for one in self.source:
-                sources.append(open_source(one))
-                opened.callback(sources[-1].close)
+            for camera, spec in [(True, one) for one in self.camera] + [(False, one) for one in self.source]:
+                source = open_stream(
+                    spec,
+                    camera=camera,
+                    reconnect=self.reconnect,
+                    wait=self.wait_for_source,
+                    stall_s=self.stall_timeout or None,
+                )
+                opened.callback(source.close)
+                sources.append(source)
             if self.reduced_jpeg:
                 for source in sources:
                     if not isinstance(source, ImageSource):
@@ -91,19 +105,39 @@ def input_options(command: _Command) -> _Command:
     return grouped(
         "inputs",
         Inputs,
+        "Sources",
         click.option(
             "--camera",
             multiple=True,
             callback=_known_cameras,
             metavar="N|DEVICE|csi://N",
-            help="Camera index (on Linux N of /dev/videoN), device file, or CSI camera of a Jetson. May be repeated.",
+            help="Camera index (on Linux N of /dev/videoN), device file, CSI camera of a Jetson, or genicam:// and a "
+            "camera's name. May be repeated.",
         ),
         click.option(
             "--source",
             multiple=True,
             metavar="PATH|GLOB|URL",
-            help="Picture, video, folder, glob pattern, rtsp:// or http:// URL, or gst:// and a GStreamer pipeline. "
-            "May be repeated.",
+            help="Picture, video, folder, glob pattern, rtsp:// or http:// URL, gst:// and a GStreamer pipeline, "
+            "watch:// and a folder where pictures will appear, or test://, a test pattern. May be repeated.",
+        ),
+        click.option(
+            "--reconnect/--no-reconnect",
+            default=True,
+            help="When a camera or stream is lost, open it again until it is back. Default: yes.",
+        ),
+        click.option(
+            "--wait-for-source",
+            is_flag=True,
+            help="Wait for a camera or stream that is away at the start, as at boot, instead of failing.",
+        ),
+        click.option(
+            "--stall-timeout",
+            type=click.FloatRange(min=0),
+            default=STALL_S,
+            show_default=True,
+            metavar="SECONDS",
+            help="A live source that delivers nothing for so long is lost; 0: never. Raise it for triggered cameras.",
         ),
         click.option(
             "--reduced-jpeg",

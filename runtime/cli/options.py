@@ -16,16 +16,33 @@ from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.polygons import read_roi
 from kanoclip.runtime.settings import Decision, Settings
 from kanoclip.runtime.settings_file import read_settings
+from kanoclip.runtime.sinks.sizes import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def grouped(name: str, group: type[Any], *options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
+class SectionedCommand(click.Command):
+    """A command whose --help lists the options of each group under a heading of its own, after all others."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections."""
+        sections: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "section", "Options"), []).append(record)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def grouped(name: str, group: type[Any], title: str, *options: Callable[[Any], Any]) -> Callable[[_Command], _Command]:
     """Adds options that reach the command as one argument.
 
     Args:
         name: The argument.
         group: A dataclass with a field for each option.
+        title: Their heading in --help.
         options: As `click.option` makes them, in the order in which --help lists them.
     """
     names = [one.name for one in fields(group)]
@@ -37,12 +54,23 @@ def grouped(name: str, group: type[Any], *options: Callable[[Any], Any]) -> Call
             return command(**given, **{name: group(**values)})
 
         added: Any = with_group
+        others = len(getattr(added, "__click_params__", ()))
         for option in reversed(options):
             added = option(added)
+        for param in added.__click_params__[others:]:
+            param.section = title
         result: _Command = added
         return result
 
     return add
+
+
+def size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A callback that reads a size such as 500M, in bytes."""
+    try:
+        return None if value is None else parse_size(value)
+    except SettingsError as error:
+        raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
 def backend_options(command: _Command) -> _Command:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from kanoclip.runtime.cli.options import grouped
+from kanoclip.runtime.cli.options import grouped, size
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
 from kanoclip.runtime.sinks.guarded import GuardedSink
-from kanoclip.runtime.sinks.jsonl import STDOUT
+from kanoclip.runtime.sinks.jsonl import STDOUT, Rotation
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.sources.several import file_names
@@ -32,6 +32,9 @@ class Outputs:
 
     output: Path | None
     jsonl: str | None
+    jsonl_append: bool
+    jsonl_max_bytes: int | None
+    jsonl_keep: int
     window: bool | None
     table: bool | None
 
@@ -53,6 +56,8 @@ class Outputs:
         """
         if self.output is not None and self.output.suffix.lower() in VIDEO_SUFFIXES - {".mp4"}:
             raise click.UsageError(f"--output {self.output}: videos are written as .mp4 only")
+        if self.jsonl in (None, STDOUT) and (self.jsonl_append or self.jsonl_max_bytes):
+            raise click.UsageError("--jsonl-append and --jsonl-max-bytes are for --jsonl FILE")
 
     def rows(self, sources: Sequence[Source], quiet: bool) -> PictureTable | None:
         """The table of pictures, if there is to be one."""
@@ -78,7 +83,7 @@ class Outputs:
         sinks: list[Sink] = []
 
         def sink(name: str, shows: bool, make: Callable[[], Sink]) -> Sink:
-            opened = _guarded(make, name, shows) if endless else make()
+            opened = guarded(make, name, shows) if endless else make()
             pending.callback(opened.close)
             return opened
 
@@ -93,7 +98,10 @@ class Outputs:
             if self.takes_stdout:
                 sinks.append(JsonLinesSink(target))
             else:
-                sinks.append(sink("jsonl", False, lambda: JsonLinesSink(target)))
+                # What a run of months wrote before it failed, or was started again, stays.
+                append = self.jsonl_append or endless
+                rotation = None if self.jsonl_max_bytes is None else Rotation(self.jsonl_max_bytes, self.jsonl_keep)
+                sinks.append(sink("jsonl", False, lambda: JsonLinesSink(target, append=append, rotation=rotation)))
         return sinks
 
     def screen(self, sources: Sequence[Source], *, untrained: bool) -> ScreenSink | None:
@@ -109,7 +117,7 @@ class Outputs:
         return windows[sources[0].name] if len(windows) == 1 else PerSourceScreen("window", windows)
 
 
-def _guarded(make: Callable[[], Sink], name: str, shows: bool) -> GuardedSink:
+def guarded(make: Callable[[], Sink], name: str, shows: bool) -> GuardedSink:
     """A sink that may fail later; what cannot be opened at the start is a mistake in the command, and is raised."""
     first = [make()]
     return GuardedSink(lambda: first.pop() if first else make(), name, shows=shows)
@@ -137,6 +145,7 @@ def output_options(command: _Command) -> _Command:
     return grouped(
         "outputs",
         Outputs,
+        "Pictures, videos and lines",
         click.option(
             "--output",
             type=click.Path(path_type=Path),
@@ -144,7 +153,26 @@ def output_options(command: _Command) -> _Command:
             help="Folder for annotated pictures, or one .mp4. Existing files are overwritten. Several sources get a "
             "subfolder each, or a file NAME-SOURCE.mp4.",
         ),
-        click.option("--jsonl", metavar="PATH|-", help="File for JSON lines, overwritten; - is standard output."),
+        click.option(
+            "--jsonl",
+            metavar="PATH|-",
+            help="File for JSON lines, overwritten unless the source is live; - is standard output.",
+        ),
+        click.option("--jsonl-append", is_flag=True, help="Go on where the file ends. Default for live sources."),
+        click.option(
+            "--jsonl-max-bytes",
+            callback=size,
+            metavar="SIZE",
+            help="Size, such as 100M, at which FILE becomes FILE.1 and so on. Default: no limit.",
+        ),
+        click.option(
+            "--jsonl-keep",
+            type=click.IntRange(min=1),
+            default=5,
+            show_default=True,
+            metavar="N",
+            help="Files kept beside FILE.",
+        ),
         click.option(
             "--window/--no-window",
             default=None,

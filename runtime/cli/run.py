@@ -20,8 +20,9 @@ from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_bu
 from kanoclip.runtime.cli.attendance import Watchers, watcher_options
 from kanoclip.runtime.cli.building import builds_shown
 from kanoclip.runtime.cli.decisions import Decisions, run_decision_options
+from kanoclip.runtime.cli.events import Listeners, listener_options
 from kanoclip.runtime.cli.inputs import Inputs, input_options
-from kanoclip.runtime.cli.options import backend_options
+from kanoclip.runtime.cli.options import SectionedCommand, backend_options
 from kanoclip.runtime.cli.outputs import Outputs, output_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
@@ -49,6 +50,7 @@ Examples:
   kanoclip-run --source 'parts/**/*.png' --class screw --threshold 0.6
   kanoclip-run --source clip.mp4 --output annotated.mp4
   kanoclip-run --camera 0 --config line3.toml --roi belt.json --alarm 3/5
+  kanoclip-run --camera 0 --camera 2 --serve 127.0.0.1:8080 --snapshots anomalies/
   kanoclip-run --source rtsp://user:password@192.168.1.20/stream1 --no-window --jsonl - | jq .score
   kanoclip-run --source 'gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec'
 
@@ -56,12 +58,13 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or pictures t
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(cls=SectionedCommand, epilog=_EPILOG)
 @click.option(
     "--bundle", metavar="PATH", help="Bundle folder (NAME.kanoclip). Default: one in this folder, or the built-in."
 )
 @input_options
 @output_options
+@listener_options
 @click.option("--class", "class_name", metavar="NAME", help="What the frames show; one of the bundle's classes.")
 @run_decision_options
 @backend_options
@@ -82,6 +85,7 @@ def command(
     bundle: str | None,
     inputs: Inputs,
     outputs: Outputs,
+    listeners: Listeners,
     class_name: str | None,
     decisions: Decisions,
     backend: str,
@@ -99,7 +103,7 @@ def command(
 
     Give --camera or --source, or several of them: they share one engine, and take turns.
     """
-    _check(inputs, outputs, watchers, as_json)
+    _check(inputs, outputs, listeners, watchers, as_json)
     decisions.settings(decisions.config)  # refused before anything is loaded
     keep_frame_buffers()
     live = inputs.live or policy == Policy.DROP_OLDEST.value
@@ -142,9 +146,10 @@ def command(
             _introduce(manifest, detector.backend.name, settings, human)
             rows = outputs.rows(sources, quiet)
             drops = sources[0].live if policy is None else policy == Policy.DROP_OLDEST.value
-            endless = any(source.live for source in sources)
+            endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
             untrained = not manifest.model.trained
             sinks = outputs.open(sources, pending, endless=endless, untrained=untrained)
+            sinks += listeners.open(pending, endless=endless, untrained=untrained)
             flow = PipelineConfig(
                 policy=Policy.DROP_OLDEST if drops else Policy.WAIT,
                 class_name=looked_for,
@@ -157,7 +162,7 @@ def command(
             pipeline = Pipeline(
                 sources,
                 detector,
-                [*sinks, *attendance.sinks()],
+                [*sinks, *attendance.sinks],
                 flow,
                 screen=outputs.screen(sources, untrained=untrained),
                 observer=rows.add if rows is not None else None,
@@ -165,7 +170,7 @@ def command(
             control = StreamControl(
                 pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.kept
             )
-            attendance.start(control, pipeline)
+            attendance.start(control, pipeline, sinks, listeners.snapshots)
             pending.pop_all()
         if attendance.page is not None:
             human.print(Text(f"page: {attendance.page}"))
@@ -184,14 +189,17 @@ def command(
         return _exit_code(pipeline.summary(), endless)
 
 
-def _check(inputs: Inputs, outputs: Outputs, watchers: Watchers, as_json: bool) -> None:
+def _check(inputs: Inputs, outputs: Outputs, listeners: Listeners, watchers: Watchers, as_json: bool) -> None:
     """Refuses flags that contradict each other."""
     inputs.check()
     outputs.check()
+    listeners.makers(untrained=False)
     if as_json and outputs.takes_stdout:
         raise click.UsageError("--json and --jsonl - both want standard output: give --jsonl a file")
-    if inputs.reduced_jpeg and (outputs.shows or watchers.serve):
-        raise click.UsageError("--reduced-jpeg leaves no full picture to draw on: leave --output and --window out")
+    if inputs.reduced_jpeg and (outputs.shows or listeners.shows or watchers.serve):
+        raise click.UsageError(
+            "--reduced-jpeg leaves no full picture to draw on: leave --output, --window, --snapshots and --serve out"
+        )
 
 
 def _class(manifest: Manifest, class_name: str | None) -> str:

@@ -1,0 +1,157 @@
+"""Whom `kanoclip-run` tells of anomalies: its options, and the sinks that they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from kanoclip.runtime.cli.options import grouped, size
+from kanoclip.runtime.cli.outputs import guarded
+from kanoclip.runtime.sinks import Sink
+from kanoclip.runtime.sinks.events import Events
+from kanoclip.runtime.sinks.mqtt_config import PASSWORD_VARIABLE, QUEUE, USER_VARIABLE, MqttConfig
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Whom the user wants to be told of anomalies, and where they are kept."""
+
+    snapshots: Path | None
+    snapshots_on: str
+    snapshots_max_bytes: int
+    snapshots_max_count: int
+    snapshots_interval: float
+    mqtt: str | None
+    mqtt_on: str
+    mqtt_queue: int
+    mqtt_ca: Path | None
+    mqtt_cert: Path | None
+    mqtt_key: Path | None
+
+    @property
+    def shows(self) -> bool:
+        """Whether whole pictures are asked for."""
+        return self.snapshots is not None
+
+    def makers(self, *, untrained: bool) -> list[tuple[str, bool, Callable[[], Sink]]]:
+        """What opens each sink, with its name and whether it shows pictures; nothing is opened yet.
+
+        Raises:
+            SettingsError: An address or a file is no good, or a library is missing; the message names the flag and
+                holds no credentials.
+        """
+        makers: list[tuple[str, bool, Callable[[], Sink]]] = []
+        if self.snapshots is not None:
+            from kanoclip.runtime.sinks.snapshots import SnapshotConfig, SnapshotSink
+
+            kept = SnapshotConfig(
+                self.snapshots,
+                Events(self.snapshots_on),
+                self.snapshots_max_bytes,
+                self.snapshots_max_count,
+                self.snapshots_interval,
+            )
+            makers.append(("snapshots", True, lambda: SnapshotSink(kept, untrained=untrained)))
+        if self.mqtt is not None:
+            from kanoclip.runtime.sinks.mqtt import MqttSink, require_paho
+
+            broker = MqttConfig.parse(
+                self.mqtt,
+                ca=self.mqtt_ca,
+                cert=self.mqtt_cert,
+                key=self.mqtt_key,
+                events=Events(self.mqtt_on),
+                queue=self.mqtt_queue,
+            )
+            require_paho()
+            makers.append(("mqtt", False, lambda: MqttSink(broker)))
+        return makers
+
+    def open(self, pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
+        """Opens them; arguments as of `Outputs.open`."""
+        sinks: list[Sink] = []
+        for name, shows, make in self.makers(untrained=untrained):
+            sinks.append(guarded(make, name, shows) if endless else make())
+            pending.callback(sinks[-1].close)
+        return sinks
+
+
+_FILE = click.Path(path_type=Path)
+
+
+def listener_options(command: _Command) -> _Command:
+    """Adds who is told; the command gets it as `listeners`."""
+    return grouped(
+        "listeners",
+        Listeners,
+        "Events",
+        click.option(
+            "--snapshots",
+            type=_FILE,
+            metavar="FOLDER",
+            help="Folder for anomalous frames: annotated picture, picture alone, JSON record; the oldest are deleted.",
+        ),
+        click.option(
+            "--snapshots-on",
+            type=click.Choice([Events.ANOMALIES.value, Events.ALARMS.value]),
+            default=Events.ANOMALIES.value,
+            show_default=True,
+            help="Every anomalous frame, or only the one that raises the alarm.",
+        ),
+        click.option(
+            "--snapshots-max-bytes",
+            callback=size,
+            default="1G",
+            show_default=True,
+            metavar="SIZE",
+            help="Bytes of all snapshots.",
+        ),
+        click.option(
+            "--snapshots-max-count",
+            type=click.IntRange(min=1),
+            default=1000,
+            show_default=True,
+            metavar="N",
+            help="Snapshots kept.",
+        ),
+        click.option(
+            "--snapshots-interval",
+            type=click.FloatRange(min=0),
+            default=1.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="Least time from one snapshot of a source to the next.",
+        ),
+        click.option(
+            "--mqtt",
+            envvar="KANOCLIP_MQTT",
+            metavar="URL",
+            help="Broker to tell of anomalies: mqtt[s]://[USER:PASSWORD@]HOST[:PORT]/TOPIC. User and password may "
+            f"stand in {USER_VARIABLE} and {PASSWORD_VARIABLE}, the URL in KANOCLIP_MQTT.",
+        ),
+        click.option(
+            "--mqtt-on",
+            type=click.Choice([one.value for one in Events]),
+            default=Events.ANOMALIES.value,
+            show_default=True,
+            help="What the broker is told: anomalous frames, alarms that are raised or cleared, or every frame.",
+        ),
+        click.option(
+            "--mqtt-queue",
+            type=click.IntRange(min=1),
+            default=QUEUE,
+            show_default=True,
+            metavar="N",
+            help="Messages kept while the broker is away.",
+        ),
+        click.option("--mqtt-ca", type=_FILE, metavar="FILE", help="Authorities to trust, PEM. Default: the system's."),
+        click.option("--mqtt-cert", type=_FILE, metavar="FILE", help="Our own certificate, PEM."),
+        click.option("--mqtt-key", type=_FILE, metavar="FILE", help="Its key, PEM."),
+    )(command)
