@@ -66,6 +66,9 @@ class MqttSink:
         self._filter = EventFilter(config.events)
         self._outbox: Outbox[bytes] = Outbox(config.queue, config.queue_bytes)
         self._trouble = Trouble(f"mqtt {config.shown}", notify, f"up to {config.queue} messages wait for it")
+        self._slow = Trouble(
+            f"mqtt {config.shown}", notify, f"{config.queue} messages wait, and the oldest are dropped"
+        )
         self._context = _tls(config) if config.tls else None
         self._closing = threading.Event()
         self._deadline = 0.0
@@ -82,13 +85,15 @@ class MqttSink:
 
     @property
     def trouble(self) -> str | None:
-        """Why the broker cannot be reached; None while it can."""
-        return self._trouble.words
+        """Why messages do not arrive, or not all; None while they do."""
+        return self._trouble.words or self._slow.words
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Queues a message, if the result is one of the events wanted."""
         if self._filter.takes(frame, detection):
-            self._outbox.put(json.dumps(record(frame, detection), allow_nan=False, ensure_ascii=True).encode("ascii"))
+            message = json.dumps(record(frame, detection), allow_nan=False, ensure_ascii=True).encode("ascii")
+            if self._outbox.put(message) and self._trouble.words is None:
+                self._slow.begin("the broker is slower than events come", self._outbox.dropped - 1)
             self._wake()
 
     def skip(self, bad: BadFrame) -> None:
@@ -128,6 +133,8 @@ class MqttSink:
                 while connection.turn(self._wake_read, self._closing.is_set(), self._deadline):
                     if connection.accepted and self._trouble.words is not None:
                         self._trouble.end(self._outbox.dropped)
+                    if self._slow.words is not None and not len(self._outbox):
+                        self._slow.end(self._outbox.dropped)
                 why = connection.lost
             except (OSError, ssl.SSLError, ValueError) as error:
                 why = f"{type(error).__name__} {one_line(error)}".strip()

@@ -49,9 +49,14 @@ class Outbox(Generic[M]):
         with self._lock:
             return len(self._waiting) + len(self._taken)
 
-    def put(self, message: M) -> None:
-        """Puts a message in; where there is no room for it beside what was taken, it is dropped itself."""
+    def put(self, message: M) -> bool:
+        """Puts a message in; where there is no room for it beside what was taken, it is dropped itself.
+
+        Returns:
+            Whether something was dropped.
+        """
         with self._lock:
+            before = self._dropped
             self._waiting.append(message)
             self._bytes += len(message)
             while self._waiting and (
@@ -59,6 +64,7 @@ class Outbox(Generic[M]):
             ):
                 self._bytes -= len(self._waiting.popleft())
                 self._dropped += 1
+            return self._dropped > before
 
     def take(self) -> tuple[int, M] | None:
         """The oldest message that has not been taken, and its ticket; None if there is none."""
@@ -72,14 +78,11 @@ class Outbox(Generic[M]):
 
     def arrived(self, ticket: int) -> None:
         """A message has arrived."""
-        with self._lock:
-            self._bytes -= len(self._taken.pop(ticket))
+        self._remove(ticket, dropped=0)
 
     def give_up(self, ticket: int) -> None:
         """A message that was taken will not be sent: it counts as dropped."""
-        with self._lock:
-            self._bytes -= len(self._taken.pop(ticket))
-            self._dropped += 1
+        self._remove(ticket, dropped=1)
 
     def put_back(self) -> None:
         """All that was taken and has not arrived waits again, before all that came after it."""
@@ -94,3 +97,10 @@ class Outbox(Generic[M]):
             self._waiting.clear()
             self._taken.clear()
             self._bytes = 0
+
+    def _remove(self, ticket: int, dropped: int) -> None:
+        with self._lock:
+            message = self._taken.pop(ticket, None)
+            if message is not None:  # else all was given up meanwhile
+                self._bytes -= len(message)
+                self._dropped += dropped

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 
 class Trouble:
-    """What is wrong with an output, and how often it was said.
+    """What is wrong with an output, and whether it was said. For use by several threads.
 
     Args:
         name: What the messages call the output.
@@ -22,6 +23,7 @@ class Trouble:
         self._words: str | None = None
         self._since = 0.0
         self._dropped_before = 0
+        self._lock = threading.Lock()
 
     @property
     def words(self) -> str | None:
@@ -35,11 +37,14 @@ class Trouble:
             words: What; the newest are kept, the first of an outage are said.
             dropped: Results dropped before it.
         """
-        if self._words is None:
-            self._since = time.monotonic()
-            self._dropped_before = dropped
+        with self._lock:
+            first = self._words is None
+            self._words = words
+            if first:
+                self._since = time.monotonic()
+                self._dropped_before = dropped
+        if first:
             self._notify(f"{self._name}: {words}; {self._meanwhile}")
-        self._words = words
 
     def end(self, dropped: int) -> None:
         """It works, perhaps as before.
@@ -49,7 +54,9 @@ class Trouble:
         """
         if self._words is None:
             return
-        self._words = None
-        lasted = time.monotonic() - self._since
-        missed = dropped - self._dropped_before
-        self._notify(f"{self._name}: works again after {lasted:.0f} s; results dropped meanwhile: {missed}")
+        with self._lock:
+            over, self._words = self._words is not None, None
+            lasted = time.monotonic() - self._since
+            missed = dropped - self._dropped_before
+        if over:
+            self._notify(f"{self._name}: works again after {lasted:.0f} s; results dropped meanwhile: {missed}")
