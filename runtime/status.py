@@ -59,7 +59,8 @@ class StatusLine:
 
 def status_text(progress: Progress) -> str:
     """One line: rate, latency from capture to verdict, drops, last score."""
-    parts = [
+    parts = ["paused"] if progress.paused else []
+    parts += [
         f"{progress.fps:.1f} fps",
         f"latency p50 {progress.latency_p50:.0f} p95 {progress.latency_p95:.0f} ms",
         f"dropped {progress.dropped}",
@@ -69,6 +70,7 @@ def status_text(progress: Progress) -> str:
         parts.append(f"skipped {progress.skipped}")
     parts.append("score -" if progress.last_score is None else f"score {progress.last_score:.3f}")
     parts.append(f"anomalous {progress.anomalous}/{progress.frames}")
+    parts += [f"{source.name} away" for source in progress.sources if source.away is not None]
     return "  ".join(parts)
 
 
@@ -119,6 +121,8 @@ def print_summary(console: Console, summary: RunSummary) -> None:
     console.print(Text(head, "bold"))
     for name, count in summary.sink_dropped.items():
         console.print(Text(f"{name}: {count} results dropped, it could not keep up", "yellow"))
+    if len(summary.sources) > 1:
+        console.print(_sources_table(summary))
     if not summary.frames:
         return
     table = Table("stage", "mean ms", "p50 ms", "p95 ms", "p99 ms", "processor ms")
@@ -136,6 +140,19 @@ def print_summary(console: Console, summary: RunSummary) -> None:
             f"{summary.outside_inference_cpu_ms:.2f} ms of processor time"
         )
     )
+
+
+def _sources_table(summary: RunSummary) -> Table:
+    """Counts by source."""
+    table = Table("source", "frames", "anomalous", "skipped", "dropped", "ended")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[1:5]:
+        column.justify = "right"
+    for source in summary.sources:
+        counts = (source.frames, source.anomalous, source.skipped, source.dropped)
+        ended = Text("-") if source.error is None else Text(source.error, "red")
+        table.add_row(Text(source.name), *map(str, counts), ended)
+    return table
 
 
 def summary_json(summary: RunSummary) -> dict[str, Any]:

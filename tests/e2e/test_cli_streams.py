@@ -1,0 +1,263 @@
+"""`kanoclip-run` on what has no end: several sources, settings read again, outputs that fail, thresholds kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kanoclip.runtime.bundle import shipped_bundle
+from kanoclip.runtime.own_settings import own_settings
+
+BIN = Path(sys.executable).parent
+PATTERN = "test://?width=96&height=64&fps=50"
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def environment(**more):
+    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
+    return {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"} | more
+
+
+def arguments(bundle, *given):
+    named = [] if bundle is None else ["--bundle", str(bundle)]
+    return [str(BIN / "kanoclip-run"), *named, "--backend", "onnxruntime", *map(str, given)]
+
+
+class Running:
+    """A run in the background, without a terminal, as a service has none."""
+
+    def __init__(self, bundle, *given, **more):
+        self.process = subprocess.Popen(
+            arguments(bundle, *given),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(**more), start_new_session=True,
+        )  # fmt: skip
+
+    def until(self, wanted, seconds=40):
+        deadline = time.monotonic() + seconds
+        while not wanted():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.process.communicate()
+            time.sleep(0.02)
+
+    def end(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        stdout, stderr = self.process.communicate(timeout=30)
+        return self.process.returncode, stdout, stderr
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()
+
+
+def run(bundle, *given, **more):
+    return subprocess.run(
+        arguments(bundle, *given), capture_output=True, text=True, env=environment(**more), timeout=90
+    )
+
+
+def lines_of(path):
+    """What has been written so far; the last line may be on its way."""
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def by_source(path, key="source"):
+    found = defaultdict(list)
+    for line in lines_of(path):
+        found[line[key]].append(line)
+    return found
+
+
+def write_video(path, count, grey):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    assert writer.isOpened()
+    for _ in range(count):
+        writer.write(np.full((48, 64, 3), grey, np.uint8))
+    writer.release()
+    return path
+
+
+def count_frames(path):
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.grab():
+        count += 1
+    return count
+
+
+def test_sighup_reads_the_settings_again_and_a_bad_file_is_one_warning(toy_bundle, tmp_path):
+    config, jsonl = tmp_path / "line3.toml", tmp_path / "x.jsonl"
+    config.write_text("[decision]\nthreshold = 0.11\n")
+    with Running(toy_bundle, "--source", PATTERN, "--config", config, "--jsonl", jsonl) as stream:
+
+        def judged_by(threshold):
+            stream.until(lambda: jsonl.exists() and [r["threshold"] for r in lines_of(jsonl)[-1:]] == [threshold])
+
+        judged_by(0.11)
+        config.write_text('[decision]\nthreshold = 0.22\nalarm = "2/3"\n')
+        stream.process.send_signal(signal.SIGHUP)
+        judged_by(0.22)
+        config.write_text("[decision]\nthreshold = 22\n")
+        stream.process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        count = len(lines_of(jsonl))
+        stream.until(lambda: len(lines_of(jsonl)) > count + 10)
+        judged_by(0.22)
+        code, stdout, stderr = stream.end()
+    assert code == 0, stderr
+    warnings = [line for line in stderr.splitlines() if line.startswith("warning:")]
+    assert len(warnings) == 1 and "line3.toml, line 2: threshold" in warnings[0]
+    assert warnings[0].endswith("the settings before go on")
+    assert "settings read again" in stderr and "stopped early" in stdout
+    frames = [line["frame"] for line in lines_of(jsonl)]
+    assert frames == sorted(set(frames)), "no frame twice, none out of turn"
+
+
+def test_sighup_before_the_stream_runs_does_not_end_it(toy_bundle, tmp_path):
+    jsonl = tmp_path / "x.jsonl"
+    with Running(toy_bundle, "--source", PATTERN, "--jsonl", jsonl) as stream:
+        stream.until(lambda: _catches(stream.process.pid, signal.SIGHUP))
+        stream.process.send_signal(signal.SIGHUP)
+        stream.until(lambda: jsonl.exists() and len(lines_of(jsonl)) > 3)
+        assert stream.end()[0] == 0
+
+
+def _catches(pid, number):
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1], 16)
+    return bool(caught >> (number - 1) & 1)
+
+
+def test_several_videos_side_by_side(toy_bundle, tmp_path):
+    videos = [write_video(tmp_path / name / "clip.mp4", 30 + 10 * n, 50 * n + 20) for n, name in enumerate("abc")]
+    sources = [part for video in videos for part in ("--source", video)]
+    jsonl, pictures = tmp_path / "x.jsonl", tmp_path / "pictures"
+    done = run(toy_bundle, *sources, "--jsonl", jsonl, "--output", pictures, "--json")
+    assert done.returncode == 0, done.stderr
+    found = by_source(jsonl)
+    for number, video in enumerate(videos):
+        rows = found[str(video)]
+        assert [row["frame"] for row in rows] == list(range(30 + 10 * number))
+        assert all(row["score"] == pytest.approx((50 * number + 20) / 255, abs=0.02) for row in rows), (
+            "another's picture"
+        )
+        assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+    assert {folder.name: len(list(folder.iterdir())) for folder in pictures.iterdir()} == {
+        "clip": 30, "clip-2": 40, "clip-3": 50,
+    }  # fmt: skip
+    summary = json.loads(done.stdout)
+    assert [(source["name"], source["frames"]) for source in summary["sources"]] == [
+        (str(video), 30 + 10 * number) for number, video in enumerate(videos)
+    ]
+    assert summary["frames"] == 120 and summary["dropped"] == 0
+
+    done = run(toy_bundle, *sources, "--output", tmp_path / "out.mp4")
+    assert done.returncode == 0, done.stderr
+    assert [count_frames(tmp_path / f"out-{name}.mp4") for name in ("clip", "clip-2", "clip-3")] == [30, 40, 50]
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["out-clip-2.mp4", "out-clip-3.mp4", "out-clip.mp4"]
+    assert str(videos[2]) in done.stdout, "counts by source in the summary"
+
+
+class ShortCamera(BaseHTTPRequestHandler):
+    """An MJPEG camera that breaks off."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        _, data = cv2.imencode(".jpg", np.full((48, 64, 3), 200, np.uint8))
+        for _ in range(30):
+            self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(data))
+            self.wfile.write(data.tobytes() + b"\r\n")
+            time.sleep(0.02)
+
+    def log_message(self, *_):
+        """Keeps the test's output clean."""
+
+
+def test_one_camera_that_fails_beside_one_that_does_not(toy_bundle, tmp_path):
+    jsonl = tmp_path / "x.jsonl"
+    with ThreadingHTTPServer(("127.0.0.1", 0), ShortCamera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://me:s3cret@127.0.0.1:{server.server_port}/video"
+        shown = f"http://***@127.0.0.1:{server.server_port}/video"
+        with Running(
+            toy_bundle, "--source", url, "--source", PATTERN, "--no-reconnect", "--jsonl", jsonl, "--json"
+        ) as stream:
+            stream.until(lambda: jsonl.exists() and len(by_source(jsonl)[shown]) > 5)
+            time.sleep(1.5)  # it has broken off by now
+            count = len(lines_of(jsonl))
+            stream.until(lambda: len(lines_of(jsonl)) > count + 20)
+            code, stdout, stderr = stream.end()
+        server.shutdown()
+    assert code == 1
+    failed, other = json.loads(stdout)["sources"]
+    assert failed["name"] == shown and shown in failed["error"] and other["error"] is None
+    assert other["frames"] > 50 > failed["frames"]
+    assert f"warning: {shown}" in stderr and "the other sources go on" in stderr
+    assert f"error: 1 of 2 sources failed: {shown}" in stderr
+    assert set(by_source(jsonl, "stream")) == {shown, other["name"]}
+    assert "s3cret" not in stdout + stderr + jsonl.read_text()
+
+
+def test_live_ones_and_files_do_not_go_together(toy_bundle, tmp_path):
+    video = write_video(tmp_path / "clip.mp4", 3, 9)
+    done = run(toy_bundle, "--source", PATTERN, "--source", video)
+    assert done.returncode == 1
+    assert "is live and" in done.stderr and "two processes" in done.stderr
+
+
+def test_an_output_that_fails_does_not_end_a_live_run_and_is_said_once(toy_bundle, tmp_path):
+    jsonl = tmp_path / "x.jsonl"
+    jsonl.symlink_to("/dev/full")
+    done = run(toy_bundle, "--source", PATTERN, "--max-frames", 120, "--jsonl", jsonl, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "No space left" in line] == [
+        line for line in done.stderr.splitlines() if line.startswith("warning:") and "jsonl" in line
+    ]
+    assert done.stderr.count("No space left") == 1
+    summary = json.loads(done.stdout)
+    assert summary["frames"] == 120 and 100 <= summary["sink_dropped"]["jsonl"] <= 120
+    assert summary["wall_s"] < 10
+
+    files = run(toy_bundle, "--source", write_video(tmp_path / "clip.mp4", 30, 9), "--jsonl", jsonl)
+    assert files.returncode == 1 and "No space left" in files.stderr, "where nothing may be lost it is a failure"
+
+
+def test_a_live_run_goes_on_where_its_file_ends(toy_bundle, tmp_path):
+    jsonl = tmp_path / "x.jsonl"
+    for _ in range(2):
+        assert run(toy_bundle, "--source", PATTERN, "--max-frames", 5, "--jsonl", jsonl).returncode == 0
+    assert len(lines_of(jsonl)) == 10
+    video = write_video(tmp_path / "clip.mp4", 3, 9)
+    assert run(toy_bundle, "--source", video, "--jsonl", jsonl).returncode == 0
+    assert len(lines_of(jsonl)) == 3, "a video's is its own"
+
+
+def test_the_built_in_bundle_goes_by_the_user_s_settings(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    file = own_settings(shipped_bundle())
+    file.parent.mkdir()
+    file.write_text("[decision]\nthreshold = 0.375\n")
+    done = run(None, "--source", PATTERN, "--max-frames", 2, "--jsonl", "-")
+    assert done.returncode == 0, done.stderr
+    assert {json.loads(line)["threshold"] for line in done.stdout.splitlines()} == {0.375}
+    assert f"settings: {file}" in done.stderr
+    flag = run(None, "--source", PATTERN, "--max-frames", 2, "--jsonl", "-", "--threshold", 0.25)
+    assert {json.loads(line)["threshold"] for line in flag.stdout.splitlines()} == {0.25}
