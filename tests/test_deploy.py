@@ -1,11 +1,11 @@
-"""What docs/deploy and docs/jetson.md say must be true of this project: files, extras, commands, flags and versions."""
+"""What docs/deploy, jetson.md and service.md say must be true of this project: files, extras, commands and versions."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +16,18 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from kanoclip.runtime.cli.main import load_command
+from kanoclip.runtime.pipeline import SOURCE_GRACE_S
+from kanoclip.runtime.service.health import Health
+from kanoclip.runtime.service.liveness import STUCK_S
+from kanoclip.runtime.service.server import serve_health
+from kanoclip.runtime.sink_threads import SINK_GRACE_S
 
 tomllib = pytest.importorskip("tomllib", reason="reads pyproject.toml with Python 3.11's own parser")
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "docs" / "deploy"
 PAGE = (ROOT / "docs" / "jetson.md").read_text()
+SERVICE_PAGE = (ROOT / "docs" / "service.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGE_DIRS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"].values()
 EXTRAS = PROJECT["optional-dependencies"]
@@ -31,6 +37,7 @@ REQUIRED = {
 }
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
 UNIT = DEPLOY / "kanoclip.service"
+DEFAULTS = DEPLOY / "kanoclip.default"
 
 
 def instructions(path):
@@ -110,6 +117,7 @@ class TestDockerfiles:
         last = dict(stages(path)[-1])
         assert last["USER"] == "10001"
         accepts([*json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"])])
+        assert re.search(r" KANOCLIP_HEALTH=127\.0\.0\.1:\d+ ", last["ENV"])
         health = last["HEALTHCHECK"]
         assert json.loads(health[health.index("CMD") + 3 :]) == ["kanoclip-healthy"]
         assert any(
@@ -153,11 +161,13 @@ def test_the_tables_name_only_versions_that_the_project_allows():
     assert checked > 30
 
 
-def commands_of_the_page():
-    """Our own command lines in the page's code blocks, continued lines joined and comments cut."""
-    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
+def commands_of_the_pages():
+    """Our own command lines in the pages' code blocks, continued lines joined and comments cut."""
+    for block in re.findall(r"```sh\n(.*?)```", PAGE + SERVICE_PAGE, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
+            if words[:3] == ["sudo", "-u", "kanoclip"]:
+                words = [words[3].removeprefix("/opt/kanoclip/bin/"), *words[4:]]
             if words and words[0].startswith("kanoclip-"):
                 yield words
             elif "kanoclip:jetpack6" in words and words[1] == "run":
@@ -165,18 +175,27 @@ def commands_of_the_page():
                 yield [program, *words[words.index("kanoclip:jetpack6") + 1 :]]
 
 
-def test_the_page_s_commands_are_accepted():
-    commands = list(commands_of_the_page())
-    assert len(commands) >= 8
+def test_the_pages_commands_are_accepted():
+    commands = list(commands_of_the_pages())
+    assert len(commands) >= 10
     for command in commands:
         accepts(command)
 
 
-def test_the_page_s_files_and_links_exist():
-    for name in re.findall(r"docs/deploy/[\w.-]+", PAGE):
+def test_the_pages_files_and_links_exist():
+    for name in re.findall(r"docs/deploy/[\w.-]+\w", PAGE + SERVICE_PAGE):
         assert (ROOT / name).exists(), name
-    for name in re.findall(r"tests/[\w/.]+\.py", PAGE):
+    for name in re.findall(r"tests/[\w/.]+\w", PAGE + SERVICE_PAGE):
         assert (ROOT / name).exists(), name
+    for page in (PAGE, SERVICE_PAGE):
+        for name, _, anchor in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", page)):
+            if "://" in name:
+                continue
+            target = (ROOT / "docs" / name).read_text() if name else page
+            headings = [
+                re.sub(r"[^\w\- ]", "", line.lstrip("# ").lower()) for line in target.splitlines() if line[:1] == "#"
+            ]
+            assert not anchor or anchor in [heading.replace(" ", "-") for heading in headings], (name, anchor)
     assert "docs/jetson.md" in (ROOT / "README.md").read_text()
 
 
@@ -194,22 +213,62 @@ def unit():
     return found
 
 
-def test_the_unit_starts_a_command_that_exists_with_flags_that_it_takes():
+def defaults(text):
+    """{name: value} as systemd reads an EnvironmentFile; quotes inside of a value stay."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def started_with(environment):
+    """The command line that systemd makes of ExecStart: ${NAME} is one word, $NAME is as many as it has, by quotes."""
     service = unit()["Service"]
-    environment = {}
+    ((_, line),) = [pair for pair in service if pair[0] == "ExecStart"]
+    values = {}
     for key, value in service:
         if key == "Environment":
-            environment.update(word.split("=", 1) for word in value.split())
-    ((_, line),) = [pair for pair in service if pair[0] == "ExecStart"]
-    for options in ("", "--class object --threshold 0.6 --backend auto"):
-        values = environment | {"KANOCLIP_OPTIONS": options}
-        words = []
-        for word in line.split():
-            whole = re.fullmatch(r"\$\{(\w+)\}", word)  # one argument, whatever is in it
-            split = re.fullmatch(r"\$(\w+)", word)
-            words += [values[whole[1]]] if whole else values[split[1]].split() if split else [word]
-        assert Path(words[0]).parent == Path("/opt/kanoclip/bin")
-        accepts([Path(words[0]).name, *words[1:]])
+            values.update(word.split("=", 1) for word in shlex.split(value))
+    values |= environment
+    words = []
+    for word in line.split():
+        whole = re.fullmatch(r"\$\{(\w+)\}", word)
+        split = re.fullmatch(r"\$(\w+)", word)
+        words += [values[whole[1]]] if whole else shlex.split(values[split[1]]) if split else [word]
+    assert Path(words[0]).parent == Path("/opt/kanoclip/bin")
+    return [Path(words[0]).name, *words[1:]]
+
+
+def test_the_unit_starts_a_command_that_exists_with_flags_that_it_takes():
+    accepts(started_with({}))
+    accepts(started_with({"KANOCLIP_OPTIONS": "--class object --threshold 0.6 --backend auto"}))
+
+
+def test_the_defaults_are_accepted_and_so_is_each_of_their_alternatives():
+    text = DEFAULTS.read_text()
+    assert {"KANOCLIP_INPUT", "KANOCLIP_OUTPUT", "KANOCLIP_OPTIONS", "KANOCLIP_HEALTH"} == defaults(text).keys()
+    accepts(started_with(defaults(text)))
+    others = re.findall(r"^#(KANOCLIP_\w+)=(.+)$", text, re.MULTILINE)
+    assert len(others) >= 4
+    for name, value in others:
+        accepts(started_with(defaults(text) | {name: value}))
+    assert "gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec" in started_with(
+        next({name: value} for name, value in others if "gst://" in value)
+    )
+
+
+def test_the_page_s_examples_of_the_defaults_are_accepted():
+    rows = re.findall(r"^\| `(KANOCLIP_\w+)` \|.*\| (.*) \|$", SERVICE_PAGE, re.MULTILINE)
+    assert [name for name, _ in rows] == ["KANOCLIP_INPUT", "KANOCLIP_OUTPUT", "KANOCLIP_OPTIONS", "KANOCLIP_HEALTH"]
+    for name, cell in rows:
+        for value in re.findall(r"`([^`]+)`", cell):
+            accepts(started_with({name: value}))
+
+
+def test_the_unit_speaks_with_systemd():
+    service = dict(unit()["Service"])
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
+    assert int(service["WatchdogSec"]) >= 2 * STUCK_S and service["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    assert int(service["TimeoutStopSec"]) > SINK_GRACE_S + SOURCE_GRACE_S + 5
+    assert any(key == "Environment" and "PYTHONFAULTHANDLER=1" in value for key, value in unit()["Service"])
 
 
 def test_the_unit_restarts_writes_only_where_it_may_and_keeps_the_gpu():
@@ -223,7 +282,7 @@ def test_the_unit_restarts_writes_only_where_it_may_and_keeps_the_gpu():
     assert "/home" not in UNIT.read_text() and "/work" not in UNIT.read_text()
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+@pytest.mark.programs("systemd-analyze")
 def test_systemd_accepts_the_unit(tmp_path):
     # It looks for the program, so give it one that is here.
     program = sys.executable
@@ -240,17 +299,20 @@ def test_systemd_accepts_the_unit(tmp_path):
     assert (done.returncode, lines) == (0, [])
 
 
-@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs Linux's /proc")
-def test_healthy_is_who_keeps_writing():
-    script = "import os, time\nwhile True:\n    os.write(1, b'{}')\n    time.sleep(0.05)"
-    health = str(DEPLOY / "healthcheck.sh")
-    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL)
-    silent = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    try:
-        assert subprocess.run(["sh", health, str(writer.pid), "1"]).returncode == 0
-        assert subprocess.run(["sh", health, str(silent.pid), "1"]).returncode == 1
-    finally:
-        for process in (writer, silent):
-            process.kill()
-            process.wait()
-    assert subprocess.run(["sh", health, str(writer.pid), "0"], capture_output=True).returncode != 0
+def test_healthy_is_who_says_so(tmp_path):
+    script = str(DEPLOY / "healthcheck.sh")
+
+    def check(address, *arguments):
+        environment = {"PATH": os.environ["PATH"], **({"KANOCLIP_HEALTH": address} if address else {})}
+        return subprocess.run(["sh", script, *arguments], env=environment, capture_output=True, text=True, timeout=30)
+
+    with serve_health(Health(), ("127.0.0.1", 0)) as (host, port):
+        done = check(f"{host}:{port}")
+        assert (done.returncode, json.loads(done.stdout)["status"]) == (0, "alive")
+        assert check(f"0.0.0.0:{port}", "healthz").returncode == 0
+        done = check(f"{host}:{port}", "readyz")
+        assert (done.returncode, json.loads(done.stdout)["reasons"]) == (1, ["the engine is being loaded"])
+    assert check(f"{host}:{port}").returncode == 1
+    assert check("nonsense").returncode == 1
+    unset = check(None)
+    assert unset.returncode != 0 and "KANOCLIP_HEALTH" in unset.stderr

@@ -1,14 +1,21 @@
 #!/bin/sh
-# Healthy is who keeps writing: kanoclip-run --jsonl - writes a line for each judged frame.
-# Usage: healthcheck.sh [PID] [SECONDS]; in the container it is process 1 (so do not use `docker run --init`).
+# Asks kanoclip-run how it is: exit code 0 means well. What is wrong goes to standard output, for `docker inspect`.
+# Usage: healthcheck.sh [healthz|readyz]; $KANOCLIP_HEALTH is the address that kanoclip-run --health was given.
+# healthz: the process works, a camera may be away. readyz: frames come and are judged.
 set -eu
-pid=${1:-1}
-seconds=${2:-5}
+exec "${PYTHON:-python3}" -I -S - "${KANOCLIP_HEALTH:?is not set: kanoclip-run --health HOST:PORT}" "${1:-healthz}" <<'CHECK'
+import http.client
+import sys
 
-written() {
-    sed -n 's/^wchar: //p' "/proc/$pid/io"
-}
-
-before=$(written)
-sleep "$seconds"
-test "$(written)" -gt "$before"
+address, check = sys.argv[1:]
+host, _, port = address.rpartition(":")
+host = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host).strip("[]")
+try:
+    connection = http.client.HTTPConnection(host, int(port), timeout=5)
+    connection.request("GET", "/" + check)
+    answer = connection.getresponse()
+    print(answer.read(4096).decode(errors="replace").strip())
+except (OSError, ValueError, http.client.HTTPException) as error:
+    sys.exit(f"{address}: {error}")
+sys.exit(answer.status != 200)
+CHECK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 import traceback
@@ -129,7 +130,7 @@ def data_main() -> NoReturn:
 
 
 def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
-    """Runs a command and reports any error in one line on standard error.
+    """Runs a command and reports any error in one line on standard error, JSON where log lines are.
 
     Args:
         prog_name: What the user typed.
@@ -139,7 +140,11 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
     Returns:
         The exit code: what the command returned; 1 after a failure, 2 after a usage error, 130 after Ctrl-C.
     """
-    debug = "--debug" in arguments
+    debug, as_json = "--debug" in arguments, _logs_json(arguments)
+
+    def report(message: str, code: int) -> int:
+        return _report(message, code, debug=debug, as_json=as_json)
+
     try:
         command: click.Command = group if name is None else load_command(name)
         code: Any = command.main(args=list(arguments), prog_name=prog_name, standalone_mode=False)
@@ -147,21 +152,21 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
         return code if isinstance(code, int) else 0
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else prog_name
-        return _report(f"{error.format_message()} (see `{where} --help`)", 2, debug)
+        return report(f"{error.format_message()} (see `{where} --help`)", 2)
     except click.ClickException as error:
-        return _report(error.format_message(), error.exit_code, debug)
+        return report(error.format_message(), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        return _report("interrupted", 130, debug)
+        return report("interrupted", 130)
     except KanoclipError as error:
-        return _report(str(error), 1, debug)
+        return report(str(error), 1)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in {"", "kanoclip"}:
-            return _unexpected(error, debug)
+            return report(_unexpected(error, debug), 1)
         extra = _EXTRA_OF.get(missing, _DEFAULT_EXTRA)
-        return _report(f"{missing} is not installed: pip install 'kanoclip-edge[{extra}]'", 1, debug)
+        return report(f"{missing} is not installed: pip install 'kanoclip-edge[{extra}]'", 1)
     except Exception as error:
-        return _unexpected(error, debug)
+        return report(_unexpected(error, debug), 1)
 
 
 def _flush() -> None:
@@ -172,17 +177,31 @@ def _flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _unexpected(error: Exception, debug: bool) -> int:
-    """Reports a mistake of ours."""
+def _unexpected(error: Exception, debug: bool) -> str:
+    """The message for a mistake of ours."""
     hint = "" if debug else "; run again with --debug for the traceback"
-    return _report(f"unexpected {type(error).__name__}: {error}{hint}", 1, debug)
+    return f"unexpected {type(error).__name__}: {error}{hint}"
 
 
-def _report(message: str, code: int, debug: bool) -> int:
+def _logs_json(arguments: Sequence[str]) -> bool:
+    """Whether log lines are to be JSON; the arguments need not be right."""
+    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+        if flag == "--log-format" or flag.startswith("--log-format="):
+            return (flag.partition("=")[2] or value) == "json"
+    return os.environ.get("KANOCLIP_LOG_FORMAT") == "json"
+
+
+def _report(message: str, code: int, *, debug: bool, as_json: bool) -> int:
     """Writes the one line, after the traceback where that is wanted."""
     if debug:
         traceback.print_exc()
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    text = " ".join(message.split())
+    if as_json:
+        from kanoclip.runtime.service.logs import LogFormat, clean, write_line
+
+        write_line(LogFormat.JSON, "kanoclip", logging.ERROR, clean(text), fields={"exit_code": code})
+    else:
+        click.echo(f"error: {text}", err=True)
     return code
 
 

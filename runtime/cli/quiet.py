@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from collections.abc import Iterator
@@ -34,10 +35,16 @@ def native_chatter_silenced(active: bool = True) -> Iterator[None]:
     with os.fdopen(os.dup(kept), "w", encoding=before.encoding, errors="backslashreplace", buffering=1) as visible:
         os.dup2(nowhere, number)
         sys.stderr = visible
+        # What $PYTHONFAULTHANDLER asks for, tracebacks of a crash or of a watchdog's SIGABRT, is Python's own writing.
+        faults = faulthandler.is_enabled()
+        if faults:
+            faulthandler.enable(visible)
         try:
             yield
         finally:
             sys.stderr = before
+            if faults:
+                faulthandler.enable(before)
             os.dup2(kept, number)
             os.close(kept)
             os.close(nowhere)
