@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kanoclip.runtime import sink_threads
 from kanoclip.runtime.alarm import AlarmRule
 from kanoclip.runtime.errors import FrameError, SinkError, SourceError
 from kanoclip.runtime.mailbox import Policy
@@ -467,3 +468,89 @@ def test_without_a_rule_the_alarm_is_the_verdict():
     seen = []
     Pipeline(FakeSource(200), FakeDetector(), [], WAIT, observer=seen.append).run()
     assert all(found.alarm is found.is_anomalous for _, found in seen)
+
+
+class Hanging(FakeSink):
+    """Hangs in its Nth write, or when it is closed."""
+
+    def __init__(self, *, write_at=None, seconds=20.0):
+        super().__init__("hanging")
+        self.write_at, self.seconds, self.released = write_at, seconds, threading.Event()
+
+    def write(self, frame, detection):
+        if len(self.indices) == self.write_at:
+            self.released.wait(self.seconds)
+        super().write(frame, detection)
+
+    def close(self):
+        if self.write_at is None:
+            self.released.wait(self.seconds)
+        super().close()
+
+
+@pytest.fixture
+def short_grace(monkeypatch):
+    monkeypatch.setattr(sink_threads, "SINK_GRACE_S", 0.4)
+
+
+@pytest.mark.parametrize("write_at", [None, 3])
+def test_a_sink_that_hangs_does_not_hold_up_the_end_of_a_live_run(short_grace, caplog, write_at):
+    hanging, other = Hanging(write_at=write_at), FakeSink("other")
+    pipeline = Pipeline(FakeSource(None, pause=0.002, live=True), FakeDetector(), [hanging, other], DROP)
+    threading.Timer(0.3, pipeline.stop).start()
+    started = time.monotonic()
+    summary = pipeline.run()
+    assert 0.6 < time.monotonic() - started < 3
+    assert summary.frames > 20 and other.closed == 1 and other.indices[-1] == summary.frames + summary.dropped - 1
+    assert [record.message for record in caplog.records] == [
+        "hanging: did not finish within 10 s and was left behind; its output is incomplete"
+    ]
+    hanging.released.set()
+    settle()
+
+
+def test_a_stop_ends_a_run_that_waits_for_a_sink_that_hangs(short_grace):
+    hanging, other = Hanging(write_at=3), FakeSink("other")
+    pipeline = Pipeline(FakeSource(None), FakeDetector(), [hanging, other], PipelineConfig(Policy.WAIT, lanes=2))
+    threading.Timer(0.3, pipeline.stop).start()
+    started = time.monotonic()
+    with pytest.raises(SinkError, match="hanging: did not finish"):
+        pipeline.run()
+    assert time.monotonic() - started < 3
+    assert other.closed == 1
+    hanging.released.set()
+    settle()
+
+
+def test_where_nothing_may_be_lost_a_sink_has_all_the_time_that_it_takes(short_grace):
+    slow = Hanging(seconds=1.2)
+    summary = Pipeline(FakeSource(10), FakeDetector(), [slow], WAIT).run()
+    assert slow.closed == 1 and slow.indices == list(range(10)) and not summary.interrupted
+
+
+def test_what_a_sink_loses_by_itself_and_what_it_costs_elsewhere_are_told():
+    class Queueing(FakeSink):
+        cpu_ms = 0.0
+
+        @property
+        def dropped(self):
+            return len(self.indices) // 2
+
+        def write(self, frame, detection):
+            super().write(frame, detection)
+            self.cpu_ms += 5.0
+
+    summary = Pipeline(FakeSource(10), FakeDetector(), [Queueing("mqtt")], WAIT).run()
+    assert summary.sink_dropped == {"mqtt": 5}
+    assert next(stage.cpu for stage in summary.stages if stage.name == "mqtt") == pytest.approx(5.0, abs=0.5)
+
+
+def test_latency_and_what_was_delivered_are_told_while_it_runs():
+    seen = []
+    Pipeline(FakeSource(60, pause=0.002, bad={3}), FakeDetector(pause=0.002), [], WAIT).run(seen.append)
+    last = seen[-1]
+    (source,) = last.sources
+    assert last.latency_p50 <= last.latency_p95 <= last.latency_p99
+    assert source.name == "fake" and source.frames == last.frames and source.delivered >= source.frames
+    assert 0 <= source.last_frame_age_s < 1 and source.last_at == pytest.approx(time.time(), abs=2)
+    assert source.fps == pytest.approx(last.fps, rel=0.5) and source.alarm in (True, False)
