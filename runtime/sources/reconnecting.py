@@ -29,6 +29,8 @@ LEAVE_GRACE_S = 0.5
 """How long a stalled source may take to release its device before it is opened beside that."""
 MOST_STUCK = 2
 """Threads that may hang in a driver's or library's call; with so many, none is started until one comes back."""
+LONG_S = 10.0
+"""A source that has been away for so long says why, where that has changed; most are back by then."""
 MOST_REASONS = 5
 """So many different ones are said while a source is away."""
 CLOSE_GRACE_S = 3.0
@@ -57,7 +59,7 @@ class ReconnectingSource:
 
     When the source fails or stalls it is closed and opened again, with growing pauses, until it is back; the pauses
     are short enough that a device is found within 5 s of its return. Frames are numbered on. Trouble is said once, and
-    once that it is over; a new reason in between is said too. A source that ends without an error has ended.
+    once that it is over; a reason that is new is said too when that takes long, or when it asks for a person. A source that ends without an error has ended.
 
     Args:
         open: Makes the source; called again after each failure, in another thread each time.
@@ -232,7 +234,9 @@ class _Outage:
                 self._unsteady = True
             self._say(self._first_words(reason))
             self._told.add(kind)
-        elif kind not in self._told and len(self._told) < MOST_REASONS and not self._unsteady:
+        elif kind in self._told or len(self._told) >= MOST_REASONS or self._unsteady:
+            return
+        elif refused or now - self._began > LONG_S:
             again = f"trying again every {REFUSED_WAIT_S:.0f} s" if refused else "still trying"
             self._say(f"{reason}; {again}")
             self._told.add(kind)
