@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from kanoclip.runtime.statistics import StageSummary
 
+SCORE_BOUNDS = tuple(step / 20 for step in range(1, 21))
+"""Upper bounds of the histogram of scores."""
+
 
 @dataclass(frozen=True, slots=True)
 class SourceProgress:
@@ -26,6 +29,9 @@ class SourceProgress:
         last_frame_age_s: Seconds since the last of that; None before the first.
         away: Why nothing comes at present, while it is tried again; None otherwise.
         reconnects: How often it came back.
+        score_counts: Judged frames by score: element i counts those above `SCORE_BOUNDS[i - 1]`, up to and including
+            `SCORE_BOUNDS[i]`; the last one those above all of them. Scores that are no number are in no element.
+        score_sum: Sum of these scores.
     """
 
     name: str
@@ -42,6 +48,8 @@ class SourceProgress:
     last_frame_age_s: float | None = None
     away: str | None = None
     reconnects: int = 0
+    score_counts: tuple[int, ...] = ()
+    score_sum: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-from kanoclip.runtime.report import Progress, RunSummary, SourceProgress
+from kanoclip.runtime.report import SCORE_BOUNDS, Progress, RunSummary, SourceProgress
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.reconnecting import SourceHealth
 from kanoclip.runtime.statistics import SlidingWindow, StageStats
@@ -37,6 +39,8 @@ class SourceTally:
         self._last_score: float | None = None
         self._last_at: float | None = None
         self._alarm: bool | None = None
+        self._score_counts = [0] * (len(SCORE_BOUNDS) + 1)
+        self._score_sum = 0.0
 
     def deliver(self) -> None:
         """Counts what came from the source, readable or not, before any of it is dropped."""
@@ -49,6 +53,9 @@ class SourceTally:
         self.anomalous += detection.is_anomalous
         self.size = frame.full_size or frame.image.shape[:2]
         self._last_score, self._last_at, self._alarm = detection.score, frame.captured_at, detection.alarm
+        if math.isfinite(detection.score):
+            self._score_counts[bisect_left(SCORE_BOUNDS, detection.score)] += 1
+            self._score_sum += float(detection.score)
 
     def progress(self, pushed_out: int, now: float) -> SourceProgress:
         """The state now.
@@ -74,6 +81,8 @@ class SourceTally:
             last_frame_age_s=None if delivered_at is None else max(0.0, now - delivered_at),
             away=None if health is None or health.connected else health.reason,
             reconnects=0 if health is None else health.reconnects,
+            score_counts=tuple(self._score_counts),
+            score_sum=self._score_sum,
         )
 
 
@@ -112,13 +121,14 @@ class Tally:
         self.sources[source].count(frame, detection)
         self._last_score = detection.score
         timings = detection.timings
-        for name, spent in zip(
-            STAGES, (frame.capture_ms, timings.resize, timings.inference, timings.decide), strict=True
-        ):
-            self.stages[name].add(spent)
-        self.stages["capture"].add_cpu(capture_cpu_ms)
-        self.stages["resize"].add_cpu(timings.resize_cpu)
-        self.stages["decide"].add_cpu(timings.decide_cpu)
+        capture, resize, inference, decide = self.stages.values()
+        capture.add(frame.capture_ms)
+        resize.add(timings.resize)
+        inference.add(timings.inference)
+        decide.add(timings.decide)
+        capture.add_cpu(capture_cpu_ms)
+        resize.add_cpu(timings.resize_cpu)
+        decide.add_cpu(timings.decide_cpu)
         # The wall clock may be set back while a stream runs.
         now, latency_ms = time.monotonic(), max(0.0, (time.time() - frame.captured_at) * 1e3)
         self._window.add(now, latency_ms)

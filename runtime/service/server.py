@@ -1,18 +1,19 @@
-"""A server for health checks alone, for a box without the page."""
+"""A small server for health checks and metrics, for a box without the page."""
 
 from __future__ import annotations
 
 import json
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 from kanoclip.runtime.errors import ServiceError, SettingsError
-from kanoclip.runtime.service.health import Health
+from kanoclip.runtime.service.health import Health, HealthReport
 
 TIMEOUT_S = 5.0
 """A client that neither asks nor reads for so long is hung up on."""
@@ -36,13 +37,30 @@ def parse_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+class Answer(NamedTuple):
+    """What a client gets: status, content type and text."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+def serve_health(health: Health, address: tuple[str, int]) -> AbstractContextManager[tuple[str, int]]:
+    """Answers /healthz and /readyz in a thread while the block lasts; as `serve_texts` does."""
+    checks = {"/healthz": partial(_checked, health.alive), "/readyz": partial(_checked, health.ready)}
+    return serve_texts(checks, address, "health checks")
+
+
 @contextmanager
-def serve_health(health: Health, address: tuple[str, int]) -> Iterator[tuple[str, int]]:
-    """Answers /healthz and /readyz in a thread while the block lasts.
+def serve_texts(
+    texts: Mapping[str, Callable[[], Answer]], address: tuple[str, int], what: str
+) -> Iterator[tuple[str, int]]:
+    """Answers GET and HEAD in a thread while the block lasts.
 
     Args:
-        health: Who knows.
+        texts: What makes each answer, by path; called in the thread that serves the client.
         address: Host and port.
+        what: What is served, for the message and the thread's name.
 
     Yields:
         Host and port that are listened on.
@@ -51,14 +69,17 @@ def serve_health(health: Health, address: tuple[str, int]) -> Iterator[tuple[str
         ServiceError: The address cannot be listened on.
     """
     try:
-        server = _server(health, address)
+        server = _server(texts, address)
     except (OSError, UnicodeError) as error:  # a host name may also be one that IDNA cannot encode
         reason = getattr(error, "strerror", None) or error
         raise ServiceError(
-            f"{address[0]}:{address[1]} cannot be listened on for health checks: {reason}; does another kanoclip-run?"
+            f"{address[0]}:{address[1]} cannot be listened on for {what}: {reason}; does another kanoclip-run?"
         ) from None
     thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.2}, name="kanoclip-health", daemon=True
+        target=server.serve_forever,
+        kwargs={"poll_interval": 0.2},
+        name=f"kanoclip-{what.partition(' ')[0]}",
+        daemon=True,
     )
     thread.start()
     try:
@@ -69,9 +90,15 @@ def serve_health(health: Health, address: tuple[str, int]) -> Iterator[tuple[str
         thread.join(TIMEOUT_S)
 
 
-def _server(health: Health, address: tuple[str, int]) -> ThreadingHTTPServer:
+def _checked(check: Callable[[], HealthReport]) -> Answer:
+    report = check()
+    body = json.dumps(report.as_json(), allow_nan=False).encode() + b"\n"
+    return Answer(report.http_status, "application/json", body)
+
+
+def _server(texts: Mapping[str, Callable[[], Answer]], address: tuple[str, int]) -> ThreadingHTTPServer:
     class Handler(_Handler):
-        checks = {"/healthz": health.alive, "/readyz": health.ready}  # noqa: RUF012
+        answers = texts
 
     class Server(_Server):
         address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -114,33 +141,32 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    checks: dict[str, Any] = {}  # noqa: RUF012
+    answers: Mapping[str, Callable[[], Answer]]
     timeout = TIMEOUT_S
     server_version = "kanoclip"
     sys_version = ""
 
     def do_GET(self) -> None:
-        """Answers a check."""
+        """Answers."""
         self._answer(with_body=True)
 
     def do_HEAD(self) -> None:
-        """Answers a check by its status alone."""
+        """Answers by status and headers alone."""
         self._answer(with_body=False)
 
     def _answer(self, *, with_body: bool) -> None:
-        check = self.checks.get(self.path.partition("?")[0])
-        if check is None:
-            self.send_error(404, "only /healthz and /readyz are here")
+        make = self.answers.get(self.path.partition("?")[0])
+        if make is None:
+            self.send_error(404, f"only {' and '.join(self.answers)} are here")
             return
-        report = check()
-        body = json.dumps(report.as_json(), allow_nan=False).encode() + b"\n"
-        self.send_response(report.http_status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
+        answer = make()
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
         if with_body:
-            self.wfile.write(body)
+            self.wfile.write(answer.body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: a probe comes every few seconds."""
