@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from kanoclip.runtime.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.errors import FrameError, SinkError
@@ -237,7 +237,7 @@ class Pipeline:
         prepared = self._lanes.prepare(frame)
         if not self._shown:
             # Its memory, still in the cache, is there for the next one.
-            frame = replace(frame, image=prepared.image, full_size=(prepared.height, prepared.width))
+            frame = frame.shrunk(prepared.image, (prepared.height, prepared.width))
         return frame, prepared
 
     def _refuse(self, source: int, error: FrameError) -> None:
@@ -262,7 +262,7 @@ class Pipeline:
         else:
             frame, detection = result
             alarm = self._alarms[source].update(question, bool(detection.is_anomalous))
-            detection = replace(detection, alarm=alarm)
+            detection = detection.with_alarm(alarm)
             self._tally.count(source, frame, detection, job.capture_cpu_ms)
             result = (frame, detection)
         if self._observer is not None:

@@ -40,6 +40,19 @@ class Frame:
     full_size: tuple[int, int] | None = None
     stream: str = ""
 
+    def shrunk(self, image: Image, full_size: tuple[int, int]) -> Frame:
+        """The same with a smaller picture; for every frame, and in half the time that `dataclasses.replace` takes."""
+        return Frame(
+            self.index,
+            self.source,
+            self.captured_at,
+            image,
+            self.capture_ms,
+            self.capture_cpu_ms,
+            full_size,
+            self.stream,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class BadFrame:
@@ -124,6 +137,20 @@ class Detection:
     timings: Timings
     roi: RegionOfInterest | None = None
     alarm: bool | None = None
+
+    def with_alarm(self, alarm: bool) -> Detection:
+        """The same in a stream; for every frame, and in half the time that `dataclasses.replace` takes."""
+        return Detection(
+            self.score,
+            self.map,
+            self.is_anomalous,
+            self.threshold,
+            self.regions,
+            self.class_name,
+            self.timings,
+            self.roi,
+            alarm,
+        )
 
 
 Result = tuple[Frame, Detection] | BadFrame

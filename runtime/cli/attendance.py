@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 import click
 
 from kanoclip.runtime.cli.options import grouped
+from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.pipeline import Pipeline
 from kanoclip.runtime.report import Progress
 from kanoclip.runtime.serve import PageOptions, open_page
 from kanoclip.runtime.serve.options import TOKEN_VARIABLE
 from kanoclip.runtime.service.health import MAX_FRAME_AGE_S, Health
 from kanoclip.runtime.service.logs import LogFormat
-from kanoclip.runtime.service.server import parse_address, serve_health
+from kanoclip.runtime.service.prometheus import StreamMetrics, require_prometheus
+from kanoclip.runtime.service.server import Answer, health_checks, parse_address, serve_texts
 from kanoclip.runtime.service.supervision import Supervision
 from kanoclip.runtime.signals import Hangup, Hangups, stop_on_signals
 from kanoclip.runtime.sinks import Sink
@@ -38,6 +40,7 @@ class Watchers:
     tls_key: Path | None
     allow_host: tuple[str, ...]
     health: str | None
+    metrics: str | None
     max_frame_age: float
     log_format: str
 
@@ -87,8 +90,15 @@ class Attendance:
             )
             self._page = opened.enter_context(open_page(options))
         self._health = Health(max_frame_age_s=wanted.max_frame_age)
+        self._metrics: StreamMetrics | None = None
+        texts: dict[tuple[str, int], dict[str, Callable[[], Answer]]] = {}
         if wanted.health is not None:
-            opened.enter_context(serve_health(self._health, parse_address(wanted.health)))
+            texts.setdefault(parse_address(wanted.health), {}).update(health_checks(self._health))
+        if wanted.metrics is not None:
+            require_prometheus()
+            texts.setdefault(parse_address(wanted.metrics), {})["/metrics"] = self._answer_metrics
+        for address, answers in texts.items():
+            opened.enter_context(serve_texts(answers, address, "health checks" if len(answers) > 1 else "metrics"))
         self._supervision = Supervision.from_environment(self._health)
         self._hangups = opened.enter_context(Hangups())
         self._control: StreamControl | None = None
@@ -121,8 +131,12 @@ class Attendance:
         """
         self._control, self._pipeline, self._outputs = control, pipeline, outputs
         self._health.attach(control)
+        with suppress(SettingsError):  # without the library the page has no /metrics; --metrics has asked for it before
+            require_prometheus()
+            self._metrics = StreamMetrics(control)
         if self._page is not None:
-            self._page.start(control, health=self._health, snapshots=snapshots)
+            metrics = None if self._metrics is None else self._metrics.text
+            self._page.start(control, health=self._health, metrics=metrics, snapshots=snapshots)
 
     def tick(self, progress: Progress) -> None:
         """Called all the time by the main thread while the stream runs."""
@@ -141,6 +155,11 @@ class Attendance:
                 again = getattr(sink, "reopen", None)
                 if again is not None:
                     again()
+
+    def _answer_metrics(self) -> Answer:
+        if self._metrics is None:
+            return Answer(503, "text/plain; charset=utf-8", b"the engine is being loaded\n")
+        return self._metrics.answer()
 
     def stopping(self) -> None:
         """The stream has ended."""
@@ -186,6 +205,12 @@ def watcher_options(command: _Command) -> _Command:
             envvar="KANOCLIP_HEALTH",
             metavar="HOST:PORT",
             help="Answer /healthz and /readyz at this address. Default: environment variable KANOCLIP_HEALTH.",
+        ),
+        click.option(
+            "--metrics",
+            envvar="KANOCLIP_METRICS",
+            metavar="HOST:PORT",
+            help="Answer /metrics at this address, for Prometheus. Default: environment variable KANOCLIP_METRICS.",
         ),
         click.option(
             "--max-frame-age",

@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import click
 
 from kanoclip.runtime.cli.options import grouped, size
-from kanoclip.runtime.cli.outputs import guarded
 from kanoclip.runtime.sinks import Sink
 from kanoclip.runtime.sinks.events import Events
+from kanoclip.runtime.sinks.guarded import GuardedSink
 from kanoclip.runtime.sinks.mqtt_config import PASSWORD_VARIABLE, QUEUE, USER_VARIABLE, MqttConfig
+from kanoclip.runtime.sinks.webhook_config import DEADLINE_S, SECRET_VARIABLE, TOKEN_VARIABLE, Picture, WebhookConfig
+from kanoclip.runtime.sinks.webhook_config import QUEUE as WEBHOOK_QUEUE
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -34,11 +36,18 @@ class Listeners:
     mqtt_ca: Path | None
     mqtt_cert: Path | None
     mqtt_key: Path | None
+    webhook: str | None
+    webhook_on: str
+    webhook_picture: str
+    webhook_queue: int
+    webhook_deadline: float
+    webhook_ca: Path | None
 
     @property
     def shows(self) -> bool:
         """Whether whole pictures are asked for."""
-        return self.snapshots is not None
+        sent = self.webhook is not None and self.webhook_picture != Picture.NONE.value
+        return self.snapshots is not None or sent
 
     def makers(self, *, untrained: bool) -> list[tuple[str, bool, Callable[[], Sink]]]:
         """What opens each sink, with its name and whether it shows pictures; nothing is opened yet.
@@ -72,13 +81,27 @@ class Listeners:
             )
             require_paho()
             makers.append(("mqtt", False, lambda: MqttSink(broker)))
+        if self.webhook is not None:
+            from kanoclip.runtime.sinks.webhook import WebhookSink, require_urllib3
+
+            receiver = WebhookConfig.parse(
+                self.webhook,
+                ca=self.webhook_ca,
+                events=Events(self.webhook_on),
+                picture=Picture(self.webhook_picture),
+                queue=self.webhook_queue,
+                deadline_s=self.webhook_deadline,
+            )
+            require_urllib3()
+            shown = receiver.picture is not Picture.NONE
+            makers.append(("webhook", shown, lambda: WebhookSink(receiver, untrained=untrained)))
         return makers
 
     def open(self, pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
         """Opens them; arguments as of `Outputs.open`."""
         sinks: list[Sink] = []
         for name, shows, make in self.makers(untrained=untrained):
-            sinks.append(guarded(make, name, shows) if endless else make())
+            sinks.append(GuardedSink(make, name, shows=shows) if endless else make())
             pending.callback(sinks[-1].close)
         return sinks
 
@@ -154,4 +177,42 @@ def listener_options(command: _Command) -> _Command:
         click.option("--mqtt-ca", type=_FILE, metavar="FILE", help="Authorities to trust, PEM. Default: the system's."),
         click.option("--mqtt-cert", type=_FILE, metavar="FILE", help="Our own certificate, PEM."),
         click.option("--mqtt-key", type=_FILE, metavar="FILE", help="Its key, PEM."),
+        click.option(
+            "--webhook",
+            envvar="KANOCLIP_WEBHOOK",
+            metavar="URL",
+            help=f"Address to POST anomalies to. A token may stand in {TOKEN_VARIABLE}, a key to sign with in "
+            f"{SECRET_VARIABLE}, the address in KANOCLIP_WEBHOOK.",
+        ),
+        click.option(
+            "--webhook-on",
+            type=click.Choice([one.value for one in Events]),
+            default=Events.ANOMALIES.value,
+            show_default=True,
+            help="What is posted, as of --mqtt-on.",
+        ),
+        click.option(
+            "--webhook-picture",
+            type=click.Choice([one.value for one in Picture]),
+            default=Picture.NONE.value,
+            show_default=True,
+            help="What goes along with the record.",
+        ),
+        click.option(
+            "--webhook-queue",
+            type=click.IntRange(min=1),
+            default=WEBHOOK_QUEUE,
+            show_default=True,
+            metavar="N",
+            help="Events kept while nobody takes them.",
+        ),
+        click.option(
+            "--webhook-deadline",
+            type=click.FloatRange(min=0, min_open=True),
+            default=DEADLINE_S,
+            show_default=True,
+            metavar="SECONDS",
+            help="When an event that nobody took is given up.",
+        ),
+        click.option("--webhook-ca", type=_FILE, metavar="FILE", help="Authorities to trust, PEM."),
     )(command)

@@ -83,7 +83,7 @@ class Outputs:
         sinks: list[Sink] = []
 
         def sink(name: str, shows: bool, make: Callable[[], Sink]) -> Sink:
-            opened = guarded(make, name, shows) if endless else make()
+            opened = GuardedSink(make, name, shows=shows) if endless else make()
             pending.callback(opened.close)
             return opened
 
@@ -115,12 +115,6 @@ class Outputs:
             return None
         windows = {source.name: WindowSink(f"kanoclip {source.name}", untrained=untrained) for source in sources}
         return windows[sources[0].name] if len(windows) == 1 else PerSourceScreen("window", windows)
-
-
-def guarded(make: Callable[[], Sink], name: str, shows: bool) -> GuardedSink:
-    """A sink that may fail later; what cannot be opened at the start is a mistake in the command, and is raised."""
-    first = [make()]
-    return GuardedSink(lambda: first.pop() if first else make(), name, shows=shows)
 
 
 def _each(name: str, sources: Sequence[Source], make: Callable[[Source, str], Sink]) -> Sink:

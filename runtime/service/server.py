@@ -45,10 +45,14 @@ class Answer(NamedTuple):
     body: bytes
 
 
+def health_checks(health: Health) -> dict[str, Callable[[], Answer]]:
+    """What answers /healthz and /readyz, for `serve_texts`."""
+    return {"/healthz": partial(_checked, health.alive), "/readyz": partial(_checked, health.ready)}
+
+
 def serve_health(health: Health, address: tuple[str, int]) -> AbstractContextManager[tuple[str, int]]:
     """Answers /healthz and /readyz in a thread while the block lasts; as `serve_texts` does."""
-    checks = {"/healthz": partial(_checked, health.alive), "/readyz": partial(_checked, health.ready)}
-    return serve_texts(checks, address, "health checks")
+    return serve_texts(health_checks(health), address, "health checks")
 
 
 @contextmanager

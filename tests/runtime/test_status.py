@@ -172,6 +172,8 @@ def test_the_summary_as_json():
                 "last_frame_age_s": None,
                 "away": None,
                 "reconnects": 0,
+                "score_counts": [],
+                "score_sum": 0.0,
             }
         ],
         "interrupted": True,
