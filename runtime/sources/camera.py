@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 
-from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.capture import frame_rate, read_frame, ticks
 from kanoclip.runtime.sources.clock import wall_time
 from kanoclip.runtime.types import Frame
@@ -88,7 +88,7 @@ def device_index(path: str) -> int:
         ) from None
     match = re.fullmatch(r"/dev/video([0-9]+)", target)
     if match is None:
-        raise SourceError(f"{path}: not a camera; give /dev/videoN or a link to it, such as those in /dev/v4l/by-id")
+        raise SourceRefusedError(f"{path}: not a camera; give /dev/videoN or a link to it, such as those in /dev/v4l/by-id")
     return int(match[1])
 
 

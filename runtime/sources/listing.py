@@ -76,7 +76,7 @@ def list_pictures(folder: Path, without: Path | None = None) -> Iterator[Entry]:
 
 
 class Known:
-    """Which files were dealt with, in 8 bytes for each that is there.
+    """Which files were dealt with, in 16 bytes for each that is there.
 
     Attributes:
         count: Files that the last look found.

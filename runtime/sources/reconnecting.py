@@ -59,7 +59,8 @@ class ReconnectingSource:
 
     When the source fails or stalls it is closed and opened again, with growing pauses, until it is back; the pauses
     are short enough that a device is found within 5 s of its return. Frames are numbered on. Trouble is said once, and
-    once that it is over; a reason that is new is said too when that takes long, or when it asks for a person. A source that ends without an error has ended.
+    once that it is over; a reason that is new is said too when that takes long, or when it asks for a person. A source
+    that ends without an error has ended.
 
     Args:
         open: Makes the source; called again after each failure, in another thread each time.

@@ -2,7 +2,7 @@
 
 The folder is looked through again and again. Being told of changes (inotify) would cost less, and does not work where
 it matters: what another machine writes to a network share is never told. Nothing about a file that has gone is kept
-for long, so that memory is bounded by what lies in the folder: 8 bytes a file.
+for long, so that memory is bounded by what lies in the folder: 16 bytes a file.
 """
 
 from __future__ import annotations
