@@ -120,7 +120,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         head += "; stopped early"
     console.print(Text(head, "bold"))
     for name, count in summary.sink_dropped.items():
-        console.print(Text(f"{name}: {count} results dropped, it could not keep up", "yellow"))
+        console.print(Text(f"{name}: {count} results lost, for which it was too slow or did not work", "yellow"))
     if len(summary.sources) > 1:
         console.print(_sources_table(summary))
     if not summary.frames:
