@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import logging
 import os
 import sys
@@ -185,7 +186,7 @@ def _unexpected(error: Exception, debug: bool) -> str:
 
 def _logs_json(arguments: Sequence[str]) -> bool:
     """Whether log lines are to be JSON; the arguments need not be right."""
-    for flag, value in zip(arguments, [*arguments[1:], ""], strict=True):
+    for flag, value in itertools.pairwise([*arguments, ""]):
         if flag == "--log-format" or flag.startswith("--log-format="):
             return (flag.partition("=")[2] or value) == "json"
     return os.environ.get("KANOCLIP_LOG_FORMAT") == "json"
