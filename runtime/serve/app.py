@@ -221,7 +221,7 @@ async def _values(request: Request, known: set[str]) -> dict[str, Any]:
         raise BadRequestError("that is too long")
     try:
         values = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or not set(values) <= known:
         raise BadRequestError(f"send a JSON object with {', '.join(sorted(known)) or 'nothing in it'}")

@@ -23,7 +23,9 @@ MAX_BYTES = 32 << 20
 BURST = 24
 """Anomalies in a row that are all kept."""
 KEPT_PER_S = 0.5
-"""After a burst: a defect that stays in view must neither fill the gallery nor cost processor time."""
+"""After a burst: many bad parts one after the other must not cost processor time without end."""
+APART_S = 1.0
+"""From one frame of a camera to the next: a defect that stays in view must not push everything else out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +115,24 @@ class MemoryGallery:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._bytes = 0
         self._next = 0
+        self._kept_at: OrderedDict[str, float] = OrderedDict()
         self._room, self._refilled = float(BURST), clock()
 
     def offer(self, frame: Frame, detection: Detection) -> None:
         """Keeps an anomalous frame, unless there were many just before. A frame that cannot be encoded is let go."""
         with self._lock:
             now = self._clock()
+            if now - self._kept_at.get(frame.source, float("-inf")) < APART_S:
+                return
             self._room = min(float(BURST), self._room + (now - self._refilled) * KEPT_PER_S)
             self._refilled = now
             if self._room < 1:
                 return
             self._room -= 1
+            self._kept_at[frame.source] = now
+            self._kept_at.move_to_end(frame.source)
+            while len(self._kept_at) > MAX_ENTRIES:  # each file of a folder is a source
+                self._kept_at.popitem(last=False)
         try:
             pictures = (
                 encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE),

@@ -43,7 +43,7 @@ class Count:
         frames: Judged.
         anomalous: Of these, at or above the threshold.
         age_s: Seconds since the last frame was judged; None before the first.
-        anomaly_age_s: Seconds since the last anomalous one; None before the first.
+        alarm_age_s: Seconds since the alarm was up, or without one since the last anomalous frame; None before.
         score: The last frame's.
         alarm: Whether the alarm is up, or without one whether the last frame was anomalous.
     """
@@ -51,7 +51,7 @@ class Count:
     frames: int
     anomalous: int
     age_s: float | None
-    anomaly_age_s: float | None
+    alarm_age_s: float | None
     score: float | None
     alarm: bool
 
@@ -110,7 +110,8 @@ class Feed:
         self._latest: tuple[int, Frame, Detection] | None = None
         self._frames = self._anomalous = 0
         self._last: float | None = None
-        self._last_anomaly: float | None = None
+        self._last_alarm: float | None = None
+        self._alarm = False
         self._histories = {span: ScoreHistory(span) for span in SPANS_S}
         self._encoding = threading.Lock()
         self._encoded: Picture | None = None
@@ -119,14 +120,16 @@ class Feed:
     def put(self, frame: Frame, detection: Detection) -> None:
         """Keeps the newest frame in the place of the one before."""
         anomalous = bool(detection.is_anomalous)
+        alarm = anomalous if detection.alarm is None else bool(detection.alarm)
         with self._lock:
             now = self._clock()
             self._frames += 1
             self._anomalous += anomalous
             self._latest = (self._frames, frame, detection)
             self._last = now
-            if anomalous:
-                self._last_anomaly = now
+            self._alarm = alarm
+            if alarm:
+                self._last_alarm = now
             for history in self._histories.values():
                 history.add(now, float(detection.score), anomalous)
 
@@ -142,16 +145,13 @@ class Feed:
         with self._lock:
             now = self._clock()
             detection = self._latest[2] if self._latest else None
-            alarm = detection is not None and bool(
-                detection.is_anomalous if detection.alarm is None else detection.alarm
-            )
             return Count(
                 frames=self._frames,
                 anomalous=self._anomalous,
                 age_s=None if self._last is None else now - self._last,
-                anomaly_age_s=None if self._last_anomaly is None else now - self._last_anomaly,
+                alarm_age_s=None if self._last_alarm is None else now - self._last_alarm,
                 score=None if detection is None else float(detection.score),
-                alarm=alarm,
+                alarm=self._alarm,
             )
 
     def scores(self, span: int, since: int) -> list[Bucket]:

@@ -58,7 +58,10 @@ class Wish:
         Raises:
             ValueError: It is none.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
         if not isinstance(values, dict):
             raise ValueError("not an object")
         stream, pictures, span = values.get("stream"), values.get("pictures"), values.get("span")

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import uvicorn
+import websockets  # noqa: F401 - uvicorn looks for it when a server starts, which is late to say that it is missing
 
 from kanoclip.runtime.control import Control
 from kanoclip.runtime.errors import SettingsError, one_line
@@ -44,6 +45,10 @@ class Page:
     Args:
         options: Where, and for whom.
 
+    Attributes:
+        hub: The sink through which frames reach it.
+        url: Where a browser finds it.
+
     Raises:
         SettingsError: The address cannot be had, or the certificate cannot be used.
     """
@@ -53,6 +58,7 @@ class Page:
         if options.secure:
             _check_certificate(options)
         self._socket = _listen(options)
+        self.url = _url(self._socket, options)
         self._memory = MemoryGallery()
         self.hub = Hub(self._memory)
         self._pool = ThreadPoolExecutor(1, "kanoclip-page-encoder")
@@ -60,13 +66,6 @@ class Page:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self._started = threading.Event()
-
-    @property
-    def url(self) -> str:
-        """Where a browser finds it."""
-        host, port = self._socket.getsockname()[:2]
-        named = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
-        return f"{'https' if self._options.secure else 'http'}://{f'[{named}]' if ':' in named else named}:{port}/"
 
     def start(
         self,
@@ -184,6 +183,13 @@ def _listen(options: PageOptions) -> socket.socket:
         )
         raise SettingsError(f"--serve {where}: {remedy}") from error
     return found
+
+
+def _url(listener: socket.socket, options: PageOptions) -> str:
+    """An address for a person: any address of this machine is shown as its name."""
+    host, port = listener.getsockname()[:2]
+    named = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return f"{'https' if options.secure else 'http'}://{f'[{named}]' if ':' in named else named}:{port}/"
 
 
 def _check_certificate(options: PageOptions) -> None:

@@ -1,6 +1,6 @@
 // Scores over time, with the threshold as a line that can be moved: by mouse, touch and keys.
 
-const PAD = { top: 10, right: 64, bottom: 22, left: 34 };
+const PAD = { top: 10, right: 78, bottom: 22, left: 34 };
 const STEP = 0.005;
 const KEYS = {
   ArrowUp: STEP, ArrowRight: STEP, ArrowDown: -STEP, ArrowLeft: -STEP, PageUp: 10 * STEP, PageDown: -10 * STEP,

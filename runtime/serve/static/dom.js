@@ -22,6 +22,7 @@ export function fill(list, pairs) {
       row.append(document.createElement("dt"), document.createElement("dd"));
       list.append(row);
     }
+    row.classList.toggle("long", String(value).length > 24);
     set(row.children[0], term);
     set(row.children[1], value);
   });

@@ -15,13 +15,14 @@ export function showHealth(health, state) {
     ["anomalous", count(health.anomalous)],
     ["dropped", count(health.dropped)],
     ["unreadable", count(health.skipped)],
-    ["watched for", ago(health.uptime_s)],
-    ["memory", health.available_bytes === null ? byte(health.memory_bytes) : `${byte(health.memory_bytes)}, ${byte(health.available_bytes)} free`],
+    ["running for", ago(health.uptime_s)],
+    ["memory", byte(health.memory_bytes)],
+    ["memory free", byte(health.available_bytes)],
     ["bundle", state.bundle],
     ["engine", state.backend],
-    ["browsers", health.watching],
+    ["browsers watching", health.watching],
   ];
-  if (health.temperatures.length) facts.splice(7, 0, ["hottest", `${health.temperatures[0].celsius.toFixed(0)} °C`]);
+  if (health.temperatures.length) facts.splice(8, 0, ["hottest", `${health.temperatures[0].celsius.toFixed(0)} °C`]);
   fill(find("facts"), facts);
   const { p50, p95, p99 } = health.latency_ms;
   rows(find("stages"), [

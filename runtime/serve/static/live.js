@@ -35,11 +35,14 @@ export class Live {
       this.heard = performance.now();
       this.wait = 500;
       this.tell("live", "");
+      this.showing = true;
       try {
         await this.show(parse(event.data));
       } catch (error) {
         console.error(error); // one picture that cannot be shown must not end the rest
       }
+      this.showing = false;
+      this.heard = performance.now(); // while it was shown there was nothing to be heard
       this.#ask(socket);
     };
     socket.onclose = (event) => {
@@ -65,8 +68,8 @@ export class Live {
   #watch() {
     const silent = performance.now() - this.heard;
     if (!this.socket || silent < STALE_MS) return;
-    this.tell("stale", `nothing heard for ${Math.round(silent / 1000)} s`);
-    if (silent > LOST_MS) {
+    this.tell("stale", this.showing ? "This browser cannot keep up" : `Nothing heard for ${Math.round(silent / 1000)} s`);
+    if (silent > LOST_MS && !this.showing) {
       const socket = this.socket;
       this.#again("no answer");
       socket.close();

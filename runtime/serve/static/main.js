@@ -87,7 +87,7 @@ async function show(update) {
   if (!sources.some((source) => source.stream === stream)) stream = sources[0].stream;
   const source = sources.find((each) => each.stream === stream);
   take(update.state);
-  verdict.show(state, source);
+  verdict.show(state, source, sources.length > 1);
   showTabs();
   chart.take(update.scores, update.clock);
   if (update.health) {

@@ -19,7 +19,7 @@ export function ago(seconds) {
 
 /** What is to be said of a source: [verdict, why]. */
 export function judge(state, source) {
-  const { frames, age_s: age, anomaly_age_s: since } = source;
+  const { frames, age_s: age, alarm_age_s: since } = source;
   const last = since === null ? "No anomaly so far" : `Last anomaly ${ago(since)} ago`;
   if (state.paused) return ["paused", "Frames go by unjudged"];
   if (state.ended && frames) return ["ended", `The source has come to its end. ${last}`];
@@ -40,9 +40,9 @@ export class Verdict {
     this.saidAt = 0;
   }
 
-  show(state, source) {
+  show(state, source, named) {
     const [verdict, why] = judge(state, source);
-    this.set(verdict, why);
+    this.set(verdict, named ? `${source.name}: ${why}` : why);
     const number = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
     const stale = verdict === "silent" || verdict === "wait" || verdict === "paused";
     this.find("verdict-score").textContent = stale ? "–" : number(source.score, 3);
