@@ -6,13 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from kanoclip.runtime.alarm import EVERY_FRAME, Alarm, AlarmRule
+from kanoclip.runtime.alarm import Alarm
 from kanoclip.runtime.errors import FrameError
+from kanoclip.runtime.flow import PipelineConfig, Question
 from kanoclip.runtime.in_order import InOrder
-from kanoclip.runtime.mailbox import Mailbox, MailboxClosedError, MailboxEmptyError
+from kanoclip.runtime.mailbox import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
 from kanoclip.runtime.preprocess import Prepared
 from kanoclip.runtime.readers import Job
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Image, Result
@@ -28,19 +28,6 @@ class FrameDetector(Protocol):
     def judge(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
         """Judges prepared frames, in their order."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of frames. It is changed as a whole, between one frame and the next.
-
-    Attributes:
-        class_name: Class to look for; None for the bundle's default.
-        alarm: When a source's alarm is raised and cleared.
-    """
-
-    class_name: str | None = None
-    alarm: AlarmRule = EVERY_FRAME
 
 
 class Answer(NamedTuple):
@@ -75,11 +62,8 @@ class Lanes:
     Args:
         detector: Used by so many threads at once as there are lanes.
         frames: Where frames come from.
-        question: What is asked of them at first.
-        lanes: How many threads judge side by side.
-        batch: Most frames that one takes at once. It takes what is there and waits for no more.
-        max_frames: Judge so many in all; None for no limit.
-        lets_by: Frames that are taken during a pause are let go by; otherwise they wait for its end.
+        config: How many threads judge, how many frames at once, how many in all, and what is asked of them at first.
+            Where frames may be dropped, those taken during a pause are let go by; otherwise they wait for its end.
         stop: Ends the judging after the frames in work.
         going: Cleared during a pause.
         hand_on: Takes what comes of the frames, one at a time, in the order in which they were taken.
@@ -95,12 +79,8 @@ class Lanes:
         self,
         detector: FrameDetector,
         frames: Mailbox[Job],
-        question: Question,
+        config: PipelineConfig,
         *,
-        lanes: int,
-        batch: int,
-        max_frames: int | None,
-        lets_by: bool,
         stop: threading.Event,
         going: threading.Event,
         hand_on: Callable[[Answer], None],
@@ -108,12 +88,12 @@ class Lanes:
         fail: Callable[[BaseException], None],
         done: Callable[[], None],
     ) -> None:
-        self.question = question
+        self.question = config.question
         self._detector = detector
         self._frames = frames
-        self._batch = batch
-        self._max_frames = max_frames
-        self._lets_by = lets_by
+        self._batch = config.batch
+        self._max_frames = config.max_frames
+        self._lets_by = config.policy is Policy.DROP_OLDEST
         self._stop = stop
         self._going = going
         self._refuse = refuse
@@ -122,11 +102,12 @@ class Lanes:
         self._taking = threading.Lock()  # who holds it takes the next items and a number with them
         self._taken = 0
         self._frames_taken = 0
-        self._results: InOrder[Answer] = InOrder(hand_on, ahead=2 * lanes * batch)
-        self._left = lanes
+        self._results: InOrder[Answer] = InOrder(hand_on, ahead=2 * config.lanes * config.batch)
+        self._left = config.lanes
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._judge, name=f"kanoclip-detector-{lane}", daemon=True) for lane in range(lanes)
+            threading.Thread(target=self._judge, name=f"kanoclip-detector-{lane}", daemon=True)
+            for lane in range(config.lanes)
         ]
 
     def start(self) -> None:

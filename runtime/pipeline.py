@@ -11,13 +11,14 @@ raised again in the main thread.
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from kanoclip.runtime.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.errors import FrameError, SinkError
-from kanoclip.runtime.lanes import Answer, FrameDetector, Lanes, Question, SourceAlarm
+from kanoclip.runtime.flow import PipelineConfig, Question
+from kanoclip.runtime.lanes import Answer, FrameDetector, Lanes, SourceAlarm
 from kanoclip.runtime.mailbox import Mailbox, Policy
 from kanoclip.runtime.preprocess import Prepared
 from kanoclip.runtime.readers import Job, Readers
@@ -30,35 +31,14 @@ from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.tally import Tally
 from kanoclip.runtime.types import BadFrame, Frame, Result
 
+__all__ = ["Pipeline", "PipelineConfig"]
+
 log = logging.getLogger(__name__)
 
+TOLD_S = 0.1
+"""How often the run's state is told to whoever calls `Pipeline.run`."""
 SOURCE_GRACE_S = 2.0
 """How long readers may stay in a device's blocking read after a stop before they are left behind (daemon threads)."""
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineConfig:
-    """How frames flow.
-
-    Attributes:
-        policy: What a full mailbox does.
-        class_name: Class to look for at first; None for the bundle's default.
-        max_frames: Stop after this many judged frames; None for no limit.
-        lanes: Threads that judge side by side; the detector must allow it. Results keep their order.
-        batch: Most frames that a thread judges at once. It takes what is there and waits for no more.
-        sink_capacity: Results of a source that may wait for each sink.
-        alarm: When a source's alarm is raised and cleared at first.
-        hold_screen: Keep the screen open after the last frame until the user closes it.
-    """
-
-    policy: Policy
-    class_name: str | None = None
-    max_frames: int | None = None
-    lanes: int = 1
-    batch: int = 1
-    sink_capacity: int = 4
-    alarm: AlarmRule = EVERY_FRAME
-    hold_screen: bool = False
 
 
 class Pipeline:
@@ -94,7 +74,7 @@ class Pipeline:
         self._observer = observer
         self._waits = config.policy is Policy.WAIT
         self._shown = screen is not None or any(sink.shows for sink in sinks)
-        self._frames: Mailbox[Job] = Mailbox(_room(config, len(sources)), config.policy, len(sources))
+        self._frames: Mailbox[Job] = Mailbox(config.room(len(sources)), config.policy, len(sources))
         self._tally = Tally(sources, recent=not self._waits)
         self._stop = threading.Event()
         self._going = threading.Event()
@@ -102,11 +82,7 @@ class Pipeline:
         self._lanes = Lanes(
             detector,
             self._frames,
-            Question(config.class_name, config.alarm),
-            lanes=config.lanes,
-            batch=config.batch,
-            max_frames=config.max_frames,
-            lets_by=not self._waits,
+            config,
             stop=self._stop,
             going=self._going,
             hand_on=self._hand_on,
@@ -138,7 +114,7 @@ class Pipeline:
         KeyboardInterrupt.
 
         Args:
-            on_tick: Called in this thread about every `TICK_S` seconds.
+            on_tick: Called in this thread about every `TOLD_S` seconds.
 
         Returns:
             What was done; where there are several sources, with the errors of those that failed.
@@ -154,9 +130,11 @@ class Pipeline:
                 self._readers.start()
                 self._lanes.start()
                 self._sinks.start()
+                told_at = -math.inf
                 while (worker := self._at_work()) is not None:
                     self._serve_screen(worker)
-                    if on_tick is not None:
+                    if on_tick is not None and time.monotonic() - told_at >= TOLD_S:
+                        told_at = time.monotonic()
                         on_tick(self.progress())
                 while self._held_open():
                     self._serve_screen(None)
@@ -302,12 +280,3 @@ class Pipeline:
         self._frames.abort()
         self._sinks.abort()
         self._lanes.abort()  # after the queues: whoever hands a result on may have been waiting for room in one
-
-
-def _room(config: PipelineConfig, sources: int) -> int:
-    """How many frames of a source may wait to be judged."""
-    if config.policy is Policy.WAIT:
-        # Nobody should have to wait for one; what is read ahead is shared by the sources.
-        return max(2, -(-(config.lanes * config.batch + 1) // sources))
-    # One frame is enough for a live view: a second would only age.
-    return config.batch if sources == 1 else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,8 @@ class StatusLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        with suppress(OSError):
+            self._bar.stop()
 
     def update(self, progress: Progress) -> None:
         """Shows the state, at most every `REFRESH_S` seconds."""
@@ -54,7 +57,10 @@ class StatusLine:
             return
         self._next = now + REFRESH_S
         done = progress.frames + progress.skipped + progress.dropped
-        self._bar.update(self._task, completed=done, line=status_text(progress), refresh=True)
+        try:
+            self._bar.update(self._task, completed=done, line=status_text(progress), refresh=True)
+        except OSError:  # the terminal has gone: no reason to end a run, and nobody to tell
+            self._next = math.inf
 
 
 def status_text(progress: Progress) -> str:
@@ -120,7 +126,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         head += "; stopped early"
     console.print(Text(head, "bold"))
     for name, count in summary.sink_dropped.items():
-        console.print(Text(f"{name}: {count} results lost, for which it was too slow or did not work", "yellow"))
+        console.print(Text(f"{name}: {count} results dropped, for which it was too slow or did not work", "yellow"))
     if len(summary.sources) > 1:
         console.print(_sources_table(summary))
     if not summary.frames:

@@ -12,7 +12,7 @@ from kanoclip.runtime.calibration.keep import Kept, keep
 from kanoclip.runtime.control import StreamState
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError
-from kanoclip.runtime.lanes import Question
+from kanoclip.runtime.flow import Question
 from kanoclip.runtime.pipeline import Pipeline
 from kanoclip.runtime.report import Progress, RunSummary
 from kanoclip.runtime.settings import Decision, Settings

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import click
@@ -240,9 +240,10 @@ def _total(sources: Sequence[Source], max_frames: int | None) -> int | None:
 
 def _report(summary: RunSummary, rows: PictureTable | None, human: Console, as_json: bool) -> None:
     """Prints table and summary."""
-    if rows is not None:
-        human.print(rows.render())
-    print_summary(human, summary)
+    with suppress(OSError):  # the terminal may be gone; what a program reads comes below
+        if rows is not None:
+            human.print(rows.render())
+        print_summary(human, summary)
     if as_json:
         click.echo(json.dumps(summary_json(summary), allow_nan=False))
 

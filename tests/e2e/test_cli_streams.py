@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -136,6 +138,30 @@ def test_sighup_before_the_stream_runs_does_not_end_it(toy_bundle, tmp_path):
         stream.process.send_signal(signal.SIGHUP)
         stream.until(lambda: jsonl.exists() and len(lines_of(jsonl)) > 3)
         assert stream.end()[0] == 0
+
+
+def test_a_terminal_that_goes_away_ends_the_run_like_sigterm(toy_bundle, tmp_path):
+    jsonl = tmp_path / "x.jsonl"
+    command = arguments(toy_bundle, "--source", PATTERN, "--jsonl", jsonl)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(command[0], command, environment())
+    deadline = time.monotonic() + 40
+    with open(terminal, "rb", buffering=0) as shown:
+        while not (jsonl.exists() and len(lines_of(jsonl)) > 5):
+            assert time.monotonic() < deadline
+            if select.select([shown], [], [], 0.05)[0]:
+                shown.read(4096)
+        os.kill(pid, signal.SIGHUP)  # while it is there, it is a wish for other settings
+        time.sleep(0.3)
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    ended, status = 0, 0
+    while not ended:
+        assert time.monotonic() < deadline
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.02)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert jsonl.read_text().endswith("\n") and len(lines_of(jsonl)) > 5
 
 
 def _catches(pid, number):
