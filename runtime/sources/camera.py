@@ -88,7 +88,9 @@ def device_index(path: str) -> int:
         ) from None
     match = re.fullmatch(r"/dev/video([0-9]+)", target)
     if match is None:
-        raise SourceRefusedError(f"{path}: not a camera; give /dev/videoN or a link to it, such as those in /dev/v4l/by-id")
+        raise SourceRefusedError(
+            f"{path}: not a camera; give /dev/videoN or a link to it, such as those in /dev/v4l/by-id"
+        )
     return int(match[1])
 
 

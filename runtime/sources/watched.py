@@ -34,8 +34,8 @@ MOST_AT_ONCE = 1000
 SLOW_LOOK_S = 2.0
 """A look that takes longer is said, once."""
 
-_SHARE = 10.0
-"""A look that takes long is made more rarely: at most this part of the time goes into it."""
+_REST = 10.0
+"""A look that takes long is made more rarely: the pause is so many times as long."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class WatchSource:
                     self._put_away(Path(entry.path))
                 if self._interrupted.is_set():
                     return
-            self._interrupted.wait(max(self.watched.every_s, _SHARE * self._took))
+            self._interrupted.wait(max(self.watched.every_s, _REST * self._took))
 
     def interrupt(self) -> None:
         """Makes `frames` end; may be called from any thread."""

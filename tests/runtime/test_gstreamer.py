@@ -321,6 +321,18 @@ class TestRealGStreamer:
         assert (source.live, source.fps) == (False, 25)
         assert len(drain(source)[0]) == 2
 
+    def test_frames_that_waited_in_the_pipe_keep_the_time_of_their_capture(self):
+        source = open_source("gst://videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=20/1")
+        times = []
+        for frame in source.frames():
+            times.append(frame.captured_at)
+            if len(times) == 10:
+                time.sleep(1.0)
+            if len(times) == 40:
+                break
+        source.close()
+        assert np.abs(np.diff(times[2:]) - 0.05).max() < 0.03  # stamped as read, one step would be a second
+
     def test_a_size_that_changes_in_mid_stream_is_an_error_and_not_garbage(self):
         small, large = (f"videotestsrc num-buffers=4 ! video/x-raw,width={w},height=48" for w in (64, 80))
         frames, error = drain(open_source(f"gst://{small} ! concat name=c {large} ! c. c."))

@@ -33,7 +33,7 @@ class FakeCapture:
         if self.opened:
             devices.open_now.add(index)
 
-    def isOpened(self):  # noqa: N802
+    def isOpened(self):
         return self.opened
 
     def set(self, *_):

@@ -103,7 +103,8 @@ def fake_camera(tmp_path, monkeypatch):
         shim = tmp_path / "bin" / "gst-launch-1.0"
         shim.parent.mkdir()
         shim.write_text(
-            f'#!/bin/sh\nexec setpriv --bounding-set=-net_raw --inh-caps=-net_raw {shutil.which("gst-launch-1.0")} "$@"\n'
+            "#!/bin/sh\n"
+            f'exec setpriv --bounding-set=-net_raw --inh-caps=-net_raw {shutil.which("gst-launch-1.0")} "$@"\n'
         )
         shim.chmod(0o755)
         monkeypatch.setenv("PATH", f"{shim.parent}{os.pathsep}{os.environ['PATH']}")

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -363,6 +364,59 @@ def test_what_answers_but_is_no_rtsp_server(answer, said):
             open_source(f"rtsp://user:s3cr3t@127.0.0.1:{server.getsockname()[1]}/live")
         assert time.monotonic() - started < 4
         thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("path", "credentials", "said", "refused"),
+    [
+        ("/basic", "ada:wr0ng@", r"\(401 .*user name or password is wrong", True),
+        ("/basic", "", r"\(401 .*give them as http://USER:PASSWORD@", True),
+        ("/503", "ada:s3cr3t@", "the camera answers 503 ", False),
+        ("/page", "ada:s3cr3t@", r"answers \(text/html\), but with no video", False),
+    ],
+)
+def test_what_an_http_camera_says_instead_of_a_picture(path, credentials, said, refused, capfd):
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/503":
+                self.send_error(503)
+            elif self.path == "/basic":
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                self.end_headers()
+            else:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(b"<html>a camera's own page</html>")
+
+        def log_message(self, *_):
+            """Keeps the test's output clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        with pytest.raises(SourceError, match=said) as caught:
+            open_source(f"http://{credentials}127.0.0.1:{server.server_port}{path}")
+        server.shutdown()
+        thread.join()
+    assert isinstance(caught.value, SourceRefusedError) is refused
+    shown = "".join([str(caught.value), *capfd.readouterr()])
+    assert "wr0ng" not in shown and "s3cr3t" not in shown
+
+
+def test_a_host_that_answers_nothing_is_given_up_in_time_for_the_next_try():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        # Linux lets go by what asks for a connection where the queue is full, as if the host were off.
+        for _ in range(3):
+            other = waiting.enter_context(socket.socket())
+            other.setblocking(False)
+            other.connect_ex(full.getsockname())
+        time.sleep(0.1)
+        started = time.monotonic()
+        with pytest.raises(SourceError, match="no answer: check that the camera has power"):
+            open_source(f"rtsp://127.0.0.1:{full.getsockname()[1]}/live")
+        assert time.monotonic() - started < 2.5
 
 
 def test_a_name_that_nobody_knows():
