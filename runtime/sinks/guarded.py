@@ -22,6 +22,8 @@ FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 """Pause before the first try after a failure; it doubles with each up to the last."""
 STEADY_S = 60.0
 """A sink that has worked for so long starts over with the shortest pause."""
+SETTLE_S = 5.0
+"""How long a sink must have worked before it is said that it does again: what an encoder was sent may fail later."""
 CLOSE_GRACE_S = 5.0
 """How long the end of the stream waits for a sink to finish."""
 
@@ -41,6 +43,7 @@ class GuardedSink:
         patience_s: As `PATIENCE_S`.
         close_grace_s: As `CLOSE_GRACE_S`.
         first_retry_s: As `FIRST_RETRY_S`.
+        settle_s: As `SETTLE_S`.
 
     Raises:
         KanoclipError: `open` raised it at the first try, and it is no `SinkError`: no later one would do better. Other
@@ -57,6 +60,7 @@ class GuardedSink:
         patience_s: float = PATIENCE_S,
         close_grace_s: float = CLOSE_GRACE_S,
         first_retry_s: float = FIRST_RETRY_S,
+        settle_s: float = SETTLE_S,
     ) -> None:
         self.name = name
         self.shows = shows
@@ -65,12 +69,14 @@ class GuardedSink:
         self._patience_s = patience_s
         self._close_grace_s = close_grace_s
         self._first_retry_s = first_retry_s
+        self._settle_s = settle_s
         self._inner: Sink | None = None
         self._lost_before = 0
         self._refused = 0  # results that were not handed on; counted by the stream's thread
         self._failed = 0  # those that the sink failed at; counted by the sink's own thread, as the next
         self._inner_dropped = 0  # what sinks that are closed by now had dropped of their own accord
         self._trouble = Trouble(name, notify, "the stream goes on, and results for it are dropped until it works")
+        self._well_since: float | None = None  # in trouble: since when it has worked without a failure
         self._steady_since = 0.0
         self._retry_s = first_retry_s
         self._retry_at = 0.0
@@ -188,12 +194,17 @@ class GuardedSink:
             self._retry_at = now + self._retry_s
             self._retry_s = min(2.0 * self._retry_s, LAST_RETRY_S)
             self._trouble.begin(_words(outcome), self._lost_before)
+            self._well_since = None
         elif self._trouble.words is not None and self._inner is not None:
-            self._trouble.end(self._refused + self._failed)
-            self._steady_since = now
+            if self._well_since is None:
+                self._well_since = now
+            if now - self._well_since >= self._settle_s:
+                self._trouble.end(self._refused + self._failed)
+                self._steady_since = now
 
     def _say_stuck(self) -> None:
         self._trouble.begin(f"no answer for {self._patience_s:g} s", self._lost_before)
+        self._well_since = None
 
 
 class _Hand:

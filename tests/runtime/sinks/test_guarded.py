@@ -62,7 +62,7 @@ class Shop:
         self.written, self.said = [], []
 
     def guard(self, **options):
-        options = {"patience_s": 0.1, "close_grace_s": 0.2, "first_retry_s": 0.05} | options
+        options = {"patience_s": 0.1, "close_grace_s": 0.2, "first_retry_s": 0.05, "settle_s": 0.0} | options
         return GuardedSink(lambda: Fragile(self), "fragile", shows=False, notify=self.said.append, **options)
 
 
@@ -115,6 +115,23 @@ def test_a_failure_is_said_once_and_so_is_its_end(shop):
     assert shop.written[-2:] == [index - 1, 1000] and sink.dropped == lost
     assert len(shop.said) == 2
     assert shop.said[1].endswith(f"results dropped meanwhile: {lost}")
+    sink.close()
+
+
+def test_a_sink_that_works_only_for_a_moment_at_a_time_is_said_once(shop):
+    sink = shop.guard(settle_s=0.5, first_retry_s=0.01)
+    for index in range(60):
+        shop.failure = SinkError("x.mp4: the disk is full") if index % 4 == 3 else None
+        sink.write(frame(index), DETECTION)
+        time.sleep(0.01)
+    assert len(shop.said) == 1 and sink.trouble is not None
+    shop.failure = None
+    deadline = time.monotonic() + 5
+    while sink.trouble is not None:
+        assert time.monotonic() < deadline
+        sink.write(frame(99), DETECTION)
+        time.sleep(0.01)
+    assert len(shop.said) == 2
     sink.close()
 
 
@@ -205,7 +222,7 @@ def test_an_open_that_hangs_does_not_keep_the_stream_from_starting(shop):
         opened.wait()
         return Fragile(shop)
 
-    sink = GuardedSink(open_slowly, "fragile", shows=False, notify=shop.said.append, patience_s=0.05)
+    sink = GuardedSink(open_slowly, "fragile", shows=False, notify=shop.said.append, patience_s=0.05, settle_s=0)
     sink.write(frame(0), DETECTION)
     assert sink.dropped == 1 and len(shop.said) == 1
     opened.set()
