@@ -91,7 +91,11 @@ def refusal(url: str, name: str) -> SourceError:
         )
     code, words = status
     if code in {401, 403}:
-        given = "the user name or password is wrong" if parts.username else f"give them as {parts.scheme}://USER:PASSWORD@..."
+        given = (
+            "the user name or password is wrong"
+            if parts.username
+            else f"give them as {parts.scheme}://USER:PASSWORD@..."
+        )
         return SourceRefusedError(f"{name}: the camera wants credentials ({code} {words}): {given}")
     if code in {404, 410, 454}:
         return SourceError(f"{name}: the camera knows no such stream ({code} {words}): check the path")

@@ -50,7 +50,8 @@ def test_a_pipeline_is_judged_to_its_end(fake, tmp_path):
 
 
 def test_a_failing_camera_is_one_line_after_its_frames(fake, tmp_path):
-    done = run(["--camera", "csi://0?fps=60", "--jsonl", "x.jsonl"], tmp_path, fake("dies"))
+    arguments = ["--camera", "csi://0?fps=60", "--no-reconnect", "--jsonl", "x.jsonl"]
+    done = run(arguments, tmp_path, fake("dies"))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: csi://0?fps=60: stopped after 5 frames (exit code 1): ERROR: from element")
