@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, S
 from kanoclip.runtime.sinks.guarded import GuardedSink
 from kanoclip.runtime.sinks.jsonl import STDOUT, Rotation
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
+from kanoclip.runtime.sinks.segments import Segments
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.sources.several import file_names
 from kanoclip.runtime.sources.video import VIDEO_SUFFIXES
@@ -31,6 +33,8 @@ class Outputs:
     """What the user wants to see and keep."""
 
     output: Path | None
+    video_segment: float | None
+    video_max_bytes: int | None
     jsonl: str | None
     jsonl_append: bool
     jsonl_max_bytes: int | None
@@ -56,8 +60,22 @@ class Outputs:
         """
         if self.output is not None and self.output.suffix.lower() in VIDEO_SUFFIXES - {".mp4"}:
             raise click.UsageError(f"--output {self.output}: videos are written as .mp4 only")
+        if self.video_segment is not None and not self._video:
+            raise click.UsageError("--video-segment is for --output FILE.mp4")
+        if self.video_max_bytes is not None and self.video_segment is None:
+            raise click.UsageError("--video-max-bytes deletes whole files: give --video-segment as well")
         if self.jsonl in (None, STDOUT) and (self.jsonl_append or self.jsonl_max_bytes):
             raise click.UsageError("--jsonl-append and --jsonl-max-bytes are for --jsonl FILE")
+
+    @property
+    def _video(self) -> bool:
+        return self.output is not None and self.output.suffix.lower() == ".mp4"
+
+    @property
+    def _segments(self) -> Segments | None:
+        if self.video_segment is None:
+            return None
+        return Segments(seconds=self.video_segment, max_bytes=self.video_max_bytes)
 
     def rows(self, sources: Sequence[Source], quiet: bool) -> PictureTable | None:
         """The table of pictures, if there is to be one."""
@@ -88,11 +106,10 @@ class Outputs:
             return opened
 
         if self.output is not None:
-            output, video = self.output, self.output.suffix.lower() == ".mp4"
-            name = "video" if video else "images"
-            make = _video if video else _images
+            name = "video" if self._video else "images"
+            make = partial(_video, self.output, self._segments) if self._video else partial(_images, self.output)
             # Each source's own, so that one that fails leaves the others alone.
-            sinks.append(_each(name, sources, lambda s, n: sink(name, True, lambda: make(output, s, n, untrained))))
+            sinks.append(_each(name, sources, lambda s, n: sink(name, True, partial(make, s, n, untrained))))
         if self.jsonl is not None:
             target = self.jsonl
             if self.takes_stdout:
@@ -125,9 +142,9 @@ def _each(name: str, sources: Sequence[Source], make: Callable[[Source, str], Si
     return PerSourceSink(name, {source.name: make(source, names[source.name]) for source in sources})
 
 
-def _video(path: Path, source: Source, name: str, untrained: bool) -> Sink:
+def _video(path: Path, segments: Segments | None, source: Source, name: str, untrained: bool) -> Sink:
     own = path.with_name(f"{path.stem}-{name}{path.suffix}") if name else path
-    return VideoSink(own, source.fps, live=source.live, untrained=untrained)
+    return VideoSink(own, source.fps, live=source.live, untrained=untrained, segments=segments)
 
 
 def _images(folder: Path, source: Source, name: str, untrained: bool) -> Sink:
@@ -146,6 +163,18 @@ def output_options(command: _Command) -> _Command:
             metavar="PATH",
             help="Folder for annotated pictures, or one .mp4. Existing files are overwritten. Several sources get a "
             "subfolder each, or a file NAME-SOURCE.mp4.",
+        ),
+        click.option(
+            "--video-segment",
+            type=click.FloatRange(min=1),
+            metavar="SECONDS",
+            help="Split a live recording into files NAME-TIME.mp4 of so many seconds.",
+        ),
+        click.option(
+            "--video-max-bytes",
+            callback=size,
+            metavar="SIZE",
+            help="Bytes of a source's files together, such as 20G; the oldest are deleted. Default: no limit.",
         ),
         click.option(
             "--jsonl",
