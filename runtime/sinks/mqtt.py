@@ -31,8 +31,8 @@ KEEPALIVE_S = 15
 """A broker that says nothing for so long is asked, and one that does not answer in that time again is left."""
 CONNECT_TIMEOUT_S = 5.0
 WINDOW = 16
-"""Messages on their way to the broker at once. Below paho's own limit of 20, so that its queue, which is not in order
-after a lost connection, stays empty."""
+"""Messages on their way to the broker at once. Below paho's own limit of 20, so that none waits in its queue: that one
+loses nothing either (tried), but when it is full it refuses the newest instead of the oldest, and counts none."""
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 15.0
 """Pause before the first try to reach a broker again; it doubles with each up to the last."""
 CLOSE_GRACE_S = 3.0

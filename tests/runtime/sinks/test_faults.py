@@ -125,8 +125,11 @@ def frames_per_second(makers, seconds, observer=None):
         for name, make in makers.items()
     ]
     source = open_source(f"test://?width=320&height=240&fps={FPS}")
-    config = PipelineConfig(Policy.DROP_OLDEST, max_frames=int(FPS * seconds))
-    summary = Pipeline(source, Detector(), sinks, config, observer=observer).run()
+    pipeline = Pipeline(source, Detector(), sinks, PipelineConfig(Policy.DROP_OLDEST), observer=observer)
+    end = threading.Timer(seconds, pipeline.stop)
+    end.start()
+    summary = pipeline.run()
+    end.cancel()
     # Of frames as they come from the camera: how many a second were judged, until the last was.
     return summary.frames / (summary.frames + summary.dropped) * FPS, {sink.name: sink.dropped for sink in sinks}
 
@@ -180,6 +183,7 @@ def test_the_measure_sees_what_does_slow_the_camera():
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_frame_rate_stays_for_longer(kind, tmp_path):
     without, beside, lines, dropped = compare(kind, tmp_path, 15.0, 3)
