@@ -79,13 +79,7 @@ class Detector:
         bundle = bundle or self.bundle
         decisions = {name: settings.decision(name) for name in self._classes}
         limits = [limits_of(bundle, name, decision) for name, decision in decisions.items()]
-        unkept = unkept_promises(bundle, decisions)
-        for name, _ in sorted(unkept - self._unkept, key=str):
-            log.warning(
-                "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm "
-                "rate is not kept: run kanoclip-calibrate again",
-                name,
-            )
+        unkept = unkept_promises(bundle, decisions, self._unkept)
         self.bundle, self._limits, self._unkept = bundle, limits, unkept
 
     def thresholds_of(self, class_name: str | None = None) -> Thresholds:

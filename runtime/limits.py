@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.manifest import Thresholds
 from kanoclip.runtime.roi import Mask, RegionOfInterest
 from kanoclip.runtime.settings import Decision
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,18 @@ def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
     return Limits(thresholds, decision.roi, mask)
 
 
-def unkept_promises(bundle: Bundle, decisions: Mapping[str, Decision]) -> set[tuple[str, str | None]]:
-    """Classes whose calibrated thresholds promise nothing, for another region than theirs is used.
+def unkept_promises(
+    bundle: Bundle, decisions: Mapping[str, Decision], said: Set[tuple[str, str | None]]
+) -> set[tuple[str, str | None]]:
+    """Warns of classes whose calibrated thresholds promise nothing, for another region than theirs is used.
 
     Args:
         bundle: Whose thresholds.
         decisions: By class.
+        said: What the last call returned; that is not said again.
 
     Returns:
-        Each class with the digest of the region that is used.
+        Each such class with the digest of the region that is used.
     """
     found = set()
     for name, decision in decisions.items():
@@ -61,4 +67,10 @@ def unkept_promises(bundle: Bundle, decisions: Mapping[str, Decision]) -> set[tu
         used = decision.threshold is None or decision.pixel_threshold is None
         if used and bundle.manifest.thresholds_of(name).roi not in (None, inside):
             found.add((name, inside))
+    for name, _ in sorted(found - said, key=str):
+        log.warning(
+            "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate is "
+            "not kept: run kanoclip-calibrate again",
+            name,
+        )
     return found

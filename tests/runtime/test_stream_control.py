@@ -104,8 +104,22 @@ class Run:
             self.detector.close()
         assert not thread.is_alive()
 
+    def quiet(self):
+        """Waits until what was in work at the pause has come out."""
+        deadline, count = time.monotonic() + 20, -1
+        while count != len(self.sink.seen):
+            assert time.monotonic() < deadline
+            count = len(self.sink.seen)
+            time.sleep(0.3)
+
+    def read_on(self, more):
+        goal, deadline = self.source.read + more, time.monotonic() + 20
+        while self.source.read < goal:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
     def wait(self, more):
-        goal, deadline = len(self.sink.seen) + more, time.monotonic() + 10
+        goal, deadline = len(self.sink.seen) + more, time.monotonic() + 30
         while len(self.sink.seen) < goal:
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -168,11 +182,11 @@ def test_a_pause_lets_a_live_view_s_frames_go_by(start):
     run = start()
     with run.running() as seen:
         run.control.pause()
-        time.sleep(0.2)
+        run.quiet()
         count, read = len(seen), run.source.read
         assert run.control.state().paused and run.control.progress().paused
-        time.sleep(0.3)
-        assert len(seen) == count and run.source.read > read + 20, "the capture goes on"
+        run.read_on(20)
+        assert len(seen) == count, "the capture goes on, and nothing else"
         run.control.resume()
         run.wait(3)
         assert seen[count][0] > read + 20, "what came meanwhile is gone"
@@ -184,7 +198,7 @@ def test_a_pause_makes_a_file_wait_and_loses_nothing(start, lanes):
     run = start(live=False, lanes=lanes)
     with run.running() as seen:
         run.control.pause()
-        time.sleep(0.2)
+        run.quiet()
         count = len(seen)
         time.sleep(0.3)
         assert len(seen) == count
