@@ -13,6 +13,7 @@ import click
 
 from kanoclip.runtime.cli.options import grouped, size
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
+from kanoclip.runtime.sinks.encoders import h264_recipe
 from kanoclip.runtime.sinks.guarded import GuardedSink
 from kanoclip.runtime.sinks.jsonl import STDOUT, Rotation
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
@@ -107,6 +108,8 @@ class Outputs:
 
         if self.output is not None:
             name = "video" if self._video else "images"
+            if self._video:
+                h264_recipe()  # tries the system's programs, which may take longer than a sink is given
             make = partial(_video, self.output, self._segments) if self._video else partial(_images, self.output)
             # Each source's own, so that one that fails leaves the others alone.
             sinks.append(_each(name, sources, lambda s, n: sink(name, True, partial(make, s, n, untrained))))
