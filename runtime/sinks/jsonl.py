@@ -40,7 +40,8 @@ class JsonLinesSink:
     of the source has its line unless it was dropped, and `error` tells the two apart. Numbers that JSON cannot express
     (NaN, infinity) become null.
 
-    A file that was moved away or deleted (by logrotate) is made anew with the next line.
+    A file that is gone on with, or that rotates, is made anew with the next line where it was moved away or deleted (by
+    logrotate). To look at it costs more than the line itself, so this is not done for one that a run has to itself.
 
     Args:
         target: A file's path (folders are made), or `-` for standard output.
@@ -58,6 +59,7 @@ class JsonLinesSink:
         self._target = "standard output" if target == STDOUT else target
         self._path = None if target == STDOUT else Path(target)
         self._rotation = rotation
+        self._watched = append or rotation is not None
         self._stream: TextIO = sys.stdout
         self._identity: tuple[int, int] | None = None
         self._reopen = threading.Event()
@@ -103,7 +105,7 @@ class JsonLinesSink:
         # ASCII only, so that neither a terminal's encoding nor a file name in no encoding at all can break a line.
         text = json.dumps(values, allow_nan=False, ensure_ascii=True) + "\n"
         try:
-            if self._path is not None:
+            if self._path is not None and (self._watched or self._reopen.is_set()):
                 self._see_to_file(self._path, len(text))
             self._stream.write(text)
             self._stream.flush()

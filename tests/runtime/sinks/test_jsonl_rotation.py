@@ -62,7 +62,7 @@ def test_rotation_goes_on_with_what_earlier_runs_left(tmp_path):
 
 def test_logrotate_moves_the_file_away(tmp_path):
     path, moved = tmp_path / "x.jsonl", tmp_path / "x.jsonl-20260101"
-    sink = JsonLinesSink(str(path))
+    sink = JsonLinesSink(str(path), append=True)
     write(sink, 0)
     path.rename(moved)
     write(sink, 1, 2)
@@ -121,7 +121,7 @@ def test_the_stream_of_several_is_named(tmp_path):
 
 def test_a_folder_that_was_taken_away_is_an_error_that_names_the_file(tmp_path):
     path = tmp_path / "folder" / "x.jsonl"
-    sink = JsonLinesSink(str(path))
+    sink = JsonLinesSink(str(path), append=True)
     path.unlink()
     path.parent.rmdir()
     with pytest.raises(SinkError, match=r"x\.jsonl: cannot be written \(No such file"):
