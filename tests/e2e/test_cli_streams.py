@@ -7,10 +7,12 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -292,3 +294,44 @@ def test_the_built_in_bundle_goes_by_the_user_s_settings(tmp_path, monkeypatch):
     assert f"settings: {file}" in done.stderr
     flag = run(None, "--source", PATTERN, "--max-frames", 2, "--jsonl", "-", "--threshold", 0.25)
     assert {json.loads(line)["threshold"] for line in flag.stdout.splitlines()} == {0.25}
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def _get(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def test_page_health_and_metrics_are_there_while_it_runs_and_the_page_after_files(toy_bundle, tmp_path):
+    video, jsonl = write_video(tmp_path / "clip.mp4", 20, 200), tmp_path / "x.jsonl"
+    port, page = _free_port(), _free_port()
+    address = f"127.0.0.1:{port}"
+    with Running(
+        toy_bundle, "--source", video, "--jsonl", jsonl, "--serve", f"127.0.0.1:{page}",
+        "--health", address, "--metrics", address,
+    ) as stream:  # fmt: skip
+        stream.until(lambda: jsonl.exists() and len(lines_of(jsonl)) == 20)
+        time.sleep(0.5)
+        assert stream.process.poll() is None, "all is judged, and the page stays"
+        assert "<html" in _get(page, "/").lower()
+        assert json.loads(_get(port, "/healthz"))["status"] == "alive"
+        assert "kanoclip_frames_total" in _get(port, "/metrics")
+        code, stdout, stderr = stream.end()
+    assert code == 0, stderr
+    assert f"page: http://127.0.0.1:{page}/" in stdout and "20 frames in" in stdout
+
+
+def test_an_address_that_is_taken_is_told_before_the_engine_is_loaded(toy_bundle):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for flag in ("--serve", "--health", "--metrics"):
+            done = run(toy_bundle, "--source", PATTERN, flag, address)
+            assert done.returncode == 1 and address in done.stderr, done.stderr
+            assert len(done.stderr.splitlines()) == 1
