@@ -96,6 +96,8 @@ class Bundle:
     def open(cls, path: str | Path) -> Bundle:
         """Opens a bundle and checks every file's place, size and sha256.
 
+        A link is followed now and for good: whoever moves it to another bundle later does not change this one.
+
         Raises:
             BundleError: The folder or a file is missing, damaged, or outside of the bundle; the message says which.
         """
@@ -107,6 +109,8 @@ class Bundle:
                 raise BundleError(f"{root} is not a folder: a bundle is a folder NAME{SUFFIX}")
             if not (root / MANIFEST_NAME).is_file():
                 raise BundleError(f"{root} holds no {MANIFEST_NAME}: it is not a bundle, or only a part was copied")
+            if root.is_symlink():
+                root = root.resolve()
             return cls(root, _read(root))
         # Python before 3.13 tells of a ring of links with a RuntimeError.
         except (OSError, RuntimeError, UnicodeDecodeError) as error:

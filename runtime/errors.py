@@ -19,6 +19,10 @@ class BundleError(KanoclipError):
     """A bundle that is missing, damaged, of an unknown schema or unsafe to open."""
 
 
+class FleetError(KanoclipError):
+    """A store of bundles that cannot be reached or read, or a bundle in it that is not to be trusted."""
+
+
 class BackendError(KanoclipError):
     """An inference engine that is not installed, not available on this machine, or that failed."""
 

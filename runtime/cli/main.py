@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("kanoclip.train.evaluation.cli:command", "Measure a bundle or a checkpoint on a dataset."),
     "knowledge": ("kanoclip.train.knowledge.cli:command", "Show, check or build the knowledge base."),
     "data": ("kanoclip.train.data.cli:command", "Check a dataset's folder."),
+    "bundle": ("kanoclip.runtime.cli.bundle:command", "Bring bundles to many boxes, signed, and back."),
 }
 """Name -> (where the command is, its line in `kanoclip --help`). The line is here so that help imports nothing."""
 
@@ -35,6 +36,9 @@ _EXTRA_OF = {
     "cuda": "gpu",
     "pycuda": "gpu",
     "openai": "knowledge",
+    "fsspec": "fleet",
+    "cryptography": "fleet",
+    "tritonclient": "triton",
 }
 _DEFAULT_EXTRA = "export,cpu"
 
@@ -128,6 +132,11 @@ def knowledge_main() -> NoReturn:
 def data_main() -> NoReturn:
     """Entry point of `kanoclip-data`."""
     sys.exit(invoke("kanoclip-data", "data", sys.argv[1:]))
+
+
+def bundle_main() -> NoReturn:
+    """Entry point of `kanoclip-bundle`."""
+    sys.exit(invoke("kanoclip-bundle", "bundle", sys.argv[1:]))
 
 
 def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:

@@ -1,0 +1,1 @@
+"""One bundle on many boxes: pushed to a store, signed, pulled whole or not at all, and taken back where it fails."""
