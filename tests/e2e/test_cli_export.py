@@ -90,7 +90,11 @@ def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    [["--weights", "none"], *(pytest.param(f, marks=pytest.mark.nightly) for f in (["--prompts", "template"], ["--no-vv"]))],
+    [
+        ["--weights", "none"],
+        pytest.param(["--prompts", "template"], marks=pytest.mark.nightly),
+        pytest.param(["--no-vv"], marks=pytest.mark.nightly),
+    ],
 )
 def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
     done = export(tmp_path, *flags, "--parity-limit", "1", "--json")

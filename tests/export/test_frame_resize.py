@@ -60,7 +60,9 @@ def test_a_frame_of_the_models_size_stays_as_it_is():
 CAMERA = (101, 130)
 
 
-@pytest.mark.parametrize(("precision", "bound"), [pytest.param("fp32", 1e-4, marks=pytest.mark.nightly), ("fp16", 2e-2)])
+@pytest.mark.parametrize(
+    ("precision", "bound"), [pytest.param("fp32", 1e-4, marks=pytest.mark.nightly), ("fp16", 2e-2)]
+)
 def test_a_graph_that_resizes_gives_the_models_answers_for_the_resized_frame(tiny, tmp_path, precision, bound):
     path = tmp_path / "model.onnx"
     graph = DeployGraph(tiny.model, ["bolt"], precision, CAMERA)
