@@ -225,6 +225,7 @@ def test_a_frozen_camera_is_left_and_taken_up_again_when_it_answers(rtsp_server,
     source = open_stream(server.url, stall_s=1.0)
     watcher = Watcher(source)
     watcher.wait_for_frame(0)
+    threads = threading.active_count()
     server.kill(signal.SIGSTOP)  # its host still takes connections, and nobody answers
     frozen = time.time()
     while source.health().connected:
@@ -232,7 +233,6 @@ def test_a_frozen_camera_is_left_and_taken_up_again_when_it_answers(rtsp_server,
         assert time.time() - frozen < 3
     assert "nothing for 1 s" in source.health().reason
     time.sleep(2.5)
-    threads = threading.active_count()
     assert not source.health().connected and source.health().lost_s > 2
     server.kill(signal.SIGCONT)
     back = time.time()
