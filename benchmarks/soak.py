@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def soak(
     seconds: float,
     fps: float,
     *,
+    size: str = "width=640&height=480",
     program: Sequence[str] = (str(Path(sys.executable).with_name("kanoclip-run")),),
     arguments: Sequence[str] = (),
     on_moment: Callable[[Moment], None] = lambda moment: None,
@@ -79,6 +80,7 @@ def soak(
         bundle: What judges.
         seconds: From the first judged frame on.
         fps: The test pattern's rate.
+        size: Its size.
         program: What to run in kanoclip-run's place.
         arguments: Further ones.
         on_moment: Called with each sample.
@@ -88,16 +90,10 @@ def soak(
     """
     health, page = _free_port(), _free_port()
     with tempfile.TemporaryDirectory(prefix="kanoclip-soak-") as scratch, tempfile.TemporaryFile("w+") as said:
-        command = [
-            *program,
-            "--bundle",
-            str(bundle),
-            "--source",
-            f"test://?width=640&height=480&fps={fps:g}&defect=0.3",
-        ]
-        command += ["--no-window", "--quiet", "--health", f"127.0.0.1:{health}", "--serve", f"127.0.0.1:{page}"]
-        command += ["--jsonl", f"{scratch}/frames.jsonl", "--jsonl-max-bytes", "1M", "--snapshots", f"{scratch}/snapshots"]
-        command += ["--snapshots-max-count", "50", *arguments]
+        command = [*program, "--bundle", str(bundle), "--source", f"test://?{size}&fps={fps:g}&defect=0.3"]
+        command += ["--no-window", "--quiet", "--health", f"127.0.0.1:{health}", "--metrics", f"127.0.0.1:{health}"]
+        command += ["--serve", f"127.0.0.1:{page}", "--jsonl", f"{scratch}/frames.jsonl", "--jsonl-max-bytes", "1M"]
+        command += ["--snapshots", f"{scratch}/snapshots", "--snapshots-max-count", "50", *arguments]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, cwd=scratch)
         try:
             with _stopped(process, said):
@@ -201,6 +197,7 @@ def _watch(
         if process.poll() is not None:
             raise KanoclipError(f"it ended by itself after {now:.0f} s")
         told = _ask(health, "readyz")
+        _scrape(health)
         now = time.monotonic() - started
         if told is not None and "frames" in told:
             moments.append(Moment(now, sample_process(process.pid), told["frames"], told["dropped"], shown[0]))
@@ -244,6 +241,13 @@ def _stopped(process: subprocess.Popen[Any], said: Any) -> Iterator[None]:
     except (KanoclipError, subprocess.TimeoutExpired) as error:
         said.seek(0)
         raise KanoclipError(f"kanoclip-run: {error}: {said.read()[-2000:].strip() or 'it said nothing'}") from None
+
+
+def _scrape(port: int) -> None:
+    """Asks for the metrics as Prometheus does."""
+    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        if b"kanoclip" not in answer.read():
+            raise KanoclipError("there are no metrics")
 
 
 def _free_port() -> int:

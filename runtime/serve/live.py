@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
@@ -52,8 +52,12 @@ class Wish:
     span: int = SPANS_S[0]
 
     @classmethod
-    def parse(cls, text: str, streams: frozenset[str]) -> Wish:
+    def parse(cls, text: str, streams: Sequence[str]) -> Wish:
         """Reads a browser's answer.
+
+        Args:
+            text: JSON.
+            streams: What there is to look at; the first of them for a browser that does not know any yet.
 
         Raises:
             ValueError: It is none.
@@ -65,9 +69,9 @@ class Wish:
         if not isinstance(values, dict):
             raise ValueError("not an object")
         stream, pictures, span = values.get("stream"), values.get("pictures"), values.get("span")
-        if stream not in streams or not isinstance(pictures, bool) or span not in SPANS_S:
+        if not isinstance(stream, str) or not isinstance(pictures, bool) or span not in SPANS_S:
             raise ValueError("not a wish")
-        return cls(str(stream), pictures, int(span))
+        return cls(stream if stream in streams else streams[0], pictures, int(span))
 
 
 class Watcher:
@@ -176,9 +180,9 @@ class Live:
             sent_at = loop.time()
             await asyncio.wait_for(websocket.send_bytes(message), ANSWER_S)
 
-    def _streams(self) -> frozenset[str]:
+    def _streams(self) -> Sequence[str]:
         names = self._facts.control.state().sources
-        return frozenset(names) if len(names) > 1 else frozenset({""})
+        return names if len(names) > 1 else ("",)
 
 
 def _message(head: dict[str, Any], *parts: bytes) -> bytes:

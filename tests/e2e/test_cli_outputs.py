@@ -85,8 +85,8 @@ def test_a_recording_can_be_watched_while_it_grows_and_is_there_after_sigkill(to
     path = tmp_path / "x.mp4"
     run = start(toy_bundle, "--output", path)
     try:
-        wait_until(lambda: path.exists() and path.stat().st_size > 1000 and frames_in(path) >= 30, 120)
+        wait_until(lambda: path.exists() and path.stat().st_size > 1000 and frames_in(path) >= 20, 120)
     finally:
         run.kill()
         run.communicate()
-    assert frames_in(path) >= 30
+    assert frames_in(path) >= 20

@@ -7,7 +7,7 @@ import { Gallery } from "./gallery.js";
 import { showHealth, showSources } from "./health.js";
 import { Live } from "./live.js";
 import { drawLegend } from "./palette.js";
-import { Stage } from "./stage.js";
+import { Stage, decode } from "./stage.js";
 import { Verdict, judge } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
@@ -49,7 +49,7 @@ function showPixel(value) {
   stage.draw();
   drawLegend(find("legend"), value);
   find("pixel").value = value;
-  if (document.activeElement !== find("pixel-number")) find("pixel-number").value = value;
+  if (document.activeElement !== find("pixel-number")) find("pixel-number").value = tidy(value);
 }
 
 /** Shows what is judged by, unless something else is being tried at this moment. */
@@ -83,6 +83,8 @@ function take(next) {
 }
 
 async function show(update) {
+  const picture = update.picture && await decode(update.picture, update.jpeg, update.map);
+  // From here on nothing is waited for: picture, verdict and figures change together.
   sources = update.sources;
   if (!sources.some((source) => source.stream === stream)) stream = sources[0].stream;
   const source = sources.find((each) => each.stream === stream);
@@ -100,12 +102,13 @@ async function show(update) {
   find("stale").hidden = !["silent", "paused", "ended"].includes(now);
   find("stale").textContent = why;
   find("stage").classList.toggle("old", now === "silent" || now === "paused");
-  if (update.picture && update.picture.stream === stream) await showPicture(update);
+  if (picture && update.picture.stream === stream) showPicture(picture);
 }
 
-async function showPicture({ picture, jpeg, map }) {
+function showPicture(decoded) {
+  const picture = decoded.record;
   if (performance.now() - touched >= 2000) stage.threshold = null;
-  await stage.show(picture, jpeg, map);
+  stage.put(decoded);
   const verdictOf = picture.is_anomalous ? "anomalous" : "normal";
   find("about").textContent = `Frame ${picture.frame} of ${picture.source} · ${picture.size.join(" × ")} · ` +
     `${new Date(picture.captured_at * 1000).toLocaleTimeString()} · ${picture.regions.length} region${picture.regions.length === 1 ? "" : "s"}`;

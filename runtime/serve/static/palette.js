@@ -20,9 +20,9 @@ export function place(value, threshold) {
   return value < bound ? (0.5 * value) / bound : 0.5 + (0.5 * (value - bound)) / (1 - bound);
 }
 
-/** How much of the picture the heat covers, 0 to 1: nothing far below the threshold, all of it from there on. */
+/** How much of the picture the heat covers, 0 to 1: nothing below half the threshold, all of it from there on. */
 export function cover(value, threshold) {
-  const from = 0.35;
+  const from = 0.25;
   const x = Math.min(Math.max((place(value, threshold) - from) / (0.5 - from), 0), 1);
   return x * x * (3 - 2 * x);
 }

@@ -5,6 +5,12 @@ import { table } from "./palette.js";
 
 const BITS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
+/** What `Stage.put` shows. It takes time, so that all that is said of a picture can be shown together with it. */
+export async function decode(record, jpeg, png) {
+  const [bitmap, map] = await Promise.all([createImageBitmap(jpeg), png ? levels(png) : null]);
+  return { record, bitmap, map };
+}
+
 /** A map's bytes out of its PNG. */
 async function levels(blob) {
   const bitmap = await createImageBitmap(blob, BITS);
@@ -37,11 +43,14 @@ export class Stage {
 
   /** Shows a picture; resolves once it is there. */
   async show(record, jpeg, png) {
-    const [bitmap, map] = await Promise.all([createImageBitmap(jpeg), png ? levels(png) : null]);
+    this.put(await decode(record, jpeg, png));
+  }
+
+  /** Shows a picture that was decoded before. */
+  put({ record, bitmap, map }) {
     if (this.picture.width !== bitmap.width || this.picture.height !== bitmap.height) {
       this.picture.width = bitmap.width;
       this.picture.height = bitmap.height;
-      this.element.style.aspectRatio = `${bitmap.width} / ${bitmap.height}`;
       this.element.style.setProperty("--shape", bitmap.width / bitmap.height);
     }
     this.picture.getContext("2d").drawImage(bitmap, 0, 0);

@@ -1,6 +1,7 @@
 // The verdict, to be read from across the hall, and never older than it says.
 
-const HOLD_S = 1.5; // an anomaly of one frame in fifty stays long enough to be seen
+const HOLD_S = 1.5; // an anomaly of one frame in fifty stays long enough to be seen,
+const HOLD_FROM_FPS = 4; // but where each frame is another part, the verdict is that of the part in the picture
 const SILENT_S = 3;
 const WORDS = {
   wait: "Waiting", normal: "Normal", anomaly: "Anomaly", paused: "Paused", untrained: "Untrained", ended: "Ended",
@@ -28,7 +29,7 @@ export function judge(state, source) {
   if (age > Math.max(SILENT_S, source.fps ? 10 / source.fps : 0)) return ["silent", `The last frame is ${ago(age)} old`];
   if (!state.trained) return ["untrained", "Verdicts mean nothing"];
   if (source.alarm) return ["anomaly", "Score at or above the threshold"];
-  if (since !== null && since < HOLD_S) return ["anomaly", last];
+  if (since !== null && since < HOLD_S && source.fps >= HOLD_FROM_FPS) return ["anomaly", `${ago(since)} ago, normal since`];
   return ["normal", last];
 }
 
@@ -37,7 +38,7 @@ export class Verdict {
     this.element = element;
     this.find = (id) => document.getElementById(id);
     this.said = null;
-    this.saidAt = 0;
+    this.saidAt = -Infinity;
   }
 
   show(state, source, named) {
