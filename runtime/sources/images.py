@@ -174,10 +174,19 @@ def _content(path: Path) -> bytes | str:
         raw = path.read_bytes()
     except OSError as error:
         return error.strerror or "cannot be read"
+    return _why_not_whole(raw) or raw
+
+
+def decode_image(raw: bytes) -> Image | str:
+    """What `read_image` gives, of a file's bytes that came from elsewhere."""
+    return _why_not_whole(raw) or _decode(raw, 1)
+
+
+def _why_not_whole(raw: bytes) -> str | None:
     if not raw:
         return "the file is empty"
     # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not judge that.
-    return "the file is cut short" if _is_cut_short(raw) else raw
+    return "the file is cut short" if _is_cut_short(raw) else None
 
 
 def _decode(raw: bytes, scale: int) -> Image | str:
