@@ -94,6 +94,8 @@ def _look(store: Store, reference: Reference, trusted: Sequence[TrustedKey], uns
             signed_for = "a pull by content address" if statement.tag is None else f"the tag {statement.tag}"
             raise FleetError(f"its signature is for {signed_for}: somebody moved it")
     elif not unsigned:
+        if image.envelope is not None:
+            raise FleetError("it is signed, and no key was named to check it by: --trust FILE.pub")
         raise FleetError("nobody signed it: push it with --key, or pull it with --unsigned if it needs no proof")
     text = small_blob(store, image.manifest, MANIFEST_LIMIT, MANIFEST_NAME)
     address = content_address(text)

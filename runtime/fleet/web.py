@@ -36,8 +36,10 @@ class Web:
         self._shown = shown
         self._pool = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
-            # A request whose body is a file is not sent twice by itself; the others may be.
-            retries=urllib3.Retry(3, backoff_factor=0.5, status_forcelist=(502, 503, 504), raise_on_status=False),
+            # POST is not sent twice; a certificate that is wrong stays wrong.
+            retries=urllib3.Retry(
+                3, other=0, backoff_factor=0.3, status_forcelist=(502, 503, 504), raise_on_status=False
+            ),
         )
 
     def request(self, method: str, url: str, headers: dict[str, str], body: Any = None) -> BaseHTTPResponse:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import BundleError, FleetError
@@ -19,6 +19,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), VALUES, max_size=5), st.integers(0, 4), st.booleans())
 def test_layout_does_not_matter(value, indent, escaped):
     plain = json.dumps(value).encode()
@@ -29,6 +30,7 @@ def test_layout_does_not_matter(value, indent, escaped):
     assert content_address(plain) == content_address(other)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text(), VALUES, max_size=5), st.text(), st.integers())
 def test_any_change_of_a_value_is_another_address(value, key, number):
     changed = value | {key: number}
