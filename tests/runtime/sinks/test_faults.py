@@ -34,7 +34,7 @@ from helpers import ANOMALY
 from test_webhook import receiver
 
 pytestmark = pytest.mark.timeout(300)
-FPS = 40
+FPS = 25
 ATTEMPTS = 5
 """A machine that other work shares loses frames now and then; a fault that costs frames costs them every time."""
 
@@ -113,7 +113,7 @@ said: list[str] = []
 KINDS = ("disk full", "read-only", "webhook hangs", "broker away", "write blocks for ever", "close blocks for ever")
 
 
-def frames_per_second(makers, seconds, observer=None):
+def frames_per_second(makers, seconds, fps=FPS, observer=None):
     sinks = [
         GuardedSink(
             make,
@@ -125,7 +125,7 @@ def frames_per_second(makers, seconds, observer=None):
         )
         for name, make in makers.items()
     ]
-    source = open_source(f"test://?width=320&height=240&fps={FPS}")
+    source = open_source(f"test://?width=320&height=240&fps={fps}")
     pipeline = Pipeline(source, Detector(), sinks, PipelineConfig(Policy.DROP_OLDEST), observer=observer)
     end = threading.Timer(seconds, pipeline.stop)
     end.start()
@@ -134,16 +134,16 @@ def frames_per_second(makers, seconds, observer=None):
     return summary.frames / seconds, {sink.name: sink.dropped for sink in sinks}
 
 
-def compare(kind, folder, seconds, pairs):
+def compare(kind, folder, seconds, pairs, fps=FPS):
     """Frame rates without and with a fault, in turns; what was said, by run; what was dropped in the last."""
     without, beside, lines = [], [], []
     for number in range(pairs):
         place = folder / f"{kind}-{number}"
         place.mkdir()
-        without.append(frames_per_second({}, seconds)[0])
+        without.append(frames_per_second({}, seconds, fps)[0])
         said.clear()
         with fault(kind, place) as (makers, words):
-            rate, dropped = frames_per_second(makers, seconds)
+            rate, dropped = frames_per_second(makers, seconds, fps)
         beside.append(rate)
         assert all(any(name in line and words in line for line in said) for name in makers), said
         lines.append(list(said))
@@ -172,7 +172,7 @@ def test_the_frame_rate_stays(kind, tmp_path):
     judged_by = []
     for attempt in range(ATTEMPTS):
         (place := tmp_path / str(attempt)).mkdir()
-        without, beside, lines, dropped = compare(kind, place, 0.75, 1)
+        without, beside, lines, dropped = compare(kind, place, 1.2, 1)
         loss = said_once_and_lost(without, beside, lines, dropped)
         if without[0] >= 0.9 * FPS:
             judged_by.append(loss)
@@ -184,7 +184,7 @@ def test_the_frame_rate_stays(kind, tmp_path):
 
 
 def test_the_measure_sees_what_does_slow_the_camera():
-    rate, _ = frames_per_second({}, 0.75, observer=lambda result: time.sleep(1.5 / FPS))
+    rate, _ = frames_per_second({}, 1.2, observer=lambda result: time.sleep(1.5 / FPS))
     assert rate < 0.8 * FPS
 
 
@@ -192,7 +192,7 @@ def test_the_measure_sees_what_does_slow_the_camera():
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_frame_rate_stays_for_longer(kind, tmp_path):
-    without, beside, lines, dropped = compare(kind, tmp_path, 15.0, 3)
+    without, beside, lines, dropped = compare(kind, tmp_path, 15.0, 3, fps=40)
     loss = said_once_and_lost(without, beside, lines, dropped)
     print(
         f"\n{kind}: {np.median(without):.2f} -> {np.median(beside):.2f} frames a second ({100 * loss:+.2f} %)", dropped
