@@ -118,7 +118,7 @@ class Installation:
             history, before = self.history(), self.current
             if offer.address == before and self._whole(before):
                 if _newer(offer.statement, history.installed[-1]):  # the same bundle, signed anew
-                    self._note(offer)
+                    self._note(offer, history)
                 return Outcome(before, changed=False)
             self._check(offer, history, again, older)
             fetched = 0
@@ -132,7 +132,7 @@ class Installation:
                 stays = f"{short(before)} stays" if before else "nothing is installed"
                 raise FleetError(f"{offer.words()} fails kanoclip-doctor here, {stays}: {error}") from error
             self._switch(offer.address)
-            self._note(offer)
+            self._note(offer, history)
             try:
                 start()
             except KanoclipError as error:
@@ -242,11 +242,11 @@ class Installation:
         except OSError as error:
             raise BundleError(f"{self.link} cannot be moved ({error.strerror}); nothing was changed") from error
 
-    def _note(self, offer: Offer) -> None:
+    def _note(self, offer: Offer, before: History) -> None:
         key = None if offer.key is None else offer.key.id
         signed_at = None if offer.statement is None else offer.statement.signed_at
         entry = Installed(offer.address, offer.manifest.name, now(), offer.store.shown, key, signed_at)
-        self._write(History.read(self.folder / HISTORY).with_installed(entry))
+        self._write(before.with_installed(entry))
 
     def _refuse(self, address: str, reason: str) -> None:
         history = self.history()
