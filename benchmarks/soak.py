@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def soak(
     fps: float,
     *,
     size: str = "width=640&height=480",
+    watched: bool = True,
     program: Sequence[str] = (str(Path(sys.executable).with_name("kanoclip-run")),),
     arguments: Sequence[str] = (),
     on_moment: Callable[[Moment], None] = lambda moment: None,
@@ -81,6 +82,7 @@ def soak(
         seconds: From the first judged frame on.
         fps: The test pattern's rate.
         size: Its size.
+        watched: Somebody looks at the page all the time.
         program: What to run in kanoclip-run's place.
         arguments: Further ones.
         on_moment: Called with each sample.
@@ -90,7 +92,7 @@ def soak(
     """
     health, page = _free_port(), _free_port()
     with tempfile.TemporaryDirectory(prefix="kanoclip-soak-") as scratch, tempfile.TemporaryFile("w+") as said:
-        command = [*program, "--bundle", str(bundle), "--source", f"test://?{size}&fps={fps:g}&defect=0.3"]
+        command = [*program, "--bundle", str(bundle.resolve()), "--source", f"test://?{size}&fps={fps:g}&defect=0.3"]
         command += ["--no-window", "--quiet", "--health", f"127.0.0.1:{health}", "--metrics", f"127.0.0.1:{health}"]
         command += ["--serve", f"127.0.0.1:{page}", "--jsonl", f"{scratch}/frames.jsonl", "--jsonl-max-bytes", "1M"]
         command += ["--snapshots", f"{scratch}/snapshots", "--snapshots-max-count", "50", *arguments]
@@ -98,7 +100,7 @@ def soak(
         try:
             with _stopped(process, said):
                 _until_ready(process, health)
-                with watching(page) as shown:
+                with watching(page) if watched else nullcontext([0]) as shown:
                     moments = _watch(process, health, shown, seconds, on_moment)
         finally:
             process.kill()
@@ -109,16 +111,20 @@ def soak(
     return moments
 
 
-def judge(moments: Sequence[Moment], fps: float, settle_s: float) -> dict[str, Any]:
+def judge(
+    moments: Sequence[Moment], fps: float, settle_s: float, limit_mb_an_hour: float = MB_AN_HOUR
+) -> dict[str, Any]:
     """What the samples show, the warm-up left out.
 
     Args:
         moments: As `soak` gives them.
         fps: The source's rate.
         settle_s: The warm-up: engines and allocators reach their working size.
+        limit_mb_an_hour: Growth that is let pass.
 
     Returns:
-        JSON values: trends with their intervals, and `grows`, whether growth above `MB_AN_HOUR` is sure.
+        JSON values: trends with their intervals; `grows`, whether growth above the limit is sure; the least and the
+        most threads and open files of the first and of the last sixth.
     """
     late = [moment for moment in moments if moment.second >= settle_s]
     seconds = [moment.second for moment in late]
@@ -142,9 +148,9 @@ def judge(moments: Sequence[Moment], fps: float, settle_s: float) -> dict[str, A
         "cpu_ms_a_frame": asdict(cost),
         "rss_mb": asdict(trend(seconds, [process.rss_mb for process in processes], reduce=np.min)),
         "anonymous_mb": asdict(trend(seconds, anonymous, reduce=np.min)),
-        "grows": grows(seconds, anonymous, MB_AN_HOUR),
-        "threads": sorted({process.threads for process in processes}),
-        "files": sorted({process.files for process in processes}),
+        "grows": grows(seconds, anonymous, limit_mb_an_hour),
+        "threads": _ends([process.threads for process in processes]),
+        "files": _ends([process.files for process in processes]),
         "shown": late[-1].shown - late[0].shown,
     }
 
@@ -167,6 +173,12 @@ def plot(moments: Sequence[Moment], settle_s: float) -> Any:
         ),
     )
     return draw_panels([moment.second for moment in later], panels, settle_s)
+
+
+def _ends(counts: Sequence[int]) -> dict[str, list[int]]:
+    """Least and most at the beginning and at the end; a request has a thread and a file for a moment."""
+    part = max(len(counts) // 6, 1)
+    return {"first": [min(counts[:part]), max(counts[:part])], "last": [min(counts[-part:]), max(counts[-part:])]}
 
 
 def _rates(moments: Sequence[Moment]) -> tuple[list[float], list[float]]:

@@ -29,7 +29,8 @@ def test_a_stream_that_stays_as_it_is():
     low, high = found["fps_change_interval"]
     assert low <= found["fps_change"] <= high
     assert not found["grows"] and found["dropped"] == 0
-    assert (found["threads"], found["files"]) == ([20], [30])
+    assert found["threads"] == {"first": [20, 20], "last": [20, 20]}
+    assert found["files"] == {"first": [30, 30], "last": [30, 30]}
     assert found["cpu_ms_a_frame"]["mean"] == pytest.approx(4, abs=0.1)
     assert found["shown"] == 119 * 5 and found["seconds"] == 119
 
@@ -47,7 +48,12 @@ def test_one_that_slows_down():
 
 
 def test_threads_that_come_and_stay():
-    assert judge(moments(more_threads=True), 20.0, 60.0)["threads"] == [20, 21]
+    assert judge(moments(more_threads=True), 20.0, 60.0)["threads"] == {"first": [20, 20], "last": [21, 21]}
+
+
+def test_the_limit_is_what_is_let_pass():
+    leaking = moments(leak_bytes=1_000)  # 72 MB an hour
+    assert judge(leaking, 20.0, 60.0, 60.0)["grows"] and not judge(leaking, 20.0, 60.0, 80.0)["grows"]
 
 
 def test_the_curves_are_drawn():

@@ -1,6 +1,9 @@
 """A live stream for long, with every local output on: as fast and as small at the end as at the beginning.
 
-Beside the clean run two that leak on purpose, so that the short form is known to find a leak: 1 kB and 100 kB a frame.
+Three minutes cannot show what half an hour does, growth under 1 MB an hour: the allocator takes minutes to come to
+rest, with a browser that takes pictures longest. What they do show is that no frame leaves something behind. At 40
+frames a second the limits below are 35 bytes a frame, and 280 with a browser; beside the clean runs are two that leave
+1 kB and 100 kB behind on purpose, which must be found.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ import pytest
 from kanoclip.benchmarks.soak import MB_AN_HOUR, judge, soak
 from kanoclip.runtime.bundle import shipped_bundle
 
-FPS = 20.0
-SECONDS, SETTLE_S = 180.0, 60.0
+FPS, SIZE = 40.0, "width=320&height=240"
+SECONDS, SETTLE_S = 180.0, 75.0
+UNWATCHED_MB_AN_HOUR, WATCHED_MB_AN_HOUR = 5.0, 40.0
+PROGRAM = (str(Path(sys.executable).with_name("kanoclip-run")),)
 # JSON lines are written for every frame; here each leaves something behind.
 LEAK = """
 import os
@@ -34,35 +39,46 @@ def leaking(size):
     return (sys.executable, "-c", LEAK.format(size=size))
 
 
-def check_steady(found, fps):
-    assert found["fps_change_interval"][1] > -0.05, found["fps_trend"]  # not surely slower by more than a twentieth
-    assert found["fps"] > 0.95 * fps and found["dropped"] < 0.05 * found["frames"], found
-    assert len(found["threads"]) == 1, found["threads"]
-    # A request is open now and then; files that stay open would go on growing.
-    assert found["files"][-1] - found["files"][0] <= 3, found["files"]
-    assert found["shown"] > 2 * found["seconds"], "the page's client saw hardly a picture"
-    assert not found["grows"], found["anonymous_mb"]
+def check_counts(found):
+    for name in ("threads", "files"):
+        # One more thread or file may be a request's, or a library's first of something.
+        assert found[name]["last"][0] <= found[name]["first"][0] + 1, (name, found[name])
+        assert found[name]["last"][1] <= found[name]["first"][1] + 3, (name, found[name])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(500)
 def test_three_minutes(toy_bundle):
-    clean = (str(Path(sys.executable).with_name("kanoclip-run")),)
-    programs = [clean, leaking(1_000), leaking(100_000)]
-    with ThreadPoolExecutor(len(programs)) as pool:
-        runs = list(pool.map(lambda program: soak(toy_bundle, SECONDS, FPS, program=program), programs))
-    found, little, much = (judge(run, FPS, SETTLE_S) for run in runs)
-    check_steady(found, FPS)
-    for leak, size in ((little, 1_000), (much, 100_000)):
-        assert leak["grows"], (size, leak["anonymous_mb"])
-        asked = size * FPS * 3600 / 1e6
-        assert 0.5 * asked < leak["anonymous_mb"]["per_hour"] < 2 * asked, (size, leak["anonymous_mb"])
-        assert leak["anonymous_mb"]["low"] > MB_AN_HOUR
+    def run(program, watched, seconds):
+        # All frames are anomalous, so that every output has work from the start.
+        everything = ("--threshold", "0.1")
+        return soak(toy_bundle, seconds, FPS, size=SIZE, program=program, watched=watched, arguments=everything)
+
+    kinds = [
+        (PROGRAM, False, SECONDS),
+        (PROGRAM, True, SECONDS),
+        (leaking(1_000), True, SECONDS),
+        (leaking(100_000), False, 60.0),
+    ]
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        alone, watched, little, much = pool.map(lambda kind: run(*kind), kinds)
+    for moments, limit in ((alone, UNWATCHED_MB_AN_HOUR), (watched, WATCHED_MB_AN_HOUR)):
+        found = judge(moments, FPS, SETTLE_S, limit)
+        assert not found["grows"], found["anonymous_mb"]
+        # Tests of all kinds run beside it.
+        assert found["fps"] > 0.8 * FPS and found["fps_change_interval"][1] > -0.1, found
+        check_counts(found)
+    assert found["shown"] > 2 * found["seconds"], "the page's client saw hardly a picture"
+    assert judge(little, FPS, SETTLE_S, WATCHED_MB_AN_HOUR)["grows"]
+    found = judge(much, FPS, 20.0, 1_000.0)
+    assert found["grows"] and found["anonymous_mb"]["per_hour"] == pytest.approx(100_000 * FPS * 3600 / 1e6, rel=0.4)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(2400)
 def test_half_an_hour():
-    found = judge(soak(shipped_bundle(), 1800.0, 5.0), 5.0, 300.0)
-    check_steady(found, 5.0)
-    assert found["rss_mb"]["per_hour"] < MB_AN_HOUR, found["rss_mb"]
+    found = judge(soak(shipped_bundle(), 1800.0, 5.0), 5.0, 600.0)
+    assert not found["grows"] and found["rss_mb"]["per_hour"] < MB_AN_HOUR, found["rss_mb"]
+    assert found["fps"] > 0.98 * 5.0 and found["fps_change_interval"][1] > -0.02, found["fps_trend"]
+    assert found["shown"] > 2 * found["seconds"]
+    check_counts(found)
