@@ -13,9 +13,10 @@ import shutil
 from pathlib import Path
 
 from kanoclip.export.staging import staged
+from kanoclip.runtime.backends.triton import GRAPH_PARAMETER
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import BATCH, MODEL_FILE, Manifest, TensorSpec
+from kanoclip.runtime.manifest import BATCH, MODEL_FILE, TensorSpec
 
 CONFIG = "config.pbtxt"
 VERSION = "1"
@@ -64,16 +65,17 @@ def write_repository(bundle: Bundle, repository: Path) -> Path:
             for name in manifest.files:
                 if name == MODEL_FILE or name.startswith(MODEL_FILE + "."):  # and its external weights
                     shutil.copyfile(bundle.file(name), folder / VERSION / name)
-        (folder / CONFIG).write_text(configuration(manifest, plan=plan is not None), encoding="utf-8")
+        (folder / CONFIG).write_text(configuration(bundle, plan=plan is not None), encoding="utf-8")
     return target
 
 
-def configuration(manifest: Manifest, *, plan: bool) -> str:
+def configuration(bundle: Bundle, *, plan: bool) -> str:
     """The model's `config.pbtxt`: Triton's ModelConfig in protobuf's text form.
 
     A dynamic batch axis is Triton's own (`max_batch_size`), and its scheduler fills it; a fixed one is a part of the
-    shapes.
+    shapes. A parameter says which graph it is, so that boxes with another bundle notice.
     """
+    manifest = bundle.manifest
     lines = [
         f'name: "{manifest.name}"',
         f'backend: "{"tensorrt" if plan else "onnxruntime"}"',
@@ -84,6 +86,7 @@ def configuration(manifest: Manifest, *, plan: bool) -> str:
         lines.append(f"{kind} [\n{items}\n]")
     if manifest.dynamic_batch:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}")
+    lines.append(f'parameters {{ key: "{GRAPH_PARAMETER}" value {{ string_value: "{bundle.graph_digest()}" }} }}')
     return "\n".join(lines) + "\n"
 
 

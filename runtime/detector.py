@@ -12,6 +12,7 @@ from types import TracebackType
 import numpy as np
 
 from kanoclip.runtime.backends import Backend, Report, create_backend, silent
+from kanoclip.runtime.backends.base import Waits
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.decision import find_regions, within
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
@@ -221,6 +222,11 @@ class Detector:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
         for _ in range(runs):
             self._infer([np.zeros((*self._size, 3), np.uint8)] * self.batch_size, 0)
+
+    def stop_waiting(self) -> None:
+        """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
+        if isinstance(self.backend, Waits):
+            self.backend.stop_waiting()
 
     def close(self) -> None:
         """Releases the engine."""

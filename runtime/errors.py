@@ -31,6 +31,10 @@ class DeviceLostError(BackendError):
     """A GPU that failed or stopped answering in the middle of the work; a new backend may still work."""
 
 
+class StoppedWaitingError(BackendError):
+    """A wait for a server that was away, ended because the run is to end."""
+
+
 class FrameError(KanoclipError):
     """A frame or class name that the detector cannot take."""
 

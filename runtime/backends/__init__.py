@@ -6,6 +6,7 @@ import re
 from functools import partial
 
 from kanoclip.runtime.backends.base import Backend, Report
+from kanoclip.runtime.backends.triton_address import SHAPE, TritonAddress, is_triton
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.manifest import FLAVOURS
@@ -15,11 +16,24 @@ GPU_ONLY = frozenset({"onnxruntime-tensorrt", *FLAVOURS})
 CPU_ONLY = frozenset({"openvino", "openvino-bf16"})
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
-__all__ = ["BACKENDS", "DEVICE", "Backend", "Report", "create_backend", "silent"]
+__all__ = ["BACKENDS", "DEVICE", "Backend", "Report", "check_backend", "create_backend", "silent"]
 
 
 def silent(step: str, share: float) -> None:
     """A report that goes nowhere."""
+
+
+def check_backend(name: str) -> str:
+    """The name of a backend, if it is one.
+
+    Raises:
+        BackendError: It is neither one of BACKENDS nor the address of a model on a Triton server.
+    """
+    if is_triton(name):
+        TritonAddress.parse(name)
+    elif name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}, {SHAPE}")
+    return name
 
 
 def create_backend(
@@ -36,21 +50,21 @@ def create_backend(
         bundle: What to run.
         backend: `onnxruntime` (CPU or CUDA provider, by device), `onnxruntime-tensorrt` (ONNX Runtime's TensorRT
             provider), `tensorrt` and `tensorrt-rtx` (the bundle's engine, or one that is built now and kept),
-            `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), or `auto`: an engine of the bundle that fits the
+            `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), `triton://HOST[:PORT]/MODEL` (a server's; see
+            `triton_address.py` for its options), or `auto`: an engine of the bundle that fits the
             GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
             (see `trial.py`).
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
         report: Told about an engine's build, which may take minutes.
-        lanes: On the CPU, how many threads may run it at a time. Two frames at a time, each on half of the threads, are
-            more frames a second than one after the other, and each takes longer. The backend's own `lanes` says what
-            came of it: elsewhere it is 1.
+        lanes: On the CPU and on a server, how many threads may run it at a time. Two frames at a time, each on half of
+            the threads, are more frames a second than one after the other, and each takes longer. The backend's own
+            `lanes` says what came of it: elsewhere it is 1.
 
     Raises:
         BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.
     """
-    if backend not in BACKENDS:
-        raise BackendError(f"unknown backend {backend!r}: choose one of {', '.join(BACKENDS)}")
+    check_backend(backend)
     if not DEVICE.fullmatch(device):
         raise BackendError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N")
     if backend in GPU_ONLY and device == "cpu":
@@ -59,6 +73,12 @@ def create_backend(
         raise BackendError(f"the backend {backend} runs on the CPU: leave --device out, or choose cpu")
     if threads is not None and threads < 1:
         raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
+    if is_triton(backend):
+        if device != "auto" or threads is not None:
+            raise BackendError("a Triton server decides by itself what it runs on: leave --device and --threads out")
+        from kanoclip.runtime.backends.triton import TritonBackend
+
+        return TritonBackend(bundle, TritonAddress.parse(backend), lanes)
     if backend == "auto" and device != "cpu" and bundle.manifest.engines:
         from kanoclip.runtime.backends.tensorrt import fitting_flavour
 

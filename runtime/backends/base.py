@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,15 @@ def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Seque
 def gpu_index(device: str) -> int:
     """The N of `cuda:N`; 0 for `cuda` and `auto`."""
     return int(device.partition(":")[2] or 0)
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """A backend that may wait for long, such as for a server."""
+
+    def stop_waiting(self) -> None:
+        """Ends a wait that is under way, with StoppedWaitingError, and every later one; from any thread."""
+        ...
 
 
 class Backend(Protocol):

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from kanoclip.runtime.alarm import AlarmRule
-from kanoclip.runtime.backends import BACKENDS, DEVICE
-from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.backends import BACKENDS, DEVICE, check_backend
+from kanoclip.runtime.backends.triton_address import SHAPE
+from kanoclip.runtime.errors import BackendError, SettingsError
 from kanoclip.runtime.polygons import read_roi
 from kanoclip.runtime.settings import Decision, Settings
 from kanoclip.runtime.settings_file import read_settings
@@ -88,7 +89,12 @@ def backend_options(command: _Command) -> _Command:
             help="Where the engine runs.",
         ),
         click.option(
-            "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Inference engine."
+            "--backend",
+            default="auto",
+            show_default=True,
+            callback=_known_backend,
+            metavar="NAME",
+            help=f"Inference engine: {', '.join(BACKENDS)}; or {SHAPE}, a model on a server.",
         ),
     ):
         command = option(command)
@@ -151,6 +157,14 @@ def _alarm_rule(ctx: click.Context, param: click.Parameter, value: str | None) -
         return None if value is None else AlarmRule.parse(value)
     except SettingsError as error:
         raise click.BadParameter(str(error), ctx=ctx, param=param) from None
+
+
+def _known_backend(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuses a backend that there is none of."""
+    try:
+        return check_backend(value)
+    except BackendError as error:
+        raise click.BadParameter(f"{error}.", ctx=ctx, param=param) from None
 
 
 def _known_device(ctx: click.Context, param: click.Parameter, value: str) -> str:

@@ -26,6 +26,7 @@ from kanoclip.runtime.cli.options import SectionedCommand, backend_options
 from kanoclip.runtime.cli.outputs import Outputs, output_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
 from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.errors import StoppedWaitingError
 from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.manifest import Manifest
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
@@ -176,12 +177,15 @@ def command(
             human.print(Text(f"page: {attendance.page}"))
         try:
             with StatusLine(Console(stderr=True, quiet=quiet), _total(sources, max_frames)) as status:
-                pipeline.run(_both(status.update, attendance.tick))
+                hurry = _hurry(pipeline, detector)
+                pipeline.run(_both(_both(status.update, attendance.tick), hurry))
             if attendance.page is not None and not endless and not pipeline.stopping:
                 human.print(Text("all is judged; the page stays open until Ctrl-C"))
                 attendance.stay()
         except BrokenPipeError:
             pass  # whoever read our JSON lines has seen enough (`| head`): an end like any other
+        except StoppedWaitingError as error:
+            log.warning("%s", error)  # it was asked to end, and does
         finally:
             attendance.stopping()
             # Also after a failure: it tells how far the run came.
@@ -252,6 +256,16 @@ def _both(one: Callable[[Progress], None], other: Callable[[Progress], None]) ->
     def call(progress: Progress) -> None:
         one(progress)
         other(progress)
+
+    return call
+
+
+def _hurry(pipeline: Pipeline, detector: Detector) -> Callable[[Progress], None]:
+    """Once the run is to end, no server that is away is waited for."""
+
+    def call(progress: Progress) -> None:
+        if pipeline.stopping:
+            detector.stop_waiting()
 
     return call
 

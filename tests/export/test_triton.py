@@ -34,6 +34,7 @@ def test_triton_reads_a_configuration_that_is_the_graphs(tmp_path, make_toy_bund
     assert target == tmp_path / "models" / "toy"
     config = text_format.Parse((target / CONFIG).read_text(), model_config_pb2.ModelConfig())
     assert (config.name, config.backend) == ("toy", "onnxruntime")
+    assert config.parameters["kanoclip_graph"].string_value == Bundle.open(folder).graph_digest()
     assert config.max_batch_size == (batch if dynamic else 0)
     assert config.HasField("dynamic_batching") is dynamic
     graph = onnx.load(target / "1" / MODEL_FILE).graph
