@@ -15,7 +15,7 @@ from itertools import pairwise
 SETTLE_S = 3.0
 """A stream that never seems to keep pace is believed after so many seconds."""
 
-_WINDOW_S, _IN_STEP = 0.3, 0.7
+_WINDOW_S, _IN_STEP = 0.3, 0.85
 """Frames are of now when those of so many seconds took so much of that time to come: a heap takes hardly any."""
 _STEPS, _EACH = 3, 0.25
 """And when each of the last ones took its share, since a busy machine may hold up a frame of a heap, too."""

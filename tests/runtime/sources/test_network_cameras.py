@@ -32,8 +32,10 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 FPS = 25
 WITHIN_S = 5.0
 """The issue's bound on coming back."""
-OFF_BY_S = {"rtsp": 0.2, "http": 1.0}
-"""Encoding, a frame that FFmpeg holds back, and a busy machine; without a clock in the stream all of the way."""
+OFF_BY_S = 0.2
+"""Encoding, and a frame that FFmpeg holds back."""
+OFF_BY_AT_MOST_S = {"rtsp": 0.5, "http": 1.0}
+"""On a busy machine, where the camera waits for its turn too; what FFmpeg reads ahead is older than a second."""
 
 
 def missing_rtsp_server():
@@ -145,8 +147,8 @@ class Watcher:
         made = [stamp for _, _, stamp, _ in self.seen]
         assert made == sorted(set(made)), "an old picture came after a newer one, or one came twice"
         off = self.off_by()
-        most = OFF_BY_S[self.source.name.partition(":")[0]]
-        assert off.min() > -0.02 and off.max() < most and np.median(off) < 0.2, (off.min(), off.max())
+        most = OFF_BY_AT_MOST_S[self.source.name.partition(":")[0]]
+        assert off.min() > -0.02 and np.quantile(off, 0.95) < OFF_BY_S and off.max() < most, sorted(off)[-20:]
 
 
 def use():
