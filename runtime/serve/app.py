@@ -136,6 +136,7 @@ class _Changes:
         before = control.state()
         control.choose_thresholds(image=values.get("image"), pixel=values.get("pixel"))
         after = control.state()
+        self._facts.changes += 1
         self._facts.unsaved.changed(before, after)
         for what, old, new in (
             ("threshold", before.threshold, after.threshold),
@@ -150,6 +151,7 @@ class _Changes:
         control = self._facts.control
         state = control.state()
         where = await asyncio.get_running_loop().run_in_executor(None, control.save_thresholds)
+        self._facts.changes += 1
         self._facts.unsaved.saved(state)
         log.info("thresholds of %s were saved in %s (%s)", state.class_name, where, _who(request))
         return JSONResponse({"state": self._facts.state(), "saved": where})
@@ -160,6 +162,7 @@ class _Changes:
         if not isinstance(name, str):
             raise BadRequestError("name must be a class's name")
         self._facts.control.choose_class(name)
+        self._facts.changes += 1
         log.info("looks for %s now (%s)", name, _who(request))
         return self._state()
 
@@ -172,6 +175,7 @@ class _Changes:
             self._facts.control.pause()
         else:
             self._facts.control.resume()
+        self._facts.changes += 1
         log.info("%s (%s)", "paused: frames go by unjudged" if paused else "judges again", _who(request))
         return self._state()
 

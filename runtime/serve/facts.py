@@ -49,12 +49,18 @@ class Facts:
         control: The stream.
         hub: Where its frames are.
         clock: Monotonic seconds.
+
+    Attributes:
+        unsaved: What the page changed and did not save.
+        watching: Browsers that watch.
+        changes: What the page has changed since it was started, counted.
     """
 
     def __init__(self, control: Control, hub: Hub, clock: Callable[[], float] = time.monotonic) -> None:
         self.control, self.hub = control, hub
         self.unsaved = Unsaved()
         self.watching = 0
+        self.changes = 0
         self._clock = clock
         self._started = clock()
         self._health: dict[str, Any] = {}
@@ -62,9 +68,13 @@ class Facts:
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
-        """What is judged, and by what."""
+        """What is judged, and by what, after so many changes by the page.
+
+        By their number a browser tells a state that was on its way when it asked for a change from the one after it.
+        """
+        changes = self.changes
         state = self.control.state()
-        return asdict(state) | {"kept": self.unsaved.kept(state), "ended": self.hub.ended}
+        return asdict(state) | {"kept": self.unsaved.kept(state), "ended": self.hub.ended, "changes": changes}
 
     def sources(self, state: StreamState, progress: Progress) -> list[dict[str, Any]]:
         """Each source's figures, in their order; `stream` is what to ask for it by."""

@@ -18,7 +18,7 @@ const chart = new Chart(find("chart"), (value) => tryThresholds({ image: value }
 let stream = null; // the source that is looked at
 let state = null;
 let sources = [];
-let touched = 0; // when a threshold was last tried: until the server has it, what it says is old
+let seen = 0; // changes that the server has answered: a state from before them is old
 let spoken = 0;
 
 function saying(promise) {
@@ -30,14 +30,11 @@ function saying(promise) {
 
 const changes = new Latest(async (values) => {
   await saying(post("/api/thresholds", values).then((answer) => {
-    if (changes.waiting) return; // a newer one is on its way
-    touched = 0;
-    take(answer.state);
+    take(answer.state, true);
   }));
 });
 
 function tryThresholds(values) {
-  touched = performance.now();
   find("saved").textContent = "";
   if ("image" in values) find("threshold-number").value = values.image;
   if ("pixel" in values) showPixel(values.pixel);
@@ -52,13 +49,16 @@ function showPixel(value) {
   if (document.activeElement !== find("pixel-number")) find("pixel-number").value = tidy(value);
 }
 
-/** Shows what is judged by, unless something else is being tried at this moment. */
-function take(next) {
+/** Shows what is judged by, unless it is old, or something else is being tried at this moment. */
+function take(next, answered = false) {
+  if (next.changes < seen) return;
+  seen = next.changes;
   const before = state;
   state = next;
   find("bundle").textContent = state.bundle;
   find("backend").textContent = state.backend;
   find("untrained").hidden = state.trained;
+  if (!before) for (const control of document.querySelectorAll(".decision :disabled")) control.disabled = false;
   if (!before || before.classes.join() !== state.classes.join()) {
     find("class").replaceChildren(...state.classes.map((name) => text("option", name)));
   }
@@ -66,7 +66,7 @@ function take(next) {
   find("pause").setAttribute("aria-pressed", state.paused);
   find("pause-text").textContent = state.paused ? "Resume" : "Pause";
   find("pause-sign").setAttribute("href", state.paused ? "#sign-resume" : "#sign-pause");
-  if (chart.busy || performance.now() - touched < 2000) return;
+  if (chart.busy || changes.waiting || (changes.busy && !answered)) return;
   chart.set(state.threshold);
   if (document.activeElement !== find("threshold-number")) find("threshold-number").value = tidy(state.threshold);
   showPixel(state.pixel_threshold);
@@ -107,7 +107,7 @@ async function show(update) {
 
 function showPicture(decoded) {
   const picture = decoded.record;
-  if (performance.now() - touched >= 2000) stage.threshold = null;
+  if (!changes.busy) stage.threshold = null;
   stage.put(decoded);
   const verdictOf = picture.is_anomalous ? "anomalous" : "normal";
   find("about").textContent = `Frame ${picture.frame} of ${picture.source} · ${picture.size.join(" × ")} · ` +
@@ -156,6 +156,7 @@ new Live(
     find("link").dataset.link = link;
     find("link-text").textContent = { live: "live", stale: "stalled", lost: "no connection" }[link];
     if (link === "live") return;
+    seen = 0; // who answers next may count anew
     verdict.lost(why);
     find("stale").hidden = false;
     find("stale").textContent = "No connection: this picture is old";
@@ -231,13 +232,11 @@ find("undo").addEventListener("click", () => {
   const [image, pixel] = state.kept;
   chart.set(image);
   saying(post("/api/thresholds", { image, pixel }).then(({ state: next }) => {
-    touched = 0;
     take(next);
     find("save").focus();
   }));
 });
 find("class").addEventListener("change", (event) => {
-  touched = 0;
   find("saved").textContent = "";
   saying(post("/api/class", { name: event.target.value }).then(({ state: next }) => take(next)));
 });

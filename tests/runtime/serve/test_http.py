@@ -125,6 +125,22 @@ def test_another_s_change_is_not_called_unsaved(make_page, ask, control):
     assert page.facts.state()["kept"] == (0.55, 0.4)
 
 
+def test_changes_are_counted(make_page, ask):
+    """So that a browser knows a state that was on its way when it asked for a change from the one after it."""
+    page = make_page()
+    counts = [page.facts.state()["changes"]]
+    for path, values in (
+        ("/api/thresholds", {"image": 0.6}),
+        ("/api/thresholds/save", {}),
+        ("/api/class", {"name": "tile"}),
+        ("/api/paused", {"paused": True}),
+    ):
+        counts.append(ask(page, path, values).json()["state"]["changes"])
+    assert ask(page, "/api/thresholds", {"image": 7}).status_code == 400
+    counts.append(page.facts.state()["changes"])
+    assert counts == [0, 1, 2, 3, 4, 4]
+
+
 def test_classes_are_kept_apart(make_page, ask, control):
     page = make_page()
     ask(page, "/api/thresholds", {"image": 0.6})

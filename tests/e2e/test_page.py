@@ -1,0 +1,471 @@
+"""The installed `kanoclip-run --serve`, driven in a real Chromium as a line engineer would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.programs("chromium"), pytest.mark.timeout(240)]
+
+RUN = Path(sys.executable).parent / "kanoclip-run"
+CHECKS = Path(__file__).with_name("page_checks.js").read_text(encoding="utf-8")
+TOKEN = "a-token-that-is-long-enough"
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+PATTERN = "test://?width=320&height=180&fps=20&defect=0.3&seed=3"
+DESKTOP, PHONE, SMALLEST = (1440, 900), (390, 844), (320, 640)
+PATIENCE_MS = 40_000
+
+
+@contextmanager
+def serving(bundle, *arguments, log, token=None, sources=(PATTERN,)):
+    """`kanoclip-run --serve` on a free port; gives its address and its process."""
+    command = [str(RUN), "--bundle", str(bundle), "--backend", "onnxruntime", "--serve", "127.0.0.1:0", "--no-window"]
+    for source in sources:
+        command += ["--source", source]
+    environment = {name: value for name, value in os.environ.items() if name != "KANOCLIP_TOKEN"}
+    if token is not None:
+        environment["KANOCLIP_TOKEN"] = token
+    with log.open("w") as lines:
+        process = subprocess.Popen([*command, *arguments], stdout=lines, stderr=lines, env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"page: (http\S+)", log.read_text())):
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield found[1], process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def bundle(make_toy_bundle, tmp_path_factory):
+    """Two classes; the brightest spot is the score of the first, the darkest that of the second."""
+    return make_toy_bundle(tmp_path_factory.mktemp("page") / "toy.kanoclip", classes=("bright", "dark"), size=64)
+
+
+@pytest.fixture(scope="module")
+def chromium(program):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program("chromium"), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """Opens an address; whatever goes wrong in the page, or leaves this machine, fails the test."""
+    contexts, problems = [], []
+
+    def visiting(url, size=DESKTOP, scheme="dark", **options):
+        context = chromium.new_context(
+            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, reduced_motion="reduce", **options
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+        page.on(
+            "request", lambda request: None if request.url.startswith((url, "blob:")) else problems.append(request.url)
+        )
+        page.goto(url)
+        return page
+
+    visiting.problems = problems
+    yield visiting
+    for context in contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture(scope="module")
+def open_url(bundle, tmp_path_factory):
+    """A page without a token."""
+    with serving(bundle, log=tmp_path_factory.mktemp("open") / "log") as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def snapshots(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(scope="module")
+def guarded_url(bundle, tmp_path_factory, snapshots):
+    """Two cameras, a token, snapshots, and an untrained bundle."""
+    log = tmp_path_factory.mktemp("guarded") / "log"
+    sources = (PATTERN, PATTERN.replace("seed=3", "seed=4"))
+    with serving(bundle, "--snapshots", str(snapshots), log=log, token=TOKEN, sources=sources) as (url, _):
+        yield url
+    assert TOKEN not in log.read_text()
+
+
+def health(url):
+    with urllib.request.urlopen(f"{url}readyz", timeout=10) as answer:
+        return json.load(answer)
+
+
+def verdict(page, word):
+    page.locator(f"#verdict[data-verdict={word}]").wait_for()
+
+
+def set_threshold(page, value):
+    field = page.get_by_label("Threshold", exact=True)
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def shown(page):
+    return float(page.get_by_role("slider", name=re.compile("Threshold")).get_attribute("aria-valuenow"))
+
+
+def settles(value, wanted):
+    """Waits until a callable gives what is wanted."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while (found := value()) != wanted:
+        assert time.monotonic() < deadline, f"{found!r} is not {wanted!r}"
+        time.sleep(0.05)
+
+
+def test_the_picture_and_the_verdict_are_live(open_url, visit):
+    page = visit(open_url)
+    set_threshold(page, 1)
+    verdict(page, "normal")
+    before = page.locator("#about").inner_text()
+    page.wait_for_timeout(500)
+    assert page.locator("#about").inner_text() != before  # another frame
+    drawn = page.evaluate(
+        "() => [...document.querySelectorAll('#stage canvas')].map((canvas) => {"
+        " const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+        " return [canvas.width, data.some((value) => value > 0 && value < 255)]; })"
+    )
+    assert drawn[0] == [320, True] and drawn[1][1]
+    set_threshold(page, 0.01)
+    verdict(page, "anomaly")
+    settles(page.title, "Anomaly · KAnoCLIP edge")
+    assert page.locator("#announce").inner_text() in ("Normal", "Anomaly")
+
+
+def test_the_threshold_is_dragged_and_moved_by_keys(open_url, visit):
+    page = visit(open_url)
+    set_threshold(page, 0.5)
+    slider = page.get_by_role("slider", name=re.compile("Threshold"))
+    settles(lambda: shown(page), 0.5)
+    box = page.locator(".grip").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y - 20, steps=4)
+    page.mouse.move(x - 150, y - 40, steps=4)  # the line can be followed anywhere
+    page.mouse.up()
+    dragged = shown(page)
+    assert 0.6 < dragged < 0.9
+    another = visit(open_url)  # it is the stream's now, not this browser's
+    settles(lambda: shown(another), dragged)
+    slider.focus()
+    for key, change in (("ArrowUp", 0.005), ("ArrowDown", -0.005), ("PageDown", -0.05), ("Shift+ArrowUp", 0.001)):
+        before = shown(page)
+        page.keyboard.press(key)
+        assert shown(page) == pytest.approx(before + change, abs=1e-6), key
+    page.keyboard.press("End")
+    settles(lambda: shown(another), 1.0)
+    page.keyboard.press("Home")
+    settles(lambda: shown(another), 0.0)
+    assert slider.get_attribute("aria-valuetext") == "0.000"
+
+
+def test_a_finger_drags_it_too(open_url, visit):
+    page = visit(open_url, PHONE, has_touch=True, is_mobile=True)
+    set_threshold(page, 0.5)
+    page.locator("#about:not(:empty)").wait_for()  # the picture has its place now
+    page.evaluate("() => document.getElementById('chart').scrollIntoView({ block: 'center' })")
+    box = page.locator(".grip").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    session = page.context.new_cdp_session(page)
+    session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+    for step in range(1, 6):
+        session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": y + 8 * step}]})
+    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert 0.1 < shown(page) < 0.4
+    assert page.locator(".grip").bounding_box()["y"] == pytest.approx(box["y"] + 40, abs=3)  # the page did not scroll
+
+
+def test_it_can_be_undone_and_saved(open_url, visit):
+    page = visit(open_url)
+    set_threshold(page, 0.5)
+    page.get_by_role("button", name="Save thresholds").click()
+    page.locator("#saved[data-kind=saved]").wait_for()
+    assert page.locator("#saved").inner_text().startswith("Saved in ")
+    set_threshold(page, 0.7)
+    undo = page.get_by_role("button", name="Undo")
+    undo.wait_for()
+    assert "not saved" in page.locator("#saved").inner_text()
+    undo.click()
+    undo.wait_for(state="hidden")
+    settles(lambda: shown(page), 0.5)
+
+
+def test_another_class_is_looked_for(open_url, visit):
+    page = visit(open_url)
+    box = page.get_by_label("Looks for defects of")
+    box.select_option("dark")
+    settles(lambda: health(open_url)["class"], "dark")
+    another = visit(open_url)
+    settles(lambda: another.get_by_label("Looks for defects of").input_value(), "dark")
+    box.select_option("bright")
+    settles(lambda: health(open_url)["class"], "bright")
+
+
+def test_it_is_paused_and_resumed(open_url, visit):
+    page = visit(open_url)
+    page.get_by_role("button", name="Pause").click()
+    verdict(page, "paused")
+    frames = health_frames(open_url)
+    time.sleep(0.5)
+    assert health_frames(open_url) - frames <= 1
+    page.get_by_role("button", name="Resume").click()
+    settles(lambda: page.locator("#verdict").get_attribute("data-verdict") in ("normal", "anomaly"), True)
+
+
+def health_frames(url):
+    try:
+        return health(url)["frames"]
+    except urllib.error.HTTPError as error:  # paused is not ready
+        return json.load(error)["frames"]
+
+
+def test_heat_opacity_and_outlines_are_the_browser_s(open_url, visit):
+    page = visit(open_url)
+    set_threshold(page, 0.01)
+    page.get_by_label("Pixel threshold", exact=True).fill("0.3")
+    verdict(page, "anomaly")
+    page.get_by_role("button", name="Pause").click()
+    verdict(page, "paused")
+    page.wait_for_timeout(300)
+
+    def ink():
+        return page.evaluate(
+            "() => { const canvas = document.querySelector('#stage .overlay');"
+            " const data = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;"
+            " let sum = 0; for (let i = 3; i < data.length; i += 4) sum += data[i]; return sum / data.length * 4; }"
+        )
+
+    full = ink()
+    page.get_by_label("Opacity").first.fill("30")
+    assert 0 < ink() < 0.7 * full
+    page.get_by_label("Heat map").first.uncheck()
+    lines = ink()
+    page.get_by_label("Outlines").uncheck()
+    assert ink() == 0 < lines
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_label("Pixel threshold", exact=True).fill("0.5")
+
+
+def test_the_modules_of_the_browser(open_url, visit):
+    """Palette and outlines, as the browser computes them."""
+    page = visit(open_url)
+    told = page.evaluate(
+        """async () => {
+        const { place, cover, table } = await import("/static/palette.js");
+        const { segments } = await import("/static/contour.js");
+        const map = new Uint8Array(64);
+        for (const at of [27, 28, 35, 36]) map[at] = 200;  // 2 x 2 cells in the middle of 8 x 8
+        const lines = segments(map, 8, 8, 100);
+        const edge = new Uint8Array(16).fill(255);
+        return {
+          places: [place(0, 0.4), place(0.4, 0.4), place(1, 0.4)],
+          covers: [cover(0.05, 0.4), cover(0.4, 0.4), cover(0.9, 0.4)],
+          alphas: [0, 102, 255].map((level) => table(0.4)[4 * level + 3]),
+          xs: [Math.min(...lines.filter((_, i) => i % 2 === 0)), Math.max(...lines.filter((_, i) => i % 2 === 0))],
+          closed: lines.length % 4, count: lines.length / 4,
+          border: segments(edge, 4, 4, 100).length / 4, none: segments(map, 8, 8, 201).length,
+        };
+        }"""
+    )
+    assert told["places"] == [0, 0.5, 1]
+    assert told["covers"] == [0, 1, 1] and told["alphas"] == [0, 255, 255]
+    assert told["xs"] == [0.375, 0.625]  # half way between 0 and 200 lies half way between two cells' middles
+    assert (told["closed"], told["count"], told["none"]) == (0, 8, 0) and told["border"] >= 16
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme"), [(DESKTOP, "dark"), (DESKTOP, "light"), (PHONE, "light"), (SMALLEST, "dark")]
+)
+def test_contrast_names_and_targets(open_url, visit, size, scheme):
+    page = visit(open_url, size, scheme)
+    set_threshold(page, 0.01)
+    verdict(page, "anomaly")
+    page.locator("#gallery button").first.wait_for()
+    page.locator("#stages tbody tr").first.wait_for()
+    assert page.evaluate(CHECKS) == []
+    for word in ("normal", "paused", "lost", "untrained", "wait"):
+        page.evaluate("(word) => { document.getElementById('verdict').dataset.verdict = word; }", word)
+        assert [text for text in page.evaluate(CHECKS) if "contrast" in text] == [], word
+    page.evaluate("() => { document.getElementById('untrained').hidden = false; }")
+    assert page.evaluate(CHECKS) == []
+    page.locator("#gallery button").first.click()
+    page.locator("#anomaly[open] #anomaly-facts dd").first.wait_for()
+    assert page.evaluate(CHECKS) == []
+
+
+def test_the_verdict_can_be_read_at_three_metres(open_url, visit):
+    """Capitals of 15 mm, a 200th of the distance, on a 24-inch screen of 1920 x 1080 (0.277 mm a pixel)."""
+    page = visit(open_url, (1920, 1080))
+    set_threshold(page, 0.01)
+    verdict(page, "anomaly")
+    size = float(page.evaluate("() => parseFloat(getComputedStyle(document.getElementById('verdict-word')).fontSize)"))
+    assert size * 0.7 * 0.277 >= 15
+
+
+def test_everything_is_reached_by_the_tab_key(open_url, visit):
+    page = visit(open_url)
+    set_threshold(page, 0.5)
+    page.get_by_role("slider", name=re.compile("Threshold")).wait_for()
+    page.evaluate("() => { document.activeElement.blur(); window.scrollTo(0, 0); }")
+    reached = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("() => document.activeElement.id"))
+    assert {
+        "heat",
+        "outlines",
+        "opacity",
+        "fit",
+        "threshold",
+        "pause",
+        "class",
+        "threshold-number",
+        "pixel",
+        "save",
+    } <= reached
+
+
+def chromium_processes():
+    """Those that descend from this process."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            names[int(folder.name)] = (folder / "cmdline").read_bytes()
+            parents[int(folder.name)] = int(fields[1])
+        except OSError:
+            continue
+
+    def ours(pid):
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        return pid == os.getpid()
+
+    return [pid for pid, line in names.items() if b"chromium" in line and ours(pid)]
+
+
+def frames_per_second(url, seconds):
+    first, started = health(url)["frames"], time.monotonic()
+    time.sleep(seconds)
+    return (health(url)["frames"] - first) / (time.monotonic() - started)
+
+
+def test_a_browser_that_stops_reading_does_not_slow_the_stream(bundle, tmp_path, visit):
+    with serving(bundle, log=tmp_path / "log") as (url, _):
+        page = visit(url)
+        page.locator("#about:not(:empty)").wait_for()
+        stopped = chromium_processes()
+        assert stopped
+        for _ in range(3):  # a busy machine gets another chance
+            alone = frames_per_second(url, 3)
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                time.sleep(1)
+                beside = frames_per_second(url, 3)
+            finally:
+                for pid in stopped:
+                    os.kill(pid, signal.SIGCONT)
+            if beside >= 0.95 * alone:
+                break
+        assert beside >= 0.95 * alone
+        page.locator("#link[data-link=live]").wait_for()  # and it goes on where the stream is now
+        settles(lambda: page.locator("#verdict").get_attribute("data-verdict") in ("normal", "anomaly"), True)
+    page.locator("#verdict[data-verdict=lost]").wait_for()  # what was shown last does not look like the state now
+    assert page.locator("#verdict-score").inner_text() == "\u2013"
+    visit.problems.clear()  # the browser complains of the server that is gone
+
+
+def test_without_the_token_there_is_no_page(guarded_url, visit, snapshots):
+    page = visit(guarded_url)
+    assert page.url.endswith("/login") and page.evaluate(CHECKS) == []
+    token = page.get_by_label("Token")
+    token.fill("not-the-token-at-all")
+    token.press("Enter")
+    page.get_by_role("alert").wait_for()
+    assert "not the token" in page.get_by_role("alert").inner_text() and page.evaluate(CHECKS) == []
+    assert page.evaluate("() => fetch('/api/gallery').then((answer) => answer.status)") == 401
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    page.locator("#verdict").wait_for()
+    (cookie,) = page.context.cookies()
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and TOKEN not in cookie["value"]
+    assert page.evaluate("() => document.cookie") == "" and TOKEN not in page.url
+
+    # Both cameras
+    tabs = page.locator("#sources button")
+    tabs.nth(1).wait_for()
+    assert tabs.count() == 2
+    tabs.nth(1).click()
+    page.locator("#sources button[aria-pressed=true]").nth(0).wait_for()
+    assert tabs.nth(1).get_attribute("aria-pressed") == "true"
+    settles(lambda: page.locator("#source-table tbody tr").count(), 2)
+
+    # The gallery is the folder that --snapshots fills
+    set_threshold(page, 0.01)
+    page.locator("#gallery button").nth(1).wait_for()
+    assert str(snapshots) in page.locator("#gallery-note").inner_text()
+    page.locator("#gallery button").nth(1).click()
+    dialog = page.get_by_role("dialog")
+    page.locator("#anomaly[open] #anomaly-facts dd").first.wait_for()
+    assert float(page.locator("#anomaly-facts dd").first.inner_text()) > 0.01
+    settles(lambda: page.evaluate("() => document.querySelector('#anomaly-stage .picture').width"), 320)
+    first = page.locator("#anomaly-record").get_attribute("href")
+    page.get_by_role("button", name="Newer").click()
+    settles(lambda: page.locator("#anomaly-record").get_attribute("href") != first, True)
+    page.keyboard.press("ArrowRight")
+    settles(lambda: page.locator("#anomaly-record").get_attribute("href"), first)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Record").click()
+    record = json.loads(Path(download.value.path()).read_text())
+    assert record["is_anomalous"] and record["size"] == [320, 180]
+    page.keyboard.press("Escape")
+    dialog.wait_for(state="hidden")
+
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login")
+    page.goto(guarded_url)
+    assert page.url.endswith("/login")
+    visit.problems[:] = [text for text in visit.problems if "401" not in text]  # the browser tells of each refusal
+
+
+def test_an_address_of_the_network_needs_a_token(bundle):
+    environment = {name: value for name, value in os.environ.items() if name != "KANOCLIP_TOKEN"}
+    command = [str(RUN), "--bundle", str(bundle), "--source", PATTERN, "--serve", "0.0.0.0:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode != 0 and "needs a token" in done.stderr and "openssl rand -hex 32" in done.stderr
