@@ -1,4 +1,4 @@
-"""What docs/fleet.md and the update's unit say is true of the command."""
+"""What docs/fleet.md, docs/triton.md and the update's unit say is true of the commands."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kanoclip.runtime.cli.main import load_command
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "fleet.md").read_text()
+TRITON_PAGE = (ROOT / "docs" / "triton.md").read_text()
 UNIT = ROOT / "docs" / "deploy" / "kanoclip-update.service"
 TIMER = UNIT.with_suffix(".timer")
 
@@ -31,13 +32,14 @@ def accepts(words):
 
 def test_the_pages_commands_are_accepted():
     seen = set()
-    for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL):
+    for block in re.findall(r"```sh\n(.*?)```", PAGE + TRITON_PAGE, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = [word.rpartition("/")[2] if "/bin/" in word else word for word in shlex.split(line, comments=True)]
             start = next((i for i, word in enumerate(words) if re.fullmatch(r"kanoclip-\w+", word)), None)
             if start is not None and words[0] in ("sudo", words[start]):
                 accepts(words[start:])
                 seen.add(tuple(words[start : start + 2]))
+    assert {("kanoclip-doctor", "line3.kanoclip"), ("kanoclip-run", "--camera"), ("kanoclip-export", "--fp16")} <= seen
     assert {("kanoclip-bundle", name) for name in ("keygen", "push", "pull", "list", "verify", "rollback")} <= seen
 
 
@@ -66,7 +68,8 @@ def test_systemd_accepts_the_units(tmp_path):
 
 
 def test_links_and_files_exist():
-    for name in re.findall(r"(?:docs/deploy|tests|runtime)/[\w/.-]+\w", PAGE):
-        assert (ROOT / name).exists(), name
-    for name in re.findall(r"\]\(([\w./-]+\.md)", PAGE):
-        assert (ROOT / "docs" / name).exists(), name
+    for page in (PAGE, TRITON_PAGE):
+        for name in re.findall(r"(?<!/)\b(?:docs/deploy|tests)/[\w/.-]+\w", page):
+            assert (ROOT / name).exists(), name
+        for name in re.findall(r"\]\(([\w./-]+\.md)", page):
+            assert (ROOT / "docs" / name).exists(), name
