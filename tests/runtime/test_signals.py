@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -52,8 +53,12 @@ def start():
 
 
 def end_of(process, timeout=20):
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out.split(), err
+    """Exit code, words and errors. Not `communicate`, which misses what came together with the first line."""
+    watchdog = threading.Timer(timeout, process.kill)
+    watchdog.start()
+    out, err = process.stdout.read(), process.stderr.read()
+    watchdog.cancel()
+    return process.wait(), out.split(), err
 
 
 LOADING = """
