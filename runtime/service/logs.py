@@ -164,7 +164,7 @@ def write_line(
         return
     alarming = level >= logging.WARNING
     text = f"{'error' if level >= logging.ERROR else 'warning'}: {message}" if alarming else message
-    text += f" (and {repeated} times since it was last said)" if repeated else ""
+    text += f" (and {repeated} {'time' if repeated == 1 else 'times'} since it was last said)" if repeated else ""
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(mark + text, "yellow" if alarming else ""))
 
 
