@@ -29,21 +29,25 @@ class Limits:
     mask: Mask | None
 
 
-def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
-    """What a class is judged by.
-
-    Raises:
-        SettingsError: The region leaves nothing of the picture.
-    """
-    given = bundle.manifest.thresholds_of(class_name)
+def decided(given: Thresholds, decision: Decision) -> Thresholds:
+    """A class's thresholds with what a decision sets over them."""
     own = (decision.threshold, decision.pixel_threshold, decision.min_area)
-    thresholds = replace(
+    return replace(
         given,
         image=given.image if decision.threshold is None else decision.threshold,
         pixel=given.pixel if decision.pixel_threshold is None else decision.pixel_threshold,
         min_area=given.min_area if decision.min_area is None else decision.min_area,
         origin=given.origin if own == (None, None, None) else "set by the caller",
     )
+
+
+def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
+    """What a class is judged by.
+
+    Raises:
+        SettingsError: The region leaves nothing of the picture.
+    """
+    thresholds = decided(bundle.manifest.thresholds_of(class_name), decision)
     mask = None if decision.roi is None else decision.roi.mask(*bundle.manifest.model.image_size)
     return Limits(thresholds, decision.roi, mask)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from kanoclip.runtime.backends.base import Floats, Frames, Indices
 from kanoclip.runtime.backends.triton_address import TritonAddress
+from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError, StoppedWaitingError, one_line
 from kanoclip.runtime.manifest import BATCH, TensorSpec
@@ -166,7 +167,7 @@ class TritonBackend:
         from tritonclient.utils import InferenceServerException
 
         since: float | None = None
-        pause = _FIRST_PAUSE_S
+        pauses = Backoff(_FIRST_PAUSE_S, _LAST_PAUSE_S, scatter=0.0).waits()
         while True:
             try:
                 if since is not None and ask != self._check:
@@ -187,9 +188,8 @@ class TritonBackend:
                         f"{self.name} has not answered for {now - since:.0f} s: {reason}; is the server up, and its "
                         "model loaded?"
                     ) from error
-                if self._hurried.wait(pause):
+                if self._hurried.wait(next(pauses)):
                     raise StoppedWaitingError(f"{self.name} was away when the run ended: {reason}") from error
-                pause = min(2 * pause, _LAST_PAUSE_S)
             except (ValueError, RuntimeError) as error:  # a closed channel, from another thread
                 raise BackendError(f"{self.name} failed: {one_line(error)}") from error
             else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.calibration.store import check_place, store
 from kanoclip.runtime.errors import BundleError, SettingsError
+from kanoclip.runtime.limits import decided
 from kanoclip.runtime.manifest import Thresholds
 from kanoclip.runtime.settings import Decision, Settings
 from kanoclip.runtime.settings_writer import Place, write_settings
@@ -44,11 +45,8 @@ class Kept:
 
     def thresholds(self, class_name: str) -> tuple[float, float]:
         """A class's image and pixel threshold."""
-        given, decision = self.bundle.manifest.thresholds_of(class_name), self.settings.decision(class_name)
-        return (
-            given.image if decision.threshold is None else decision.threshold,
-            given.pixel if decision.pixel_threshold is None else decision.pixel_threshold,
-        )
+        found = decided(self.bundle.manifest.thresholds_of(class_name), self.settings.decision(class_name))
+        return found.image, found.pixel
 
 
 def keep(kept: Kept, class_name: str, wanted: Thresholds) -> Path:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from kanoclip.runtime.addresses import parse_address
 from kanoclip.runtime.cli.options import grouped
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.pipeline import Pipeline
@@ -21,7 +22,7 @@ from kanoclip.runtime.serve.options import TOKEN_VARIABLE
 from kanoclip.runtime.service.health import MAX_FRAME_AGE_S, Health
 from kanoclip.runtime.service.logs import LogFormat
 from kanoclip.runtime.service.prometheus import StreamMetrics, require_prometheus
-from kanoclip.runtime.service.server import Answer, health_checks, parse_address, serve_texts
+from kanoclip.runtime.service.server import Answer, health_checks, serve_texts
 from kanoclip.runtime.service.supervision import Supervision
 from kanoclip.runtime.signals import Hangup, Hangups, stop_on_signals
 from kanoclip.runtime.sinks import Sink

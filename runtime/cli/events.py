@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from kanoclip.runtime.cli.options import grouped, size
+from kanoclip.runtime.cli.outputs import open_sink
 from kanoclip.runtime.sinks import Sink
 from kanoclip.runtime.sinks.events import Events
-from kanoclip.runtime.sinks.guarded import GuardedSink
 from kanoclip.runtime.sinks.mqtt_config import PASSWORD_VARIABLE, QUEUE, USER_VARIABLE, MqttConfig
 from kanoclip.runtime.sinks.webhook_config import DEADLINE_S, SECRET_VARIABLE, TOKEN_VARIABLE, Picture, WebhookConfig
 from kanoclip.runtime.sinks.webhook_config import QUEUE as WEBHOOK_QUEUE
@@ -99,11 +99,7 @@ class Listeners:
 
     def open(self, pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
         """Opens them; arguments as of `Outputs.open`."""
-        sinks: list[Sink] = []
-        for name, shows, make in self.makers(untrained=untrained):
-            sinks.append(GuardedSink(make, name, shows=shows) if endless else make())
-            pending.callback(sinks[-1].close)
-        return sinks
+        return [open_sink(*one, pending=pending, endless=endless) for one in self.makers(untrained=untrained)]
 
 
 _FILE = click.Path(path_type=Path)

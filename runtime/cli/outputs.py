@@ -100,12 +100,7 @@ class Outputs:
             SinkError: One cannot be opened.
         """
         sinks: list[Sink] = []
-
-        def sink(name: str, shows: bool, make: Callable[[], Sink]) -> Sink:
-            opened = GuardedSink(make, name, shows=shows) if endless else make()
-            pending.callback(opened.close)
-            return opened
-
+        sink = partial(open_sink, pending=pending, endless=endless)
         if self.output is not None:
             name = "video" if self._video else "images"
             if self._video:
@@ -135,6 +130,13 @@ class Outputs:
             return None
         windows = {source.name: WindowSink(f"kanoclip {source.name}", untrained=untrained) for source in sources}
         return windows[sources[0].name] if len(windows) == 1 else PerSourceScreen("window", windows)
+
+
+def open_sink(name: str, shows: bool, make: Callable[[], Sink], *, pending: ExitStack, endless: bool) -> Sink:
+    """Opens a sink; where the run is to go on whatever happens to it, as one that may fail and come back."""
+    opened = GuardedSink(make, name, shows=shows) if endless else make()
+    pending.callback(opened.close)
+    return opened
 
 
 def _each(name: str, sources: Sequence[Source], make: Callable[[Source, str], Sink]) -> Sink:

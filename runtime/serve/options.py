@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kanoclip.runtime.addresses import parse_address
 from kanoclip.runtime.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,10 @@ class PageOptions:
         Raises:
             SettingsError: Makes no sense, or would let anybody in the network change thresholds.
         """
-        host, port = _split(address)
+        try:
+            host, port = parse_address(address)
+        except SettingsError as error:
+            raise SettingsError(f"--serve: {error}") from None
         secret = read_token(Path(token_file)) if token_file is not None else token or None
         if secret is not None:
             _check_token(secret, f"--token-file {token_file}" if token_file is not None else TOKEN_VARIABLE)
@@ -131,17 +135,6 @@ def read_token(path: Path) -> str:
         return lines[0].decode("ascii").strip()
     except UnicodeDecodeError as error:
         raise SettingsError(f"--token-file {path}: the token must be plain letters and digits; {_HOW}") from error
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise SettingsError(f"--serve {address}: put an IPv6 address into brackets, such as [::1]:8080")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise SettingsError(f"--serve {address}: give an address and a port, such as 127.0.0.1:8080")
-    return host, int(port)
 
 
 def _check_token(token: str, origin: str) -> None:

@@ -12,29 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any, NamedTuple
 
-from kanoclip.runtime.errors import ServiceError, SettingsError
+from kanoclip.runtime.errors import ServiceError
 from kanoclip.runtime.service.health import Health, HealthReport
 
 TIMEOUT_S = 5.0
 """A client that neither asks nor reads for so long is hung up on."""
 CLIENTS = 16
 """So many are served at a time; the next one is hung up on at once."""
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    """Takes HOST:PORT apart; an IPv6 address stands in brackets, port 0 is any free one.
-
-    Raises:
-        SettingsError: It is no address.
-    """
-    host, separator, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    host = host[1:-1] if bracketed else host
-    if not separator or not host or (":" in host) != bracketed or not (port.isascii() and port.isdigit()):
-        raise SettingsError(f"{text!r} is no address: give HOST:PORT, such as 127.0.0.1:8081 or [::1]:8081")
-    if int(port) > 65535:
-        raise SettingsError(f"{text!r} is no address: ports end at 65535")
-    return host, int(port)
 
 
 class Answer(NamedTuple):

@@ -19,6 +19,7 @@ from typing import IO, NamedTuple, Protocol
 import cv2
 
 from kanoclip.runtime.errors import SinkError, one_line
+from kanoclip.runtime.programs import succeeds
 from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.types import Image
 
@@ -117,18 +118,7 @@ def h264_recipe() -> Recipe | None:
 def _works(recipe: Recipe) -> bool:
     if shutil.which(recipe.trial[0]) is None:
         return False
-    try:
-        trial = subprocess.run(
-            recipe.trial,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_TRIAL_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return trial.returncode == 0
+    return succeeds(recipe.trial, _TRIAL_S)
 
 
 class PipeEncoder:

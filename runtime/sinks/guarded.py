@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.errors import KanoclipError, SinkError, one_line
 from kanoclip.runtime.sinks.base import Sink
 from kanoclip.runtime.sinks.trouble import Trouble
@@ -68,7 +69,7 @@ class GuardedSink:
         self._notify = notify
         self._patience_s = patience_s
         self._close_grace_s = close_grace_s
-        self._first_retry_s = first_retry_s
+        self._backoff = Backoff(first_retry_s, LAST_RETRY_S, scatter=0.0)
         self._settle_s = settle_s
         self._inner: Sink | None = None
         self._lost_before = 0
@@ -78,7 +79,7 @@ class GuardedSink:
         self._trouble = Trouble(name, notify, "the stream goes on, and results for it are dropped until it works")
         self._well_since: float | None = None  # in trouble: since when it has worked without a failure
         self._steady_since = 0.0
-        self._retry_s = first_retry_s
+        self._pauses = self._backoff.waits()
         self._retry_at = 0.0
         self._cpu_ms = 0.0
         self._hand = _Hand(f"kanoclip-{name}-guarded")
@@ -190,9 +191,8 @@ class GuardedSink:
             raise outcome
         if outcome is not None:
             if self._trouble.words is None and now - self._steady_since >= STEADY_S:
-                self._retry_s = self._first_retry_s
-            self._retry_at = now + self._retry_s
-            self._retry_s = min(2.0 * self._retry_s, LAST_RETRY_S)
+                self._pauses = self._backoff.waits()
+            self._retry_at = now + next(self._pauses)
             self._trouble.begin(_words(outcome), self._lost_before)
             self._well_since = None
         elif self._trouble.words is not None and self._inner is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import select
 import socket
@@ -14,13 +13,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.errors import SettingsError, SinkError, one_line
-from kanoclip.runtime.sinks.events import EventFilter
-from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.sinks.mqtt_config import MqttConfig
 from kanoclip.runtime.sinks.outbox import Outbox
-from kanoclip.runtime.sinks.trouble import Trouble
-from kanoclip.runtime.types import BadFrame, Detection, Frame
+from kanoclip.runtime.sinks.outbox_sink import OutboxSink, record_bytes
+from kanoclip.runtime.types import Detection, Frame
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -40,7 +38,7 @@ CLOSE_GRACE_S = 3.0
 ONLINE, OFFLINE = b"online", b"offline"
 
 
-class MqttSink:
+class MqttSink(OutboxSink[bytes]):
     """Publishes events as JSON records, each at least once and in their order (QoS 1).
 
     One thread connects, publishes and listens. While the broker is away messages wait in an `Outbox`; they leave it
@@ -62,13 +60,16 @@ class MqttSink:
 
     def __init__(self, config: MqttConfig, notify: Callable[[str], None] = log.warning) -> None:
         require_paho()
-        self._config = config
-        self._filter = EventFilter(config.events)
-        self._outbox: Outbox[bytes] = Outbox(config.queue, config.queue_bytes)
-        self._trouble = Trouble(f"mqtt {config.shown}", notify, f"up to {config.queue} messages wait for it")
-        self._slow = Trouble(
-            f"mqtt {config.shown}", notify, f"{config.queue} messages wait, and the oldest are dropped"
+        super().__init__(
+            f"mqtt {config.shown}",
+            notify,
+            events=config.events,
+            queue=config.queue,
+            queue_bytes=config.queue_bytes,
+            slow="the broker is slower than events come",
+            meanwhile=f"{config.queue} messages wait, and the oldest are dropped",
         )
+        self._config = config
         self._context = _tls(config) if config.tls else None
         self._closing = threading.Event()
         self._deadline = 0.0
@@ -78,26 +79,11 @@ class MqttSink:
         self._thread = threading.Thread(target=self._serve, name="kanoclip-mqtt-connection", daemon=True)
         self._thread.start()
 
-    @property
-    def dropped(self) -> int:
-        """Messages that did not fit into the queue while the broker was away."""
-        return self._outbox.dropped
-
-    @property
-    def trouble(self) -> str | None:
-        """Why messages do not arrive, or not all; None while they do."""
-        return self._trouble.words or self._slow.words
-
     def write(self, frame: Frame, detection: Detection) -> None:
         """Queues a message, if the result is one of the events wanted."""
         if self._filter.takes(frame, detection):
-            message = json.dumps(record(frame, detection), allow_nan=False, ensure_ascii=True).encode("ascii")
-            if self._outbox.put(message) and self._trouble.words is None:
-                self._slow.begin("the broker is slower than events come", self._outbox.dropped - 1)
+            self._keep(record_bytes(frame, detection))
             self._wake()
-
-    def skip(self, bad: BadFrame) -> None:
-        """Sends nothing for a picture that could not be read."""
 
     def close(self) -> None:
         """Sends what is left, for up to `CLOSE_GRACE_S`, and says goodbye.
@@ -110,8 +96,7 @@ class MqttSink:
         self._wake()
         # Only the search for the broker's address has no time limit of its own.
         self._thread.join(CLOSE_GRACE_S + 1.0)
-        left = len(self._outbox)
-        self._outbox.give_up_all()
+        left = self._give_up_rest()
         if not self._thread.is_alive():
             self._wake_read.close()
             self._wake_write.close()
@@ -125,7 +110,8 @@ class MqttSink:
 
     def _serve(self) -> None:
         """Thread: one connection after the other."""
-        pause = FIRST_RETRY_S
+        backoff = Backoff(FIRST_RETRY_S, LAST_RETRY_S, scatter=0.0)
+        pauses = backoff.waits()
         while not self._closing.is_set():
             connection = _Connection(self._config, self._context, self._outbox)
             try:
@@ -144,10 +130,9 @@ class MqttSink:
             if self._closing.is_set():
                 return
             if connection.accepted:
-                pause = FIRST_RETRY_S
+                pauses = backoff.waits()
             self._trouble.begin(why, self._outbox.dropped)
-            self._closing.wait(pause)
-            pause = min(2.0 * pause, LAST_RETRY_S)
+            self._closing.wait(next(pauses))
 
 
 class _Connection:

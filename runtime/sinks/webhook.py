@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
 import threading
 import time
@@ -14,15 +13,13 @@ from dataclasses import dataclass
 from http.client import responses
 from typing import TYPE_CHECKING
 
+from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.errors import SettingsError, SinkError, one_line
 from kanoclip.runtime.sinks.draw import annotate
 from kanoclip.runtime.sinks.encode import encode_jpeg
-from kanoclip.runtime.sinks.events import EventFilter
-from kanoclip.runtime.sinks.jsonl import record
-from kanoclip.runtime.sinks.outbox import Outbox
-from kanoclip.runtime.sinks.trouble import Trouble
+from kanoclip.runtime.sinks.outbox_sink import OutboxSink, record_bytes
 from kanoclip.runtime.sinks.webhook_config import Picture, WebhookConfig
-from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
+from kanoclip.runtime.types import Detection, Frame, Image
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -62,7 +59,7 @@ class _Message:
         return len(self.body)
 
 
-class WebhookSink:
+class WebhookSink(OutboxSink[_Message]):
     """Posts events as JSON records, one after the other, each until it is taken, refused or too old.
 
     The body is the record (`application/json`), or with a picture a form of two parts (`multipart/form-data`):
@@ -88,15 +85,18 @@ class WebhookSink:
         require_urllib3()
         import urllib3
 
+        super().__init__(
+            f"webhook {config.shown}",
+            notify,
+            events=config.events,
+            queue=config.queue,
+            queue_bytes=config.queue_bytes,
+            slow="the receiver is slower than events come",
+            meanwhile=f"up to {config.queue} messages wait, and the oldest are dropped",
+        )
         self.shows = config.picture is not Picture.NONE
         self._config = config
         self._untrained = untrained
-        self._filter = EventFilter(config.events)
-        self._outbox: Outbox[_Message] = Outbox(config.queue, config.queue_bytes)
-        self._trouble = Trouble(f"webhook {config.shown}", notify, f"up to {config.queue} messages wait for it")
-        self._slow = Trouble(
-            f"webhook {config.shown}", notify, f"up to {config.queue} messages wait, and the oldest are dropped"
-        )
         if config.ca is not None and not config.ca.is_file():
             raise SettingsError(f"--webhook-ca {config.ca}: no such file")
         self._pool = urllib3.PoolManager(
@@ -106,21 +106,12 @@ class WebhookSink:
             cert_reqs="CERT_REQUIRED",
             ca_certs=str(config.ca) if config.ca is not None else None,
         )
-        self._pause = FIRST_RETRY_S
+        self._backoff = Backoff(FIRST_RETRY_S, LAST_RETRY_S, scatter=0.0)
+        self._pauses = self._backoff.waits()
         self._news = threading.Event()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="kanoclip-webhook-sender", daemon=True)
         self._thread.start()
-
-    @property
-    def dropped(self) -> int:
-        """Messages that were refused, became too old, or did not fit into the queue."""
-        return self._outbox.dropped
-
-    @property
-    def trouble(self) -> str | None:
-        """Why messages do not arrive, or not all; None while they do."""
-        return self._trouble.words or self._slow.words
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Queues a message, if the result is one of the events wanted.
@@ -130,12 +121,8 @@ class WebhookSink:
         """
         if not self._filter.takes(frame, detection):
             return
-        if self._outbox.put(self._message(frame, detection)) and self._trouble.words is None:
-            self._slow.begin("the receiver is slower than events come", self._outbox.dropped - 1)
+        self._keep(self._message(frame, detection))
         self._news.set()
-
-    def skip(self, bad: BadFrame) -> None:
-        """Sends nothing for a picture that could not be read."""
 
     def close(self) -> None:
         """Sends what is left, for up to `CLOSE_GRACE_S`.
@@ -147,8 +134,7 @@ class WebhookSink:
         self._closing.set()
         self._news.set()
         self._thread.join(max(0.0, deadline - time.monotonic()))
-        left = len(self._outbox)
-        self._outbox.give_up_all()  # a request under way is not waited for: it may take ANSWER_TIMEOUT_S
+        left = self._give_up_rest()  # a request under way is not waited for: it may take ANSWER_TIMEOUT_S
         if left:
             raise SinkError(f"{self._config.shown}: {left} messages were not taken by the receiver before the end")
 
@@ -157,7 +143,7 @@ class WebhookSink:
 
         number = str(uuid.uuid4())
         expires_at = time.monotonic() + self._config.deadline_s
-        body = json.dumps(record(frame, detection), allow_nan=False, ensure_ascii=True).encode("ascii")
+        body = record_bytes(frame, detection)
         picture: Image | None = None
         if self._config.picture is Picture.PLAIN:
             picture = frame.image
@@ -204,7 +190,7 @@ class WebhookSink:
         else:
             if 200 <= answer.status < 300:
                 self._outbox.arrived(ticket)
-                self._pause = FIRST_RETRY_S
+                self._pauses = self._backoff.waits()
                 self._trouble.end(self._outbox.dropped)
                 return 0.0
             why = f"answered {answer.status} {responses.get(answer.status, '')}".strip()
@@ -217,9 +203,8 @@ class WebhookSink:
             return 0.0
         self._outbox.put_back()
         self._trouble.begin(why, before)
-        pause = min(wish, LONGEST_WISH_S) if wish is not None else self._pause
-        self._pause = min(2.0 * self._pause, LAST_RETRY_S)
-        return max(pause, 0.05)
+        own = next(self._pauses)
+        return max(own if wish is None else min(wish, LONGEST_WISH_S), 0.05)
 
     def _post(self, message: _Message) -> BaseHTTPResponse:
         """Posts a message and returns the answer's head.

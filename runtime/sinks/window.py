@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import cv2
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.programs import succeeds
 from kanoclip.runtime.sinks.draw import annotate
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
@@ -25,18 +25,7 @@ def has_display() -> bool:
     named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform.startswith("linux") and not named:
         return False
-    try:
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_PROBE_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return probe.returncode == 0
+    return succeeds([sys.executable, "-c", _PROBE], _PROBE_TIMEOUT_S)
 
 
 class WindowSink:

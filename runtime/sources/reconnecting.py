@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
-from kanoclip.runtime.sources.backoff import Backoff
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.connection import Connection, ConnectionStalledError
 from kanoclip.runtime.types import BadFrame, Frame

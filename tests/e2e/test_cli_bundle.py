@@ -14,15 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from .helpers import environment
+
 BIN = Path(sys.executable).parent
 PATTERN = "test://?width=96&height=64&fps=20"
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def environment(**more):
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE", "KANOCLIP_TRUST"}
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "250"} | more
+def trusting_nobody(**more):
+    ours = environment(COLUMNS="250")
+    ours.pop("KANOCLIP_TRUST", None)
+    return ours | more
 
 
 def bundle(*arguments, cwd, **more):
@@ -30,7 +33,7 @@ def bundle(*arguments, cwd, **more):
         [str(BIN / "kanoclip-bundle"), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env=environment(**more),
+        env=trusting_nobody(**more),
         cwd=cwd,
         timeout=120,
     )
@@ -70,7 +73,7 @@ class Runs:
         options = ["--bundle", "box/current.kanoclip", "--backend", "onnxruntime", "--device", "cpu", "--quiet"]
         command = [BIN / "kanoclip-run", "--source", PATTERN, "--no-window", "--jsonl", self._lines, *options]
         self.process = subprocess.Popen(
-            list(map(str, command)), cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+            list(map(str, command)), cwd=folder, env=trusting_nobody(), stderr=subprocess.PIPE, text=True
         )
 
     def rows(self):

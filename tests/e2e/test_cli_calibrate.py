@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,8 @@ import pytest
 from kanoclip.runtime.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.cli.main import invoke
 
+from .helpers import environment
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
 BIN = Path(sys.executable).parent
 CPU = ("--backend", "onnxruntime", "--device", "cpu")
@@ -26,14 +27,12 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def start(program, *arguments, cwd=None):
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
-    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"}
     return subprocess.Popen(
         [str(BIN / program), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment(),
         cwd=cwd,
     )
 

@@ -14,14 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from .helpers import environment
+
 FAKE = runpy.run_path(str(Path(__file__).parents[1] / "fake_gst_launch.py"))
 RUN = (str(Path(sys.executable).parent / "kanoclip-run"), "--backend", "onnxruntime")  # `auto` may tell of a trial
 pytestmark = pytest.mark.timeout(180)
-
-
-def environment(**more):
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"} | more
 
 
 @pytest.fixture

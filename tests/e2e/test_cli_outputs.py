@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,20 +13,17 @@ import cv2
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "sinks"))
-from broker import Broker, Subscriber, free_port, wait_until
+from broker import Broker, Subscriber, wait_until
 from test_webhook import receiver
 
 from kanoclip.runtime.sinks.snapshot_reader import newest_snapshots, read_snapshot
+
+from .helpers import environment, free_port
 
 BIN = Path(sys.executable).parent
 SOURCE = "test://?width=320&height=240&fps=10&defect=1"
 
 pytestmark = pytest.mark.timeout(240)
-
-
-def environment(**more):
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"} | more
 
 
 def start(bundle, *arguments, **more):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,17 +18,13 @@ import cv2
 import numpy as np
 import pytest
 
+from .helpers import count_frames, environment
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 GOOD = EXAMPLES / "test" / "good"
 BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def environment():
-    """Ours, without a display and at a width that breaks no line."""
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"}
 
 
 def kanoclip_run(*arguments, cwd=None, program="kanoclip-run"):
@@ -72,14 +67,6 @@ def write_video(path, count, size=(64, 48)):
         writer.write(np.full((size[1], size[0], 3), index % 128 * 2, np.uint8))
     writer.release()
     return path
-
-
-def count_frames(path):
-    capture = cv2.VideoCapture(str(path))
-    count = 0
-    while capture.grab():
-        count += 1
-    return count
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -16,14 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
+from .helpers import environment
+
 SERVER = Path(__file__).parents[1] / "camera_server.py"
 RUN = (str(Path(sys.executable).parent / "kanoclip-run"), "--backend", "onnxruntime", "--no-window", "--quiet")
 pytestmark = pytest.mark.timeout(180)
-
-
-def environment():
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"}
 
 
 class Run:

@@ -24,15 +24,12 @@ import pytest
 from kanoclip.runtime.bundle import shipped_bundle
 from kanoclip.runtime.own_settings import own_settings
 
+from .helpers import count_frames, environment, free_port
+
 BIN = Path(sys.executable).parent
 PATTERN = "test://?width=96&height=64&fps=50"
 
 pytestmark = pytest.mark.timeout(180)
-
-
-def environment(**more):
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
-    return {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"} | more
 
 
 def arguments(bundle, *given):
@@ -97,14 +94,6 @@ def write_video(path, count, grey):
         writer.write(np.full((48, 64, 3), grey, np.uint8))
     writer.release()
     return path
-
-
-def count_frames(path):
-    capture = cv2.VideoCapture(str(path))
-    count = 0
-    while capture.grab():
-        count += 1
-    return count
 
 
 def test_sighup_reads_the_settings_again_and_a_bad_file_is_one_warning(toy_bundle, tmp_path):
@@ -296,12 +285,6 @@ def test_the_built_in_bundle_goes_by_the_user_s_settings(tmp_path, monkeypatch):
     assert {json.loads(line)["threshold"] for line in flag.stdout.splitlines()} == {0.25}
 
 
-def _free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def _get(port, path):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
         return answer.read().decode()
@@ -309,7 +292,7 @@ def _get(port, path):
 
 def test_page_health_and_metrics_are_there_while_it_runs_and_the_page_after_files(toy_bundle, tmp_path):
     video, jsonl = write_video(tmp_path / "clip.mp4", 20, 200), tmp_path / "x.jsonl"
-    port, page = _free_port(), _free_port()
+    port, page = free_port(), free_port()
     address = f"127.0.0.1:{port}"
     with Running(
         toy_bundle, "--source", video, "--jsonl", jsonl, "--serve", f"127.0.0.1:{page}",

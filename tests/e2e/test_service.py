@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 import pytest
 
+from .helpers import free_port
+
 PROGRAM = (str(Path(sys.executable).with_name("kanoclip-run")),)
 PATTERN = "test://?width=320&height=240&fps=20&defect=0.5"
 # The real program with something in it replaced.
@@ -39,12 +41,6 @@ pytestmark = [
 
 def patched(patch):
     return (sys.executable, "-c", PATCHED.format(patch=patch))
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 class Service:

@@ -18,20 +18,9 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.service.logs import HOLD_S, KINDS, LONGEST_HOLD_S, LogFormat, Repetitions, clean, log_lines
 
+from .conftest import Clock
+
 log = logging.getLogger("kanoclip.runtime.anything")
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
 
 
 def json_lines(capsys):

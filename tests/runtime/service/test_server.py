@@ -11,9 +11,9 @@ import urllib.request
 
 import pytest
 
-from kanoclip.runtime.errors import ServiceError, SettingsError
+from kanoclip.runtime.errors import ServiceError
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.service.server import CLIENTS, parse_address, serve_health
+from kanoclip.runtime.service.server import CLIENTS, serve_health
 
 
 def get(address, path, method="GET"):
@@ -109,24 +109,3 @@ def test_ipv6(health):
             assert get((f"[{host}]", port), "/healthz")[0] == 200
     except ServiceError as error:
         pytest.skip(str(error))
-
-
-def test_addresses():
-    assert parse_address("127.0.0.1:8081") == ("127.0.0.1", 8081)
-    assert parse_address("[::1]:0") == ("::1", 0)
-    assert parse_address("kano.local:65535") == ("kano.local", 65535)
-    for text in (
-        "",
-        "8081",
-        ":8081",
-        "127.0.0.1",
-        "127.0.0.1:",
-        "127.0.0.1:http",
-        "::1:80",
-        "[::1]",
-        "a:65536",
-        "a:-1",
-        "a:٣",
-    ):
-        with pytest.raises(SettingsError, match="is no address"):
-            parse_address(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from itertools import islice
@@ -10,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources import Interruptible, ReconnectingSource, Source, reconnecting
-from kanoclip.runtime.sources.backoff import Backoff
 from kanoclip.runtime.types import BadFrame, Frame
 
 QUICK = Backoff(first_s=0.01, most_s=0.05)
@@ -259,19 +256,6 @@ def test_one_that_is_never_read_is_closed():
     source: Source = ReconnectingSource(script_of(inner), "camera 0", inner)
     source.close()
     assert inner.closed_by is not None
-
-
-@given(
-    first=st.floats(0.01, 2),
-    most=st.floats(0.01, 60),
-    scatter=st.floats(0, 0.9),
-    seed=st.integers(0, 2**32),
-)
-def test_waits_grow_to_their_limit_and_are_scattered_around_it(first, most, scatter, seed):
-    waits = list(islice(Backoff(first, most, scatter).waits(random.Random(seed)), 20))
-    assert all(0 <= wait <= most * (1 + scatter) + 1e-9 for wait in waits)
-    assert all(wait >= most * (1 - scatter) - 1e-9 for wait in waits[15:])
-    assert waits[0] <= min(first, most) * (1 + scatter) + 1e-9
 
 
 def test_the_longest_wait_leaves_time_for_opening_within_five_seconds():
