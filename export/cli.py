@@ -15,6 +15,7 @@ from kanoclip.runtime.cli.building import step_line
 from kanoclip.runtime.manifest import COMPATIBILITIES
 
 if TYPE_CHECKING:
+    from kanoclip.export.engine import EngineRequest
     from kanoclip.train.checkpoint import LoadedModel
     from kanoclip.train.model.kanoclip import Prompts
 
@@ -49,7 +50,7 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--backbone", metavar="NAME", help=f"CLIP backbone. Default: {DEFAULT_BACKBONE}.")
 @click.option(
     "--checkpoint",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="What kanoclip-train learnt (.safetensors). Default: the packaged one for nano, else an untrained head.",
 )
@@ -89,7 +90,7 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--fp8", "precision", flag_value="fp8", help="float8 ones instead, for Ada and Blackwell.")
 @click.option(
     "--calibration-images",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     metavar="PATH",
     help="For --int8, --int8-cpu and --fp8: frames such as the camera will give, good ones; up to 64 are used.",
 )
@@ -132,7 +133,7 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option(
     "--parity-images",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
     metavar="PATH",
     help="Pictures for the parity gate; four travel with the bundle, small. Default: the example photographs.",
 )
@@ -213,45 +214,37 @@ def command(
     if any(not name.strip() for name in classes):
         raise click.UsageError("--class is empty: name what is in front of the camera, such as --class bottle.")
 
-    from kanoclip.export.engine import EngineRequest, default_targets, parse_compute_capabilities
-    from kanoclip.export.onnx_writer import BatchSpec
-    from kanoclip.export.pipeline import ExportConfig, export_bundle
+    # What can be refused without the model is, before torch and open_clip are imported, which takes seconds.
     from kanoclip.export.staging import check_output
     from kanoclip.export.triton import check_repository, write_repository
     from kanoclip.runtime.bundle import SUFFIX, Bundle
     from kanoclip.runtime.errors import CheckpointError, KanoclipError
-    from kanoclip.runtime.tensorrt.build import BuildOptions
-    from kanoclip.runtime.tensorrt.flavour import RTX
-    from kanoclip.runtime.tensorrt.provide import timing_file
-    from kanoclip.train.backbones import get_backbone
-    from kanoclip.train.checkpoint import build_model, load_checkpoint
-    from kanoclip.train.model.kanoclip import ModelConfig
     from kanoclip.train.weights import CHECKPOINT, packaged
 
+    name = backbone or DEFAULT_BACKBONE
+    shipped = checkpoint is None and not given and name == DEFAULT_BACKBONE and weights == "auto"
     try:
         request = None
         if engine is not None:
-            options = BuildOptions(
-                max_batch=dynamic_batch or batch or 1,
-                workspace=workspace << 20 if workspace is not None else None,
-                compatibility=compatibility or "none",
-                stripped=strip_weights,
+            request = _engine_request(
+                engine, compute_capability, workspace, compatibility, strip_weights, precision, dynamic_batch or batch
             )
-            if engine == RTX:
-                given_targets = parse_compute_capabilities(compute_capability) if compute_capability else None
-                options = replace(options, targets=given_targets or default_targets(precision))
-            else:
-                options = replace(options, timing_cache=timing_file())
-            request = EngineRequest(engine, options)
-        entry = get_backbone(backbone or DEFAULT_BACKBONE)
-        if checkpoint is None and not given and entry.name == DEFAULT_BACKBONE and weights == "auto":
-            checkpoint, output = packaged(CHECKPOINT), output or Path(entry.name + SUFFIX)
-        if output is not None or checkpoint is None:  # before the model is loaded, which takes a while
-            check_output(output or Path(entry.name + SUFFIX))
+        if output is not None or checkpoint is None:
+            check_output(output or Path(name + SUFFIX))
         if triton is not None:
-            check_repository(triton, (output or Path(entry.name + SUFFIX)).stem)
+            check_repository(triton, (output or Path(name + SUFFIX)).stem)
+
+        from kanoclip.export.onnx_writer import BatchSpec
+        from kanoclip.export.pipeline import ExportConfig, export_bundle
+        from kanoclip.train.backbones import get_backbone
+        from kanoclip.train.checkpoint import build_model, load_checkpoint
+        from kanoclip.train.model.kanoclip import ModelConfig
+
+        entry = get_backbone(name)
     except KanoclipError as error:
         raise click.UsageError(str(error)) from error
+    if shipped:
+        checkpoint, output = packaged(CHECKPOINT), output or Path(name + SUFFIX)
     console = Console(stderr=True)
     with step_line(console) as progress:
         task = progress.add_task("loading the model", total=None)
@@ -300,6 +293,37 @@ def command(
         console.print(f"Triton model {served}", highlight=False, markup=False)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
+
+
+def _engine_request(
+    engine: str,
+    compute_capability: str | None,
+    workspace: int | None,
+    compatibility: str | None,
+    strip_weights: bool,
+    precision: str,
+    batch: int | None,
+) -> EngineRequest:
+    """The engines that the flags ask for.
+
+    Raises:
+        ExportError: GPUs that are none, or that the precision does not run on.
+    """
+    from kanoclip.export.engine import EngineRequest, default_targets, parse_compute_capabilities
+    from kanoclip.runtime.tensorrt.build import BuildOptions
+    from kanoclip.runtime.tensorrt.flavour import RTX
+    from kanoclip.runtime.tensorrt.provide import timing_file
+
+    options = BuildOptions(
+        max_batch=batch or 1,
+        workspace=workspace << 20 if workspace is not None else None,
+        compatibility=compatibility or "none",
+        stripped=strip_weights,
+    )
+    if engine == RTX:
+        targets = parse_compute_capabilities(compute_capability) if compute_capability else default_targets(precision)
+        return EngineRequest(engine, replace(options, targets=targets))
+    return EngineRequest(engine, replace(options, timing_cache=timing_file()))
 
 
 def _check_engine_flags(
