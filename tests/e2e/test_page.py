@@ -147,6 +147,17 @@ def settles(value, wanted):
         time.sleep(0.05)
 
 
+def stays(value, seconds=1.5):
+    """Waits until a callable has given the same for so long."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    found, since = value(), time.monotonic()
+    while time.monotonic() - since < seconds:
+        assert time.monotonic() < deadline, f"{found!r} does not stay"
+        time.sleep(0.05)
+        if (now := value()) != found:
+            found, since = now, time.monotonic()
+
+
 def test_the_picture_and_the_verdict_are_live(open_url, visit):
     page = visit(open_url)
     set_threshold(page, 1)
@@ -439,6 +450,8 @@ def test_without_the_token_there_is_no_page(guarded_url, visit, snapshots):
     # The gallery is the folder that --snapshots fills
     set_threshold(page, 0.01)
     page.locator("#gallery button").nth(1).wait_for()
+    set_threshold(page, 1)
+    stays(lambda: page.locator("#gallery li").first.get_attribute("data-key"))  # no newer one comes between two
     assert str(snapshots) in page.locator("#gallery-note").inner_text()
     page.locator("#gallery button").nth(1).click()
     dialog = page.get_by_role("dialog")

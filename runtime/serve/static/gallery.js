@@ -51,12 +51,16 @@ export class Gallery {
     item.dataset.key = entry.key;
     const button = document.createElement("button");
     button.type = "button";
-    button.setAttribute("aria-label", `Anomaly at ${when(entry, CLOCK)}, score ${entry.score.toFixed(2)}${entry.stream ? `, ${entry.stream}` : ""}`);
     const image = document.createElement("img");
     image.src = path(entry, "thumbnail");
     image.alt = "";
     image.loading = "lazy";
-    button.append(image, text("span", entry.score.toFixed(2), "mark"), text("span", when(entry, CLOCK), "time"));
+    button.append(
+      image,
+      text("span", entry.score.toFixed(2), "mark"),
+      text("span", when(entry, CLOCK), "time"),
+      text("span", `: anomaly${entry.stream ? ` of ${entry.stream}` : ""}`, "visually-hidden"),
+    );
     button.addEventListener("click", () => this.detail.open(this.entries.find(({ key }) => key === entry.key) ?? entry, this.entries));
     item.append(button);
     return item;
@@ -100,9 +104,13 @@ class Detail {
     const { find } = this;
     find("anomaly-title").textContent = `Anomaly, ${when(entry, FULL)}`;
     const at = entries.findIndex(({ key }) => key === entry.key);
-    find("anomaly-newer").disabled = at <= 0;
-    find("anomaly-older").disabled = at < 0 || at >= entries.length - 1;
+    const [newer, older, close] = ["newer", "older", "close"].map((name) => find(`anomaly-${name}`));
+    const focused = document.activeElement;
+    newer.disabled = at <= 0;
+    older.disabled = at < 0 || at >= entries.length - 1;
     if (!this.dialog.open) this.dialog.showModal();
+    // A button that is disabled takes no keys, and the arrows would end with it.
+    else if (focused.disabled) [newer, older, close].find((button) => !button.disabled).focus();
     try {
       const [record, jpeg, map] = await Promise.all([
         get(path(entry, "record")),

@@ -1,0 +1,96 @@
+"""Makes the pictures of docs/page.md: the shipped nano bundle on the hazelnuts of examples/, one every 0.4 s.
+
+python tests/e2e/page_pictures.py docs/
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import random
+import shutil
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+from test_page import FLAGS, TOKEN, serving, verdict
+
+ROOT = Path(__file__).parents[2]
+NUTS = ROOT / "examples/hazelnut_toy/test"
+BAD_SHARE = 0.15
+
+
+def deliver(folder, done):
+    """Puts a nut after the other into a folder, as a line's camera would."""
+    chance = random.Random(4)
+    good, bad = sorted((NUTS / "good").iterdir()), sorted((NUTS / "colour").iterdir())
+    for number in itertools.count():
+        picture = chance.choice(bad if chance.random() < BAD_SHARE else good)
+        part = folder / f"part-{number:05d}{picture.suffix}"
+        shutil.copy(picture, part.with_suffix(".part"))
+        part.with_suffix(".part").rename(part)
+        if done.wait(0.4):
+            return
+
+
+def save(page, path):
+    """A screenshot; photographs as JPEG with its colours in full: as PNG they would be five times larger."""
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    more = {"quality": 86, "subsampling": 0} if path.suffix == ".jpg" else {}
+    image.save(path, optimize=True, **more)
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def main(out):
+    done = threading.Event()
+    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
+        os.chdir(scratch)  # short names in the pictures
+        belt = Path("line-3")
+        belt.mkdir()
+        threading.Thread(target=deliver, args=(belt, done), daemon=True).start()
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+
+        def visit(url, width, height, scheme):
+            context = browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme=scheme, locale="en-GB"
+            )
+            page = context.new_page()
+            page.set_default_timeout(120_000)
+            page.goto(url)
+            return page
+
+        settings = ("--pixel-threshold", "0.4", "--snapshots", "anomalies")
+        bundle = ROOT / "runtime/bundles/nano.kanoclip"
+        try:
+            with serving(bundle, *settings, log=Path(scratch, "log"), sources=(f"watch://{belt}",)) as (url, _):
+                page = visit(url, 1360, 850, "dark")
+                page.wait_for_timeout(70_000)  # a minute of scores
+                verdict(page, "anomaly")
+                save(page, out / "page-dark.jpg")
+                page.locator("#gallery button").nth(2).click()
+                page.locator("#anomaly-regions tbody td").first.wait_for()
+                page.wait_for_timeout(500)
+                save(page, out / "page-gallery.jpg")
+                page = visit(url, 1360, 850, "light")
+                page.wait_for_timeout(5000)
+                verdict(page, "normal")
+                save(page, out / "page-light.jpg")
+                page = visit(url, 390, 1250, "dark")
+                page.wait_for_timeout(5000)
+                verdict(page, "anomaly")
+                save(page, out / "page-phone.jpg")
+            with serving(bundle, log=Path(scratch, "log"), sources=(f"watch://{belt}",), token=TOKEN) as (url, _):
+                page = visit(url, 800, 600, "light")
+                page.get_by_label("Token").wait_for()
+                save(page, out / "page-login.png")
+        finally:
+            done.set()
+            browser.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute())
