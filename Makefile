@@ -11,8 +11,8 @@ demo: $(DEMO)/.installed
 	@echo "annotated pictures: $(DEMO_OUT)/"
 
 test: $(DEV)/.installed
-	# Two processes, a file in one of them: 9 minutes instead of 18 on 2 cores.
-	$(DEV)/bin/python -m pytest -n 2 --dist loadfile
+	# Two processes, a file in one of them. torch with one thread in each: more would wait for each other's cores.
+	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n 2 --dist loadfile
 
 soak: $(DEV)/.installed
 	# Three minutes of a stream: neither slower nor larger. Light enough to run beside the others.

@@ -121,7 +121,8 @@ class StreamControl:
     def reload(self) -> bool:
         """Reads settings, region of interest and the bundle's thresholds again, and decides by them.
 
-        Where they are no good that is one warning, and the stream goes on with those that it has.
+        Where they are no good that is one warning, and the stream goes on with those that it has. A frame that is in
+        work meanwhile may be judged by the new thresholds and alarmed by the rule before.
 
         Returns:
             Whether it goes by the new ones.

@@ -33,13 +33,14 @@ def test_a_small_model_gives_a_row_for_each_engine(tmp_path):
 ALL = ["8.0", "8.6", "8.9", "12.0"]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("precision", "engines"),
     [
         ("fp16", [["7.5"], ALL]),
-        pytest.param("bf16", [ALL], marks=pytest.mark.nightly),
-        pytest.param("int8", [ALL], marks=pytest.mark.nightly),
-        pytest.param("fp8", [["8.9", "12.0"]], marks=pytest.mark.nightly),
+        ("bf16", [ALL]),
+        ("int8", [ALL]),
+        ("fp8", [["8.9", "12.0"]]),
     ],
 )
 def test_the_shipped_models_engines_have_all_attention_fused(tmp_path, precision, engines):

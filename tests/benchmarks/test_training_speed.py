@@ -10,6 +10,7 @@ from kanoclip.benchmarks.training_speed import main, reading
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.nightly
 def test_reading_cache_and_epochs_are_measured(tmp_path):
     output = tmp_path / "result.json"
     arguments = ["--backbone", "random-tiny", "--epochs", "2", "--pictures", "8", "--workers", "0"]

@@ -100,6 +100,7 @@ def test_a_lean_box_measures_the_shipped_bundle_and_the_machines_limits(tmp_path
     assert page.links == [] and "script" not in page.tags and "http" not in text, "it needs nothing beside it"
 
 
+@pytest.mark.nightly
 def test_throughput_against_batch_and_of_streams(tmp_path, toy):
     done = kanoclip_bench(
         *("--rounds", 4, "--backend", "onnxruntime", "--compare", "openvino", "--device", "cpu"),

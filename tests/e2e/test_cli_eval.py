@@ -105,7 +105,7 @@ sys.exit(invoke("kanoclip-eval", "eval", {[str(a) for a in ["--bundle", bundle, 
     assert "kanoclip-edge[" in done.stderr.splitlines()[-1], "the missing extra is named"
 
 
-@pytest.mark.parametrize("prompts", ["handcrafted", "learned"])
+@pytest.mark.parametrize("prompts", ["handcrafted", pytest.param("learned", marks=pytest.mark.nightly)])
 def test_training_free_baselines(data, prompts, tmp_path):
     options = ["--prompts", prompts, "--backbone", "random-tiny", "--weights", "none", "--json", tmp_path / "o.json"]
     done = evaluate(*options, *data)
@@ -146,6 +146,7 @@ def test_a_broken_picture(data, bundle, tmp_path):
     assert json.loads((tmp_path / "o.json").read_text())["counts"]["hazelnut"]["normal"] == 5
 
 
+@pytest.mark.nightly
 def test_ablation_trains_what_is_missing_and_measures_every_row(data, tmp_path):
     options = ["--ablation", "--train-dataset", "mvtec", "--train-root", data[3], *data, "--backbone", "random-tiny"]
     options += ["--weights", "none", "--epochs", 1, "--output", tmp_path / "rows", "--markdown", tmp_path / "t.md"]

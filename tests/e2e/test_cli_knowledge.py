@@ -248,7 +248,6 @@ def test_interrupt_saves_what_was_answered(server, tmp_path):
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells ignore it for background jobs
     )
     deadline = time.monotonic() + 60
     while len(server.asked) < 4 and time.monotonic() < deadline:

@@ -68,6 +68,7 @@ def test_fp8_needs_ada_or_blackwell(targets):
     assert split(default_targets("int8"), "int8") == [("8.6", "8.9", "12.0")]
 
 
+@pytest.mark.nightly
 def test_bf16_and_dynamic_batch_build(tiny, tmp_path):
     path = tmp_path / "model.onnx"
     write_onnx(DeployGraph(tiny.model, ["bolt", "nut"], "bf16"), (48, 48), BatchSpec(4, dynamic=True), 18, path)

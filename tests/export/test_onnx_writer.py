@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -13,6 +15,19 @@ from kanoclip.runtime.errors import ExportError
 from kanoclip.train.model.kanoclip import to_pixels
 
 SIZE = (48, 48)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny, tmp_path_factory):
+    """The file of one class and one frame at opset 18, in a precision; written once."""
+
+    @cache
+    def write(precision):
+        path = tmp_path_factory.mktemp(precision) / "model.onnx"
+        write_onnx(DeployGraph(tiny.model, ["bolt"], precision), SIZE, BatchSpec(), 18, path)
+        return path
+
+    return write
 
 
 def run(path, **inputs):
@@ -30,9 +45,8 @@ def expected(model, frames, classes, index):
     return output.map.numpy(), output.score.numpy()
 
 
-def test_static_graph_of_one_class_takes_only_the_frame(tiny, tmp_path):
-    path = tmp_path / "model.onnx"
-    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp32"), SIZE, BatchSpec(), 18, path)
+def test_static_graph_of_one_class_takes_only_the_frame(tiny, plain):
+    path = plain("fp32")
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(i.name, i.type.tensor_type.elem_type) for i in model.graph.input] == [("frame", onnx.TensorProto.UINT8)]
@@ -65,17 +79,13 @@ def test_dynamic_batch_of_several_classes(tiny, tmp_path):
             np.testing.assert_allclose(value, want, atol=2e-5)
 
 
-def test_nothing_of_the_exporting_machine_is_in_the_file(tiny, tmp_path):
-    path = tmp_path / "model.onnx"
-    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp16"), SIZE, BatchSpec(), 18, path)
-    content = path.read_bytes()
+def test_nothing_of_the_exporting_machine_is_in_the_file(plain):
+    content = plain("fp16").read_bytes()
     assert b"forward" not in content and b".py" not in content
 
 
-def test_text_encoder_prompts_and_text_self_attention_are_gone(tiny, tmp_path):
-    path = tmp_path / "model.onnx"
-    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp32"), SIZE, BatchSpec(), 18, path)
-    stored = sum(int(np.prod(t.dims)) for t in onnx.load(path).graph.initializer)
+def test_text_encoder_prompts_and_text_self_attention_are_gone(tiny, plain):
+    stored = sum(int(np.prod(t.dims)) for t in onnx.load(plain("fp32")).graph.initializer)
     model = tiny.model
     baked = {"text_norm", "text_qkv", "text_out", "cross_text_norm", "text_to_visual_kv", "visual_to_text_q"}
     needed = sum(p.numel() for p in model.tower.parameters())
@@ -89,10 +99,8 @@ def test_unknown_opset_is_refused(tiny, tmp_path):
         write_onnx(DeployGraph(tiny.model, ["bolt"], "fp32"), SIZE, BatchSpec(), 30, tmp_path / "model.onnx")
 
 
-def test_no_constant_is_transposed_at_run_time_and_nodes_say_where_they_come_from(tiny, tmp_path):
-    path = tmp_path / "model.onnx"
-    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp16"), SIZE, BatchSpec(), 18, path)
-    graph = onnx.load(path).graph
+def test_no_constant_is_transposed_at_run_time_and_nodes_say_where_they_come_from(plain):
+    graph = onnx.load(plain("fp16")).graph
     constants = {tensor.name for tensor in graph.initializer}
     assert not [node.name for node in graph.node if node.op_type == "Transpose" and node.input[0] in constants]
     large = [tensor for tensor in graph.initializer if len(tensor.raw_data) > 1000]
