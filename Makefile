@@ -20,6 +20,8 @@ soak: $(DEV)/.installed
 
 nightly: $(DEV)/.installed
 	# The long forms: half an hour of a stream, ten deaths of a camera. One at a time: they measure.
+	# Ray, 240 MB, is for these alone.
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray]"
 	$(DEV)/bin/python -m pytest -m nightly
 
 lint: $(DEV)/.installed

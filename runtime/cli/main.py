@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("kanoclip.runtime.cli.run:command", "Judge frames of a camera, video, stream or pictures."),
     "doctor": ("kanoclip.runtime.cli.doctor:command", "Check this machine and whether it gives a bundle's answers."),
     "calibrate": ("kanoclip.runtime.cli.calibrate:command", "Set a bundle's thresholds by good frames."),
+    "score": ("kanoclip.runtime.cli.score:command", "Score any number of pictures into one table."),
+    "report": ("kanoclip.runtime.cli.report:command", "Show a table of scores as one page."),
     "bench": ("kanoclip.benchmarks.bench.cli:command", "Measure a bundle's speed and what this machine could do."),
     "export": ("kanoclip.export.cli:command", "Turn a checkpoint into a bundle that the runtime runs."),
     "train": ("kanoclip.train.training.cli:command", "Learn prompts and head on a dataset with defects."),
@@ -36,6 +38,8 @@ _EXTRA_OF = {
     "cuda": "gpu",
     "pycuda": "gpu",
     "openai": "knowledge",
+    "pyarrow": "score",
+    "ray": "score,ray",
     "fsspec": "fleet",
     "cryptography": "fleet",
     "tritonclient": "triton",
@@ -102,6 +106,16 @@ def doctor_main() -> NoReturn:
 def calibrate_main() -> NoReturn:
     """Entry point of `kanoclip-calibrate`."""
     sys.exit(invoke("kanoclip-calibrate", "calibrate", sys.argv[1:]))
+
+
+def score_main() -> NoReturn:
+    """Entry point of `kanoclip-score`."""
+    sys.exit(invoke("kanoclip-score", "score", sys.argv[1:]))
+
+
+def report_main() -> NoReturn:
+    """Entry point of `kanoclip-report`."""
+    sys.exit(invoke("kanoclip-report", "report", sys.argv[1:]))
 
 
 def bench_main() -> NoReturn:

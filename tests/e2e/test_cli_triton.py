@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -19,6 +18,8 @@ pytest.importorskip("tritonclient.grpc")
 
 from kanoclip.export.triton import write_repository
 from kanoclip.runtime.bundle import Bundle
+
+from .helpers import environment
 
 BIN = Path(sys.executable).parent
 SERVER = Path(__file__).parents[1] / "runtime" / "triton_server.py"
@@ -61,8 +62,7 @@ def server(tmp_path, make_toy_bundle):
 
 def start(*arguments, cwd, **more):
     command = [str(BIN / "kanoclip-run"), *map(str, arguments), "--no-window", "--quiet"]
-    hidden = {"DISPLAY", "WAYLAND_DISPLAY", "FORCE_COLOR", "TTY_COMPATIBLE"}
-    variables = {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "250"} | more
+    variables = environment(COLUMNS="250") | more
     return subprocess.Popen(command, cwd=cwd, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -91,6 +91,26 @@ def test_pictures_judged_by_a_server_as_they_are_here(server, tmp_path):
         assert run.returncode == 0, said
         told[name] = [(row["source"], row["score"], row["is_anomalous"]) for row in rows(tmp_path / f"{name}.jsonl")]
     assert told["here"] == told["there"] and len(told["there"]) == 6
+
+
+def test_an_archive_is_scored_by_a_server_as_it_is_here(server, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "pictures").mkdir()
+    for number in range(20):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(tmp_path / "pictures" / f"{number}.png"), noise)
+    command = [str(BIN / "kanoclip-score"), "--source", "pictures", "--bundle", "toy.kanoclip", "--slice", "3"]
+    url = f"triton://127.0.0.1:{server.port}/toy"
+    for name, more in (("here", ["onnxruntime"]), ("there", [url]), ("there", [url, "--processes", "1"])):
+        arguments = [*command, "--output", f"{name}.parquet", "--quiet", "--json", "--backend", *more]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scored_earlier"] == 20  # the second time nothing was left to do
+    here, there = (pyarrow.read_table(tmp_path / f"{name}.parquet") for name in ("here", "there"))
+    assert here.to_pylist() == there.to_pylist() and here.num_rows == 20
+
+    refused = subprocess.run([*arguments, "--threads", "2"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and "leave --threads out" in refused.stderr
 
 
 def test_a_server_that_is_killed_and_comes_back_and_one_that_does_not(server, tmp_path):
