@@ -41,6 +41,8 @@ from kanoclip.runtime.errors import KanoclipError
 MB_AN_HOUR = 1.0
 """Growth that is let pass."""
 EVERY_S = 1.0
+LEAST_S = 60.0
+"""Shorter, and no trend can be told from chance."""
 START_S = 120.0
 STOP_S = 30.0
 
@@ -280,6 +282,8 @@ def main(
     bundle: str | None, minutes: float, settle: float, fps: float, output: Path | None, picture: Path | None
 ) -> None:
     """Watch kanoclip-run for long. Exit code 1: it grows, or slows down."""
+    if (minutes - settle) * 60 < LEAST_S:
+        raise click.UsageError(f"--minutes {minutes:g} must be longer than --settle {settle:g} by {LEAST_S:g} s.")
     folder = find_bundle(bundle, Path.cwd())
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("soak", total=minutes * 60)

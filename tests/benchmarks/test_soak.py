@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from kanoclip.benchmarks.line_plot import HEIGHT, WIDTH
 from kanoclip.benchmarks.process_samples import ProcessSample
-from kanoclip.benchmarks.soak import Moment, judge, plot
+from kanoclip.benchmarks.soak import Moment, judge, main, plot
 
 
 def moments(seconds=180, fps=20.0, leak_bytes=0, slower=0.0, more_threads=False):
@@ -62,3 +63,9 @@ def test_the_curves_are_drawn():
     for number in range(3):  # each panel has a curve in colour
         panel = picture[number * HEIGHT : (number + 1) * HEIGHT].astype(int)
         assert (np.ptp(panel, axis=2) > 60).sum() > 300
+
+
+@pytest.mark.parametrize("minutes, settle", [("1", "0.5"), ("5", "5"), ("1", "5")])
+def test_a_soak_too_short_to_show_anything_is_refused_before_it_starts(minutes, settle):
+    done = CliRunner().invoke(main, ["--minutes", minutes, "--settle", settle])
+    assert done.exit_code == 2 and "must be longer than --settle" in done.output
