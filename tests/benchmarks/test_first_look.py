@@ -25,6 +25,7 @@ def test_the_video_is_720p_and_no_frame_is_the_one_before(tmp_path):
         assert np.abs(one.astype(int) - other).mean() > 0.5
 
 
+@pytest.mark.nightly
 def test_it_measures_the_shipped_bundle_and_writes_its_figures(tmp_path):
     output = tmp_path / "result.json"
     command = [sys.executable, "-m", "kanoclip.benchmarks.first_look", "--frames", "12", "--repeat", "1"]

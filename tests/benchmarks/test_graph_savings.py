@@ -37,6 +37,7 @@ def test_a_graph_without_a_saving_answers_the_same(model, name):
             torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_a_graph_that_answers_otherwise_is_refused(model, tmp_path):
     def break_it(graph, model):
         graph.text.neg_()

@@ -88,12 +88,13 @@ def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["frames"] > 6, done.stderr
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "flags",
     [
         ["--weights", "none"],
-        pytest.param(["--prompts", "template"], marks=pytest.mark.nightly),
-        pytest.param(["--no-vv"], marks=pytest.mark.nightly),
+        ["--prompts", "template"],
+        ["--no-vv"],
     ],
 )
 def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
@@ -165,6 +166,7 @@ def test_a_graph_that_resizes_takes_the_cameras_frame(tmp_path):
         assert abs(one.score - other.score) < 0.02 and np.abs(one.map - other.map).max() < 0.1
 
 
+@pytest.mark.nightly
 def test_a_triton_repository_beside_the_bundle(tmp_path):
     (tmp_path / "models").mkdir()
     export(tmp_path, "--backbone", "random-tiny", "--dynamic-batch", "4", "--parity-limit", "4", "--triton", "models")
@@ -253,6 +255,7 @@ def test_things_that_are_not_there(tmp_path):
     )
 
 
+@pytest.mark.nightly
 def test_damaged_and_foreign_checkpoints(tmp_path):
     tiny = build_model(ModelConfig("random-tiny", (48, 48)), "none")
     save_checkpoint(tmp_path / "c.safetensors", tiny.model, tiny.weights)

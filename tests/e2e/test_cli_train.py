@@ -110,6 +110,7 @@ def test_a_signal_saves_and_resume_goes_on_to_the_same_checkpoint(arguments, tmp
     assert records[0][-1]["loss"] == records[1][-1]["loss"]
 
 
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_from_its_last_saved_state(arguments, tmp_path):
     output = tmp_path / "c.safetensors"
     options = [*arguments, "--epochs", 40, "--output", output]
@@ -126,6 +127,7 @@ def test_a_killed_run_goes_on_from_its_last_saved_state(arguments, tmp_path):
     assert len(json.loads(output.with_suffix(".json").read_text())["training"]["epochs"]) == 40
 
 
+@pytest.mark.nightly
 def test_two_processes_give_what_one_gives(arguments, tmp_path):
     options = [*arguments, "--epochs", 2, "--device", "cpu"]
     assert train(*options, "--output", tmp_path / "one.safetensors").returncode == 0

@@ -226,7 +226,8 @@ def several(tiny, tmp_path_factory):
     return write
 
 
-@pytest.mark.parametrize("batch", [pytest.param(BatchSpec(3), marks=pytest.mark.nightly), BatchSpec(3, dynamic=True)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("batch", [BatchSpec(3), BatchSpec(3, dynamic=True)])
 def test_batches_and_several_classes(several, tmp_path, precision, batch):
     source = several(batch, "int8-cpu" if precision == "int8-cpu" else "int8")  # fp8's plain graph is int8's
     quantize(source, tmp_path / "b.onnx", precision, frames(2), 1 if batch.dynamic else 3, silent)

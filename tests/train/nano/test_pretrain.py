@@ -109,6 +109,7 @@ def test_the_rate_rises_stays_and_falls():
     assert {module._rate(step, flat) for step in range(100)} == {1.0}
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(shutil.which("c++") is None, reason="compiling the tower needs a C++ compiler")
 def test_a_compiled_tower_learns_the_same(tmp_path):
     config = PretrainConfig("random-tiny", image_size=64, steps=2, batch_size=4, warmup_steps=2)
