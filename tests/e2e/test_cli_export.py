@@ -174,6 +174,7 @@ def test_a_triton_repository_beside_the_bundle(tmp_path):
     assert "max_batch_size: 4" in (tmp_path / "models" / "random-tiny" / "config.pbtxt").read_text()
 
 
+@pytest.mark.nightly
 def test_exporting_again_replaces_the_bundle(exported):
     folder, _ = exported
     export(folder, "--backbone", "random-tiny", "--output", "nano.kanoclip", "--parity-limit", "1")

@@ -24,7 +24,8 @@ def test_as_many_blocks_are_found_as_there_are(tmp_path, count):
     assert count_fused(engine(tmp_path / "blocks.onnx")) == count
 
 
-@pytest.mark.parametrize("precision", ["fp16", pytest.param("fp32", marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_every_block_of_the_shipped_architecture_is_fused_in_half_precision_and_none_in_full(tmp_path, precision):
     from kanoclip.train.checkpoint import build_model
     from kanoclip.train.model.kanoclip import ModelConfig
