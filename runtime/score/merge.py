@@ -104,6 +104,8 @@ def read_run(path: Path) -> dict[str, Any]:
         with parquet().ParquetFile(path) as file:
             metadata = file.metadata.metadata or {}
             value = json.loads(metadata[RUN_KEY])
+    except FileNotFoundError as error:
+        raise SinkError(f"{path}: no such file") from error
     except (OSError, ValueError, KeyError) as error:
         told = "no record of a run in it" if isinstance(error, KeyError) else one_line(error)
         raise SinkError(f"{path} is no table of kanoclip-score ({told})") from error

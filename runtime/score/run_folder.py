@@ -71,8 +71,8 @@ class Identity:
         own = json.loads(json.dumps(self.as_json()))
         if own["list_sha256"] != stored.get("list_sha256"):  # which is all that a person understands of it
             return [f"the pictures ({stored.get('pictures')}, now {self.pictures})"]
-        names = [name for name in own if own[name] != stored.get(name)]
-        return [f"{name} ({stored.get(name)}, now {own[name]})" for name in names]
+        now, before = _flat(own), _flat(stored)
+        return [f"{name} ({before.get(name)}, now {value})" for name, value in now.items() if value != before.get(name)]
 
 
 class RunFolder:
@@ -177,6 +177,16 @@ class RunFolder:
     def remove(self) -> None:
         """Takes the folder away."""
         shutil.rmtree(self.root)
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """With a name of its own for each class's decisions, such as `threshold of bottle`."""
+    found = dict(identity)
+    decisions = found.pop("decisions", None)
+    for class_name, decided in (decisions if isinstance(decisions, dict) else {}).items():
+        if isinstance(decided, dict):
+            found |= {f"{name} of {class_name}": value for name, value in decided.items()}
+    return found
 
 
 def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:

@@ -245,6 +245,6 @@ def test_what_is_no_table_is_refused(tmp_path):
 
     (tmp_path / "a.parquet").write_bytes(b"no")
     pq.write_table(pa.table({"path": ["x"]}), tmp_path / "b.parquet")
-    for name in ("a", "b", "c"):
-        with pytest.raises(SinkError, match="no table of kanoclip-score"):
+    for name, told in (("a", "no table of kanoclip-score"), ("b", "no table of kanoclip-score"), ("c", "no such file")):
+        with pytest.raises(SinkError, match=told):
             Results(tmp_path / f"{name}.parquet")

@@ -149,10 +149,10 @@ def test_another_run_is_not_gone_on_with(make_job, make_toy_bundle, make_engine,
         (replace(job, source=f"{pictures}/line0"), r"the pictures \(40, now 20\)"),
         (replace(job, engine=replace(job.engine, threads=2)), r"threads \(1, now 2\)"),
         (replace(job, engine=other), "bundle_sha256"),
-        (changed_settings(job, threshold=0.9), "decisions.*'threshold': 0.5.*'threshold': 0.9"),
+        (changed_settings(job, threshold=0.9), r"other threshold of \w+ \(0.5, now 0.9\)"),
         (replace(job, engine=replace(job.engine, maps=True), maps=tmp_path / "maps"), "maps"),
     ):
-        with pytest.raises(SettingsError, match=f"begun with other .*{told}.*--restart"):
+        with pytest.raises(SettingsError, match=f"begun with .*{told}.*--restart"):
             score(different, Pools(0))
     pools = Pools()
     assert score(job, pools).earlier == 12 and len(pools.made[0].done) == 4  # which all those left as it was
