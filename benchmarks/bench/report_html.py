@@ -10,6 +10,7 @@ import numpy as np
 
 from kanoclip.benchmarks.bench import svg, words
 from kanoclip.benchmarks.bench.stages import STAGES
+from kanoclip.runtime.svg import line, linear, text, ticks
 
 BINS = 48
 _ROW = 34
@@ -98,10 +99,10 @@ def _histogram(result: Mapping[str, Any]) -> str:
     most = max(int(count.max()) for count in counts.values())
     bottom = svg.HEIGHT - svg.BOTTOM
     x = svg.logarithmic(low, high, svg.LEFT, svg.WIDTH - svg.RIGHT)
-    y = svg.linear(0, most, bottom, svg.TOP)
+    y = linear(0, most, bottom, svg.TOP)
     across = [float(f"{value:.2g}") for value in np.geomspace(low, high, 7)]
     across = sorted({value for value in across if low <= value <= high})
-    parts = svg.axes(x, y, across, svg.ticks(0, most), "milliseconds a run", "rounds")
+    parts = svg.axes(x, y, across, ticks(0, most), "milliseconds a run", "rounds")
     for number, (name, count) in enumerate(counts.items()):
         for start, end, times in zip(edges, edges[1:], count, strict=False):
             if times:
@@ -118,21 +119,21 @@ def _stages(result: Mapping[str, Any]) -> str | None:
     if not found:
         return None
     longest = max(sum(value or 0.0 for value in stages.values()) for stages in found.values())
-    x = svg.linear(0, longest, svg.LEFT + 90, svg.WIDTH - svg.RIGHT)
+    x = linear(0, longest, svg.LEFT + 90, svg.WIDTH - svg.RIGHT)
     height = svg.TOP + _ROW * len(found) + svg.BOTTOM
     parts = []
-    for value in svg.ticks(0, longest):
-        parts += [svg.line(x(value), svg.TOP, x(value), height - svg.BOTTOM)]
-        parts += [svg.text(x(value), height - svg.BOTTOM + 16, svg.short(value))]
+    for value in ticks(0, longest):
+        parts += [line(x(value), svg.TOP, x(value), height - svg.BOTTOM)]
+        parts += [text(x(value), height - svg.BOTTOM + 16, svg.short(value))]
     for row, (name, stages) in enumerate(found.items()):
         top, start = svg.TOP + _ROW * row + 5, 0.0
-        parts.append(svg.text(svg.LEFT + 84, top + 16, name, "end"))
+        parts.append(text(svg.LEFT + 84, top + 16, name, "end"))
         for number, stage in enumerate(STAGES):
             if spent := stages[stage]:
                 told = f"{name}, {stage}: {spent:.2f} ms"
                 parts.append(svg.rectangle(x(start), top, x(start + spent) - x(start), _ROW - 10, number, told))
                 start += spent
-    parts.append(svg.text(svg.WIDTH / 2, height - 6, "milliseconds a frame"))
+    parts.append(text(svg.WIDTH / 2, height - 6, "milliseconds a frame"))
     return svg.picture(parts, "Milliseconds of each stage of a frame, by runner", height)
 
 
@@ -144,8 +145,8 @@ def _throughput(result: Mapping[str, Any]) -> str | None:
         return None
     most = max(rate for rates in found.values() for rate in rates.values())
     x = svg.logarithmic(sizes[0], sizes[-1], svg.LEFT + 20, svg.WIDTH - svg.RIGHT - 20)
-    y = svg.linear(0, most, svg.HEIGHT - svg.BOTTOM, svg.TOP)
-    parts = svg.axes(x, y, sizes, svg.ticks(0, most), "batch", "frames a second")
+    y = linear(0, most, svg.HEIGHT - svg.BOTTOM, svg.TOP)
+    parts = svg.axes(x, y, sizes, ticks(0, most), "batch", "frames a second")
     for number, (name, rates) in enumerate(found.items()):
         points = [(x(float(size)), y(rate)) for size, rate in rates.items()]
         parts.append(svg.path(points, number))
@@ -176,10 +177,10 @@ def _roofline(result: Mapping[str, Any]) -> str | None:
     parts = svg.axes(x, y, across, up, "operations a byte that must move", "GFLOP/s")
     for peak, copy in sorted(roofs):
         corner = peak / copy
-        parts.append(svg.line(x(left), y(left * copy), x(corner), y(peak), "roof"))
-        parts.append(svg.line(x(corner), y(peak), x(right), y(peak), "roof"))
-        parts.append(svg.text(x(right) - 4, y(peak) - 6, f"{peak:,.0f} GFLOP/s", "end"))
-        parts.append(svg.text(x(left) + 24, y(left * copy) + 6, f"{copy:,.0f} GB/s", "start"))
+        parts.append(line(x(left), y(left * copy), x(corner), y(peak), "roof"))
+        parts.append(line(x(corner), y(peak), x(right), y(peak), "roof"))
+        parts.append(text(x(right) - 4, y(peak) - 6, f"{peak:,.0f} GFLOP/s", "end"))
+        parts.append(text(x(left) + 24, y(left * copy) + 6, f"{copy:,.0f} GB/s", "start"))
     for number, name in enumerate(result["runners"]):
         if name in found:
             told = found[name]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.svg import Scale, line, linear, text, ticks
+
 WIDTH, LEFT, RIGHT = 1040, 52, 14
 BINS = 60
 Values = npt.NDArray[np.float64]
-_Scale = Callable[[float], float]
 
 
 def histogram(
@@ -37,12 +38,12 @@ def histogram(
     old = None if before is None else np.histogram(before, edges)[0] * (scores.size / before.size)
     most = max(float((normal + bad).max()), 0.0 if old is None else float(old.max()), 1.0)
     top, bottom, height = 24, 262, 304
-    x, y = _linear(low, high, LEFT, WIDTH - RIGHT), _root(most, bottom, top)
+    x, y = linear(low, high, LEFT, WIDTH - RIGHT), _root(most, bottom, top)
     parts = []
     for value in _counts(most):
-        parts += [_line(LEFT, y(value), WIDTH - RIGHT, y(value)), _text(LEFT - 6, y(value) + 4, _short(value), "end")]
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value)), text(LEFT - 6, y(value) + 4, _short(value), "end")]
     for value in ticks(low, high, 8):
-        parts.append(_text(x(value), bottom + 16, _short(value)))
+        parts.append(text(x(value), bottom + 16, _short(value)))
     for start, end, good, wrong in zip(edges, edges[1:], normal, bad, strict=False):
         told = f"{start:.3f} to {end:.3f}: {good + wrong:,} pictures, {wrong:,} anomalous"
         bars = [("normal", 0, good), ("anomalous", good, good + wrong)]
@@ -58,10 +59,10 @@ def histogram(
         parts.append(_polyline(points, "before"))
     for threshold in thresholds:
         parts += [
-            _line(x(threshold), top - 8, x(threshold), bottom, "threshold"),
-            _text(x(threshold) + 5, top, f"threshold {threshold:.3f}", "start", "strong"),
+            line(x(threshold), top - 8, x(threshold), bottom, "threshold"),
+            text(x(threshold) + 5, top, f"threshold {threshold:.3f}", "start", "strong"),
         ]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 4, "score (heights: square root of the count)"))
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, height - 4, "score (heights: square root of the count)"))
     return _svg(parts, height, "Histogram of the scores")
 
 
@@ -81,15 +82,15 @@ def timeline(values: Values, name: str, before: Values | None, limit: float | No
     drawn = [bands[~np.isnan(bands)], *([] if old is None else [old])]
     low, high = _room(float(min(v.min() for v in drawn)), float(max(v.max() for v in drawn)))
     top, bottom, height = 8, 96, 118
-    x, y = _linear(0, len(pieces), LEFT, WIDTH - RIGHT), _linear(low, high, bottom, top)
+    x, y = linear(0, len(pieces), LEFT, WIDTH - RIGHT), linear(low, high, bottom, top)
     parts = []
     for value in ticks(low, high, 3):
-        parts += [_line(LEFT, y(value), WIDTH - RIGHT, y(value)), _text(LEFT - 6, y(value) + 4, _short(value), "end")]
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value)), text(LEFT - 6, y(value) + 4, _short(value), "end")]
     if old is not None:
         parts.append(_bar(LEFT, y(old[2]), WIDTH - RIGHT - LEFT, y(old[0]) - y(old[2]), "before-band", "reference"))
-        parts.append(_line(LEFT, y(old[1]), WIDTH - RIGHT, y(old[1]), "before"))
+        parts.append(line(LEFT, y(old[1]), WIDTH - RIGHT, y(old[1]), "before"))
     if limit is not None and low <= limit <= high:
-        parts.append(_line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
+        parts.append(line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
     for number, (piece, (p5, p50, p95)) in enumerate(zip(pieces, bands, strict=True)):
         if piece.size:
             told = f"{name}: median {p50:.4g}, middle nine tenths {p5:.4g} to {p95:.4g}, {piece.size:,} pictures"
@@ -97,9 +98,7 @@ def timeline(values: Values, name: str, before: Values | None, limit: float | No
     steps = [(x(n + 0.5), y(p50)) for n, (_, p50, _) in enumerate(bands) if not math.isnan(p50)]
     parts.append(_polyline(steps, "median"))
     for share, anchor in ((0.0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1.0, "end")):
-        parts.append(
-            _text(LEFT + share * (WIDTH - RIGHT - LEFT), height - 4, f"{round(share * len(values)):,}", anchor)
-        )
+        parts.append(text(LEFT + share * (WIDTH - RIGHT - LEFT), height - 4, f"{round(share * len(values)):,}", anchor))
     return _svg(parts, height, f"{name} along the run")
 
 
@@ -114,26 +113,17 @@ def steps(values: Sequence[float | None], name: str, limit: float) -> str:
     known = [value for value in values if value is not None]
     high = max([*known, 2 * limit]) * 1.05
     top, bottom, height = 8, 96, 118
-    x, y = _linear(0, len(values), LEFT, WIDTH - RIGHT), _linear(0, high, bottom, top)
+    x, y = linear(0, len(values), LEFT, WIDTH - RIGHT), linear(0, high, bottom, top)
     parts = []
     for value in ticks(0, high, 3):
-        parts += [_line(LEFT, y(value), WIDTH - RIGHT, y(value)), _text(LEFT - 6, y(value) + 4, _short(value), "end")]
-    parts.append(_line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value)), text(LEFT - 6, y(value) + 4, _short(value), "end")]
+    parts.append(line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
     for number, found in enumerate(values):
         if found is not None:
             kind = "anomalous" if found >= limit else "normal"
             told = f"{name}: {found:.2f}, piece {number + 1} of {len(values)}"
             parts.append(_bar(x(number) + 0.5, y(found), x(number + 1) - x(number) - 1, bottom - y(found), kind, told))
     return _svg(parts, height, f"{name} along the run")
-
-
-def ticks(low: float, high: float, wanted: int) -> list[float]:
-    """Round values in [low, high]."""
-    span = high - low
-    step = 10.0 ** math.floor(math.log10(span / wanted))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= wanted)
-    first = math.ceil(low / step - 1e-9)
-    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _room(low: float, high: float) -> tuple[float, float]:
@@ -148,11 +138,7 @@ def _counts(most: float) -> list[float]:
     return [0.0, *sorted({round(value) for value in wanted if 1 <= value <= most})]
 
 
-def _linear(low: float, high: float, start: float, end: float) -> _Scale:
-    return lambda value: start + (value - low) / (high - low) * (end - start)
-
-
-def _root(most: float, bottom: float, top: float) -> _Scale:
+def _root(most: float, bottom: float, top: float) -> Scale:
     return lambda value: bottom + math.sqrt(value / most) * (top - bottom)
 
 
@@ -162,14 +148,6 @@ def _short(value: float) -> str:
         if abs(value) >= size:
             return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
     return f"{value:.4g}" if abs(value) > 1e-9 else "0"
-
-
-def _text(x: float, y: float, content: str, anchor: str = "middle", kind: str = "label") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{html.escape(content)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str = "grid") -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{kind}"/>'
 
 
 def _bar(x: float, y: float, width: float, height: float, kind: str, told: str) -> str:

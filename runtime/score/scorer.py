@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ import numpy as np
 
 from kanoclip.runtime.backends import BACKENDS
 from kanoclip.runtime.backends.triton_address import is_triton
+from kanoclip.runtime.bundle import sha256_of
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.errors import BundleError, FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.manifest import MANIFEST_NAME
@@ -237,7 +237,7 @@ def manifest_digest(bundle: Path) -> str:
         BundleError: It cannot be read.
     """
     try:
-        return hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
+        return sha256_of(bundle / MANIFEST_NAME)
     except OSError as error:
         raise BundleError(f"{bundle}: its {MANIFEST_NAME} cannot be read ({error.strerror})") from error
 

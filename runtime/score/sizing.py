@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.machine import available_bytes
 from kanoclip.runtime.manifest import MODEL_FILE
 from kanoclip.runtime.processor import own_cores
 
@@ -24,8 +23,9 @@ def default_processes(bundle: Bundle, threads: int, gpu: bool) -> int:
         return 1
     files = bundle.manifest.files
     weights = sum(info.size for name, info in files.items() if name.startswith(MODEL_FILE))
-    room = SHARE * free_memory() / (BASE + WEIGHTS_TIMES * weights)
-    return max(1, min(own_cores() // threads, int(room)))
+    free = available_bytes()
+    room = own_cores() if free is None else int(SHARE * free / (BASE + WEIGHTS_TIMES * weights))
+    return max(1, min(own_cores() // threads, room))
 
 
 def default_readers(remote: bool, feeds: bool) -> int:
@@ -38,14 +38,3 @@ def default_readers(remote: bool, feeds: bool) -> int:
     if remote:
         return REMOTE_READERS
     return own_cores() if feeds else 1
-
-
-def free_memory() -> float:
-    """Bytes that could be had without paging; infinite where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return float("inf")

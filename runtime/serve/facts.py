@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from kanoclip.runtime import machine
 from kanoclip.runtime.control import Control, StreamState
 from kanoclip.runtime.report import Progress
-from kanoclip.runtime.serve import machine
 from kanoclip.runtime.serve.hub import Hub
 
 HEALTH_EVERY_S = 1.0

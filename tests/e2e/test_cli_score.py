@@ -20,6 +20,8 @@ import pytest
 
 from kanoclip.benchmarks.process_samples import sample_process
 
+from .helpers import environment
+
 BIN = Path(sys.executable).parent
 CPU = ("--backend", "onnxruntime", "--device", "cpu")
 
@@ -27,14 +29,12 @@ pytestmark = pytest.mark.timeout(180)
 
 
 def start(program, *arguments, cwd=None):
-    hidden = {"FORCE_COLOR", "TTY_COMPATIBLE"}
-    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"COLUMNS": "200"}
     return subprocess.Popen(
         [str(BIN / program), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
+        env=environment(),
         cwd=cwd,
     )
 

@@ -17,9 +17,9 @@ import pytest
 from websockets.sync.client import connect
 
 from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.machine import resident_bytes
 from kanoclip.runtime.serve import PageOptions, connections, open_page, server
 from kanoclip.runtime.serve.live import MAX_WATCHERS
-from kanoclip.runtime.serve.machine import resident_bytes
 
 from .conftest import TOKEN, FakeControl, a_frame, unpack
 

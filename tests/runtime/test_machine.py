@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kanoclip.runtime.serve.machine import Temperature, available_bytes, resident_bytes, temperatures
+from kanoclip.runtime.machine import Temperature, available_bytes, resident_bytes, temperatures
 
 
 def write(path, text):
