@@ -48,3 +48,16 @@ def sample_process(pid: int) -> ProcessSample:
         files=sum(1 for _ in (folder / "fd").iterdir()),
         cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
     )
+
+
+def children_of(pid: int) -> list[int]:
+    """Processes that it started and that are there."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == pid:
+            found.append(int(status.parent.name))
+    return found

@@ -25,7 +25,7 @@ import click
 import cv2
 import numpy as np
 
-from kanoclip.benchmarks.process_samples import sample_process
+from kanoclip.benchmarks.process_samples import children_of, sample_process
 from kanoclip.benchmarks.results import write_result
 from kanoclip.benchmarks.run_overhead import example_photographs
 from kanoclip.runtime.bundle import Bundle, find_bundle
@@ -159,7 +159,7 @@ def memory(bundle: Path, source: Path, output: Path, processes: int, arguments: 
         time.sleep(EVERY_S)
         done = sum(1 for _ in parts.glob("*.parquet"))
         settled, scored = settled or done >= SETTLED * all_parts, scored or done >= all_parts
-        for pid in [process.pid, *_children(process.pid)] if settled else []:
+        for pid in [process.pid, *children_of(process.pid)] if settled else []:
             try:
                 size = sample_process(pid).anonymous_mb
             except OSError:  # it has just ended
@@ -187,16 +187,6 @@ def _children_cpu_s() -> float:
     """Processor time of all programs that were started and have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found += [int(one) for one in task.read_text().split()]
-        except OSError:
-            continue
-    return found
 
 
 @click.command()

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kanoclip.benchmarks.process_samples import sample_process
+from kanoclip.benchmarks.process_samples import children_of, sample_process
 
 from .helpers import environment
 
@@ -51,19 +51,6 @@ def fails(done, code, *parts):
     for part in parts:
         assert str(part) in line, line
     assert "Traceback" not in done.stderr
-
-
-def children_of(pid):
-    """Processes that it started and that are there."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        if int(text.rpartition(")")[2].split()[1]) == pid:
-            found.append(int(status.parent.name))
-    return found
 
 
 def write_pictures(folder, count):
