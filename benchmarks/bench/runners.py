@@ -124,7 +124,7 @@ def precisions(name: str, precision: str) -> tuple[str, ...]:
         return ("fp16",) if name.endswith("cuda") else ("fp32",)
     if name.endswith("-cpu"):
         rest = "bf16" if name == "openvino-bf16-cpu" else "fp32"  # the CPU's engines compute fp16 graphs in float32
-        return ("int8", rest) if precision == "int8" else (rest,)
+        return ("int8", rest) if precision in ("int8", "int8-cpu") else (rest,)
     return (precision, "fp16") if precision == "int8" else ("fp16",) if precision == "fp8" else (precision,)
 
 

@@ -34,6 +34,7 @@ def test_the_fastest_precision_counts_and_none_is_no_figure():
         ("onnxruntime-cpu", "fp16", ("fp32",)),
         ("openvino-cpu", "int8", ("int8", "fp32")),
         ("openvino-bf16-cpu", "fp32", ("bf16",)),
+        ("openvino-bf16-cpu", "int8-cpu", ("int8", "bf16")),
         ("tensorrt-rtx-cuda", "fp8", ("fp16",)),
         ("onnxruntime-cuda", "fp32", ("fp32",)),
     ],
