@@ -1,9 +1,11 @@
 """What int8 costs and brings on this processor: each quantised form against float32, in every CPU backend, in turns.
 
+    python -m kanoclip.benchmarks.int8 --root DATA --output benchmarks/results/int8-shipped.json
     python -m kanoclip.benchmarks.int8 --calibration GOOD --root DATA --output benchmarks/results/int8-nano.json
     python -m kanoclip.benchmarks.int8 --calibration GOOD --root DATA --backbone vit-l-14-336 --limit 2 --rounds 3
 
-Forms are exported by the installed command, parity gate included. `--nncf` (pip install nncf) adds what NNCF's
+Without `--calibration` the bundles that ship are judged. With it, forms are exported by the installed command, parity
+gate included. `--nncf` (pip install nncf) adds what NNCF's
 post-training quantisation makes of the same float32 graph and pictures: as its documentation has it, heads left alone,
 and held to what our own forms leave alone as well. Drift is from float32 in ONNX Runtime, on every picture of DATA.
 """
@@ -33,7 +35,7 @@ from kanoclip.export.parity import load_samples
 from kanoclip.export.quantize import quantizable
 from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.backends.openvino import has_bf16
-from kanoclip.runtime.bundle import Bundle, sha256_of
+from kanoclip.runtime.bundle import Bundle, sha256_of, shipped_bundle
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.manifest import MANIFEST_NAME, MODEL_FILE, FileInfo
 from kanoclip.runtime.processor import instruction_sets
@@ -220,7 +222,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--calibration", type=_FOLDER, required=True, help="Good pictures.")
+@click.option("--calibration", type=_FOLDER, help="Good pictures to export with. Default: judge what ships.")
 @click.option("--root", type=_FOLDER, required=True, help="MVTec tree to judge on.")
 @click.option("--backbone", default="nano", show_default=True, help="Others have seeded weights.")
 @click.option("--limit", type=click.IntRange(min=1), help="Most pictures of a category. Default: all.")
@@ -229,7 +231,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--nncf", "also_nncf", is_flag=True, help="NNCF's forms too.")
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
 def main(
-    calibration: Path,
+    calibration: Path | None,
     root: Path,
     backbone: str,
     limit: int | None,
@@ -239,6 +241,8 @@ def main(
     output: Path | None,
 ) -> None:
     """Measure all of them."""
+    if calibration is None and (also_nncf or backbone != "nano"):
+        raise click.UsageError("--backbone and --nncf need --calibration: what ships is nano, without NNCF")
     try:
         dataset = some(open_dataset("mvtec", root), limit)
         result = measure(calibration, dataset, backbone, rounds, threads, also_nncf)
@@ -253,7 +257,7 @@ def main(
 
 
 def measure(
-    calibration: Path, dataset: Dataset, backbone: str, rounds: int, threads: int | None, also_nncf: bool
+    calibration: Path | None, dataset: Dataset, backbone: str, rounds: int, threads: int | None, also_nncf: bool
 ) -> dict[str, Any]:
     """All figures; each is printed when it is there."""
     if also_nncf:
@@ -264,9 +268,14 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch:
         bundles: dict[str, Path] = {}
         forms: dict[str, Any] = {}
-        for form in FORMS:
-            bundles[form], forms[form] = export(form, backbone, calibration, Path(scratch))
+        if calibration is None:
+            bundles = {PLAIN: shipped_bundle(), "int8-cpu": shipped_bundle().with_name("nano-int8.kanoclip")}
+            forms = {form: {} for form in bundles}
+        else:
+            for form in FORMS:
+                bundles[form], forms[form] = export(form, backbone, calibration, Path(scratch))
         if also_nncf:
+            assert calibration is not None
             loaded = _load(backbone)
             samples = load_samples(calibration, loaded.model.config.image_size, CALIBRATED_ON, "--calibration")
             for form in NNCF_FORMS:

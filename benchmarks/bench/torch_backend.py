@@ -60,7 +60,8 @@ class TorchBackend:
         self._compute = self._forward
         if compiled:
             mode = "max-autotune" if half else "max-autotune-no-cudagraphs"
-            self._compute = torch.compile(self._forward, mode=mode)
+            # One graph for each batch size: code for any size, tuned for CPUs, wrote beyond its memory (torch 2.14).
+            self._compute = torch.compile(self._forward, mode=mode, dynamic=False)
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""

@@ -20,6 +20,10 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"
 _GRAPHS = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
 """Each provider's option for a CUDA graph."""
+WITHOUT_GEMM = {"disabled_optimizers": ["MatMulAddFusion"]}
+"""For quantised graphs on the CPU. ONNX Runtime makes a Gemm of each product with a bias before it looks for quantised
+products, and has no quantised Gemm with a float bias: those would be converted to float32 and multiplied so, run by run.
+"""
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 
 log = logging.getLogger(__name__)
@@ -156,7 +160,8 @@ def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, option
 
     def open_with(more: dict[str, Any]) -> Any:
         chosen = [(provider, options | more)] if options else [provider]
-        return ort.InferenceSession(str(bundle.model_path), settings, providers=chosen, enable_fallback=0)
+        fusions = WITHOUT_GEMM if provider == CPU and bundle.manifest.precision == "int8-cpu" else {}
+        return ort.InferenceSession(str(bundle.model_path), settings, providers=chosen, enable_fallback=0, **fusions)
 
     if provider in _GRAPHS and not bundle.manifest.dynamic_batch:
         try:
