@@ -22,7 +22,7 @@ _GRAPHS = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
 """Each provider's option for a CUDA graph."""
 WITHOUT_GEMM = {"disabled_optimizers": ["MatMulAddFusion"]}
 """For quantised graphs on the CPU. ONNX Runtime makes a Gemm of each product with a bias before it looks for quantised
-products, and has no quantised Gemm with a float bias: those would be converted to float32 and multiplied so, run by run.
+ones, and has no quantised Gemm with a float bias: it would convert those to float32 and multiply them so, run by run.
 """
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 
