@@ -21,6 +21,7 @@ from kanoclip.runtime.cli.attendance import Watchers, watcher_options
 from kanoclip.runtime.cli.building import builds_shown
 from kanoclip.runtime.cli.decisions import Decisions, run_decision_options
 from kanoclip.runtime.cli.events import Listeners, listener_options
+from kanoclip.runtime.cli.garbage import GarbageRounds
 from kanoclip.runtime.cli.inputs import Inputs, input_options
 from kanoclip.runtime.cli.options import SectionedCommand, backend_options
 from kanoclip.runtime.cli.outputs import Outputs, output_options
@@ -178,7 +179,7 @@ def command(
         try:
             with StatusLine(Console(stderr=True, quiet=quiet), _total(sources, max_frames)) as status:
                 hurry = _hurry(pipeline, detector)
-                pipeline.run(_both(_both(status.update, attendance.tick), hurry))
+                pipeline.run(_each(status.update, attendance.tick, GarbageRounds().tick, hurry))
             if attendance.page is not None and not endless and not pipeline.stopping:
                 human.print(Text("all is judged; the page stays open until Ctrl-C"))
                 attendance.stay()
@@ -252,10 +253,10 @@ def _report(summary: RunSummary, rows: PictureTable | None, human: Console, as_j
         click.echo(json.dumps(summary_json(summary), allow_nan=False))
 
 
-def _both(one: Callable[[Progress], None], other: Callable[[Progress], None]) -> Callable[[Progress], None]:
+def _each(*told: Callable[[Progress], None]) -> Callable[[Progress], None]:
     def call(progress: Progress) -> None:
-        one(progress)
-        other(progress)
+        for one in told:
+            one(progress)
 
     return call
 
