@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from kanoclip.benchmarks.int8 import FORMS, Answers, drift, some
+from kanoclip.benchmarks.int8 import FORMS, Answers, drift, main, some
 from kanoclip.runtime.backends.openvino import has_bf16
 from kanoclip.runtime.processor import instruction_sets
 from kanoclip.train.data.registry import open_dataset
@@ -34,6 +35,21 @@ def test_a_limit_takes_pictures_of_both_kinds():
     assert [len(one.samples) for one in few.categories] == [6]
     assert {sample.anomalous for one in few.categories for sample in one.samples} == {True, False}
     assert some(dataset, None) is dataset
+
+
+def test_what_ships_is_judged_where_nothing_is_named(tmp_path):
+    command = [sys.executable, "-m", "kanoclip.benchmarks.int8", "--root", str(EXAMPLES), "--limit", "4"]
+    command += ["--rounds", "2", "--output", str(tmp_path / "r.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    forms = json.loads((tmp_path / "r.json").read_text())["forms"]
+    assert list(forms) == ["fp32", "int8-cpu"] and forms["int8-cpu"]["model_mb"] < forms["fp32"]["model_mb"]
+    assert 0 < forms["int8-cpu"]["onnxruntime"]["map_max"] < 0.1, "the bundle's own bound"
+
+
+def test_another_backbone_needs_pictures_to_calibrate_on():
+    said = CliRunner().invoke(main, ["--root", str(EXAMPLES), "--backbone", "random-tiny"])
+    assert said.exit_code == 2 and "--calibration" in said.output
 
 
 @pytest.mark.nightly
