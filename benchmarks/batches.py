@@ -24,6 +24,7 @@ import numpy as np
 from kanoclip.benchmarks.python_cost import MemorySource
 from kanoclip.benchmarks.results import write_result
 from kanoclip.runtime.backends import BACKENDS
+from kanoclip.runtime.backends.openvino import has_bf16
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.errors import KanoclipError
@@ -91,9 +92,16 @@ def measure(
     return found
 
 
+def installed_on_cpu() -> tuple[str, ...]:
+    """Every engine that this processor has; [dev] installs them all."""
+    return ("onnxruntime", "openvino", *(["openvino-bf16"] if has_bf16() else []))
+
+
 @click.command()
 @click.option("--bundle", type=click.Path(exists=True, path_type=Path), help="Default: nano, exported for this.")
-@click.option("--backend", "backends", type=click.Choice(BACKENDS), multiple=True, help="Repeatable.")
+@click.option(
+    "--backend", "backends", type=click.Choice(BACKENDS), multiple=True, help="Repeatable. Default: all of the CPU."
+)
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, help="Repeatable. Default: 1, 2, 4, 8.")
 @click.option("--frames", default=96, show_default=True, help="Of each run.")
 @click.option("--repeat", default=5, show_default=True, help="Rounds.")
@@ -116,7 +124,7 @@ def main(
             raise click.UsageError(
                 f"{path} does not take every batch up to {max(batches)}: export it with --dynamic-batch"
             )
-        found = measure(path, backends or ("onnxruntime", "openvino"), batches, frames, repeat)
+        found = measure(path, backends or installed_on_cpu(), batches, frames, repeat)
     click.echo(json.dumps(found, indent=2))
     if output is not None:
         write_result(output, {"bundle": manifest.name, "frames": frames, "repeat": repeat, "cases": found})

@@ -25,6 +25,7 @@ import click
 import numpy as np
 import onnx
 
+from kanoclip.benchmarks.batches import installed_on_cpu
 from kanoclip.benchmarks.bench.journal import Journal
 from kanoclip.benchmarks.bench.turns import percentiles, take_turns
 from kanoclip.benchmarks.results import write_result
@@ -34,7 +35,6 @@ from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import load_samples
 from kanoclip.export.quantize import quantizable
 from kanoclip.runtime.backends import create_backend
-from kanoclip.runtime.backends.openvino import has_bf16
 from kanoclip.runtime.bundle import Bundle, sha256_of, shipped_bundle
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.manifest import MANIFEST_NAME, MODEL_FILE, FileInfo
@@ -262,7 +262,7 @@ def measure(
     """All figures; each is printed when it is there."""
     if also_nncf:
         import nncf  # noqa: F401  (before the exports, which take a while)
-    backends = ["onnxruntime", "openvino", *(["openvino-bf16"] if has_bf16() else [])]
+    backends = installed_on_cpu()
     sets = [name for name in LOOKED_FOR if name in instruction_sets()]
     click.echo(f"instruction sets: {', '.join(sets) or 'none that matter'}", err=True)
     with tempfile.TemporaryDirectory() as scratch:
