@@ -16,7 +16,7 @@ from rich.text import Text
 
 from kanoclip.runtime.alarm import EVERY_FRAME
 from kanoclip.runtime.bundle import find_bundle
-from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_buffers
+from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_buffers, share_heaps
 from kanoclip.runtime.cli.attendance import Watchers, watcher_options
 from kanoclip.runtime.cli.building import builds_shown
 from kanoclip.runtime.cli.decisions import Decisions, run_decision_options
@@ -108,6 +108,7 @@ def command(
     _check(inputs, outputs, listeners, watchers, as_json)
     decisions.settings(decisions.config)  # refused before anything is loaded
     keep_frame_buffers()
+    share_heaps()
     live = inputs.live or policy == Policy.DROP_OLDEST.value
     lone_view = live and inputs.alone
     if not lone_view:

@@ -60,3 +60,35 @@ def test_spare_memory_goes_back():
     done = subprocess.run([sys.executable, "-c", SPARE], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 8_000, "50 MB are 12,207 pages of 4 KiB"
+
+
+HEAPS = """
+import re, sys, threading
+import numpy as np
+from pathlib import Path
+from kanoclip.runtime.cli.allocator import share_heaps
+if sys.argv[1] == "shared":
+    assert share_heaps()
+together = threading.Barrier(8)
+def take():
+    together.wait()
+    kept = [np.ones(50_000, np.uint8) for _ in range(20)]
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(7)]
+for thread in threads:
+    thread.start()
+together.wait()
+starts = re.findall(r"^([0-9a-f]+)-[0-9a-f]+ rw-p 0+ 00:00 0 *$", Path("/proc/self/maps").read_text(), re.MULTILINE)
+print(sum(int(start, 16) % (64 << 20) == 0 for start in starts))  # where glibc's further heaps begin
+together.wait()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_threads_share_two_heaps():
+    def further(mode: str) -> int:
+        done = subprocess.run([sys.executable, "-c", HEAPS, mode], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    assert further("shared") <= 1 < further("alone")
