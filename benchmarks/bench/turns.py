@@ -102,9 +102,13 @@ def measure_batches(
 
 
 def drift(bundle: Bundle, runners: Sequence[Runner], batch: int) -> dict[str, dict[str, float] | None]:
-    """How far each runner's answers are from the first engine's; None for torch on other weights than the bundle's."""
+    """How far each runner's answers are from the most exact engine's: the first in float32, else the first.
+
+    None for torch on other weights than the bundle's.
+    """
     frames, indices = batch_of(bundle, batch)
-    engine = next((runner for runner in runners if not runner.is_torch), None)
+    engines = [runner for runner in runners if not runner.is_torch]
+    engine = next((runner for runner in engines if "fp32" in runner.precisions), engines[0] if engines else None)
     found: dict[str, dict[str, float] | None] = {}
     reference = None if engine is None else [np.array(part) for part in engine.backend.run(frames, indices)]
     for runner in runners:

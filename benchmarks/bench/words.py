@@ -68,7 +68,7 @@ def _costs(result: Mapping[str, Any]) -> Rows:
         rows[-1] += [number(runner.get("energy", {}).get("joules_per_frame"), 2)]
         rows[-1] += [DASH if drift is None else f"{drift['map']:.0e}"]
     head = ["runner", "first verdict s", "memory MB", "GPU MB", "J a frame", "map drift"]
-    return Rows("Start, memory, energy, and how far the answers are from the first engine's", head, rows)
+    return Rows("Start, memory, energy, and how far the answers are from the most exact engine's", head, rows)
 
 
 def _stages(result: Mapping[str, Any]) -> Rows | None:

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from kanoclip.benchmarks.bench import turns
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.turns import take_turns
+from kanoclip.benchmarks.bench.runners import Runner
+from kanoclip.benchmarks.bench.turns import drift, take_turns
+from kanoclip.runtime.bundle import Bundle
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +40,24 @@ def test_a_run_that_goes_on_warms_up_again_and_measures_what_is_missing(tmp_path
     with Journal(tmp_path / "j", {}) as journal:
         order.clear()
         assert run(order, 3, journal) == spent and order == []
+
+
+@pytest.mark.parametrize(
+    ("precisions", "reference"),
+    [((("bf16",), ("fp32",), ("fp32",)), 1), ((("int8", "bf16"), ("int8", "fp32")), 1), ((("fp16",), ("bf16",)), 0)],
+)
+def test_drift_is_from_the_most_exact_engine(toy_bundle, precisions, reference):
+    """The first one is often the fastest, which rounds."""
+
+    def answering(value):
+        return lambda frames, indices: (np.full((1, 32, 32), value), np.full(1, value))
+
+    runners = [
+        Runner(str(number), "openvino", SimpleNamespace(run=answering(number / 8)), "cpu", kinds)
+        for number, kinds in enumerate(precisions)
+    ]
+    torch = Runner("torch-cpu", "torch", SimpleNamespace(run=answering(0.5), same_weights=False), "cpu", ("fp32",))
+    found = drift(Bundle.open(toy_bundle), [torch, *runners], 1)
+    assert found.pop("torch-cpu") is None
+    assert [one["map"] * 8 for one in found.values()] == [abs(number - reference) for number in range(len(runners))]
+    assert all(one["map"] == one["score"] for one in found.values())
