@@ -64,7 +64,6 @@ def test_spare_memory_goes_back():
 
 HEAPS = """
 import re, sys, threading
-import numpy as np
 from pathlib import Path
 from kanoclip.runtime.cli.allocator import share_heaps
 if sys.argv[1] == "shared":
@@ -72,7 +71,7 @@ if sys.argv[1] == "shared":
 together = threading.Barrier(8)
 def take():
     together.wait()
-    kept = [np.ones(50_000, np.uint8) for _ in range(20)]
+    kept = [bytearray(50_000) for _ in range(20)]
     together.wait()
 threads = [threading.Thread(target=take) for _ in range(7)]
 for thread in threads:
@@ -91,4 +90,5 @@ def test_threads_share_two_heaps():
         assert done.returncode == 0, done.stderr
         return int(done.stdout)
 
-    assert further("shared") <= 1 < further("alone")
+    # One, and seldom a mapping of another kind that begins at such a place by chance.
+    assert further("shared") <= 3 and further("alone") >= 6
