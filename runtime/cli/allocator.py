@@ -28,8 +28,8 @@ def keep_frame_buffers() -> bool:
 def share_heaps() -> bool:
     """Tells glibc to serve all threads from two heaps; left alone it makes up to eight for each core.
 
-    Each heap keeps what its threads once needed at the same time, so that with many of them a stream's memory goes on
-    growing by a step now and then for hours. To be called before threads are started.
+    Each heap keeps what its threads once needed at the same time, so that many of them keep more. Two cost a stream no
+    speed (docs/streams.md). To be called before threads are started.
 
     Returns:
         Whether this system's allocator could be told (Linux with glibc).
