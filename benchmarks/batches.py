@@ -24,7 +24,7 @@ import numpy as np
 from kanoclip.benchmarks.python_cost import MemorySource
 from kanoclip.benchmarks.results import write_result
 from kanoclip.runtime.backends import BACKENDS
-from kanoclip.runtime.backends.openvino import has_bf16
+from kanoclip.runtime.backends.trial import cpu_engines
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.errors import KanoclipError
@@ -92,11 +92,6 @@ def measure(
     return found
 
 
-def installed_on_cpu() -> tuple[str, ...]:
-    """Every engine that this processor has; [dev] installs them all."""
-    return ("onnxruntime", "openvino", *(["openvino-bf16"] if has_bf16() else []))
-
-
 @click.command()
 @click.option("--bundle", type=click.Path(exists=True, path_type=Path), help="Default: nano, exported for this.")
 @click.option(
@@ -124,7 +119,7 @@ def main(
             raise click.UsageError(
                 f"{path} does not take every batch up to {max(batches)}: export it with --dynamic-batch"
             )
-        found = measure(path, backends or installed_on_cpu(), batches, frames, repeat)
+        found = measure(path, backends or tuple(cpu_engines()), batches, frames, repeat)
     click.echo(json.dumps(found, indent=2))
     if output is not None:
         write_result(output, {"bundle": manifest.name, "frames": frames, "repeat": repeat, "cases": found})

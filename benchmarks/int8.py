@@ -5,9 +5,9 @@
     python -m kanoclip.benchmarks.int8 --calibration GOOD --root DATA --backbone vit-l-14-336 --limit 2 --rounds 3
 
 Without `--calibration` the bundles that ship are judged. With it, forms are exported by the installed command, parity
-gate included. `--nncf` (pip install nncf) adds what NNCF's
-post-training quantisation makes of the same float32 graph and pictures: as its documentation has it, heads left alone,
-and held to what our own forms leave alone as well. Drift is from float32 in ONNX Runtime, on every picture of DATA.
+gate included, and `--nncf` (pip install nncf) adds what NNCF's post-training quantisation makes of the same float32
+graph and pictures: as its documentation has it, heads left alone, and held to what our own forms leave alone as well.
+Drift is from float32 in ONNX Runtime, on every picture of DATA.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import click
 import numpy as np
 import onnx
 
-from kanoclip.benchmarks.batches import installed_on_cpu
 from kanoclip.benchmarks.bench.journal import Journal
 from kanoclip.benchmarks.bench.turns import percentiles, take_turns
 from kanoclip.benchmarks.results import write_result
@@ -35,6 +34,7 @@ from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import load_samples
 from kanoclip.export.quantize import quantizable
 from kanoclip.runtime.backends import create_backend
+from kanoclip.runtime.backends.trial import cpu_engines
 from kanoclip.runtime.bundle import Bundle, sha256_of, shipped_bundle
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.manifest import MANIFEST_NAME, MODEL_FILE, FileInfo
@@ -262,7 +262,7 @@ def measure(
     """All figures; each is printed when it is there."""
     if also_nncf:
         import nncf  # noqa: F401  (before the exports, which take a while)
-    backends = installed_on_cpu()
+    backends = cpu_engines()
     sets = [name for name in LOOKED_FOR if name in instruction_sets()]
     click.echo(f"instruction sets: {', '.join(sets) or 'none that matter'}", err=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -274,14 +274,13 @@ def measure(
         else:
             for form in FORMS:
                 bundles[form], forms[form] = export(form, backbone, calibration, Path(scratch))
-        if also_nncf:
-            assert calibration is not None
-            loaded = _load(backbone)
-            samples = load_samples(calibration, loaded.model.config.image_size, CALIBRATED_ON, "--calibration")
-            for form in NNCF_FORMS:
-                bundles[form] = with_nncf(form, loaded, [sample.frame for sample in samples], bundles[PLAIN])
-                forms[form] = {}
-            del loaded
+            if also_nncf:
+                loaded = _load(backbone)
+                samples = load_samples(calibration, loaded.model.config.image_size, CALIBRATED_ON, "--calibration")
+                for form in NNCF_FORMS:
+                    bundles[form] = with_nncf(form, loaded, [sample.frame for sample in samples], bundles[PLAIN])
+                    forms[form] = {}
+                del loaded
         wanted = ask(bundles[PLAIN], "onnxruntime", dataset, threads)
         for form, bundle in bundles.items():
             forms[form]["model_mb"] = sum(path.stat().st_size for path in bundle.glob(MODEL_FILE + "*")) / 1e6

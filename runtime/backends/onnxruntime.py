@@ -20,7 +20,7 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"
 _GRAPHS = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
 """Each provider's option for a CUDA graph."""
-WITHOUT_GEMM = {"disabled_optimizers": ["MatMulAddFusion"]}
+_WITHOUT_GEMM = {"disabled_optimizers": ["MatMulAddFusion"]}
 """For quantised graphs on the CPU. ONNX Runtime makes a Gemm of each product with a bias before it looks for quantised
 ones, and has no quantised Gemm with a float bias: it would convert those to float32 and multiply them so, run by run.
 """
@@ -160,7 +160,7 @@ def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, option
 
     def open_with(more: dict[str, Any]) -> Any:
         chosen = [(provider, options | more)] if options else [provider]
-        fusions = WITHOUT_GEMM if provider == CPU and bundle.manifest.precision == "int8-cpu" else {}
+        fusions = _WITHOUT_GEMM if provider == CPU and bundle.manifest.precision == "int8-cpu" else {}
         return ort.InferenceSession(str(bundle.model_path), settings, providers=chosen, enable_fallback=0, **fusions)
 
     if provider in _GRAPHS and not bundle.manifest.dynamic_batch:

@@ -95,7 +95,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
 
 def _candidates(device: str) -> list[str]:
     """What to try, the most exact and best known first: a later one must be faster by the margin."""
-    from kanoclip.runtime.backends import onnxruntime, openvino
+    from kanoclip.runtime.backends import onnxruntime
 
     try:
         if onnxruntime.has_cuda() and device == "auto":
@@ -104,10 +104,21 @@ def _candidates(device: str) -> list[str]:
         log.warning("%s", error)
         return ["openvino"]
     try:
-        return [FIRST, "openvino", *(["openvino-bf16"] if openvino.has_bf16() else [])]
+        return cpu_engines()
     except BackendError as error:
         log.warning("%s", error)
         return [FIRST]
+
+
+def cpu_engines() -> list[str]:
+    """Every engine that this processor has, where OpenVINO is installed; the most exact and best known first.
+
+    Raises:
+        BackendError: OpenVINO is not installed or broken, or cannot use this processor.
+    """
+    from kanoclip.runtime.backends import openvino
+
+    return [FIRST, "openvino", *(["openvino-bf16"] if openvino.has_bf16() else [])]
 
 
 def _try_all(reference: Reference, names: Sequence[str], create: Create) -> tuple[Backend, Choice | None]:

@@ -58,8 +58,7 @@ def fake_runtime(monkeypatch, providers, started=None, refuses=()):
             return onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype, "cpu", 0)
 
     class Session:
-        def __init__(self, path, settings, providers, enable_fallback, **fusions):
-            assert not fusions
+        def __init__(self, path, settings, providers, enable_fallback):
             assert enable_fallback == 0
             for name in refuses:
                 if isinstance(providers[0], tuple) and name in providers[0][1]:
