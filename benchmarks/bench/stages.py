@@ -23,6 +23,7 @@ from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.processor import own_cores
 from kanoclip.runtime.sinks.draw import annotate
+from kanoclip.runtime.sinks.heat import Canvas
 from kanoclip.runtime.sources.video import VideoSource
 from kanoclip.runtime.types import BadFrame, Frame
 
@@ -73,6 +74,7 @@ def measure_stages(
     splits = {runner.name: _Splitting(runner.backend) for runner in runners}
     detectors = {name: Detector(bundle, split) for name, split in splits.items()}
     frames = _endless(video)
+    canvas = Canvas()  # as sinks have one
 
     def one_frame() -> dict[str, dict[str, float | None]]:
         frame = next(frames)
@@ -80,7 +82,7 @@ def measure_stages(
         for name, detector in detectors.items():
             detection = detector(frame.image)
             started = perf_counter()
-            annotate(frame.image, detection, untrained=untrained)
+            annotate(frame.image, detection, untrained=untrained, canvas=canvas)
             drawn = (perf_counter() - started) * 1e3
             parts, times = splits[name].last, detection.timings
             values = (

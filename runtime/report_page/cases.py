@@ -16,7 +16,7 @@ import numpy.typing as npt
 from kanoclip.runtime.score.masks import decode_runs
 from kanoclip.runtime.score.places import read_bytes
 from kanoclip.runtime.score.scorer import MAP_LEVELS
-from kanoclip.runtime.sinks.draw import paint_heat
+from kanoclip.runtime.sinks.heat import paint_heat
 from kanoclip.runtime.sources.images import decode_image
 from kanoclip.runtime.types import Image
 

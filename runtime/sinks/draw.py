@@ -1,21 +1,14 @@
-"""The annotated picture: heat map, region of interest, regions and a caption bar.
-
-The map is painted as it is, never stretched to the picture's own range, which would paint normal pictures red.
-"""
+"""The annotated picture: heat map, region of interest, regions and a caption bar."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from kanoclip.runtime.roi import RegionOfInterest
-from kanoclip.runtime.types import Detection, FloatMap, Image
+from kanoclip.runtime.sinks.heat import Canvas, array_of, paint_heat
+from kanoclip.runtime.types import Detection, Image
 
-HEAT_OPACITY = 0.7
-"""Opacity where the map is 1; it falls in proportion to the map."""
-HEAT_FLOOR = 0.04
-"""Below this the heat could not be seen: such pixels stay exactly as they were."""
 MIN_WIDTH = 192
 """Narrower pictures are enlarged by a whole factor so that the caption can be read."""
 
@@ -29,72 +22,33 @@ _BAR = (32, 28, 26)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def annotate(image: Image, detection: Detection, *, untrained: bool) -> Image:
+def annotate(image: Image, detection: Detection, *, untrained: bool, canvas: Canvas | None = None) -> Image:
     """Draws a detection over its frame, below a caption bar.
 
     Args:
         image: The original frame, uint8 [H, W, 3] BGR; left as it is.
         detection: What the detector said about it.
         untrained: The bundle has seeded weights: the caption says so.
+        canvas: Memory that the picture lies in until the next one is drawn there; None takes new.
 
     Returns:
-        A new picture, uint8 [k*H + bar, k*W, 3]; k is 1 unless the frame is narrower than `MIN_WIDTH`. Its size
-        depends only on the frame's size.
+        uint8 [k*H + bar, k*W, 3]; k is 1 unless the frame is narrower than `MIN_WIDTH`. Its size depends only on the
+        frame's size.
     """
     width = image.shape[1]
     factor = -(-MIN_WIDTH // width) if width < MIN_WIDTH else 1
     if factor > 1:
         image = np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
     bar = _caption(image.shape[1], detection, untrained=untrained)
-    canvas = np.empty((bar.shape[0] + image.shape[0], image.shape[1], 3), np.uint8)
-    canvas[: bar.shape[0]] = bar
-    picture = canvas[bar.shape[0] :]
+    annotated = array_of(canvas, "annotated", (bar.shape[0] + image.shape[0], image.shape[1], 3))
+    annotated[: bar.shape[0]] = bar
+    picture = annotated[bar.shape[0] :]
     picture[...] = image
-    paint_heat(picture, detection.map)
+    paint_heat(picture, detection.map, canvas)
     if detection.roi is not None:
         _draw_roi(picture, detection.roi)
     _draw_regions(picture, detection, factor)
-    return canvas
-
-
-def paint_heat(picture: Image, heat: FloatMap) -> None:
-    """Blends the coloured map into a picture, in place.
-
-    Args:
-        picture: uint8 [H, W, 3] BGR.
-        heat: float32 [h, w] in [0, 1], stretched over the picture.
-    """
-    rows, columns = heat.shape
-    hot = np.argwhere(heat >= HEAT_FLOOR)
-    if hot.size == 0:
-        return
-    height, width = picture.shape[:2]
-    # Only the rectangle that has heat is touched: most pictures are normal, and blending is the dear part. One map cell
-    # more on each side, since interpolation bleeds that far.
-    top, left = np.maximum(hot.min(axis=0) - 1, 0)
-    bottom, right = np.minimum(hot.max(axis=0) + 2, (rows, columns))
-    y0, y1 = int(top * height // rows), int(-(-bottom * height // rows))
-    x0, x1 = int(left * width // columns), int(-(-right * width // columns))
-    # Premultiplied by opacity at the map's size, so that the full size needs one resize and two 8-bit passes. Cutting
-    # the rectangle out first moves the heat by less than a pixel.
-    level = np.clip(heat[top:bottom, left:right], 0.0, 1.0)
-    level = np.where(level >= HEAT_FLOOR, level, 0.0).astype(np.float32)
-    opacity = level * np.float32(HEAT_OPACITY)
-    colour = np.rint(cv2.applyColorMap(_to_byte(level), cv2.COLORMAP_TURBO) * opacity[:, :, None]).astype(np.uint8)
-    size = (x1 - x0, y1 - y0)
-    area = picture[y0:y1, x0:x1]
-    # In place and with one big temporary used twice: fresh 6 MB arrays cost more than the arithmetic (12 ms, now 6 ms
-    # for a 1080p frame that is hot all over).
-    kept = cv2.resize(_to_byte(1.0 - opacity), size, interpolation=cv2.INTER_LINEAR)
-    layer = cv2.cvtColor(kept, cv2.COLOR_GRAY2BGR)
-    cv2.multiply(area, layer, dst=area, scale=1.0 / 255.0)
-    cv2.resize(colour, size, dst=layer, interpolation=cv2.INTER_LINEAR)
-    cv2.add(area, layer, dst=area)
-
-
-def _to_byte(level: FloatMap) -> npt.NDArray[np.uint8]:
-    """[0, 1] to 0..255."""
-    return np.asarray(np.rint(level * 255.0), dtype=np.uint8)
+    return annotated
 
 
 def _draw_roi(picture: Image, roi: RegionOfInterest) -> None:
@@ -138,7 +92,8 @@ def _caption(width: int, detection: Detection, *, untrained: bool) -> Image:
     line = round(34 * scale)
     pad = round(12 * scale)
     narrow = width < 560
-    bar = np.full((line * (2 if narrow else 1) + pad, width, 3), _BAR, np.uint8)
+    rows = line * (2 if narrow else 1) + pad
+    bar = np.full((rows + rows % 2, width, 3), _BAR, np.uint8)  # even, for with a frame of even size so is the video
     colour = _RED if detection.is_anomalous else _GREEN
     alarm = detection.is_anomalous if detection.alarm is None else detection.alarm
     edge = max(4, round(8 * scale))

@@ -9,6 +9,7 @@ import cv2
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw import annotate
 from kanoclip.runtime.sinks.files import sink_errors, write_beside
+from kanoclip.runtime.sinks.heat import Canvas
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 JPEG_QUALITY = 90
@@ -46,6 +47,7 @@ class ImageFolderSink:
         self._folder = folder
         self._root = root
         self._untrained = untrained
+        self._canvas = Canvas()
         self._taken: dict[Path, None] = {}  # in the order in which they were taken
 
     def write(self, frame: Frame, detection: Detection) -> None:
@@ -55,7 +57,7 @@ class ImageFolderSink:
             SinkError: It cannot be written.
         """
         target = self._target(frame)
-        picture = annotate(frame.image, detection, untrained=self._untrained)
+        picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
         options = [] if target.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         try:
             ok, data = cv2.imencode(target.suffix, picture, options)

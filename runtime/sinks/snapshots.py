@@ -13,6 +13,7 @@ from pathlib import Path
 from kanoclip.runtime.sinks.draw import annotate
 from kanoclip.runtime.sinks.encode import encode_jpeg, encode_map
 from kanoclip.runtime.sinks.events import EventFilter, Events
+from kanoclip.runtime.sinks.heat import Canvas
 from kanoclip.runtime.sinks.images import JPEG_QUALITY
 from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.sinks.snapshot_reader import ANNOTATED, MAP, PICTURE, RECORD
@@ -65,6 +66,7 @@ class SnapshotSink:
     def __init__(self, config: SnapshotConfig, *, untrained: bool) -> None:
         self._config = config
         self._untrained = untrained
+        self._canvas = Canvas()
         self._filter = EventFilter(config.events)
         self._ring = SnapshotRing(config.folder, config.max_bytes, config.max_count)
         self._kept_at: dict[str, float] = {}  # by stream, as the next
@@ -91,7 +93,9 @@ class SnapshotSink:
         }
         files = {
             PICTURE: encode_jpeg(frame.image, PICTURE_QUALITY),
-            ANNOTATED: encode_jpeg(annotate(frame.image, detection, untrained=self._untrained), JPEG_QUALITY),
+            ANNOTATED: encode_jpeg(
+                annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas), JPEG_QUALITY
+            ),
             MAP: encode_map(detection.map),
             RECORD: (json.dumps(values, allow_nan=False, indent=1) + "\n").encode("ascii"),
         }

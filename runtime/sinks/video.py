@@ -13,6 +13,7 @@ from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw import annotate
 from kanoclip.runtime.sinks.encoders import Encoder, h264_recipe, open_encoder
 from kanoclip.runtime.sinks.files import sink_errors
+from kanoclip.runtime.sinks.heat import Canvas
 from kanoclip.runtime.sinks.segments import Segments, delete_oldest, keep_aside, stamped
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
 
@@ -54,6 +55,7 @@ class VideoSink:
         self._fps = fps or DEFAULT_FPS
         self._live = live
         self._untrained = untrained
+        self._canvas = Canvas()
         self._segments = segments if live else None
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
         self._encoder: Encoder | None = None
@@ -80,7 +82,7 @@ class VideoSink:
         Raises:
             SinkError: It cannot be encoded or written.
         """
-        picture = annotate(frame.image, detection, untrained=self._untrained)
+        picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
         if self._encoder is not None and frame.captured_at >= self._ends_at:
             self._finish()
         if self._encoder is None:

@@ -17,6 +17,7 @@ from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.errors import SettingsError, SinkError, one_line
 from kanoclip.runtime.sinks.draw import annotate
 from kanoclip.runtime.sinks.encode import encode_jpeg
+from kanoclip.runtime.sinks.heat import Canvas
 from kanoclip.runtime.sinks.outbox_sink import OutboxSink, record_bytes
 from kanoclip.runtime.sinks.webhook_config import Picture, WebhookConfig
 from kanoclip.runtime.types import Detection, Frame, Image
@@ -97,6 +98,7 @@ class WebhookSink(OutboxSink[_Message]):
         self.shows = config.picture is not Picture.NONE
         self._config = config
         self._untrained = untrained
+        self._canvas = Canvas()
         if config.ca is not None and not config.ca.is_file():
             raise SettingsError(f"--webhook-ca {config.ca}: no such file")
         self._pool = urllib3.PoolManager(
@@ -148,7 +150,7 @@ class WebhookSink(OutboxSink[_Message]):
         if self._config.picture is Picture.PLAIN:
             picture = frame.image
         elif self._config.picture is Picture.ANNOTATED:
-            picture = annotate(frame.image, detection, untrained=self._untrained)
+            picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
         if picture is None:
             return _Message(number, body, "application/json", expires_at)
         jpeg = encode_jpeg(picture, PICTURE_QUALITY, PICTURE_SIDE)

@@ -10,6 +10,7 @@ import cv2
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.programs import succeeds
 from kanoclip.runtime.sinks.draw import annotate
+from kanoclip.runtime.sinks.heat import Canvas
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 _QUIT_KEYS = frozenset({ord("q"), ord("Q"), 27})
@@ -50,12 +51,13 @@ class WindowSink:
             )
         self._title = title
         self._untrained = untrained
+        self._canvas = Canvas()
         self._shown = False
         cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Shows a frame."""
-        picture = annotate(frame.image, detection, untrained=self._untrained)
+        picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
         if not self._shown:
             scale = min(1.0, 1280 / picture.shape[1], 800 / picture.shape[0])
             cv2.resizeWindow(self._title, int(picture.shape[1] * scale), int(picture.shape[0] * scale))

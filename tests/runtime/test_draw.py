@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import pytest
 
 from kanoclip.runtime.roi import RegionOfInterest
-from kanoclip.runtime.sinks.draw import HEAT_FLOOR, HEAT_OPACITY, MIN_WIDTH, annotate, paint_heat
+from kanoclip.runtime.sinks.draw import MIN_WIDTH, annotate
+from kanoclip.runtime.sinks.heat import HEAT_FLOOR
 from kanoclip.runtime.types import Detection, Region, Timings
 
 
@@ -29,43 +29,6 @@ def test_a_normal_picture_is_left_exactly_as_it_is(size):
     np.testing.assert_array_equal(out[-size[0] :], image)
     np.testing.assert_array_equal(image, before)
     assert out.shape[0] > size[0]
-
-
-@pytest.mark.parametrize("level", [0.1, 0.5, 1.0])
-def test_heat_is_blended_in_proportion_to_the_map(level):
-    picture = np.full((64, 64, 3), 200, np.uint8)
-    paint_heat(picture, np.full((16, 16), level, np.float32))
-    colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
-    expected = 200 * (1 - HEAT_OPACITY * level) + colour * HEAT_OPACITY * level
-    assert np.abs(picture.astype(float) - expected).max() <= 2
-
-
-def test_heat_does_not_depend_on_the_rest_of_the_map():
-    """Per-image normalisation would change the weak spot when a strong one appears."""
-    weak = np.zeros((16, 16), np.float32)
-    weak[4, 4] = 0.3
-    both = weak.copy()
-    both[12, 12] = 1.0
-    one, two = np.full((64, 64, 3), 90, np.uint8), np.full((64, 64, 3), 90, np.uint8)
-    paint_heat(one, weak)
-    paint_heat(two, both)
-    np.testing.assert_array_equal(one[:32, :32], two[:32, :32])
-    assert (one[:32, :32] != 90).any()
-
-
-@pytest.mark.parametrize("at", [(0, 0), (15, 15), (0, 15), (8, 3)])
-def test_heat_lands_where_the_map_is_hot(at):
-    heat = np.zeros((16, 16), np.float32)
-    heat[at] = 1.0
-    picture = np.full((161, 243, 3), 128, np.uint8)
-    paint_heat(picture, heat)
-    change = np.abs(picture.astype(int) - 128).sum(-1)
-    row, column = np.unravel_index(change.argmax(), change.shape)
-    assert abs((row + 0.5) * 16 / 161 - at[0] - 0.5) < 0.6
-    assert abs((column + 0.5) * 16 / 243 - at[1] - 0.5) < 0.6
-    rows, columns = np.nonzero(change)
-    assert rows.max() - rows.min() <= 3 * 161 / 16 + 2
-    assert columns.max() - columns.min() <= 3 * 243 / 16 + 2
 
 
 def test_regions_are_boxed_in_the_frame_s_own_pixels():

@@ -184,7 +184,8 @@ def test_a_video_appears_complete_or_not_at_all(tmp_path):
     assert len(frames) == 10 and fps == pytest.approx(12.5)
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
     assert frames[0].shape[1] == 302
-    assert [round(f[-20:, 250:280].mean() / 20) for f in frames] == list(range(10))
+    # The last row and column of an odd size are black.
+    assert [round(f[-20:-4, 250:280].mean() / 20) for f in frames] == list(range(10))
 
 
 def test_a_video_takes_frames_of_other_sizes(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.preprocess import resize
-from kanoclip.runtime.sinks.draw import paint_heat
+from kanoclip.runtime.sinks.heat import paint_heat
 from kanoclip.runtime.types import Image
 from kanoclip.train.evaluation.evaluate import Case
 
