@@ -1,4 +1,4 @@
-"""How glibc's allocator serves a stream: frame buffers stay in the process, and its threads share two heaps."""
+"""How glibc's allocator serves a stream: frame buffers stay in the process, and its threads share one heap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 KEPT = 1 << 28
-HEAPS = 2
 
 
 def keep_frame_buffers() -> bool:
@@ -25,16 +24,17 @@ def keep_frame_buffers() -> bool:
     return _tell(M_MMAP_MAX, 0) and _tell(M_TRIM_THRESHOLD, KEPT)
 
 
-def share_heaps() -> bool:
-    """Tells glibc to serve all threads from two heaps; left alone it makes up to eight for each core.
+def share_heap() -> bool:
+    """Tells glibc to serve all threads from one heap; left alone it makes up to eight for each core.
 
-    Each heap keeps what its threads once needed at the same time, so that many of them keep more. Two cost a stream no
-    speed (docs/streams.md). To be called before threads are started.
+    Each heap keeps what its threads once needed at the same time, so that many of them keep more, and only the first
+    gives back all that is spare. One costs a stream no speed (docs/streams.md): it asks for few and large pieces. To be
+    called before threads are started.
 
     Returns:
         Whether this system's allocator could be told (Linux with glibc).
     """
-    return _tell(M_ARENA_MAX, HEAPS)
+    return _tell(M_ARENA_MAX, 1)
 
 
 def give_back_spare_memory() -> None:

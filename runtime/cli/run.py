@@ -16,16 +16,16 @@ from rich.text import Text
 
 from kanoclip.runtime.alarm import EVERY_FRAME
 from kanoclip.runtime.bundle import find_bundle
-from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_buffers, share_heaps
+from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_buffers, share_heap
 from kanoclip.runtime.cli.attendance import Watchers, watcher_options
 from kanoclip.runtime.cli.building import builds_shown
 from kanoclip.runtime.cli.decisions import Decisions, run_decision_options
 from kanoclip.runtime.cli.events import Listeners, listener_options
-from kanoclip.runtime.cli.garbage import GarbageRounds
 from kanoclip.runtime.cli.inputs import Inputs, input_options
 from kanoclip.runtime.cli.options import SectionedCommand, backend_options
 from kanoclip.runtime.cli.outputs import Outputs, output_options
 from kanoclip.runtime.cli.quiet import native_chatter_silenced
+from kanoclip.runtime.cli.upkeep import Upkeep
 from kanoclip.runtime.detector import Detector
 from kanoclip.runtime.errors import StoppedWaitingError
 from kanoclip.runtime.mailbox import Policy
@@ -108,7 +108,7 @@ def command(
     _check(inputs, outputs, listeners, watchers, as_json)
     decisions.settings(decisions.config)  # refused before anything is loaded
     keep_frame_buffers()
-    share_heaps()
+    share_heap()
     live = inputs.live or policy == Policy.DROP_OLDEST.value
     lone_view = live and inputs.alone
     if not lone_view:
@@ -180,7 +180,7 @@ def command(
         try:
             with StatusLine(Console(stderr=True, quiet=quiet), _total(sources, max_frames)) as status:
                 hurry = _hurry(pipeline, detector)
-                pipeline.run(_each(status.update, attendance.tick, GarbageRounds().tick, hurry))
+                pipeline.run(_each(status.update, attendance.tick, Upkeep().tick, hurry))
             if attendance.page is not None and not endless and not pipeline.stopping:
                 human.print(Text("all is judged; the page stays open until Ctrl-C"))
                 attendance.stay()
