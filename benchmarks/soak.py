@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -285,6 +286,7 @@ def main(
     if (minutes - settle) * 60 < LEAST_S:
         raise click.UsageError(f"--minutes {minutes:g} must be longer than --settle {settle:g} by {LEAST_S:g} s.")
     folder = find_bundle(bundle, Path.cwd())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what it watches shall not stay when it is ended
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("soak", total=minutes * 60)
         moments = soak(folder, minutes * 60, fps, on_moment=lambda moment: bar.update(task, completed=moment.second))
