@@ -1,4 +1,8 @@
-"""What the machine says about itself: memory and temperatures."""
+"""What the machine says about itself: memory and temperatures.
+
+Asked for every second for months: its paths are made once, for a new `Path` has Python keep the parts of its name in a
+table that grows by 1 MB when it has been given some thousand.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SYS = Path("/sys/class")
-PROC = Path("/proc")
+MEMORY, OWN_MEMORY = Path("/proc/meminfo"), Path("/proc/self/statm")
 MAX_SENSORS = 24
 HIGHEST_C = 150.0
 """A sensor that is not connected says 255 degrees, or less than nothing."""
@@ -27,41 +31,48 @@ class Temperature:
     celsius: float
 
 
-def temperatures(sys_class: Path = SYS) -> list[Temperature]:
-    """Thermal zones (Jetson, ARM boards, PCs) and hardware monitors, the hottest first; empty where there are none."""
-    found: dict[str, float] = {}
-    for zone in sorted(sys_class.glob("thermal/thermal_zone*")):
-        _add(found, _text(zone / "type") or zone.name, zone / "temp")
-    for value in sorted(sys_class.glob("hwmon/hwmon*/temp*_input")):
-        chip = _text(value.parent / "name") or value.parent.name
-        label = _text(value.with_name(value.name.replace("_input", "_label")))
-        _add(found, f"{chip} {label}".strip(), value)
-    rows = [Temperature(sensor, celsius) for sensor, celsius in found.items()]
-    return sorted(rows, key=lambda row: -row.celsius)[:MAX_SENSORS]
+class Thermometers:
+    """Thermal zones (Jetson, ARM boards, PCs) and hardware monitors, those that are there by now.
+
+    Args:
+        sys_class: Where the kernel tells of them.
+    """
+
+    def __init__(self, sys_class: Path = SYS) -> None:
+        self._sensors: list[tuple[str, Path]] = []
+        for zone in sorted(sys_class.glob("thermal/thermal_zone*")):
+            self._sensors.append((_text(zone / "type") or zone.name, zone / "temp"))
+        for value in sorted(sys_class.glob("hwmon/hwmon*/temp*_input")):
+            chip = _text(value.parent / "name") or value.parent.name
+            label = _text(value.with_name(value.name.replace("_input", "_label")))
+            self._sensors.append((f"{chip} {label}".strip(), value))
+
+    def read(self) -> list[Temperature]:
+        """What they say now, the hottest first, and of those that share a name the hottest alone."""
+        found: dict[str, float] = {}
+        for sensor, path in self._sensors:
+            with suppress(ValueError):
+                celsius = int(_text(path)) / 1000
+                if 0 < celsius < HIGHEST_C:
+                    found[sensor] = max(celsius, found.get(sensor, celsius))
+        rows = [Temperature(sensor, celsius) for sensor, celsius in found.items()]
+        return sorted(rows, key=lambda row: -row.celsius)[:MAX_SENSORS]
 
 
-def resident_bytes(proc: Path = PROC) -> int | None:
+def resident_bytes(statm: Path = OWN_MEMORY) -> int | None:
     """Memory of this process that is in RAM; None where the system does not say."""
     with suppress(OSError, ValueError, IndexError):
-        return int((proc / "self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None
 
 
-def available_bytes(proc: Path = PROC) -> int | None:
+def available_bytes(meminfo: Path = MEMORY) -> int | None:
     """Memory that new work could have without swapping; None where the system does not say."""
     with suppress(OSError, ValueError, IndexError):
-        for line in (proc / "meminfo").read_text().splitlines():
+        for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
     return None
-
-
-def _add(found: dict[str, float], sensor: str, path: Path) -> None:
-    """Keeps the hottest of those that share a name."""
-    with suppress(ValueError):
-        celsius = int(_text(path)) / 1000
-        if 0 < celsius < HIGHEST_C:
-            found[sensor] = max(celsius, found.get(sensor, celsius))
 
 
 def _text(path: Path) -> str:

@@ -63,6 +63,7 @@ class Facts:
         self.changes = 0
         self._clock = clock
         self._started = clock()
+        self._thermometers = machine.Thermometers()
         self._health: dict[str, Any] = {}
         self._health_at = float("-inf")
         self._lock = threading.Lock()
@@ -120,7 +121,7 @@ class Facts:
             "uptime_s": now - self._started,
             "memory_bytes": machine.resident_bytes(),
             "available_bytes": machine.available_bytes(),
-            "temperatures": [asdict(row) for row in machine.temperatures()],
+            "temperatures": [asdict(row) for row in self._thermometers.read()],
             "watching": self.watching,
         }
 

@@ -23,27 +23,28 @@ def sink_errors(path: Path | str) -> Iterator[None]:
         raise SinkError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
-def write_beside(path: Path, data: bytes, *, durable: bool = False) -> None:
+def write_beside(path: Path | str, data: bytes, *, durable: bool = False) -> None:
     """Writes a file under a hidden name in the same folder and renames it: readers never see half of it.
 
     Args:
-        path: Where to, in a folder that exists.
+        path: Where to, in a folder that exists. Where names have no end a text: see `SnapshotRing`.
         data: All of it.
         durable: Have it on the disk before the rename, so that a power cut cannot leave an empty file.
 
     Raises:
         SinkError: It cannot be written; the hidden file is removed.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    folder, name = os.path.split(path)
+    partial = os.path.join(folder, f".{name}.{os.getpid()}.partial")  # noqa: PTH118
     with sink_errors(path):
         try:
-            with partial.open("wb") as file:
+            with open(partial, "wb") as file:  # noqa: PTH123
                 file.write(data)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            partial.replace(path)
+            os.replace(partial, path)  # noqa: PTH105
         except OSError:
             with suppress(OSError):
-                partial.unlink(missing_ok=True)
+                os.unlink(partial)  # noqa: PTH108
             raise

@@ -30,6 +30,9 @@ class SnapshotRing:
     What is in the folder already counts. What a killed writer left unfinished is removed. Files that are no snapshots
     are neither counted nor touched.
 
+    Names are joined as text: a `Path` has Python keep each part of it in one table, which is built anew, 1 MB larger,
+    once a stream has given it some thousand names.
+
     Args:
         folder: Made when missing. One ring at a time may write to it.
         max_bytes: Bytes of all files of all snapshots, at most.
@@ -113,7 +116,7 @@ class SnapshotRing:
         with os.scandir(self._folder) as entries:
             for entry in entries:
                 if PARTIAL.fullmatch(entry.name):
-                    Path(entry.path).unlink(missing_ok=True)
+                    _unlink(entry.path)
                 elif (match := FILE.fullmatch(entry.name)) is not None:
                     size = entry.stat(follow_symlinks=False).st_size
                     sizes[match[1]] = sizes.get(match[1], 0) + size
@@ -157,14 +160,23 @@ class SnapshotRing:
 
     def _delete(self, name: str) -> None:
         for suffix in SUFFIXES:
-            (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
+            _unlink(self._path(name, suffix))
 
     def _write(self, name: str, files: Mapping[str, bytes]) -> None:
         """Writes the files of one snapshot, its record last; all or nothing."""
         try:
             for suffix in reversed(SUFFIXES):
-                write_beside(self._folder / f"{name}{suffix}", files[suffix], durable=True)
+                write_beside(self._path(name, suffix), files[suffix], durable=True)
         except SinkError:
             with suppress(OSError):  # the first failure is the one to tell
                 self._delete(name)
             raise
+
+    def _path(self, name: str, suffix: str) -> str:
+        return os.path.join(self._folder, name + suffix)  # noqa: PTH118
+
+
+def _unlink(path: str) -> None:
+    """Deletes a file, unless somebody else did."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108

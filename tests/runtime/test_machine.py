@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kanoclip.runtime.machine import Temperature, available_bytes, resident_bytes, temperatures
+from kanoclip.runtime.machine import Temperature, Thermometers, available_bytes, resident_bytes
 
 
 def write(path, text):
@@ -22,7 +22,7 @@ def test_a_jetson_and_a_pc(tmp_path):
     write(tmp_path / "hwmon/hwmon3/temp2_input", "255000\n")  # nothing is connected there
     write(tmp_path / "hwmon/hwmon4/name", "nvme\n")
     write(tmp_path / "hwmon/hwmon4/temp1_input", "39850\n")
-    assert temperatures(tmp_path) == [
+    assert Thermometers(tmp_path).read() == [
         Temperature("gpu-thermal", 62.5),
         Temperature("cpu-thermal", 51.25),
         Temperature("coretemp Package id 0", 48.0),
@@ -31,15 +31,20 @@ def test_a_jetson_and_a_pc(tmp_path):
 
 
 def test_a_machine_without_sensors(tmp_path):
-    assert temperatures(tmp_path) == []
-    assert resident_bytes(tmp_path) is None and available_bytes(tmp_path) is None
+    assert Thermometers(tmp_path).read() == []
+    assert resident_bytes(tmp_path / "statm") is None and available_bytes(tmp_path / "meminfo") is None
 
 
 def test_sensors_of_one_name_are_one_row(tmp_path):
     for number, value in enumerate(("40000", "45000", "42000")):
         write(tmp_path / f"thermal/thermal_zone{number}/type", "acpitz\n")
         write(tmp_path / f"thermal/thermal_zone{number}/temp", value)
-    assert temperatures(tmp_path) == [Temperature("acpitz", 45.0)]
+    thermometers = Thermometers(tmp_path)
+    assert thermometers.read() == [Temperature("acpitz", 45.0)]
+    write(tmp_path / "thermal/thermal_zone2/temp", "47000")
+    assert thermometers.read() == [Temperature("acpitz", 47.0)]
+    (tmp_path / "thermal/thermal_zone2/temp").unlink()
+    assert thermometers.read() == [Temperature("acpitz", 45.0)]
 
 
 def test_this_process_has_memory():
