@@ -38,7 +38,7 @@ def share_heap() -> bool:
 
 
 def give_back_spare_memory() -> None:
-    """Hands what is free on glibc's heaps back to the system, once: 23 MB after OpenVINO has compiled a graph."""
+    """Hands what is free on glibc's heap by now back to the system: 23 MB after OpenVINO has compiled a graph."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
