@@ -63,10 +63,11 @@ def find_regions(
     box = np.s_[box_y : box_y + box_height, box_x : box_x + box_width]
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask[box], connectivity=8, ltype=cv2.CV_32S)
     peaks = _peaks(anomaly_map[box], np.asarray(labels, np.int32), np.asarray(stats, np.int32))
-    scale = frame_height * frame_width / (height * width)
+    frame_pixels, map_pixels = frame_height * frame_width, height * width
     regions = []
     for label in range(1, count):
-        area = max(round(int(stats[label, cv2.CC_STAT_AREA]) * scale), 1)
+        # Rounded in whole numbers: a half in floating point goes up or down by the map's size.
+        area = max((2 * int(stats[label, cv2.CC_STAT_AREA]) * frame_pixels + map_pixels) // (2 * map_pixels), 1)
         if area < min_area:
             continue
         left, top = box_x + int(stats[label, cv2.CC_STAT_LEFT]), box_y + int(stats[label, cv2.CC_STAT_TOP])

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -98,6 +98,7 @@ def test_areas_add_up_when_the_frame_has_the_maps_size(anomaly_map, threshold):
 
 
 @given(MAPS, LEVELS, FRAMES, st.integers(1, 4), st.integers(1, 4))
+@example(np.array([[0] * 7] + [[0.2] * 7] * 3, np.float32), 0.2, (22, 59), 1, 3)  # 973.5 pixels
 def test_a_map_of_repeated_pixels_gives_the_same_regions(anomaly_map, threshold, frame, down, across):
     """Every map pixel becomes a block; the frame stays, so nothing in its pixels may change."""
     blocks = anomaly_map.repeat(down, axis=0).repeat(across, axis=1)
