@@ -9,6 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.manifest import DESCRIPTOR
 
 FORBIDDEN = {
     "GridSample": "TensorRT's parser has run it as nearest",
@@ -74,6 +75,8 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
     wanted = {"frame": TensorProto.UINT8, "map": TensorProto.FLOAT, "score": TensorProto.FLOAT}
     if len(graph.input) > 1:
         wanted["class_index"] = TensorProto.INT64
+    if any(value.name == DESCRIPTOR for value in graph.output):  # not every exported model has descriptors
+        wanted[DESCRIPTOR] = TensorProto.FLOAT
     found = {value.name: types[value.name] for value in (*graph.input, *graph.output)}
     if found != wanted:
         raise ExportError(f"the graph's inputs and outputs are {found}, expected {wanted}")

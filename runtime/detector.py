@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 
 from kanoclip.runtime.backends import Backend, Report, create_backend, silent
-from kanoclip.runtime.backends.base import Waits
+from kanoclip.runtime.backends.base import Floats, Frames, Waits, descriptor_of
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.decision import find_regions, within
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
@@ -21,6 +22,8 @@ from kanoclip.runtime.manifest import Thresholds
 from kanoclip.runtime.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.settings import Decision, Settings
 from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -218,6 +221,34 @@ class Detector:
             detections += [self._decide(frame, answer, index) for frame, answer in zip(run, answers, strict=True)]
         return detections
 
+    def describe(self, frames: Sequence[Image]) -> Floats:
+        """Computes the descriptors of several frames, in runs as large as the bundle allows.
+
+        They are the same for every class, and those of the whole frame: no region of interest is applied.
+
+        Args:
+            frames: Each uint8 [H, W, 3], BGR, of any sizes.
+
+        Returns:
+            float32 [N, P, D], the caller's own: for each frame and each cell of the bundle's `DescriptorInfo.grid`, row
+            by row, a unit vector.
+
+        Raises:
+            FrameError: A frame is no such array.
+            BackendError: The bundle has no descriptor output, or the engine failed, or gave NaN.
+        """
+        info, most = descriptor_of(self.bundle), self.bundle.manifest.max_batch
+        small = [resize(check_frame(frame), *self._size) for frame in frames]
+        found = np.empty((len(small), info.cells, info.channels), np.float32)
+        for start in range(0, len(small), most):
+            run = small[start : start + most]
+            # The rows beyond are those that fill a static batch up.
+            found[start : start + len(run)] = self._describe(self._batch_of(run))[: len(run)]
+        # The components of unit vectors are in [-1, 1]: their sum is finite unless one of them is NaN.
+        if not np.isfinite(found.sum(dtype=np.float64)):
+            raise self._gave_nan()
+        return found
+
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
         for _ in range(runs):
@@ -250,29 +281,43 @@ class Detector:
         return self._classes.index(name)
 
     def _infer(self, small: Sequence[Image], index: int) -> list[_Answer]:
-        """Runs up to `max_batch` frames at model size; a static batch is filled up with its last frame."""
-        manifest = self.bundle.manifest
-        missing = 0 if manifest.dynamic_batch else manifest.max_batch - len(small)
-        frames = small[0][None] if len(small) == 1 and not missing else np.stack([*small, *[small[-1]] * missing])
+        """Runs up to `max_batch` frames at model size."""
+        frames = self._batch_of(small)
         indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
         started = perf_counter()
+        maps, scores = self._ask(lambda backend: backend.run(frames, indices))
+        milliseconds = (perf_counter() - started) * 1e3 / len(small)
+        # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
+        if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
+            raise self._gave_nan()
+        return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
+
+    def _batch_of(self, small: Sequence[Image]) -> Frames:
+        """One batch, uint8 [B, H, W, 3], of frames at model size; a static one is filled up with its last frame."""
+        manifest = self.bundle.manifest
+        missing = 0 if manifest.dynamic_batch else manifest.max_batch - len(small)
+        return small[0][None] if len(small) == 1 and not missing else np.stack([*small, *[small[-1]] * missing])
+
+    def _ask(self, work: Callable[[Backend], T]) -> T:
+        """Uses the backend; one whose GPU was lost is made anew, once."""
         try:
-            maps, scores = self.backend.run(frames, indices)
+            return work(self.backend)
         except DeviceLostError as error:
             if self._revive is None:
                 raise
             log.warning("%s; starting it again", error)
             self.backend.close()
             self.backend = self._revive()
-            maps, scores = self.backend.run(frames, indices)  # lost twice in a row is lost
-        milliseconds = (perf_counter() - started) * 1e3 / len(small)
-        # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
-        if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
-            raise BackendError(
-                f"{self.backend.name} gave NaN: this precision overflows here; export it with --fp32, or choose "
-                "another backend"
-            )
-        return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
+            return work(self.backend)  # lost twice in a row is lost
+
+    def _describe(self, frames: Frames) -> Floats:
+        return self._ask(lambda backend: backend.describe(frames))
+
+    def _gave_nan(self) -> BackendError:
+        return BackendError(
+            f"{self.backend.name} gave NaN: this precision overflows here; export it with --fp32, or choose another "
+            "backend"
+        )
 
     def _decide(self, frame: Prepared, answer: _Answer, index: int) -> Detection:
         started = perf_counter(), thread_time()

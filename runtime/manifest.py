@@ -20,6 +20,10 @@ COMPATIBILITIES = ("none", "same-compute-capability", "ampere-plus")
 """Which GPUs an engine of full TensorRT runs on: the kind that built it, its generation, or Ampere and later."""
 BATCH = "batch"
 """Stands for a dynamic batch axis in a tensor's shape."""
+DESCRIPTOR = "descriptor"
+"""Name of the output that a reference memory is made of."""
+DESCRIPTOR_CHANNELS = 384
+"""Most channels of a descriptor: a memory's size and the time to search it grow with them."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,27 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
+class DescriptorInfo:
+    """The graph's third output, `descriptor` float32 [B, rows * columns, channels]: a unit vector for each cell.
+
+    Attributes:
+        grid: (rows, columns) of the cells over the frame, row by row from the top left.
+        channels: Length of each vector, from 1 to DESCRIPTOR_CHANNELS.
+        sha256: Digest of all that decides the vectors. A reference memory fits the bundles that have its digest, and no
+            others.
+    """
+
+    grid: tuple[int, int]
+    channels: int
+    sha256: str
+
+    @property
+    def cells(self) -> int:
+        """How many vectors a frame has."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
 class GraphWork:
     """What the graph has to do, counted from its ONNX file: what `kanoclip-bench` holds a machine's peak against.
 
@@ -152,7 +177,8 @@ class Manifest:
         precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8` (in an fp16 graph), or `int8-cpu` (in a float32 one).
         opset: ONNX opset.
         inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes.
-        outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1].
+        outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1], and `descriptor` float32 [B, P, D]
+            where `descriptor` below says so.
         max_batch: Largest batch; the only one unless the batch axis is dynamic.
         preprocessing: How a frame becomes `frame`.
         thresholds: Defaults for verdicts.
@@ -162,6 +188,7 @@ class Manifest:
         files: Every file of the bundle except the manifest.
         engines: Engines among the files.
         work: What the graph has to do; None in a bundle of an export that did not count it.
+        descriptor: The third output; None in a bundle of an export that had none.
     """
 
     schema: int
@@ -182,6 +209,7 @@ class Manifest:
     engines: tuple[EngineInfo, ...]
     work: GraphWork | None = None
     class_thresholds: dict[str, Thresholds] = field(default_factory=dict)
+    descriptor: DescriptorInfo | None = None
 
     def thresholds_of(self, class_name: str) -> Thresholds:
         """A class's own thresholds, or those of all."""
@@ -204,7 +232,7 @@ class Manifest:
         for one in (value["thresholds"], *value["class_thresholds"].values()):
             if one["roi"] is None:
                 del one["roi"]
-        for name in ("work", "class_thresholds"):
+        for name in ("work", "class_thresholds", "descriptor"):
             if not value[name]:
                 del value[name]
         return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -246,7 +274,8 @@ class Manifest:
             parity=top.json_object("parity"),
             files=top.mapping("files", _file),
             engines=tuple(top.items("engines", _engine)),
-            work=top.optional("work", _work) if "work" in value else None,
+            work=top.optional("work", _work) if top.has("work") else None,
+            descriptor=top.optional("descriptor", _descriptor) if top.has("descriptor") else None,
         )
         top.done("schema")
         _cross_check(manifest)
@@ -343,6 +372,19 @@ def _work(value: Any, where: str) -> GraphWork:
     return work
 
 
+def _descriptor(value: Any, where: str) -> DescriptorInfo:
+    fields = Fields(value, where)
+    grid = fields.items("grid", lambda value, place: as_integer(value, place, 1))
+    if len(grid) != 2:
+        raise wrong(f"{where}.grid", "[rows, columns]")
+    channels = fields.integer("channels", 1)
+    if channels > DESCRIPTOR_CHANNELS:
+        raise wrong(f"{where}.channels", f"an integer of at most {DESCRIPTOR_CHANNELS}")
+    info = DescriptorInfo((grid[0], grid[1]), channels, fields.digest("sha256"))
+    fields.done()
+    return info
+
+
 def _cross_check(manifest: Manifest) -> None:
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
         raise wrong("classes", "a list of different names, at least one")
@@ -360,10 +402,15 @@ def _cross_check(manifest: Manifest) -> None:
     height, width = size = manifest.model.image_size
     frame = _camera_size(manifest) if manifest.preprocessing.resize == IN_GRAPH else size
     axis = BATCH if dynamic else manifest.max_batch
-    inputs, outputs = graph_signature(size, len(manifest.classes), axis, frame)
+    inputs, outputs = graph_signature(size, len(manifest.classes), axis, frame, manifest.descriptor)
+    if (descriptor := manifest.descriptor) is None:
+        described = "without descriptors"
+    else:
+        described = f"with descriptors of {descriptor.cells} cells and {descriptor.channels} channels"
+    kind = f"{len(manifest.classes)} classes at {height}x{width} {described}"
     for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
         if found != wanted:
-            raise wrong(name, f"what a bundle of {len(manifest.classes)} classes at {height}x{width} has")
+            raise wrong(name, f"what a bundle of {kind} has")
     if not set(manifest.class_thresholds) <= set(manifest.classes):
         raise wrong("class_thresholds", "thresholds of the bundle's own classes")
 
@@ -377,7 +424,11 @@ def _camera_size(manifest: Manifest) -> tuple[int, int]:
 
 
 def graph_signature(
-    size: tuple[int, int], classes: int, batch: int | str, frame: tuple[int, int]
+    size: tuple[int, int],
+    classes: int,
+    batch: int | str,
+    frame: tuple[int, int],
+    descriptor: DescriptorInfo | None = None,
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a bundle's graph.
 
@@ -386,12 +437,15 @@ def graph_signature(
         classes: How many are baked; several need an index.
         batch: The batch axis: a fixed size, or BATCH.
         frame: (height, width) of the frames in pixels; other than `size` where the graph resizes.
+        descriptor: What the third output is; None where there is none.
     """
     height, width = size
     frames = TensorSpec("frame", "uint8", (batch, *frame, 3))
     index = (TensorSpec("class_index", "int64", (batch,)),) if classes > 1 else ()
-    outputs = TensorSpec("map", "float32", (batch, height, width)), TensorSpec("score", "float32", (batch,))
-    return (frames, *index), outputs
+    outputs = [TensorSpec("map", "float32", (batch, height, width)), TensorSpec("score", "float32", (batch,))]
+    if descriptor is not None:
+        outputs.append(TensorSpec(DESCRIPTOR, "float32", (batch, descriptor.cells, descriptor.channels)))
+    return (frames, *index), tuple(outputs)
 
 
 def is_safe_path(name: str) -> bool:

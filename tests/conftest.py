@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -18,12 +19,13 @@ from kanoclip.runtime.manifest import (
     MANIFEST_NAME,
     MODEL_FILE,
     SCHEMA,
+    DescriptorInfo,
     FileInfo,
     Manifest,
     ModelInfo,
     Preprocessing,
-    TensorSpec,
     Thresholds,
+    graph_signature,
 )
 from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
 
@@ -69,8 +71,16 @@ def program():
     return find_program
 
 
-def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False) -> None:
-    """map = mean over channels / 255, inverted for class 1; score = the map's largest value."""
+def toy_descriptors(frames, grid: tuple[int, int]):
+    """What the toy graph's `descriptor` is: the mean colour of each cell plus 1, normalised; float32 [B, P, 3]."""
+    (batch, height, width, _), (rows, columns) = frames.shape, grid
+    cells = frames.astype(np.float32).reshape(batch, rows, height // rows, columns, width // columns, 3)
+    means = cells.mean((2, 4)).reshape(batch, rows * columns, 3) + np.float32(1)
+    return means / np.linalg.norm(means, axis=2, keepdims=True)
+
+
+def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False, grid: tuple[int, int] | None = None) -> None:
+    """map = mean over channels / 255, inverted for class 1; score = the map's largest value; see `toy_descriptors`."""
     from onnx import TensorProto, checker, helper, save
 
     types = {"uint8": TensorProto.UINT8, "int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
@@ -92,7 +102,24 @@ def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False) -> None:
             helper.make_node("Add", ["plain", "change"], ["map"]),
         ]
     nodes.append(helper.make_node("ReduceMax", ["map", "plane"], ["score"], keepdims=0))
+    if grid is not None:
+        nodes += [
+            helper.make_node("Cast", ["frame"], ["colours"], to=TensorProto.FLOAT),
+            helper.make_node("Reshape", ["colours", "cells"], ["celled"]),
+            helper.make_node("ReduceMean", ["celled", "inside"], ["means"], keepdims=0),
+            helper.make_node("Reshape", ["means", "listed"], ["rows"]),
+            helper.make_node("Add", ["rows", "one"], ["shifted"]),
+            helper.make_node("ReduceL2", ["shifted", "last"], ["length"], keepdims=1),
+            helper.make_node("Div", ["shifted", "length"], ["descriptor"]),
+        ]
+    rows, columns = grid or (1, 1)
+    _, height, width, _ = inputs[0].shape
+    cells, listed = [0, rows, height // rows, columns, width // columns, 3], [0, rows * columns, 3]
     constants = [
+        helper.make_tensor("cells", TensorProto.INT64, [6], cells),
+        helper.make_tensor("inside", TensorProto.INT64, [2], [2, 4]),
+        helper.make_tensor("listed", TensorProto.INT64, [3], listed),
+        helper.make_tensor("last", TensorProto.INT64, [1], [2]),
         helper.make_tensor("channels", TensorProto.INT64, [1], [3]),
         helper.make_tensor("plane", TensorProto.INT64, [2], [1, 2]),
         helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
@@ -119,6 +146,7 @@ def build_toy_bundle(
     max_batch: int = 1,
     bf16: bool = False,
     samples: int = 0,
+    grid: tuple[int, int] | None = None,
     **changes: Any,
 ) -> Path:
     """Writes a toy bundle.
@@ -131,17 +159,16 @@ def build_toy_bundle(
         max_batch: Batch size.
         bf16: The graph computes in bfloat16, which no CPU provider runs.
         samples: Pictures that travel with it, and bounds of a parity report.
+        grid: (rows, columns) of the descriptor output; None for no such output.
         changes: Other values for fields of the manifest.
     """
     height, width = (size, size) if isinstance(size, int) else size
     axis: int | str = "batch" if dynamic else max_batch
-    inputs = [TensorSpec("frame", "uint8", (axis, height, width, 3))]
-    if len(classes) > 1:
-        inputs.append(TensorSpec("class_index", "int64", (axis,)))
-    outputs = [TensorSpec("map", "float32", (axis, height, width)), TensorSpec("score", "float32", (axis,))]
+    descriptor = None if grid is None else DescriptorInfo(grid, 3, hashlib.sha256(repr(grid).encode()).hexdigest())
+    inputs, outputs = graph_signature((height, width), len(classes), axis, (height, width), descriptor)
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / MODEL_FILE
-    write_toy_graph(model, inputs, outputs, bf16=bf16)
+    write_toy_graph(model, inputs, outputs, bf16=bf16, grid=grid)
     paths = [model]
     for number in range(samples):
         paths.append(folder / "samples" / f"{number}.jpg")
@@ -168,8 +195,8 @@ def build_toy_bundle(
         "classes": tuple(classes),
         "precision": "bf16" if bf16 else "fp32",
         "opset": OPSET,
-        "inputs": tuple(inputs),
-        "outputs": tuple(outputs),
+        "inputs": inputs,
+        "outputs": outputs,
         "max_batch": max_batch,
         "preprocessing": Preprocessing(RESIZE_RULE, INTERPOLATION),
         "thresholds": Thresholds(image=0.5, pixel=0.5, min_area=0, origin="made up for tests"),
@@ -179,6 +206,7 @@ def build_toy_bundle(
             path.relative_to(folder).as_posix(): FileInfo(sha256_of(path), path.stat().st_size) for path in paths
         },
         "engines": (),
+        "descriptor": descriptor,
     }
     (folder / MANIFEST_NAME).write_text(Manifest(**fields | changes).to_json(), encoding="utf-8")
     return folder
@@ -209,3 +237,9 @@ def make_toy_bundle():
 def toy_bundle(tmp_path_factory) -> Path:
     """A toy bundle of one class, `object`, at 32x32, fixed batch 1. Shared: copy it before you change it."""
     return build_toy_bundle(tmp_path_factory.mktemp("bundles") / "toy.kanoclip")
+
+
+@pytest.fixture(scope="session", name="toy_descriptors")
+def expected_descriptors():
+    """`toy_descriptors`: what a toy bundle with a descriptor output gives for frames at model size."""
+    return toy_descriptors

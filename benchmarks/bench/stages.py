@@ -50,6 +50,10 @@ class _Splitting:
         self.last = Split(None, (perf_counter() - started) * 1e3, None)
         return maps, scores
 
+    def describe(self, frames: Frames) -> Floats:
+        """See `Backend.describe`; it is not measured."""
+        return self._backend.describe(frames)
+
     def close(self) -> None:
         """The backend stays its owner's."""
 
@@ -217,6 +221,10 @@ class _Counting:
                 self._inside -= 1
                 if self._inside == 0:
                     self.seconds += perf_counter() - self._since
+
+    def describe(self, frames: Frames) -> Floats:
+        """See `Backend.describe`; it is not measured."""
+        return self._backend.describe(frames)
 
     def close(self) -> None:
         """The backend stays its owner's."""

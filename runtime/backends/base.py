@@ -10,11 +10,13 @@ import numpy.typing as npt
 
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
-from kanoclip.runtime.manifest import TensorSpec
+from kanoclip.runtime.manifest import DescriptorInfo, Manifest, TensorSpec
 
 Frames = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+FETCHED = ("map", "score")
+"""The outputs that `Backend.run` fetches: a descriptor is larger than both, and stays where it was computed."""
 Report = Callable[[str, float], None]
 """Told a long step's name and the share of it that is done, 0 to 1."""
 
@@ -55,6 +57,22 @@ def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Seque
             raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
 
 
+def descriptor_of(bundle: Bundle) -> DescriptorInfo:
+    """What a bundle's descriptors are.
+
+    Raises:
+        BackendError: It has none.
+    """
+    if bundle.manifest.descriptor is None:
+        raise BackendError(f"{bundle.root} has no descriptor output, which a reference memory needs: export it again")
+    return bundle.manifest.descriptor
+
+
+def any_class(manifest: Manifest, rows: int) -> Indices | None:
+    """Class indices for outputs that do not depend on them: zeros int64 [rows], or None where the graph takes none."""
+    return np.zeros(rows, np.int64) if len(manifest.classes) > 1 else None
+
+
 def gpu_index(device: str) -> int:
     """The N of `cuda:N`; 0 for `cuda` and `auto`."""
     return int(device.partition(":")[2] or 0)
@@ -92,6 +110,20 @@ class Backend(Protocol):
 
         Raises:
             BackendError: The engine failed.
+        """
+        ...
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch, whatever the class.
+
+        Args:
+            frames: As `run` takes them.
+
+        Returns:
+            float32 [B, P, D], the caller's own: for each cell of `DescriptorInfo.grid`, row by row, a unit vector.
+
+        Raises:
+            BackendError: The bundle has no descriptor output, or the engine failed.
         """
         ...
 

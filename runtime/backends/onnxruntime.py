@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature, gpu_index
+from kanoclip.runtime.backends.base import (
+    FETCHED,
+    Floats,
+    Frames,
+    Indices,
+    any_class,
+    check_signature,
+    descriptor_of,
+    gpu_index,
+)
 from kanoclip.runtime.backends.ort_binding import DeviceTensors
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.cache_folder import cache_folder
 from kanoclip.runtime.errors import BackendError, one_line
-from kanoclip.runtime.manifest import BATCH, TensorSpec
+from kanoclip.runtime.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.processor import own_cores
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -55,6 +65,7 @@ class OnnxRuntimeBackend:
         Raises:
             BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not the manifest's.
         """
+        self._bundle = bundle
         ort = _import_onnxruntime()
         provider, options = _choose_provider(ort, device, tensorrt)
         settings = ort.SessionOptions()
@@ -86,6 +97,17 @@ class OnnxRuntimeBackend:
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""
+        maps, scores = self._fetch(FETCHED, frames, class_index)
+        return maps, scores
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`."""
+        descriptor_of(self._bundle)
+        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
+        return descriptors
+
+    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+        """The outputs of these names for one batch, each the caller's own."""
         if self._session is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
         inputs: dict[str, Any] = {"frame": frames}
@@ -93,11 +115,11 @@ class OnnxRuntimeBackend:
             inputs["class_index"] = class_index
         try:
             if self._tensors is not None:
-                return self._tensors.run(frames, class_index)
-            maps, scores = self._session.run(["map", "score"], inputs)
+                return self._tensors.fetch(names, frames, class_index)
+            found = self._session.run(list(names), inputs)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
-        return np.asarray(maps), np.asarray(scores)
+        return [np.asarray(value) for value in found]
 
     def close(self) -> None:
         """Frees the session and its memory."""

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature
+import numpy as np
+
+from kanoclip.runtime.backends.base import (
+    FETCHED,
+    Floats,
+    Frames,
+    Indices,
+    any_class,
+    check_signature,
+    descriptor_of,
+)
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.cache_folder import cache_folder
 from kanoclip.runtime.errors import BackendError, one_line
-from kanoclip.runtime.manifest import BATCH, TensorSpec
+from kanoclip.runtime.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.processor import own_cores
 
 _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
@@ -65,20 +75,32 @@ class OpenVinoBackend:
                 requests.put(compiled.create_infer_request())
         except Exception as error:
             raise _refused(bundle, error) from error
-        self._requests, self.lanes = requests, lanes
+        self._bundle, self._requests, self.lanes = bundle, requests, lanes
+        self._numbers = {spec.name: number for number, spec in enumerate(bundle.manifest.outputs)}
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""
+        maps, scores = self._fetch(FETCHED, frames, class_index)
+        return maps, scores
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`."""
+        descriptor_of(self._bundle)
+        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
+        return descriptors
+
+    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+        """The outputs of these names for one batch, each the caller's own."""
         requests = self._requests
         if requests is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
         inputs = [frames] if class_index is None else [frames, class_index]
         request = requests.get()  # waits where more threads than lanes come
         try:
-            # The frames are read where they lie. The outputs are copied: the caller may keep them, and the next run
-            # writes over the request's own.
-            found = request.infer(inputs, share_inputs=True, share_outputs=False)
-            return found[0], found[1]
+            # The frames are read where they lie. Of the outputs those asked for are copied, and no others: the caller
+            # may keep them, and the next run writes over the request's own.
+            found = request.infer(inputs, share_inputs=True, share_outputs=True)
+            return [np.array(found[self._numbers[name]]) for name in names]
         except Exception as error:
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
         finally:

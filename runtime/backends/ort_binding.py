@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,9 @@ class _Bound:
 class DeviceTensors:
     """Runs a session on tensors of a device. Their addresses stay, which a CUDA graph needs.
 
+    All outputs are bound, those too that are not fetched: a CUDA graph writes where it wrote when it was captured, so
+    that one run must serve whatever is asked of it. What is not fetched is not copied to the host.
+
     Args:
         ort: The module `onnxruntime`.
         session: Made by it.
@@ -36,15 +40,23 @@ class DeviceTensors:
         self._place = device, number
         self._bound: dict[int, _Bound] = {}
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
-        """Runs one batch; see `Backend.run`. What it returns is the caller's."""
+    def fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+        """Runs one batch.
+
+        Args:
+            names: Of the outputs to copy to the host.
+            frames: As `Backend.run` takes them.
+            class_index: As `Backend.run` takes it.
+
+        Returns:
+            Those outputs; they are the caller's.
+        """
         bound = self._bound.get(len(frames)) or self._bind(len(frames))
         bound.inputs["frame"].update_inplace(frames)
         if class_index is not None:
             bound.inputs["class_index"].update_inplace(class_index)
         self._session.run_with_iobinding(bound.binding)
-        maps, scores = (np.array(bound.outputs[name].numpy()) for name in ("map", "score"))
-        return maps, scores
+        return [np.array(bound.outputs[name].numpy()) for name in names]
 
     def _bind(self, rows: int) -> _Bound:
         """Makes the tensors of a batch size; a dynamic axis has few of them."""

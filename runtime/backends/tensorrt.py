@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from typing import TypeVar
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices, Report, gpu_index
+from kanoclip.runtime.backends.base import Floats, Frames, Indices, Report, descriptor_of, gpu_index
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.comparison import Comparison, Reference
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
@@ -17,6 +18,8 @@ from kanoclip.runtime.tensorrt.key import runs_on
 from kanoclip.runtime.tensorrt.provide import Judge, kernels_file, provide_engine
 from kanoclip.runtime.tensorrt.session import Session
 from kanoclip.runtime.versions import is_installed
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +59,7 @@ class TensorRtBackend:
         if bundle.manifest.precision == "int8-cpu":
             raise BackendError(f"{bundle.root} is quantised for CPUs: export it with --int8 for TensorRT")
         found = load_flavour(flavour)
+        self._bundle = bundle
         self.name = f"{found.name}-cuda"
         self._session: Session | None = None
         self._device: Device = open_device(gpu_index(device))
@@ -86,12 +90,25 @@ class TensorRtBackend:
             DeviceLostError: The GPU failed; a new backend may still work.
             BackendError: It is closed, or the GPU does not answer.
         """
+        return self._on_device(lambda session: session.run(frames, class_index))
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`.
+
+        Raises:
+            DeviceLostError: The GPU failed; a new backend may still work.
+            BackendError: The bundle has none, it is closed, or the GPU does not answer.
+        """
+        descriptor_of(self._bundle)
+        return self._on_device(lambda session: session.describe(frames))
+
+    def _on_device(self, work: Callable[[Session], T]) -> T:
         if self._session is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
         try:
             self._device.enter()
             try:
-                return self._session.run(frames, class_index)
+                return work(self._session)
             finally:
                 self._device.leave()
         except DeviceLostError:

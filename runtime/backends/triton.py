@@ -9,15 +9,15 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices
+from kanoclip.runtime.backends.base import FETCHED, Floats, Frames, Indices, any_class, descriptor_of
 from kanoclip.runtime.backends.triton_address import TritonAddress
 from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError, StoppedWaitingError, one_line
-from kanoclip.runtime.manifest import BATCH, TensorSpec
+from kanoclip.runtime.manifest import BATCH, DESCRIPTOR, TensorSpec
 
 GRAPH_PARAMETER = "kanoclip_graph"
 """`kanoclip-export --triton` writes the graph's digest under this name into the model's configuration."""
@@ -69,23 +69,33 @@ class TritonBackend:
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`. While the server is away it waits, for up to `wait_s`."""
+        maps, scores = self._fetch(FETCHED, frames, class_index)
+        return maps, scores
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`. It waits as `run` does."""
+        descriptor_of(self._bundle)
+        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
+        return descriptors
+
+    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+        """The outputs of these names for one batch; no others are sent over the network."""
         if self._client is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
         values = {"frame": frames} if class_index is None else {"frame": frames, "class_index": class_index}
-        result = self._patiently(lambda: self._infer(values))
+        result = self._patiently(lambda: self._infer(values, names))
         if self._answered_by(result) != self._version:
             # The server took up another version of the model: is it still this bundle's?
             self._version = self._patiently(self._check)
-            result = self._patiently(lambda: self._infer(values))
+            result = self._patiently(lambda: self._infer(values, names))
         outputs = []
-        for spec in self._bundle.manifest.outputs:
+        for spec in (spec for name in names for spec in self._bundle.manifest.outputs if spec.name == name):
             value = result.as_numpy(spec.name)
             shape = (len(frames), *map(int, spec.shape[1:]))
             if value is None or value.dtype != spec.dtype or value.size != math.prod(shape):
                 raise BackendError(f"{self.name} gave no {spec.name} of {shape}: serve the bundle's own model")
             outputs.append(value.reshape(shape))
-        maps, scores = outputs
-        return maps, scores
+        return outputs
 
     def stop_waiting(self) -> None:
         """See `Waits`."""
@@ -97,7 +107,7 @@ class TritonBackend:
         if client is not None:
             client.close()
 
-    def _infer(self, values: dict[str, Any]) -> Any:
+    def _infer(self, values: dict[str, Any], names: Sequence[str]) -> Any:
         inputs = []
         for spec in self._bundle.manifest.inputs:
             value = values[spec.name]
@@ -110,7 +120,7 @@ class TritonBackend:
             self._address.model,
             inputs,
             model_version=self._address.version,
-            outputs=[self._grpc.InferRequestedOutput(spec.name) for spec in self._bundle.manifest.outputs],
+            outputs=[self._grpc.InferRequestedOutput(name) for name in names],
             client_timeout=self._address.timeout_s,
         )
 

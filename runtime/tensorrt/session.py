@@ -9,11 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.backends.base import Floats, Frames, Indices, check_signature
+from kanoclip.runtime.backends.base import (
+    FETCHED,
+    Floats,
+    Frames,
+    Indices,
+    any_class,
+    check_signature,
+    descriptor_of,
+)
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.files import replace_file
-from kanoclip.runtime.manifest import BATCH, TensorSpec
+from kanoclip.runtime.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.tensorrt.buffers import Buffer, make_buffer
 from kanoclip.runtime.tensorrt.build import Serialized, refit
 from kanoclip.runtime.tensorrt.device import Device, abandon, lost
@@ -68,7 +76,7 @@ class Session:
             raise BackendError(f"{flavour.title} cannot load the engine ({self._logger.reason}): build it again")
         if stripped:
             refit(flavour, self._engine, bundle.model_path)
-        manifest = bundle.manifest
+        self._bundle, manifest = bundle, bundle.manifest
         _check_signature(bundle, flavour.trt, self._engine)
         self._context = self._make_context(flavour)
         if self._context is None:
@@ -87,6 +95,28 @@ class Session:
             DeviceLostError: The GPU failed.
             BackendError: The GPU does not answer.
         """
+        self._infer(frames, class_index)
+        # The caller keeps a map for as long as it likes; the buffers are filled again by the next run.
+        maps, scores = (self._outputs[name].host[: len(frames)].copy() for name in FETCHED)
+        return maps, scores
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: The bundle has none, or the GPU does not answer.
+        """
+        descriptor_of(self._bundle)
+        self._infer(frames, any_class(self._bundle.manifest, len(frames)))
+        # A copy of its own, after the run: `run` shares the CUDA graph and has no use for it.
+        found = self._outputs[DESCRIPTOR]
+        found.download(len(frames))
+        self._device.synchronize()
+        return np.array(found.host[: len(frames)])
+
+    def _infer(self, frames: Frames, class_index: Indices | None) -> None:
+        """Runs one batch and waits for it: what FETCHED names is on the host then."""
         rows = len(frames)
         if self._dynamic and rows != self._rows:
             for name, buffer in self._inputs.items():
@@ -105,8 +135,6 @@ class Session:
             if self._captures:
                 self._graph = self._device.capture(self._enqueue)
             self._keep_kernels()
-        # The caller keeps a map for as long as it likes; the buffers are filled again by the next run.
-        return self._outputs["map"].host[:rows].copy(), self._outputs["score"].host[:rows].copy()
 
     def fused_attention(self) -> int:
         """How many attention blocks run as one fused kernel, by the names of the engine's layers."""
@@ -130,8 +158,8 @@ class Session:
             buffer.upload(self._rows)
         if not self._context.execute_async_v3(self._device.stream):
             raise lost("a run", self._logger.reason)
-        for buffer in self._outputs.values():
-            buffer.download(self._rows)
+        for name in FETCHED:
+            self._outputs[name].download(self._rows)
 
     def _bind(self, spec: TensorSpec, batch: int) -> Buffer:
         rest = tuple(axis for axis in spec.shape[1:] if isinstance(axis, int))

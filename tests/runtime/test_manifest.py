@@ -11,7 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import BundleError
-from kanoclip.runtime.manifest import EngineInfo, FileInfo, GraphWork, Manifest, Thresholds, is_safe_path
+from kanoclip.runtime.manifest import (
+    BATCH,
+    DESCRIPTOR_CHANNELS,
+    DescriptorInfo,
+    EngineInfo,
+    FileInfo,
+    GraphWork,
+    Manifest,
+    TensorSpec,
+    Thresholds,
+    graph_signature,
+    is_safe_path,
+)
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -20,7 +32,7 @@ DIGEST = "0123456789abcdef" * 4
 def full(make_toy_bundle, tmp_path_factory):
     """A manifest in which every optional thing is present."""
     folder = make_toy_bundle(
-        tmp_path_factory.mktemp("manifest"), classes=("näil", "wood screw"), dynamic=True, max_batch=4
+        tmp_path_factory.mktemp("manifest"), classes=("näil", "wood screw"), dynamic=True, max_batch=4, grid=(4, 8)
     )
     manifest = Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"))
     return replace(
@@ -103,6 +115,53 @@ def test_a_bundle_of_before_is_read_without_a_count_of_its_work(value):
     assert Manifest.from_json(json.dumps(value)).work is None
 
 
+@given(
+    st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    st.integers(1, DESCRIPTOR_CHANNELS),
+    st.sampled_from([1, 3, BATCH]),
+    st.integers(1, 3),
+)
+def test_any_descriptor_round_trips_beside_the_other_outputs(full, grid, channels, batch, classes):
+    info = DescriptorInfo(grid, channels, DIGEST)
+    inputs, outputs = graph_signature((32, 32), classes, batch, (32, 32), info)
+    plain_inputs, plain_outputs = graph_signature((32, 32), classes, batch, (32, 32))
+    spec = TensorSpec("descriptor", "float32", (batch, grid[0] * grid[1], channels))
+    assert (inputs, outputs) == (plain_inputs, (*plain_outputs, spec))
+    for descriptor, listed in ((info, outputs), (None, plain_outputs)):
+        manifest = replace(
+            full,
+            classes=tuple(map(str, range(classes))),
+            max_batch=4 if batch == BATCH else batch,
+            inputs=inputs,
+            outputs=listed,
+            descriptor=descriptor,
+        )
+        assert Manifest.from_json(manifest.to_json()) == manifest
+        assert ("descriptor" in json.loads(manifest.to_json())) is (descriptor is not None)
+    with pytest.raises(BundleError, match="'outputs'"):
+        Manifest.from_json(replace(manifest, descriptor=info).to_json())
+    with pytest.raises(BundleError, match="'outputs'"):
+        Manifest.from_json(replace(manifest, outputs=outputs).to_json())
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("grid", [4], "'descriptor.grid' is not [rows, columns]"),
+        ("grid", [4, 4, 2], "'descriptor.grid' is not [rows, columns]"),
+        ("grid", [0, 8], "'descriptor.grid[0]' is not an integer of at least 1"),
+        ("grid", [4, -8], "'descriptor.grid[1]' is not an integer of at least 1"),
+        ("grid", [4, 8.0], "'descriptor.grid[1]' is not an integer of at least 1"),
+        ("channels", 0, "'descriptor.channels' is not an integer of at least 1"),
+        ("channels", DESCRIPTOR_CHANNELS + 1, "'descriptor.channels' is not an integer of at most"),
+        ("sha256", "a" * 63, "'descriptor.sha256' is not a sha256 digest"),
+    ],
+)  # fmt: skip
+def test_fields_of_a_descriptor_are_checked(value, name, wrong, words):
+    value["descriptor"][name] = wrong
+    refused(value, words)
+
+
 def test_a_fixed_batch_round_trips(toy_bundle):
     text = (toy_bundle / "manifest.json").read_text(encoding="utf-8")
     manifest = Manifest.from_json(text)
@@ -114,8 +173,8 @@ def test_a_fixed_batch_round_trips(toy_bundle):
 def test_each_missing_field_is_named(value):
     checked = 0
     for path in walk(value):
-        if path == ("work",) or (path[0] in ("parity", "provenance") and len(path) > 1):
-            continue  # bundles of earlier versions have no count of their work
+        if path in (("work",), ("descriptor",)) or (path[0] in ("parity", "provenance") and len(path) > 1):
+            continue  # bundles of earlier versions have neither
         if not isinstance(path[-1], str) or (path[:1] == ("files",) and len(path) == 2):
             continue
         broken = copy.deepcopy(value)
@@ -139,7 +198,7 @@ def test_each_unknown_field_is_named(value):
         parent(broken, (*path, ""))["extra"] = 1
         refused(broken, f"unknown field '{dotted((*path, 'extra'))}'", "upgrade kanoclip-edge")
         checked += 1
-    assert checked == 12
+    assert checked == 14
 
 
 @pytest.mark.parametrize("wrong", [None, True, -1, 1.5, "", [], {}, [[]], {"a": 1}, "a\nb", "\ud800"], ids=repr)
@@ -307,6 +366,13 @@ def test_digests_of_what_it_was_made_from(value, name):
         (("inputs", 1, "shape"), [4], ["inputs"]),
         (("outputs", 0, "shape"), ["batch", 32, 33], ["outputs"]),
         (("outputs", 1, "dtype"), "float16", ["outputs"]),
+        (("outputs", 2, "shape"), ["batch", 32, 4], ["outputs", "descriptors of 32 cells and 3 channels"]),
+        (("outputs", 2, "shape"), ["batch", 31, 3], ["outputs", "descriptors of 32 cells and 3 channels"]),
+        (("outputs", 2, "dtype"), "float16", ["outputs", "descriptors of"]),
+        (("outputs", 2, "name"), "descriptors", ["outputs", "descriptors of"]),
+        (("descriptor", "grid"), [8, 8], ["outputs", "descriptors of 64 cells and 3 channels"]),
+        (("descriptor", "channels"), 4, ["outputs", "descriptors of 32 cells and 4 channels"]),
+        (("descriptor",), None, ["outputs", "2 classes at 32x32 without descriptors"]),
     ],
     ids=str,
 )  # fmt: skip
@@ -368,9 +434,9 @@ def test_thresholds_of_a_class_and_of_the_others(calibrated):
 
 def test_what_came_later_is_left_out_where_it_says_nothing(full):
     """So that a bundle that was never calibrated can be read by a version from before."""
-    plain = replace(full, class_thresholds={}, work=None)
+    plain = replace(full, class_thresholds={}, work=None, descriptor=None, outputs=full.outputs[:2])
     value = json.loads(plain.to_json())
-    assert not {"class_thresholds", "work"} & set(value) and "roi" not in value["thresholds"]
+    assert not {"class_thresholds", "work", "descriptor"} & set(value) and "roi" not in value["thresholds"]
     assert Manifest.from_json(json.dumps(value)) == plain
 
 
