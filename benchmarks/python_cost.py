@@ -24,6 +24,7 @@ from kanoclip.benchmarks.results import write_result
 from kanoclip.runtime.backends.base import Floats, Frames, Indices
 from kanoclip.runtime.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.mailbox import Policy
 from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.sinks import JsonLinesSink
@@ -69,6 +70,14 @@ class InstantBackend:
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """See `Backend.run`."""
         return self._maps[: len(frames)].copy(), self._scores[: len(frames)].copy()
+
+    def describe(self, frames: Frames) -> Floats:
+        """See `Backend.describe`.
+
+        Raises:
+            BackendError: Always: what is measured is the cost of detecting.
+        """
+        raise BackendError(f"{self.name} computes maps and scores alone: describe with another engine")
 
     def close(self) -> None:
         """Nothing to release."""

@@ -67,6 +67,14 @@ class TorchBackend:
         """Runs one batch; see `Backend.run`."""
         return self._steps(frames, class_index)[:2]
 
+    def describe(self, frames: Frames) -> Floats:
+        """See `Backend.describe`.
+
+        Raises:
+            BackendError: Always: torch is here to measure maps and scores against.
+        """
+        raise BackendError(f"{self.name} computes maps and scores alone: describe with another engine")
+
     def run_split(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats, Split]:
         """Runs one batch and waits for the GPU after each step; on the CPU nothing is copied."""
         if self._device == "cpu":

@@ -9,11 +9,12 @@ from kanoclip.export.checks import check_graph, count_attention
 from kanoclip.runtime.errors import ExportError
 
 
-def save(path, nodes, initializers=(), extra_inputs=(), frame=TensorProto.UINT8, score=TensorProto.FLOAT):
+def save(path, nodes, initializers=(), extra_inputs=(), frame=TensorProto.UINT8, score=TensorProto.FLOAT, more=()):
     inputs = [helper.make_tensor_value_info("frame", frame, [1, 8, 8, 3]), *extra_inputs]
     outputs = [
         helper.make_tensor_value_info("map", TensorProto.FLOAT, [1, 8, 8]),
         helper.make_tensor_value_info("score", score, [1]),
+        *more,
     ]
     graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(a, n) for n, a in initializers])
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.example", 1)]
@@ -82,6 +83,32 @@ def test_text_encoder_is_refused(tmp_path):
 def test_wrong_types_at_the_door_are_refused(tmp_path, change):
     with pytest.raises(ExportError, match="inputs and outputs"):
         check_graph(save(tmp_path / "m.onnx", base_nodes(), [LAST, BOTH], **change), "fp32")
+
+
+def descriptor_nodes(kind):
+    return [
+        *base_nodes(),
+        helper.make_node("Reshape", ["pixels", "cells"], ["cells_of_3"]),
+        helper.make_node("Cast", ["cells_of_3"], ["descriptor"], to=kind),
+    ]
+
+
+def test_descriptors_are_a_third_output_of_float32(tmp_path):
+    constants = [LAST, BOTH, ("cells", np.array([1, 64, 3]))]
+    for kind in (TensorProto.FLOAT, TensorProto.FLOAT16):
+        more = [helper.make_tensor_value_info("descriptor", kind, [1, 64, 3])]
+        path = save(tmp_path / "m.onnx", descriptor_nodes(kind), constants, more=more)
+        if kind == TensorProto.FLOAT:
+            assert check_graph(path, "fp32").nodes == 5
+        else:
+            with pytest.raises(ExportError, match=r"inputs and outputs are .*'descriptor': 10.*expected"):
+                check_graph(path, "fp32")
+
+
+def test_any_other_third_output_is_refused(tmp_path):
+    more = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 8, 8, 3])]
+    with pytest.raises(ExportError, match=r"inputs and outputs are .*'pixels'"):
+        check_graph(save(tmp_path / "m.onnx", base_nodes(), [LAST, BOTH], more=more), "fp32")
 
 
 def attention_graph(axis=-1, between=False, shared=False):

@@ -27,8 +27,11 @@ def shapes_that_triton_expects(config, tensor):
 
 @pytest.mark.parametrize("classes", [("bolt",), ("bolt", "nut")])
 @pytest.mark.parametrize(("batch", "dynamic"), [(1, False), (4, False), (4, True)])
-def test_triton_reads_a_configuration_that_is_the_graphs(tmp_path, make_toy_bundle, classes, batch, dynamic):
-    folder = make_toy_bundle(tmp_path / "b" / "toy.kanoclip", classes=classes, max_batch=batch, dynamic=dynamic)
+@pytest.mark.parametrize("grid", [None, (4, 8)])
+def test_triton_reads_a_configuration_that_is_the_graphs(tmp_path, make_toy_bundle, classes, batch, dynamic, grid):
+    folder = make_toy_bundle(
+        tmp_path / "b" / "toy.kanoclip", classes=classes, max_batch=batch, dynamic=dynamic, grid=grid
+    )
     (tmp_path / "models").mkdir()
     target = write_repository(Bundle.open(folder), tmp_path / "models")
     assert target == tmp_path / "models" / "toy"
@@ -38,6 +41,7 @@ def test_triton_reads_a_configuration_that_is_the_graphs(tmp_path, make_toy_bund
     assert config.max_batch_size == (batch if dynamic else 0)
     assert config.HasField("dynamic_batching") is dynamic
     graph = onnx.load(target / "1" / MODEL_FILE).graph
+    assert len(config.output) == (2 if grid is None else 3)
     for listed, found in ((config.input, graph.input), (config.output, graph.output)):
         assert [tensor.name for tensor in listed] == [value.name for value in found]
         for tensor, value in zip(listed, found, strict=True):

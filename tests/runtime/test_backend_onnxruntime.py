@@ -370,3 +370,86 @@ def test_a_gpu_gives_what_the_cpu_gives(make_toy_bundle, tmp_path, monkeypatch, 
     wanted_maps, wanted_scores = create_backend(bundle, "onnxruntime", "cpu").run(given, index)
     np.testing.assert_allclose(maps, wanted_maps, atol=1e-3)
     np.testing.assert_allclose(scores, wanted_scores, atol=1e-3)
+
+
+KINDS = [{}, {"classes": ("a", "b"), "max_batch": 3}, {"classes": ("a", "b"), "max_batch": 4, "dynamic": True}]
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def described(request, make_toy_bundle, tmp_path):
+    """A bundle with descriptors on a grid of 4 x 8, and the sizes of batches that it takes."""
+    bundle = Bundle.open(make_toy_bundle(tmp_path / "toy.kanoclip", grid=(4, 8), **request.param))
+    most = bundle.manifest.max_batch
+    return bundle, [2, most, 1, most] if bundle.manifest.dynamic_batch else [most] * 3
+
+
+def indices(bundle, rows):
+    return np.arange(rows, dtype=np.int64) % 2 if len(bundle.manifest.classes) > 1 else None
+
+
+def test_descriptors_of_a_batch(described, toy_descriptors):
+    bundle, sizes = described
+    backend = create_backend(bundle, "onnxruntime", "cpu", threads=1)
+    for size in sizes:
+        given = frames(size)
+        found = backend.describe(given)
+        assert (found.shape, found.dtype) == ((size, 32, 3), np.float32)
+        np.testing.assert_allclose(found, toy_descriptors(given, (4, 8)), atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(found, axis=2), 1, atol=1e-6)
+        assert backend.run(given, indices(bundle, size))[0].shape == (size, 32, 32)
+
+
+def test_descriptors_are_fetched_only_where_they_are_wanted(described, monkeypatch):
+    bundle, (size, *_) = described
+    backend = create_backend(bundle, "onnxruntime", "cpu", threads=1)
+    asked, run = [], backend._session.run
+    monkeypatch.setattr(backend._session, "run", lambda names, inputs: asked.append(names) or run(names, inputs))
+    backend.run(frames(size), indices(bundle, size))
+    backend.describe(frames(size))
+    assert asked == [["map", "score"], ["descriptor"]]
+
+
+def test_a_gpu_copies_descriptors_only_where_they_are_wanted(described, monkeypatch, toy_descriptors):
+    bundle, sizes = described
+    fake_runtime(monkeypatch, ALL)
+    device = create_backend(bundle, "onnxruntime", "cuda")
+    copied, numpy = [], onnxruntime.OrtValue.numpy
+    monkeypatch.setattr(onnxruntime.OrtValue, "numpy", lambda self: copied.append(self.shape()) or numpy(self))
+    kept = []
+    for seed, size in enumerate(sizes):
+        given = np.random.default_rng(seed).integers(0, 256, (size, 32, 32, 3), np.uint8)
+        maps, _ = device.run(given, indices(bundle, size))
+        assert copied == [[size, 32, 32], [size]]
+        copied.clear()
+        kept.append((device.describe(given), toy_descriptors(given, (4, 8))))
+        assert copied == [[size, 32, 3]]
+        copied.clear()
+        assert maps.shape == (size, 32, 32)
+    for found, wanted in kept:  # the next run did not write into what the caller keeps
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    tensors = len(bundle.manifest.inputs) + 3
+    assert sys.modules["onnxruntime"].OrtValue.made == [("cuda", 0)] * tensors * len(set(sizes)), "bound once"
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_bundle_without_descriptors_says_so(bundle, backend):
+    engine = create_backend(bundle, backend, "cpu", threads=1)
+    with pytest.raises(BackendError, match=r"has no descriptor output, .*: export it again") as caught:
+        engine.describe(frames())
+    assert str(bundle.root) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_descriptors_of_a_closed_engine(make_toy_bundle, tmp_path, backend):
+    engine = create_backend(Bundle.open(make_toy_bundle(tmp_path, grid=(4, 4))), backend, "cpu", threads=1)
+    with pytest.raises(BackendError, match=f"{backend}-cpu failed: "):
+        engine.describe(frames(2))
+    engine.close()
+    with pytest.raises(BackendError, match=f"{backend}-cpu is closed"):
+        engine.describe(frames())
+
+
+def test_descriptors_that_the_manifest_does_not_list(make_toy_bundle, tmp_path):
+    bundle = Bundle.open(make_toy_bundle(tmp_path, grid=(4, 4)))
+    wanted = [str(bundle.root), "the graph's outputs"]
+    refused(changed(bundle, outputs=bundle.manifest.outputs[:2], descriptor=None), device="cpu", words=wanted)

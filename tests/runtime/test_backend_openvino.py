@@ -81,6 +81,43 @@ def test_classes_and_batches(make_toy_bundle, tmp_path, dynamic, device):
         np.testing.assert_allclose(scores, wanted.max((1, 2)), atol=1e-6)
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("classes", [("a",), ("a", "b")])
+def test_descriptors(make_toy_bundle, tmp_path, toy_descriptors, classes, dynamic):
+    bundle = Bundle.open(make_toy_bundle(tmp_path, classes=classes, dynamic=dynamic, max_batch=3, grid=(4, 8)))
+    backend = create_backend(bundle, "openvino", threads=1)
+    kept = []
+    for seed, count in enumerate((3, 3, 1, 2) if dynamic else (3, 3)):
+        given = frames(count, seed=seed)
+        kept.append((backend.describe(given), toy_descriptors(given, (4, 8))))
+        assert backend.run(given, np.zeros(count, np.int64) if len(classes) > 1 else None)[1].shape == (count,)
+    for found, wanted in kept:  # what is the caller's stays what it was
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_only_what_is_wanted_is_read(make_toy_bundle, tmp_path):
+    """Outputs are views of the request's own memory; one is copied where it is looked up."""
+    backend = create_backend(Bundle.open(make_toy_bundle(tmp_path, grid=(4, 4))), "openvino", threads=1)
+    request, read = backend._requests.get(), []
+
+    class Answer(dict):
+        def __getitem__(self, number):
+            read.append(number)
+            return super().__getitem__(number)
+
+    class Watched:
+        def infer(self, inputs, share_inputs, share_outputs):
+            assert share_inputs and share_outputs
+            found = request.infer(inputs, share_inputs=True, share_outputs=True)
+            return Answer({number: found[number] for number in range(3)})
+
+    backend._requests.put(Watched())
+    maps, scores = backend.run(frames(), None)
+    assert read == [0, 1] and scores[0] == maps.max()
+    assert backend.describe(frames()).shape == (1, 16, 3) and read == [0, 1, 2]
+
+
 def test_answers_stay_what_they_were(bundle):
     """`Detection.map` is the caller's; the engine uses its one request again."""
     backend = create_backend(bundle, "openvino", threads=1)

@@ -69,6 +69,35 @@ def test_the_server_gives_the_answers_of_the_graph_itself(served, classes, batch
     assert service.asked[: -(-5 // batch)] == ([4, 1] if dynamic and batch > 1 else [batch] * -(-5 // batch))
 
 
+@pytest.mark.parametrize("classes", [("object",), ("bolt", "nut")])
+@pytest.mark.parametrize(("batch", "dynamic"), [(1, False), (4, False), (4, True)])
+def test_descriptors_come_over_the_network_only_where_they_are_wanted(served, toy_descriptors, classes, batch, dynamic):
+    folder, service, url = served(classes=classes, max_batch=batch, dynamic=dynamic, grid=(4, 8))
+    frames = pictures(5)
+    with Detector.load(folder, backend=url) as remote:
+        assert len(remote.batch(list(frames), classes[-1])) == 5
+        assert service.fetched == [["map", "score"]] * -(-5 // batch)
+        service.fetched.clear()
+        np.testing.assert_allclose(remote.describe(list(frames)), toy_descriptors(frames, (4, 8)), atol=1e-6)
+        assert service.fetched == [["descriptor"]] * -(-5 // batch)
+        service.forget = ("descriptor",)
+        with pytest.raises(BackendError, match=r"gave no descriptor of .*: serve the bundle's own model"):
+            remote.describe(list(frames))
+
+
+def test_a_server_without_the_bundle_s_descriptors(served, make_toy_bundle, tmp_path):
+    mine = make_toy_bundle(tmp_path / "mine.kanoclip", grid=(4, 4))
+    _, _, url = served()
+    with pytest.raises(BackendError, match=r"has the outputs map .*and the bundle descriptor FP32 \[1, 16, 3\]"):
+        Detector.load(mine, backend=url)
+    old, _, url = served("old")
+    with (
+        Detector.load(old, backend=url) as detector,
+        pytest.raises(BackendError, match=r"has no descriptor output, .*: export it again"),
+    ):
+        detector.backend.describe(pictures(1))
+
+
 def test_the_doctor_judges_a_server_too(served):
     folder, _, url = served(samples=2)
     found = compare(Bundle.open(folder), url)

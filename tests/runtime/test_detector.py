@@ -51,7 +51,7 @@ class FakeBackend:
     name = "fake"
 
     def __init__(self, spoil=lambda maps, scores: None):
-        self.spoil, self.calls, self.closed = spoil, [], False
+        self.spoil, self.calls, self.closed, self.number = spoil, [], False, 1.0
 
     def run(self, frames, class_index):
         self.calls.append((frames.copy(), class_index))
@@ -59,6 +59,10 @@ class FakeBackend:
         scores = maps.max((1, 2))
         self.spoil(maps, scores)
         return maps, scores
+
+    def describe(self, frames):
+        self.calls.append((frames.copy(), None))
+        return np.full((len(frames), 16, 3), self.number, np.float32)
 
     def close(self):
         self.closed = True
@@ -326,6 +330,10 @@ class Losing:
             raise DeviceLostError("the GPU failed")
         return self.right.run(frames, class_index)
 
+    def describe(self, frames):
+        self.run(frames, None)
+        return self.right.describe(frames)
+
     def close(self):
         self.closed += 1
 
@@ -455,3 +463,53 @@ def test_thresholds_calibrated_inside_of_another_region_are_warned_of(make_toy_b
     assert caplog.text == ""
     fake(folder)
     assert "calibrated inside of another region of interest" in caplog.text
+
+
+@pytest.mark.parametrize("classes", [("plain",), ("plain", "inverted")])
+@pytest.mark.parametrize(("dynamic", "max_batch"), [(False, 1), (False, 4), (True, 4)])
+@pytest.mark.parametrize("count", [0, 1, 4, 6])
+def test_descriptors_of_frames(make_toy_bundle, tmp_path, toy_descriptors, classes, dynamic, max_batch, count):
+    folder = make_toy_bundle(tmp_path, classes=classes, dynamic=dynamic, max_batch=max_batch, grid=(4, 8))
+    frames = [frame[: 32 - i, : 20 + i] for i, frame in enumerate(noise(count))]
+    with Detector.load(folder, device="cpu", threads=1) as detector:
+        found = detector.describe(frames)
+        resized = [detector.prepare(frame).image for frame in frames]
+    assert (found.shape, found.dtype) == ((count, 32, 3), np.float32)
+    for mine, image in zip(found, resized, strict=True):
+        np.testing.assert_allclose(mine, toy_descriptors(image[None], (4, 8))[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "count", "sizes"), [(False, 6, [4, 4]), (False, 1, [4]), (True, 6, [4, 2]), (True, 1, [1])]
+)
+def test_how_frames_to_describe_are_grouped(make_toy_bundle, tmp_path, dynamic, count, sizes):
+    folder = make_toy_bundle(tmp_path, classes=("a", "b"), dynamic=dynamic, max_batch=4, grid=(4, 4))
+    detector, frames = fake(folder), noise(count)
+    assert detector.describe(frames).shape == (count, 16, 3)
+    assert [len(given) for given, _ in detector.backend.calls] == sizes
+    fed = np.concatenate([given for given, _ in detector.backend.calls])
+    assert fed.dtype == np.uint8
+    np.testing.assert_array_equal(fed[:count], np.stack(frames))
+    assert all((extra == frames[-1]).all() for extra in fed[count:])
+
+
+def test_what_cannot_be_described(toy_bundle, make_toy_bundle, tmp_path):
+    with pytest.raises(BackendError, match=r"has no descriptor output, .*: export it again"):
+        fake(toy_bundle).describe([])
+    detector = fake(make_toy_bundle(tmp_path, grid=(4, 4)))
+    with pytest.raises(FrameError, match="COLOR_GRAY2BGR"):
+        detector.describe([grey(1), np.zeros((32, 32), np.uint8)])
+    assert detector.backend.calls == []
+    for number in (np.nan, np.inf):
+        detector.backend.number = number
+        with pytest.raises(BackendError, match=r"fake gave NaN: .*--fp32"):
+            detector.describe([grey(1)])
+
+
+def test_a_gpu_lost_while_it_describes_is_started_again_once(make_toy_bundle, tmp_path):
+    bundle = Bundle.open(make_toy_bundle(tmp_path, grid=(4, 4)))
+    right = create_backend(bundle, "onnxruntime", "cpu")
+    first = Losing(right, 1)
+    detector = Detector(bundle, first, revive=lambda: Losing(right, 0))
+    np.testing.assert_array_equal(detector.describe([spot()]), right.describe(spot()[None]))
+    assert first.closed == 1 and detector.backend is not first

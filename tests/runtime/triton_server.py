@@ -26,6 +26,8 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
     def __init__(self, repository):
         self.repository = Path(repository)
         self.delay_s, self.version, self.forget, self.asked = 0.0, "1", (), []
+        self.fetched = []
+        """Names of the outputs that each request wants."""
         self._sessions = {}
 
     def _config(self, request, context):
@@ -77,9 +79,11 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         key = path, path.stat().st_mtime_ns
         if key not in self._sessions:
             self._sessions[key] = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self.fetched.append([one.name for one in request.outputs])
         names = [one.name for one in request.outputs if one.name not in self.forget]
         answer = service_pb2.ModelInferResponse(model_name=config.name, model_version=self.version)
-        for name, value in zip(names, self._sessions[key].run(names, inputs), strict=True):
+        found = self._sessions[key].run(names, inputs) if names else []  # none named would be all
+        for name, value in zip(names, found, strict=True):
             listed = next(one for one in config.output if one.name == name)
             shape = ([len(value)] if config.max_batch_size else []) + list(listed.dims)
             kind = model_config_pb2.DataType.Name(listed.data_type).removeprefix("TYPE_")

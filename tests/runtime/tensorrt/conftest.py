@@ -42,6 +42,8 @@ class FakeCuda:
         self.memory = {}
         self.queue, self.captured, self.graphs = [], None, {}
         self.launches, self.resets = 0, 0
+        self.downloads = []
+        """Bytes of each copy to the host, as it is made."""
         self.fail = {}
         """Status to give, by the name of a call."""
         self.asked_before_done = 1
@@ -107,8 +109,13 @@ class FakeCuda:
 
     def cudaMemcpyAsync(self, target, source, size, kind, stream):
         if (status := self._status("cudaMemcpyAsync")) == OK:
-            self.put(lambda: ctypes.memmove(target, source, size))
+            self.put(lambda: self._copy(target, source, size, kind))
         return (status,)
+
+    def _copy(self, target, source, size, kind):
+        ctypes.memmove(target, source, size)
+        if kind == self.cudaMemcpyKind.cudaMemcpyDeviceToHost:
+            self.downloads.append(size)
 
     def cudaStreamQuery(self, stream):
         if (status := self._status("cudaStreamQuery")) != OK:
@@ -169,8 +176,8 @@ class FakeRtx:
     LayerInformationFormat = enum.IntEnum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
     CudaGraphStrategy = enum.IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
 
-    def __init__(self, cuda, bundle):
-        self.cuda, self.manifest = cuda, bundle.manifest
+    def __init__(self, cuda, bundle, describe):
+        self.cuda, self.manifest, self.describe = cuda, bundle.manifest, describe
         self.contexts, self.refitted = [], []
         self.fails = False
         """Whether a run is refused."""
@@ -290,27 +297,30 @@ class Context:
             maps = maps + weight * (1 - 2 * maps)
         tensors["score"][:] = maps.max(axis=(1, 2))
         tensors["map"][:] = maps + np.float32(self.engine.facts.get("drift", 0))
+        if "descriptor" in tensors:
+            grid = self.trt.manifest.descriptor.grid
+            tensors["descriptor"][:] = self.trt.describe(tensors["frame"], grid)
 
 
 class Machine:
     """A fake GPU, a toy bundle, and TensorRT in one of its flavours."""
 
-    def __init__(self, bundle, flavour, integrated):
+    def __init__(self, bundle, flavour, integrated, describe):
         self.bundle = bundle
         self.cuda = FakeCuda(integrated)
-        self.trt = FakeRtx(self.cuda, bundle)
+        self.trt = FakeRtx(self.cuda, bundle, describe)
         self.flavour = Flavour(flavour, self.trt, "10.3.0" if flavour == "tensorrt" else "1.7.1")
 
 
 @pytest.fixture
-def make_machine(tmp_path, make_toy_bundle, monkeypatch):
+def make_machine(tmp_path, make_toy_bundle, toy_descriptors, monkeypatch):
     """Makes a machine; everything kept goes into the test's own folder."""
     module = pytest.importorskip("kanoclip.runtime.tensorrt.cuda_python", reason="cuda-python is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def make(flavour="tensorrt-rtx", *, integrated=False, samples=2, **options):
         bundle = Bundle.open(make_toy_bundle(tmp_path / "toy.kanoclip", samples=samples, **options))
-        machine = Machine(bundle, flavour, integrated)
+        machine = Machine(bundle, flavour, integrated, toy_descriptors)
         monkeypatch.setattr(module, "cudart", machine.cuda)
         monkeypatch.setattr("kanoclip.runtime.backends.tensorrt.load_flavour", lambda name: machine.flavour)
         return machine

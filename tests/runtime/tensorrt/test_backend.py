@@ -321,3 +321,50 @@ def test_the_real_binding_says_that_there_is_no_driver():
         pytest.skip("there is a GPU")
     with pytest.raises(BackendError, match=r"CUDA cannot look for GPUs: .*driver"):
         device.open_device(0)
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"classes": ("bolt", "nut"), "max_batch": 3}, {"max_batch": 4, "dynamic": True}], ids=str
+)
+def test_descriptors_are_copied_only_where_they_are_wanted(
+    make_machine, builds, toy_descriptors, flavour, integrated, options
+):
+    machine = make_machine(flavour, integrated=integrated, grid=(4, 8), **options)
+    backend, most = open_backend(machine), machine.bundle.manifest.max_batch
+    kept = []
+    for seed, rows in enumerate([1, 4, 2, 4] if options.get("dynamic") else [most] * 4):
+        machine.cuda.downloads.clear()
+        assert_right(machine, backend, seed, rows)
+        answers = [] if integrated else [rows * 32 * 32 * 4, rows * 4]
+        assert machine.cuda.downloads == answers
+        machine.cuda.downloads.clear()
+        given = frames(machine, seed + 7, rows)
+        kept.append((backend.describe(given), toy_descriptors(given, (4, 8))))
+        assert machine.cuda.downloads == ([] if integrated else [*answers, rows * 32 * 3 * 4])
+    for found, wanted in kept:
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert (machine.cuda.launches > 0) is (flavour == "tensorrt" and not options.get("dynamic"))
+    backend.close()
+    assert machine.cuda.memory == {}
+    with pytest.raises(BackendError, match="is closed"):
+        backend.describe(frames(machine))
+
+
+def test_an_engine_of_a_bundle_without_descriptors(make_machine, builds):
+    machine = make_machine()
+    backend = open_backend(machine)
+    with pytest.raises(BackendError, match=r"has no descriptor output, .*: export it again"):
+        backend.describe(frames(machine))
+    backend.close()
+
+
+def test_a_gpu_lost_in_descriptors(make_machine, builds):
+    machine = make_machine(grid=(4, 4))
+    backend = open_backend(machine)
+    machine.cuda.fail["cudaStreamQuery"] = 719
+    with pytest.raises(DeviceLostError):
+        backend.describe(frames(machine))
+    machine.cuda.fail.clear()
+    backend.close()
