@@ -15,7 +15,7 @@ import numpy as np
 from kanoclip.runtime.backends import Backend, Report, create_backend, silent
 from kanoclip.runtime.backends.base import Floats, Frames, Waits, descriptor_of
 from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.decision import find_regions, within
+from kanoclip.runtime.decision import find_regions, peak_region, within
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
 from kanoclip.runtime.limits import limits_of, unkept_promises
 from kanoclip.runtime.manifest import Thresholds
@@ -329,11 +329,14 @@ class Detector:
         regions = find_regions(
             anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
         )
+        is_anomalous = score >= thresholds.image
+        if is_anomalous and not regions:  # whoever is told of an anomaly is shown where to look
+            regions = (peak_region(anomaly_map, frame.height, frame.width, limits.mask),)
         deciding = _since(*started)
         return Detection(
             score=score,
             map=anomaly_map,
-            is_anomalous=score >= thresholds.image,
+            is_anomalous=is_anomalous,
             threshold=thresholds.image,
             regions=regions,
             class_name=self._classes[index],

@@ -81,7 +81,7 @@ class Thresholds:
     Attributes:
         image: Score from which a frame is anomalous, in [0, 1].
         pixel: Map value from which a pixel belongs to a region, in [0, 1].
-        min_area: Smallest region in pixels of the original frame.
+        min_area: Smallest region in pixels of the original frame; the peak of an anomalous image may be smaller.
         origin: How they were found.
         roi: Digest of the region of interest that they were calibrated inside of; None for the whole picture.
     """

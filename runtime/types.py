@@ -75,6 +75,8 @@ class BadFrame:
 class Region:
     """A connected area of the map at or above the pixel threshold, in pixels of the ORIGINAL frame.
 
+    Of an anomalous image without any such area it is the one around the map's peak: see `decision.peak_region`.
+
     Attributes:
         x: Left edge.
         y: Top edge.
@@ -121,7 +123,8 @@ class Detection:
             the caller.
         is_anomalous: `score >= threshold`, of this frame alone.
         threshold: The image threshold used.
-        regions: Areas at or above the pixel threshold, largest score first.
+        regions: Areas at or above the pixel threshold, largest score first; of an anomalous image at least one, its
+            peak if nothing else, however small.
         class_name: The class whose text features were used.
         timings: Where the time went.
         roi: The region of interest; None for the whole picture.

@@ -22,7 +22,8 @@ class Values:
 
     Attributes:
         scores: The image's score, float64 [n] in [0, 1].
-        peaks: The map's largest value, float64 [n] in [0, 1]: the frame has a region where it reaches the threshold.
+        peaks: The map's largest value, float64 [n] in [0, 1]: a frame that is normal by its score has a region where it
+            reaches the threshold.
         skipped: Pictures that could not be read.
         interrupted: It was ended by a signal.
     """

@@ -24,7 +24,8 @@ def sentences(found: Calibration, before: Thresholds, rule: AlarmRule) -> list[s
         f"image threshold {found.image.threshold:.6f} (was {before.image:.6f}), "
         f"pixel threshold {found.pixel.threshold:.6f} (was {before.pixel:.6f})",
         f"{promised.frames} good frames, {promised.allowed} above each: of good frames to come at most "
-        f"{promised.rate:g} reach the image threshold, at most {promised.rate:g} have a region ({kept} calibrations)",
+        f"{promised.rate:g} reach the image threshold, at most {promised.rate:g} the pixel threshold "
+        f"({kept} calibrations)",
         f"this one keeps {promised.rate:g} with probability {promised.sureness:.2f}, and "
         f"{promised.rate_within(INTERVAL):.2g} with {INTERVAL:g}; {promised.mean_rate:.2g} is to be expected",
     ]

@@ -134,8 +134,8 @@ def command(
 ) -> None:
     """Set a bundle's thresholds by good frames, with no label.
 
-    Of good frames like these, at most the asked share will be called anomalous, and at most that share will have a
-    region. Give the region of interest that will be used. Give exactly one of --source and --camera.
+    Of good frames like these, at most the asked share will be called anomalous, and of at most that share the map will
+    reach the pixel threshold. Give the region of interest that will be used. Give exactly one of --source and --camera.
     """
     if (source is None) == (camera is None):
         raise click.UsageError("give exactly one of --source PATH|GLOB|URL and --camera N")

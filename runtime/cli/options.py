@@ -113,7 +113,8 @@ def decision_options(command: _Command) -> _Command:
         click.option(
             "--min-area",
             type=click.IntRange(min=0),
-            help="Smallest region, in pixels of the original frame. Default: the bundle's.",
+            help="Smallest region, in pixels of the original frame; an anomalous image keeps its peak. "
+            "Default: the bundle's.",
         ),
         click.option(
             "--roi",

@@ -76,7 +76,9 @@ log = logging.getLogger(__name__)
     help="Map value from which a pixel counts. Default: the bundle's.",
 )
 @click.option(
-    "--min-area", type=click.IntRange(min=0), help="Smallest region, in original pixels. Default: the bundle's."
+    "--min-area",
+    type=click.IntRange(min=0),
+    help="Smallest region, in original pixels; an anomalous image keeps its peak. Default: the bundle's.",
 )
 @click.option("--roi", type=click.Path(path_type=Path), metavar="FILE.json", help="Polygons to judge inside of.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings for all classes or one.")

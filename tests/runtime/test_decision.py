@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kanoclip.runtime.decision import find_regions, within
+from kanoclip.runtime.decision import find_regions, peak_region, within
 
 LEVELS = st.sampled_from([0.0, 0.2, 0.5, 0.75, 1.0])
 MAPS = arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=LEVELS)
@@ -231,3 +231,100 @@ def test_a_part_of_the_map_gives_the_score_of_that_part(anomaly_map, mask, share
 def test_regions_where_the_map_counts(anomaly_map, mask, threshold):
     lowered = np.where(mask, anomaly_map, -1).astype(np.float32)
     assert find_regions(anomaly_map, threshold, 0, 50, 70, mask) == find_regions(lowered, threshold, 0, 50, 70)
+
+
+@st.composite
+def partly_counting(draw):
+    """A map of any shape and what counts of it: at least one place, or all (None)."""
+    shape = draw(arrays.array_shapes(min_dims=2, max_dims=2, max_side=9))
+    values = draw(st.sampled_from([LEVELS, st.floats(0, 1, width=32)]))
+    anomaly_map = draw(arrays.arrays(np.float32, shape, elements=values))
+    if draw(st.booleans()):
+        return anomaly_map, None
+    where = draw(arrays.arrays(np.bool_, shape))
+    where[draw(st.integers(0, shape[0] - 1)), draw(st.integers(0, shape[1] - 1))] = True
+    return anomaly_map, where
+
+
+@given(partly_counting(), FRAMES)
+def test_the_region_of_the_peak_equals_a_flood_fill_from_it(values, frame):
+    anomaly_map, where = values
+    counts = np.ones(anomaly_map.shape, bool) if where is None else where
+    inside = anomaly_map[counts].astype(np.float64)
+    level = np.float32((inside.max() + np.median(inside.astype(np.float32))) / 2)
+    places = [(int(y), int(x)) for y, x in np.argwhere(counts & (anomaly_map == inside.max()))]
+    (group,) = (group for group in flood(counts & (anomaly_map >= level)) if places[0] in group)
+    region = peak_region(anomaly_map, *frame, where)
+    lowered = np.full_like(anomaly_map, -1)
+    for place in group:
+        lowered[place] = anomaly_map[place]
+    ((*wanted, area),) = expected(lowered, 0.0, frame)
+    assert box(region) == tuple(wanted)
+    assert region.score == inside.max() and region.area == max(math.floor(area + 0.5), 1)
+
+
+@given(partly_counting(), FRAMES)
+def test_the_region_of_the_peak_holds_its_place_in_the_frame(values, frame):
+    """All original pixels that the peak's pixel of the map touches, and none outside of the frame."""
+    anomaly_map, where = values
+    region = peak_region(anomaly_map, *frame, where)
+    counted = anomaly_map if where is None else np.where(where, anomaly_map, -1)
+    row, column = np.unravel_index(counted.argmax(), counted.shape)
+    height, width = anomaly_map.shape
+    assert 0 <= region.x <= column * frame[1] / width < (column + 1) * frame[1] / width <= region.x + region.width
+    assert 0 <= region.y <= row * frame[0] / height < (row + 1) * frame[0] / height <= region.y + region.height
+    assert region.x + region.width <= frame[1] and region.y + region.height <= frame[0] and region.area >= 1
+
+
+@given(partly_counting(), FRAMES)
+def test_the_region_of_the_peak_stays_where_the_map_counts(values, frame):
+    """What lies outside changes nothing, and the box is no larger than that of what counts."""
+    anomaly_map, where = values
+    if where is None:
+        where = np.zeros(anomaly_map.shape, bool)
+        where[: -(-len(anomaly_map) // 2)] = True
+    region = peak_region(anomaly_map, *frame, where)
+    for outside in (0, 1):
+        assert peak_region(np.where(where, anomaly_map, np.float32(outside)), *frame, where) == region
+    rows, columns = np.flatnonzero(where.any(1)), np.flatnonzero(where.any(0))
+    height, width = where.shape
+    assert region.y >= math.floor(rows[0] * frame[0] / height)
+    assert region.y + region.height <= math.ceil((rows[-1] + 1) * frame[0] / height)
+    assert region.x >= math.floor(columns[0] * frame[1] / width)
+    assert region.x + region.width <= math.ceil((columns[-1] + 1) * frame[1] / width)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, float(np.nextafter(np.float32(1), np.float32(0))), 1.0])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 1), (5, 8)])
+def test_a_map_of_one_value_is_its_own_peak(value, shape):
+    region = peak_region(np.full(shape, value, np.float32), 30, 40)
+    assert box(region) == (0, 0, 40, 30, float(np.float32(value))) and region.area == 1200
+
+
+def test_the_region_of_a_low_peak_is_as_narrow_as_the_peak():
+    """On a ground of 0.1 and beside a lower and wider hill; the midpoint is 0.2."""
+    anomaly_map = np.full((20, 20), 0.1, np.float32)
+    anomaly_map[10:18, 2:10] = 0.19
+    anomaly_map[3:6, 12:16] = 0.22
+    anomaly_map[4, 13] = 0.3
+    anomaly_map[10:12, 14:16] = 0.25  # as high as the peak's own area, and not connected with it
+    region = peak_region(anomaly_map, 200, 100)
+    assert (region.x, region.y, region.width, region.height, region.area) == (60, 30, 20, 30, 12 * 50)
+    assert region.score == pytest.approx(0.3)
+
+
+def test_the_map_is_not_written_to_for_its_peak():
+    anomaly_map = spot()
+    anomaly_map.flags.writeable = False
+    peak_region(anomaly_map, 80, 80)
+    np.testing.assert_array_equal(anomaly_map, spot())
+
+
+def test_the_region_of_a_peak_costs_under_5_ms():
+    anomaly_map = np.random.default_rng(0).uniform(0, 0.4, (336, 336)).astype(np.float32)
+    best = math.inf
+    for _ in range(7):
+        started = perf_counter()
+        peak_region(anomaly_map, 1080, 1920)
+        best = min(best, perf_counter() - started)
+    assert best < 5e-3

@@ -6,17 +6,24 @@ import inspect
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.backends import create_backend
 from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.decision import find_regions, peak_region
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.manifest import Thresholds
 from kanoclip.runtime.roi import RegionOfInterest
 from kanoclip.runtime.settings import Decision, Settings
+
+LEFT = RegionOfInterest("left.json", keep=(((0.0, 0.0), (0.45, 0.0), (0.45, 1.0), (0.0, 1.0)),), drawn_on=(64, 64))
 
 
 @pytest.fixture
@@ -167,14 +174,50 @@ def test_the_pixel_threshold_is_inclusive(toy_bundle, detector):
     value = float(detector(spot()).map.max())
     with Detector.load(toy_bundle, device="cpu", threads=1, pixel_threshold=value) as other:
         assert len(other(spot()).regions) == 1
-    with Detector.load(toy_bundle, device="cpu", threads=1, pixel_threshold=value + 1e-6) as other:
+    with Detector.load(toy_bundle, device="cpu", threads=1, pixel_threshold=value + 1e-6, threshold=1.0) as other:
         assert other(spot()).regions == ()
 
 
 @pytest.mark.parametrize(("min_area", "count"), [(None, 1), (0, 1), (12, 1), (13, 0)])
 def test_the_smallest_area(toy_bundle, min_area, count):
-    with Detector.load(toy_bundle, device="cpu", threads=1, min_area=min_area) as other:
+    with Detector.load(toy_bundle, device="cpu", threads=1, threshold=1.0, min_area=min_area) as other:
         assert len(other(spot()).regions) == count
+
+
+@pytest.mark.parametrize("limits", [{"pixel_threshold": 0.81}, {"min_area": 13}, {"pixel_threshold": 1.0}], ids=str)
+def test_an_anomalous_image_has_at_least_its_peak(toy_bundle, limits):
+    """The ground is 0.2 and the spot 0.8: what is above 0.5 around the peak, whatever keeps it from being a region."""
+    detector = fake(toy_bundle, **limits)
+    (region,) = detector(spot()).regions
+    assert (region.x, region.y, region.width, region.height, region.area) == (20, 8, 3, 4, 12)
+    assert region.score == pytest.approx(0.8)
+    assert fake(toy_bundle, threshold=0.81, **limits)(spot()).regions == (), "a normal image gets no such region"
+
+
+SHARES = st.sampled_from([0.0, 0.25, 0.5, 0.9, 1.0])
+
+
+@hypothesis.given(
+    arrays.arrays(np.uint8, (32, 32, 1), elements=st.integers(0, 255), fill=st.integers(0, 255)),
+    st.tuples(SHARES, SHARES, st.sampled_from([0, 4, 10**6])),
+    st.sampled_from([None, LEFT]),
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+)
+def test_anomalous_means_a_region_and_a_normal_image_keeps_its_own(toy_bundle, level, limits, roi, size):
+    image, pixel, min_area = limits
+    detector = fake(toy_bundle, threshold=image, pixel_threshold=pixel, min_area=min_area, roi=roi)
+    prepared = replace(detector.prepare(grey(0, (64, 64))), image=level.repeat(3, 2), height=size[0], width=size[1])
+    (found,) = detector.judge([prepared])
+    mask = None if roi is None else roi.mask(32, 32)
+    above = find_regions(found.map, pixel, min_area, *size, mask)
+    assert found.is_anomalous is (found.score >= image)
+    if above or not found.is_anomalous:
+        assert found.regions == above
+    else:
+        assert found.regions == (peak_region(found.map, *size, mask),)
+    assert found.regions or not found.is_anomalous
+    if roi is not None:
+        assert all(region.x + region.width <= -(-16 * size[1] // 32) for region in found.regions)
 
 
 def test_thresholds_are_the_bundles_unless_given(make_toy_bundle, tmp_path):
@@ -406,14 +449,15 @@ def test_how_many_frames_a_run_are_best(make_toy_bundle, tmp_path, dynamic, most
     assert [len(frames) for frames, _ in detector.backend.calls] == [expected] * 2
 
 
-LEFT = RegionOfInterest("left.json", keep=(((0.0, 0.0), (0.45, 0.0), (0.45, 1.0), (0.0, 1.0)),), drawn_on=(64, 64))
-
-
 def test_outside_of_the_region_of_interest_nothing_counts(toy_bundle):
     """The spot of 204 lies right of it; the toy's score is max M, of which what is lost is halved."""
     detector = fake(toy_bundle, roi=LEFT)
     found = detector(spot())
-    assert found.roi is LEFT and found.regions == ()
+    assert found.roi is LEFT and found.is_anomalous
+    (region,) = found.regions  # the peak of what counts, a ground of one value: all of it
+    assert (region.x, region.y, region.height) == (0, 0, 32) and region.width <= 16
+    assert region.score == pytest.approx(0.2)
+    assert fake(toy_bundle, roi=LEFT, threshold=0.6)(spot()).regions == ()
     assert found.map.max() == pytest.approx(0.2) and (found.map[:, 16:] == 0).all()
     assert found.score == pytest.approx(0.8 - (0.8 - 0.2) / 2)
     mirrored = detector(spot()[:, ::-1])
