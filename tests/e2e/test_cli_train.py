@@ -73,6 +73,29 @@ def test_from_a_folder_to_a_bundle(arguments, tmp_path):
     assert manifest["model"]["checkpoint_sha256"]
 
 
+def test_the_kd_loss_acts_on_the_shipped_backbone_and_knowledge(root, tmp_path):
+    """With eq. 2 as printed and the texts of a class beginning alike, it was 0 on every image."""
+    nano = ["--dataset", "mvtec", "--root", root, "--backbone", "nano", "--no-cache", "--epochs", 1]
+    done = train(*nano, "--output", tmp_path / "c.safetensors")
+    assert done.returncode == 0, done.stderr
+    (record,) = json.loads((tmp_path / "c.json").read_text())["training"]["epochs"]
+    assert record["kd_active"] > 0 and record["kd"] > 0
+    assert f"kd_active {record['kd_active']:.4f}" in done.stderr
+    assert "warning" not in done.stderr
+
+
+def test_a_kd_loss_that_does_nothing_is_told_with_a_remedy(arguments, tmp_path):
+    """A background that says the same as the abnormal descriptions leaves nothing to learn from."""
+    entry = {"class_name": "hazelnut", "background": "a perfect hazelnut", "abnormal": ["a perfect hazelnut"]}
+    record = {"schema": 1, "domain": "d", "version": "1", "origin": "o"}
+    base = tmp_path / "base.json"
+    base.write_text(json.dumps({**record, "datasets": {"mvtec": {"hazelnut": {**entry, "observed": []}}}}))
+    done = train(*arguments, "--epochs", 1, "--knowledge", base, "--output", tmp_path / "c.safetensors")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "kd_active 0 in every epoch" in line]
+    assert line.startswith("warning: ") and "--kd-margin above 1.75" in line and "background" in line
+
+
 @pytest.fixture(scope="module")
 def whole(root, tmp_path_factory):
     """A run that nothing interrupts."""
@@ -171,6 +194,8 @@ def test_bad_command_lines(arguments, root, tmp_path):
         ([*arguments, "--no-cache"], 2, "--cache", "--no-cache"),
         ([*arguments, "--output", output, "--resume"], 2, "c.state.safetensors", "--resume"),
         ([*arguments, "--lr-prompts", "nan"], 2, "lr_prompts"),
+        ([*arguments, "--kd-margin", 3], 2, "kd_margin 3", "0 to 2"),
+        ([*arguments, "--kd-form", "eq2"], 2, "--kd-form", "printed", "anchored"),
         ([*arguments, "--device", "cuda"], 1, "--device cpu"),
         ([*arguments, "--category", "bolt"], 1, "bolt", "hazelnut"),
         (["--dataset", "mvtec", "--root", tmp_path / "nowhere", "--backbone", "random-tiny"], 1, "nowhere"),
@@ -225,5 +250,5 @@ def test_help_shows_an_example():
     start = time.perf_counter()
     done = train("--help")
     assert done.returncode == 0 and "accelerate launch" in done.stdout
-    assert "--kd-margin" in done.stdout
+    assert "--kd-margin" in done.stdout and "--kd-form" in done.stdout
     assert time.perf_counter() - start < 5, "help does not load torch"

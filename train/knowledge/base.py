@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +16,8 @@ from kanoclip.runtime.files import replace_file
 SCHEMA = 1
 MAX_TEXT = 2000
 """Characters; CLIP reads the first 77 tokens of a description."""
+_ABNORMAL = re.compile(r"\b(?:(a)n? )?(?:abnormal|anomalous|defective|damaged|faulty)\b", re.IGNORECASE)
+_NORMAL = re.compile(r"\b(?:normal|flawless|perfect|undamaged|intact)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Entry:
 
     Attributes:
         class_name: Words for [class] in a prompt.
-        background: How a normal picture of it looks; for people and for the questions, not for eq. 3.
+        background: How a normal image of it looks; for people, the questions and `normal`, not for eq. 3.
         abnormal: The LLM's n descriptions.
         observed: The VQA model's descriptions, m for a picture.
     """
@@ -50,6 +53,36 @@ class Entry:
     def descriptions(self) -> tuple[str, ...]:
         """All that eq. 3 averages."""
         return (*self.abnormal, *(observation.text for observation in self.observed))
+
+    @property
+    def normal(self) -> tuple[str, ...]:
+        """Normal descriptions that open as the abnormal ones do, at least one: only the state is to set them apart.
+
+        `An abnormal image of a nut may show ...` becomes `A normal image of a nut`, followed by the background. A
+        background that calls the class normal already stands alone. Where no description names the class and its
+        state, the opening is `a photo of a flawless CLASS`.
+        """
+        opening = _opening(self.background, self.class_name)
+        if opening is not None and _NORMAL.search(opening):
+            return (self.background,)
+        turned = dict.fromkeys(
+            opening for text in self.descriptions if (opening := _normal_opening(text, self.class_name)) is not None
+        )
+        openings = tuple(turned) or (f"a photo of a flawless {self.class_name}",)
+        return tuple(f"{opening}. {self.background}" for opening in openings) if self.background else openings
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTexts:
+    """What the KD loss reads of one class.
+
+    Attributes:
+        abnormal: `Entry.descriptions`; none leaves the class out.
+        normal: `Entry.normal`; none where eq. 2 is taken as printed.
+    """
+
+    abnormal: tuple[str, ...] = ()
+    normal: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,3 +242,17 @@ def _text(value: Any, name: str, where: str) -> str:
 
 def _words(text: str) -> str:
     return " ".join(text.lower().replace("_", " ").split())
+
+
+def _opening(text: str, class_name: str) -> str | None:
+    """A text up to the end of the class's name; None where it does not name the class."""
+    found = re.search(rf"(?<!\w){re.escape(class_name)}", text, re.IGNORECASE)
+    return None if found is None else text[: found.end()]
+
+
+def _normal_opening(text: str, class_name: str) -> str | None:
+    """The opening with `normal` for its word of abnormality; None where it has none."""
+    opening = _opening(text, class_name)
+    if opening is None or not _ABNORMAL.search(opening):
+        return None
+    return _ABNORMAL.sub(lambda found: f"{found[1]} normal" if found[1] else "normal", opening)

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from kanoclip.train.data.types import Split
     from kanoclip.train.model.clip_vv import GlobalToken
-    from kanoclip.train.training.config import Amp, Optimizer, TrainConfig
+    from kanoclip.train.training.config import Amp, KdForm, Optimizer, TrainConfig
     from kanoclip.train.training.job import Job
 
 _EPILOG = """
@@ -64,7 +64,8 @@ class _Options:
     kd_weight: float
     global_weight: float
     local_weight: float
-    kd_margin: float
+    kd_form: KdForm
+    kd_margin: float | None
     ema: float
     amp: Amp
     augment: bool
@@ -127,7 +128,16 @@ class _Options:
 @click.option("--kd-weight", type=float, default=1.0, show_default=True, help="alpha of eq. 13.")
 @click.option("--global-weight", type=float, default=1.0, show_default=True, help="beta of eq. 13.")
 @click.option("--local-weight", type=float, default=1.0, show_default=True, help="gamma of eq. 13.")
-@click.option("--kd-margin", type=float, default=0.0, show_default=True, help="Margin of the hinge of eq. 2.")
+@click.option(
+    "--kd-form",
+    type=click.Choice(["printed", "anchored"]),
+    default="anchored",
+    show_default=True,
+    help="KD loss: eq. 2 as printed, or without what normal and abnormal descriptions share.",
+)
+@click.option(
+    "--kd-margin", type=float, help="Margin of the KD loss's hinge, 0 to 2. Default: 0 printed, 1.75 anchored."
+)
 @click.option("--ema", type=float, default=0.0, show_default=True, help="Decay of averaged weights; 0: none.")
 @click.option("--amp", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True, help="Autocast.")
 @click.option("--augment", is_flag=True, help="Random flips, turns, brightness, contrast. Turns the cache off.")
@@ -224,6 +234,7 @@ def _config(options: _Options) -> TrainConfig:
             kd_weight=options.kd_weight,
             global_weight=options.global_weight,
             local_weight=options.local_weight,
+            kd_form=options.kd_form,
             kd_margin=options.kd_margin,
             ema=options.ema,
             amp=options.amp,
@@ -325,7 +336,7 @@ def _tell(job: Job, config: TrainConfig, say: Callable[[str], None]) -> None:
     if unknown:
         say(f"warning: {unknown} anomalous pictures have no mask: the local loss passes them over")
     if config.model.prompts == "learned" and config.kd_weight > 0:
-        missing = [name for name, texts in zip(job.class_names, job.knowledge, strict=True) if not texts]
+        missing = [name for name, texts in zip(job.class_names, job.knowledge, strict=True) if not texts.abnormal]
         if missing:
             say(
                 f"warning: the knowledge base has no entry for {', '.join(sorted(set(missing)))}: the KD loss passes "
@@ -382,9 +393,26 @@ def _run(
     cache = job.pictures.cache
     if cache is not None and cache.use.note is not None:
         say(f"warning: {cache.use.note}")
-    records = outcome.progress.history
-    if config.model.prompts == "learned" and any(job.knowledge) and all(r["kd_active"] == 0 for r in records):
-        say("warning: the KD loss was 0 throughout, its hinge being met from the start: try --kd-margin 0.1")
+    if any(texts.abnormal for texts in job.knowledge) and (dead := dead_kd(config, outcome.progress.history)):
+        say(f"warning: {dead}")
     if not options.quiet:
         say(f"checkpoint: {job.output} (measure it with kanoclip-eval, ship it with kanoclip-export)")
     return 0
+
+
+def dead_kd(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> str | None:
+    """What to say of a KD loss that has done nothing; None where it acted.
+
+    Args:
+        config: The run's.
+        records: Its epochs' (`Progress.history`).
+    """
+    if any(record["kd_active"] > 0 for record in records):
+        return None
+    start = "the KD loss was 0 throughout (kd_active 0 in every epoch), its hinge being met from the start"
+    if config.kd_form == "printed":
+        return f"{start}: use --kd-form anchored, or a --kd-margin above {config.hinge_margin:g}"
+    return (
+        f"{start}: use a --kd-margin above {config.hinge_margin:g} (2 at most), or reword the knowledge base where a "
+        "`background` says the same as the abnormal descriptions"
+    )

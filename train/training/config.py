@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.model.kanoclip import ModelConfig
 
 Amp = Literal["no", "bf16", "fp16"]
 Optimizer = Literal["adam", "adamw"]
+KdForm = Literal["printed", "anchored"]
+KD_MARGINS: dict[KdForm, float] = {"printed": 0.0, "anchored": 1.75}
+"""Default margin of each form of the KD loss. 0 is the paper's; how 1.75 was chosen is in docs/training.md."""
+MAX_KD_MARGIN = 2.0
+"""Largest difference of two distances between unit vectors: with a larger margin the hinge is never met."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,9 @@ class TrainConfig:
         kd_weight: alpha of eq. 13.
         global_weight: beta of eq. 13.
         local_weight: gamma of eq. 13.
-        kd_margin: Added inside the hinge of eq. 2.
+        kd_form: `printed` is eq. 2 to the letter, `anchored` its form without what normal and abnormal descriptions
+            share (`losses.kd_anchored`).
+        kd_margin: Added inside the hinge, 0 to 2; None for the form's own default.
         ema: Decay of the averaged weights that are saved in place of the last ones; 0 for none.
         amp: Precision of autocast.
         augment: Random flips, quarter turns and changes of brightness and contrast.
@@ -49,7 +56,8 @@ class TrainConfig:
     kd_weight: float = 1.0
     global_weight: float = 1.0
     local_weight: float = 1.0
-    kd_margin: float = 0.0
+    kd_form: KdForm = "anchored"
+    kd_margin: float | None = None
     ema: float = 0.0
     amp: Amp = "no"
     augment: bool = False
@@ -65,10 +73,17 @@ class TrainConfig:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} {getattr(self, name)} is less than 1")
-        not_negative = ("lr_prompts", "lr_modules", "weight_decay", "warmup_steps", "clip_grad", "kd_margin")
+        not_negative = ("lr_prompts", "lr_modules", "weight_decay", "warmup_steps", "clip_grad")
         for name in (*not_negative, "kd_weight", "global_weight", "local_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise TrainingError(f"{name} {getattr(self, name)} is not a number from 0 up")
+        if self.kd_form not in get_args(KdForm):
+            raise TrainingError(f"unknown kd_form '{self.kd_form}': choose one of {', '.join(get_args(KdForm))}")
+        if not 0 <= self.hinge_margin <= MAX_KD_MARGIN:
+            raise TrainingError(
+                f"kd_margin {self.hinge_margin} is outside of 0 to {MAX_KD_MARGIN:g}, where a difference of distances "
+                "of unit vectors lies"
+            )
         if not 0 <= self.ema < 1:
             raise TrainingError(f"ema {self.ema} is outside of 0 to 1 (1 excluded): 0.999 is usual")
         if self.model.prompts == "handcrafted":
@@ -78,3 +93,8 @@ class TrainConfig:
                 "nothing is left to learn without KnPL, Bi-CMCI and Conv-Adapter: "
                 "evaluate it with `kanoclip-eval --prompts template`"
             )
+
+    @property
+    def hinge_margin(self) -> float:
+        """The margin in use: `kd_margin`, or the form's own default."""
+        return KD_MARGINS[self.kd_form] if self.kd_margin is None else self.kd_margin

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.versions import installed_versions
 from kanoclip.train.checkpoint import LoadedModel
-from kanoclip.train.data.types import Dataset
-from kanoclip.train.knowledge.base import KnowledgeBase
+from kanoclip.train.data.types import Category, Dataset
+from kanoclip.train.knowledge.base import ClassTexts, KnowledgeBase
 from kanoclip.train.training.cache import FeatureCache, features_shape, tower_key
-from kanoclip.train.training.config import TrainConfig
+from kanoclip.train.training.config import KdForm, TrainConfig
 from kanoclip.train.training.pictures import Picture, TrainingSet, scan
 from kanoclip.train.training.state import identity
 
@@ -27,7 +27,7 @@ class Job:
         loaded: The model, in its first state.
         pictures: The training set.
         class_names: Words for [class], for each class.
-        knowledge: Descriptions of what is abnormal, for each class; empty ones leave a class out of the KD loss.
+        knowledge: Descriptions for each class; no abnormal one leaves it out of the KD loss.
         run: `state.identity`.
         output: The checkpoint to write.
         about: What the checkpoint's json tells people about the data.
@@ -36,7 +36,7 @@ class Job:
     loaded: LoadedModel
     pictures: TrainingSet
     class_names: tuple[str, ...]
-    knowledge: tuple[tuple[str, ...], ...]
+    knowledge: tuple[ClassTexts, ...]
     run: Mapping[str, Any]
     output: Path
     about: Mapping[str, Any]
@@ -80,9 +80,11 @@ def prepare(
     # Without KnPL no prompt learns, so that there is nothing for the knowledge base to guide.
     guided = config.model.prompts == "learned" and config.kd_weight > 0
     knowledge = tuple(
-        _descriptions(base, dataset.name, category.name, category.class_name) if guided else ()
+        _texts(base, dataset.name, category, config.kd_form) if guided else ClassTexts()
         for category in dataset.categories
     )
+    # The margin itself, and not "the default", which another version may choose otherwise.
+    told = replace(config, kd_margin=config.hinge_margin)
     tower = loaded.model.tower
     store = None
     if cache is not None:
@@ -92,7 +94,12 @@ def prepare(
         pictures=TrainingSet(pictures, size, store, config.seed if config.augment else None),
         class_names=names,
         knowledge=knowledge,
-        run=identity(config, _pictures_digest(pictures, names), _digest(knowledge), loaded.weights.sha256),
+        run=identity(
+            told,
+            _pictures_digest(pictures, names),
+            _digest([astuple(texts) for texts in knowledge]),
+            loaded.weights.sha256,
+        ),
         output=output,
         about={
             "versions": installed_versions(("kanoclip-edge", "torch", "open_clip_torch")),
@@ -103,7 +110,7 @@ def prepare(
                     "class_name": name,
                     "normal": sum(not sample.anomalous for sample in category.samples),
                     "anomalous": sum(sample.anomalous for sample in category.samples),
-                    "descriptions": len(texts),
+                    "descriptions": len(texts.abnormal),
                 }
                 for category, name, texts in zip(dataset.categories, names, knowledge, strict=True)
             },
@@ -111,9 +118,12 @@ def prepare(
     )
 
 
-def _descriptions(base: KnowledgeBase, dataset: str, category: str, class_name: str) -> tuple[str, ...]:
-    entry = base.find(dataset, category, class_name)
-    return () if entry is None else tuple(entry.descriptions)
+def _texts(base: KnowledgeBase, dataset: str, category: Category, form: KdForm) -> ClassTexts:
+    """The descriptions that the KD loss reads: eq. 2 as printed knows no normal ones."""
+    entry = base.find(dataset, category.name, category.class_name)
+    if entry is None:
+        return ClassTexts()
+    return ClassTexts(entry.descriptions, entry.normal if form == "anchored" else ())
 
 
 def _digest(content: Sequence[Any]) -> str:

@@ -14,21 +14,51 @@ FOCAL_GAMMA = 2.0
 DICE_SMOOTH = 1.0
 SCORE_MARGIN = 1e-6
 """Scores and maps are kept this far from 0 and 1, where the logarithm ends."""
+SHARED_EPS = 1e-2
+"""What is left of a unit vector without its shared part counts as shorter than 1 below this length: the direction of a
+remainder near 0 is rounding, and its gradient would have no bound."""
 
 
-def kd_hinge(text: Tensor, knowledge: Tensor, margin: float = 0.0) -> Tensor:
-    """Eq. 2: learnt abnormal prompts shall lie nearer to the knowledge base than learnt normal ones.
+def kd_printed(text: Tensor, knowledge: Tensor, margin: float = 0.0) -> Tensor:
+    """Eq. 2 as printed: learned abnormal prompts shall lie nearer to the knowledge base than learned normal ones.
 
     Args:
         text: F_text of each class, [N, 2, C], state 0 normal and 1 abnormal.
         knowledge: w_k of each class (eq. 3), [N, C].
-        margin: Added to the difference of distances; 0 is the paper's.
+        margin: Added to the difference of distances, 0 to 2; 0 is the paper's.
 
     Returns:
         Hinge of each class, [N], at least 0.
     """
-    means = F.normalize(text.float(), dim=-1)
-    target = F.normalize(knowledge.float(), dim=-1)
+    return _hinge(F.normalize(text.float(), dim=-1), F.normalize(knowledge.float(), dim=-1), margin)
+
+
+def kd_anchored(text: Tensor, knowledge: Tensor, anchor: Tensor, margin: float) -> Tensor:
+    """Eq. 2 on what is left of all features without what a class's normal and abnormal descriptions share.
+
+    The descriptions of a class begin alike, normal or not, and that shared part decides plain distances. So the
+    midpoint of `anchor` and `knowledge` is taken from each feature before it is normalised again. Knowledge and anchor
+    then lie opposite each other: to come nearer to one is to leave the other, and the difference of distances is -2
+    where both prompts are where they belong.
+
+    Args:
+        text: F_text of each class, [N, 2, C], state 0 normal and 1 abnormal.
+        knowledge: w_k of each class (eq. 3), [N, C].
+        anchor: The same mean over the class's normal descriptions, [N, C].
+        margin: Added to the difference of distances, 0 to 2; 2 is never met in full.
+
+    Returns:
+        Hinge of each class, [N], at least 0; 0, without a gradient, where anchor and knowledge are the same.
+    """
+    abnormal, normal = F.normalize(knowledge.float(), dim=-1), F.normalize(anchor.float(), dim=-1)
+    middle = (abnormal + normal) / 2
+    means = F.normalize(F.normalize(text.float(), dim=-1) - middle[:, None], dim=-1, eps=SHARED_EPS)
+    hinge = _hinge(means, F.normalize(abnormal - middle, dim=-1, eps=SHARED_EPS), margin)
+    return torch.where((abnormal - middle).norm(dim=-1) > SHARED_EPS, hinge, 0.0)
+
+
+def _hinge(means: Tensor, target: Tensor, margin: float) -> Tensor:
+    """Hinge of d(target, abnormal) - d(target, normal) + margin: [N] of means [N, 2, C] and targets [N, C]."""
     normal, abnormal = ((target - means[:, state]).norm(dim=-1) for state in (0, 1))
     return torch.relu(abnormal - normal + margin)
 

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.knowledge.base import ClassTexts
 from kanoclip.train.model.clip_vv import ImageFeatures
 from kanoclip.train.model.kanoclip import KAnoCLIP
 from kanoclip.train.training.config import TrainConfig
-from kanoclip.train.training.losses import global_bce, kd_hinge, local_loss
+from kanoclip.train.training.losses import global_bce, kd_anchored, kd_printed, local_loss
 
 PARTS = ("loss", "kd", "global", "local", "kd_active")
-"""What the objective reports of a batch; `kd_active` is the share of pictures whose class is inside the hinge."""
+"""What the objective reports of a batch; `kd_active` is the share of images whose class is inside the hinge."""
 
 
 class Objective(nn.Module):
@@ -22,13 +23,14 @@ class Objective(nn.Module):
 
     text: Tensor
     knowledge: Tensor
+    anchor: Tensor
     has_knowledge: Tensor
 
     def __init__(
         self,
         model: KAnoCLIP,
         class_names: Sequence[str],
-        knowledge: Sequence[Sequence[str]],
+        knowledge: Sequence[ClassTexts],
         config: TrainConfig,
     ) -> None:
         """Encodes what does not change: the knowledge base, and the prompts where they do not learn.
@@ -36,25 +38,37 @@ class Objective(nn.Module):
         Args:
             model: Whose prompts and head learn.
             class_names: Words for [class], by class index.
-            knowledge: Each class's descriptions of what is abnormal; none leaves the class out of the KD loss.
-            config: alpha, beta and gamma of eq. 13, the margin of eq. 2.
+            knowledge: Each class's descriptions; no abnormal one leaves the class out of the KD loss.
+            config: alpha, beta and gamma of eq. 13, form and margin of eq. 2.
 
         Raises:
-            TrainingError: Not one description list for each class.
+            TrainingError: Not one entry for each class, or the anchored form lacks a class's normal descriptions.
         """
         super().__init__()
         if len(knowledge) != len(class_names):
             raise TrainingError(f"{len(knowledge)} lists of descriptions for {len(class_names)} classes")
+        anchored = config.kd_form == "anchored"
+        for name, texts in zip(class_names, knowledge, strict=True):
+            if anchored and texts.abnormal and not texts.normal:
+                raise TrainingError(f"no normal description of '{name}' to anchor the KD loss: use --kd-form printed")
         self.class_names = tuple(class_names)
         self.config = config
         self.encoder, self.prompts, self.head = model.text, model.prompts, model.head
         width = int(self.encoder.text_projection.shape[1])
         with torch.no_grad():
             # Eq. 3: the mean over the descriptions' features.
-            means = [self.encoder.encode(list(texts)).mean(0) if texts else torch.zeros(width) for texts in knowledge]
+            means, anchors = (
+                torch.stack([self.encoder.encode(texts).mean(0) if texts else torch.zeros(width) for texts in each])
+                for each in (
+                    [texts.abnormal for texts in knowledge],
+                    [texts.normal if anchored else () for texts in knowledge],
+                )
+            )
             fixed = torch.empty(0) if self.prompts is not None else model.text_features(class_names)
-        self.register_buffer("knowledge", torch.stack(means), persistent=False)
-        self.register_buffer("has_knowledge", torch.tensor([bool(texts) for texts in knowledge]), persistent=False)
+        self.register_buffer("knowledge", means, persistent=False)
+        self.register_buffer("anchor", anchors, persistent=False)
+        known = torch.tensor([bool(texts.abnormal) for texts in knowledge])
+        self.register_buffer("has_knowledge", known, persistent=False)
         self.register_buffer("text", fixed, persistent=False)
 
     def forward(
@@ -98,7 +112,11 @@ class Objective(nn.Module):
         return {"loss": total, **{name: parts[name].detach() for name in PARTS[1:]}}
 
     def _kd(self, text: Tensor, classes: Tensor, position: Tensor) -> dict[str, Tensor]:
-        """KD loss: the mean over the pictures of their class's hinge, classes without knowledge counting 0."""
-        hinge = kd_hinge(text, self.knowledge[classes], self.config.kd_margin)
+        """KD loss: the mean over the images of their class's hinge, classes without knowledge counting 0."""
+        knowledge, margin = self.knowledge[classes], self.config.hinge_margin
+        if self.config.kd_form == "anchored":
+            hinge = kd_anchored(text, knowledge, self.anchor[classes], margin)
+        else:
+            hinge = kd_printed(text, knowledge, margin)
         hinge = torch.where(self.has_knowledge[classes], hinge, 0.0)[position]
         return {"kd": hinge.mean(), "kd_active": (hinge > 0).float().mean()}

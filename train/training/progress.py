@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from kanoclip.train.training.objective import PARTS
 from kanoclip.train.training.state import Progress
 
-_SHOWN = ("loss", "kd", "global", "local")
+_SHOWN = ("loss", "kd", "kd_active", "global", "local")
 
 
 class ConsoleListener:

@@ -125,3 +125,30 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, write, monkeypatch):
     with pytest.raises(KnowledgeError, match=r"No space left.*whole"):
         save_knowledge(path, base)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("entry", "normal"),
+    [
+        (Entry("nut", "", ("An abnormal image of a nut may show rust.",)), ("A normal image of a nut",)),
+        (
+            Entry(
+                "metal nut", "A hexagon of steel.", ("An abnormal image of a Metal Nut shows", "a defective metal nut")
+            ),
+            ("A normal image of a Metal Nut. A hexagon of steel.", "a normal metal nut. A hexagon of steel."),
+        ),
+        (
+            Entry("nut", "a photo of a flawless nut", ("a photo of an abnormal nut with rust",)),
+            ("a photo of a flawless nut",),
+        ),
+        (Entry("nut", "", ("rust", "a chestnut that is abnormal")), ("a photo of a flawless nut",)),
+        (Entry("nut", "All is grey.", ("the nut is damaged",)), ("a photo of a flawless nut. All is grey.",)),
+        (
+            Entry("nut", "", (), (Observation("a.png", "Damaged nut (rusty)"), Observation("b.png", "damaged nuts"))),
+            ("normal nut",),
+        ),
+        (Entry("c++ part (v2)", "", ("an anomalous c++ part (v2) here",)), ("a normal c++ part (v2)",)),
+    ],
+)
+def test_normal_descriptions_open_as_the_abnormal_ones(entry, normal):
+    assert entry.normal == normal

@@ -48,3 +48,10 @@ def test_clip_reads_all_of_every_description():
     tokenizer = open_clip.SimpleTokenizer()
     longest = max(len(tokenizer.encode(text)) for entry in BASE.entries.values() for text in entry.abnormal)
     assert longest + 2 <= 77
+
+
+@pytest.mark.parametrize("key", sorted(BASE.entries), ids="/".join)
+def test_the_normal_description_opens_as_the_abnormal_ones_and_goes_on_with_the_background(key):
+    entry = BASE.entries[key]
+    opening = entry.abnormal[0].partition(" may show ")[0].replace("An abnormal", "A normal")
+    assert entry.normal == (f"{opening}. {entry.background}",)

@@ -1,13 +1,20 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.knowledge.base import ClassTexts
 from kanoclip.train.model.kanoclip import ModelConfig
 from kanoclip.train.training.config import TrainConfig
-from kanoclip.train.training.losses import global_bce, kd_hinge, local_loss
+from kanoclip.train.training.losses import global_bce, kd_anchored, kd_printed, local_loss
 from kanoclip.train.training.objective import PARTS, Objective
 
-TEXTS = [["An abnormal image of a nut may show rust.", "a nut with a crack"], ["a bent bolt"], []]
+TEXTS = [
+    ClassTexts(("An abnormal image of a nut may show rust.", "a nut with a crack"), ("A normal image of a nut",)),
+    ClassTexts(("a bent bolt",), ("a straight bolt", "a flawless bolt")),
+    ClassTexts(),
+]
 NAMES = ["nut", "bolt", "washer"]
 
 
@@ -31,7 +38,15 @@ def losses(model, batch, texts=TEXTS, **options):
     return objective(image, batch["class_index"], batch["labels"], batch["masks"], batch["known"])
 
 
-@pytest.mark.parametrize("options", [{}, {"kd_weight": 2.0, "global_weight": 0.5, "local_weight": 3.0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kd_weight": 2.0, "global_weight": 0.5, "local_weight": 3.0, "kd_margin": 0.5},
+        {"kd_form": "printed"},
+        {"kd_form": "printed", "kd_margin": 1.0},
+    ],
+)
 def test_total_is_eq_13_of_what_the_model_itself_answers(make_model, batch, options):
     """Against the model's own forward, which knows nothing of sharing text between pictures."""
     model = make_model()
@@ -39,9 +54,15 @@ def test_total_is_eq_13_of_what_the_model_itself_answers(make_model, batch, opti
     text = model.text_features([NAMES[i] for i in batch["class_index"]])
     output = model(batch["pixels"], text)
     maps = model.head.smoothing.upsample(output.cells)
-    knowledge = torch.stack([model.text.encode(texts).mean(0) for texts in TEXTS[:2]])
-    hinge = torch.zeros(3)
-    hinge[:2] = kd_hinge(model.text_features(NAMES[:2]), knowledge)
+    knowledge, anchor = (
+        torch.stack([model.text.encode(texts).mean(0) for texts in each])
+        for each in ([texts.abnormal for texts in TEXTS[:2]], [texts.normal for texts in TEXTS[:2]])
+    )
+    hinge, features = torch.zeros(3), model.text_features(NAMES[:2])
+    if options.get("kd_form") == "printed":
+        hinge[:2] = kd_printed(features, knowledge, options.get("kd_margin", 0.0))
+    else:
+        hinge[:2] = kd_anchored(features, knowledge, anchor, options.get("kd_margin", 1.75))
     expected = {
         "kd": hinge[batch["class_index"]].mean(),
         "global": global_bce(output.score, batch["labels"]),
@@ -63,22 +84,52 @@ def test_gradients_reach_all_that_learns_and_nothing_else(make_model, batch):
         assert (parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)) == learns, name
 
 
-def test_knowledge_pulls_the_prompts(make_model, batch):
-    """Only eq. 2 can tell one knowledge base from another."""
+@pytest.mark.parametrize("form", ["printed", "anchored"])
+@pytest.mark.parametrize("state", ["abnormal", "normal"])
+def test_knowledge_pulls_the_prompts(make_model, batch, form, state):
+    """Only the KD loss can tell one knowledge base from another, and only its anchored form reads what is normal."""
+    others = [
+        replace(texts, **{state: (words,)})
+        for texts, words in zip(TEXTS[:2], ("a sunny day at the sea", "a red car"), strict=True)
+    ]
     gradients = []
-    for texts in (TEXTS, [["a sunny day at the sea"], ["a red car"], []]):
+    for texts in (TEXTS, [*others, ClassTexts()]):
         model = make_model()
         model.prompts.context.grad = None
-        parts = losses(model, batch, texts, kd_margin=2.0, global_weight=0.0, local_weight=0.0)
+        parts = losses(model, batch, texts, kd_form=form, kd_margin=2.0, global_weight=0.0, local_weight=0.0)
         assert parts["kd_active"] == 0.75, "the class without knowledge stays out"
         parts["loss"].backward()
         gradients.append(model.prompts.context.grad.clone())
-    assert not torch.allclose(gradients[0], gradients[1], rtol=1e-2)
+    reads = form == "anchored" or state == "abnormal"
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-2) != reads
+
+
+def test_a_step_of_the_kd_loss_alone_lowers_it(make_model, batch):
+    model = make_model()
+    objective = Objective(model, NAMES, TEXTS, TrainConfig(model.config, global_weight=0.0, local_weight=0.0))
+    image = model.tower(batch["pixels"])
+    optimizer = torch.optim.SGD([model.prompts.context], lr=1e-2)
+    values = []
+    for _ in range(5):
+        optimizer.zero_grad()
+        parts = objective(image, batch["class_index"], batch["labels"], batch["masks"], batch["known"])
+        parts["loss"].backward()
+        optimizer.step()
+        values.append(parts["kd"].item())
+    assert values == sorted(values, reverse=True) and values[0] > values[-1] > 0
+
+
+def test_the_anchored_form_needs_normal_descriptions(make_model):
+    model = make_model()
+    texts = [ClassTexts(("a bent nut",)), *TEXTS[1:]]
+    with pytest.raises(TrainingError, match=r"no normal description of 'nut' .* --kd-form printed"):
+        Objective(model, NAMES, texts, TrainConfig(model.config))
+    Objective(model, NAMES, texts, TrainConfig(model.config, kd_form="printed"))
 
 
 def test_template_prompts_are_encoded_once_and_learn_nothing(make_model, batch, monkeypatch):
     model = make_model(prompts="template")
-    objective = Objective(model, NAMES, [[], [], []], TrainConfig(model.config))
+    objective = Objective(model, NAMES, [ClassTexts()] * 3, TrainConfig(model.config))
     monkeypatch.setattr(type(model.text), "forward", lambda *_: pytest.fail("text was encoded again"))
     image = model.tower(batch["pixels"])
     parts = objective(image, batch["class_index"], batch["labels"], batch["masks"], batch["known"])
@@ -99,6 +150,10 @@ def test_one_list_for_each_class(make_model):
         {"lr_prompts": -1.0},
         {"lr_modules": float("nan")},
         {"kd_weight": float("inf")},
+        {"kd_margin": -0.1},
+        {"kd_margin": 2.1},
+        {"kd_margin": float("nan")},
+        {"kd_form": "eq2"},
         {"ema": 1.0},
     ],
 )
@@ -117,3 +172,11 @@ def test_values_that_no_run_can_use(options):
 def test_a_model_with_nothing_to_learn(model, hint):
     with pytest.raises(TrainingError, match=hint):
         TrainConfig(ModelConfig("random-tiny", (48, 48), **model))
+
+
+@pytest.mark.parametrize(
+    ("options", "margin"),
+    [({}, 1.75), ({"kd_form": "printed"}, 0.0), ({"kd_margin": 0.0}, 0.0), ({"kd_form": "printed", "kd_margin": 2}, 2)],
+)
+def test_each_form_has_a_margin_of_its_own(options, margin):
+    assert TrainConfig(ModelConfig("random-tiny", (48, 48)), **options).hinge_margin == margin

@@ -203,6 +203,25 @@ def test_every_row_of_the_ablation_trains(tmp_path, run, model):
     assert all(getattr(config, name) == value for name, value in model.items())
 
 
+def test_the_kd_loss_acts_by_default(tmp_path, run):
+    """Dead in every step is what eq. 2 as printed was on nano: the run then learns without its knowledge base."""
+    _, recorder = run(tmp_path / "c.safetensors", epochs=1)
+    means = [means["kd_active"] for _, means in recorder.steps]
+    assert max(means) > 0 and recorder.records[0]["kd"] > 0
+    kept = json.loads((tmp_path / "c.json").read_text())["training"]
+    assert kept["epochs"][0]["kd_active"] == means[-1]
+    assert (kept["run"]["kd_form"], kept["run"]["kd_margin"]) == ("anchored", 1.75)
+
+
+def test_another_form_or_margin_is_another_run_and_the_default_in_figures_is_not(tmp_path, make_trainer, run):
+    output = tmp_path / "c.safetensors"
+    run(output, stop_after=2)
+    for options in ({"kd_form": "printed"}, {"kd_margin": 1.0}):
+        with pytest.raises(TrainingError, match=next(iter(options))):
+            make_trainer(output, **options).run(resume=True, save_every=math.inf, stop=lambda: False)
+    assert run(output, resume=True, kd_margin=1.75)[0].finished
+
+
 def test_state_is_saved_from_time_to_time(tmp_path, make_trainer):
     output = tmp_path / "c.safetensors"
     trainer = make_trainer(output)
