@@ -171,9 +171,14 @@ def _broken(error: Exception) -> BackendError:
 
 
 def _compile(core: Any, model: Any, settings: dict[str, Any]) -> Any:
-    """Compiles with a cache of compiled graphs, which halves the time to load; without one where that fails."""
+    """Compiles with a cache of compiled graphs, which halves the time to load; without one where that fails.
+
+    Each precision has a folder of its own: OpenVINO (2026.4) finds a compiled graph by model, processor and version,
+    not by `INFERENCE_PRECISION_HINT`. What was compiled for float32, loaded for bfloat16, gives NaN or wrong answers,
+    or ends the process with a segmentation fault on processors with AMX.
+    """
     try:
-        folder = cache_folder("openvino")
+        folder = cache_folder(f"openvino/{settings['INFERENCE_PRECISION_HINT']}")
         if os.access(folder, os.W_OK):
             return core.compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
     except Exception:  # a full disk or a damaged file; a graph that cannot be compiled fails again below
