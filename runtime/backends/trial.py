@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.backends.base import Backend, Frames, Indices
+from kanoclip.runtime.backends.probe import PROBED, Probe, command_for
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.cache_folder import cache_folder
 from kanoclip.runtime.comparison import Reference
@@ -39,6 +41,8 @@ _PACKAGES = ("kanoclip-edge", "onnxruntime", "onnxruntime-gpu", "openvino")  # a
 log = logging.getLogger(__name__)
 Create = Callable[[str], Backend]
 """Makes the engine of a name, or raises BackendError."""
+StartProbe = Callable[[str], Probe]
+"""Starts the probe of the engine of a name."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,12 @@ class Choice:
     Attributes:
         backend: The engine taken, as `create_backend` names it.
         milliseconds: Median time of a run of each engine that agrees with the reference.
+        left_out: Why each of the others was not timed.
     """
 
     backend: str
     milliseconds: Mapping[str, float]
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create, lanes: int = 1) -> Backend:
@@ -87,7 +93,9 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
     names = _candidates(device)
     if len(names) < 2:
         return create(*names)
-    backend, choice = _try_all(reference, names, create)
+    backend, choice = _try_all(
+        reference, names, create, lambda name: Probe(command_for(bundle, name, device, threads, lanes))
+    )
     if choice is not None:
         _write(key, choice)
     return backend
@@ -121,22 +129,31 @@ def cpu_engines() -> list[str]:
     return [FIRST, "openvino", *(["openvino-bf16"] if openvino.has_bf16() else [])]
 
 
-def _try_all(reference: Reference, names: Sequence[str], create: Create) -> tuple[Backend, Choice | None]:
+def _try_all(
+    reference: Reference, names: Sequence[str], create: Create, probe: StartProbe
+) -> tuple[Backend, Choice | None]:
     """Runs the trial; there is no choice where no engine agrees, so that the next start says so again."""
     log.info("choosing the engine for this bundle and processor, once: %s", ", ".join(names))
-    _ = reference.answers  # before the engines are loaded: a large graph need not fit once more
     opened: dict[str, Backend] = {}
-    try:
+    left_out: dict[str, str] = {}
+    with ExitStack() as stack:
+        # They run beside the reference and the other engines, and end before anything is timed.
+        probes = {name: stack.enter_context(closing(probe(name))) for name in names if name in PROBED}
+        stack.callback(_close_all, opened)
+        _ = reference.answers  # before the engines are loaded: a large graph need not fit once more
         for name in names:
             try:
+                if name in probes:
+                    probes[name].wait()
                 opened[name] = create(name)
                 found = reference.compare(reference.ask(opened[name]))
             except BackendError as error:
-                log.warning("%s is left out: %s", name, error)
+                left_out[name] = str(error)
             else:
                 if found.agrees:
                     continue
-                log.warning("%s is left out, its answers drift on this processor: %s", name, found.drifts())
+                left_out[name] = f"its answers drift on this processor: {found.drifts()}"
+            log.warning("%s is left out: %s", name, left_out[name])
             if name in opened:
                 opened.pop(name).close()
         if not opened:
@@ -145,10 +162,12 @@ def _try_all(reference: Reference, names: Sequence[str], create: Create) -> tupl
         spent = _time(opened, reference.one_run())
         chosen = _fastest(spent)
         log.info("%s", _told(chosen, spent, opened))
-        return opened.pop(chosen), Choice(chosen, spent)
-    finally:
-        for loser in opened.values():
-            loser.close()
+        return opened.pop(chosen), Choice(chosen, spent, left_out)
+
+
+def _close_all(losers: Mapping[str, Backend]) -> None:
+    for loser in losers.values():
+        loser.close()
 
 
 def _time(engines: Mapping[str, Backend], batch: tuple[Frames, Indices | None]) -> dict[str, float]:
@@ -212,7 +231,12 @@ def _read(key: Mapping[str, Any]) -> str | None:
 
 
 def _write(key: Mapping[str, Any], choice: Choice) -> None:
-    record = {"key": key, "backend": choice.backend, "milliseconds": dict(choice.milliseconds)}
+    record = {
+        "key": key,
+        "backend": choice.backend,
+        "milliseconds": dict(choice.milliseconds),
+        "left_out": dict(choice.left_out),
+    }
     try:
         replace_file(_path(key), (json.dumps(record, indent=2) + "\n").encode())
     except OSError as error:

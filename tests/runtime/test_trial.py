@@ -8,16 +8,21 @@ import logging
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import kanoclip.runtime.bundles
 from kanoclip.runtime.backends import create_backend, onnxruntime, openvino, trial
+from kanoclip.runtime.backends.probe import Probe
 from kanoclip.runtime.backends.trial import _fastest, choose_backend
 from kanoclip.runtime.bundle import Bundle
 from kanoclip.runtime.errors import BackendError
 
 pytest.importorskip("openvino")
+HAS_BF16 = openvino.has_bf16  # the real one
+SHIPPED = Path(kanoclip.runtime.bundles.__file__).parent / "nano.kanoclip"
 
 
 class Engine:
@@ -48,7 +53,7 @@ class Engines:
 
     def __call__(self, name):
         found = self.behaviours[name]
-        if isinstance(found, Exception):
+        if isinstance(found, BaseException):
             raise found
         engine = Engine(name, *found)
         self.made.append(engine)
@@ -80,6 +85,23 @@ def a_cpu(monkeypatch, caplog):
     monkeypatch.setattr(onnxruntime, "has_cuda", lambda: False)
     monkeypatch.setattr(trial, "PAUSE_S", 0)
     caplog.set_level(logging.INFO, "kanoclip.runtime")
+
+
+@pytest.fixture
+def bf16_probe(monkeypatch):
+    """A processor with bfloat16, where a probe runs the Python that it is told; returns what was probed."""
+    probed = []
+
+    def tell(script):
+        def command(*arguments):
+            probed.append(arguments)
+            return [sys.executable, "-c", script]
+
+        monkeypatch.setattr(trial, "command_for", command)
+        return probed
+
+    monkeypatch.setattr(openvino, "has_bf16", lambda: True)
+    return tell
 
 
 def choose(bundle, engines, device="auto", threads=1):
@@ -116,14 +138,62 @@ def test_the_fastest_that_agrees(bundle, caplog, ours, theirs, expected):
         ((FAST, 9e-2, 4e-2), "openvino-bf16"),
         ((FAST, 0.11, 0), "openvino"),
         ((FAST, 0, 0.06), "openvino"),
+        ((FAST, np.nan, 0), "openvino"),
         ((20, *NO_DRIFT), "openvino"),
     ],
 )
-def test_bfloat16_is_judged_by_its_own_bounds(bundle, monkeypatch, bf16, expected):
-    monkeypatch.setattr(openvino, "has_bf16", lambda: True)
+def test_bfloat16_is_judged_by_its_own_bounds(bundle, bf16_probe, bf16, expected):
+    bf16_probe("")
     engines = Engines(onnxruntime=(20, 0, 0), openvino=(10, 0, 0), openvino_bf16=bf16)
     assert choose(bundle, engines) == expected
     assert engines.names == ["onnxruntime", "openvino", "openvino-bf16"]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "the process that probed it died of SIGSEGV"),
+        ("import sys; sys.exit('openvino-bf16-cpu gives NaN or infinity')", "openvino-bf16-cpu gives NaN or infinity"),
+    ],
+    ids=["dies", "NaN"],
+)
+def test_an_engine_that_fails_its_probe_never_runs_here(bundle, cache, bf16_probe, caplog, script, reason):
+    probed = bf16_probe(script)
+    engines = Engines(onnxruntime=(20, 0, 0), openvino=(10, 0, 0), openvino_bf16=(FAST, 0, 0))
+    assert choose_backend(bundle, "cpu", 3, engines, lanes=2).name == "openvino-cpu"
+    assert engines.names == ["onnxruntime", "openvino"]
+    assert probed == [(bundle, "openvino-bf16", "cpu", 3, 2)]
+    assert f"openvino-bf16 is left out: {reason}" in caplog.messages
+    (path,) = cache.iterdir()
+    assert json.loads(path.read_text())["left_out"] == {"openvino-bf16": reason}
+    caplog.clear()
+    assert choose_backend(bundle, "cpu", 3, engines, lanes=2).name == "openvino-cpu"
+    assert len(probed) == 1 and caplog.messages == []
+
+
+def test_no_probe_outlives_a_trial_that_ends_early(bundle, bf16_probe, monkeypatch):
+    started = []
+
+    class Watched(Probe):
+        def __init__(self, command):
+            super().__init__(command)
+            started.append(self._process)
+
+    monkeypatch.setattr(trial, "Probe", Watched)
+    bf16_probe("import time; time.sleep(60)")
+    with pytest.raises(KeyboardInterrupt):
+        choose(bundle, Engines(onnxruntime=(1, 0, 0), openvino=KeyboardInterrupt()))
+    (process,) = started
+    assert process.poll() is not None
+
+
+@pytest.mark.skipif(not HAS_BF16(), reason="this processor has no bfloat16")
+def test_real_bfloat16_passes_its_probe_and_agrees(cache, monkeypatch, caplog):
+    monkeypatch.setattr(openvino, "has_bf16", HAS_BF16)
+    create_backend(Bundle.open(SHIPPED), device="cpu").close()
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+    (path,) = cache.iterdir()
+    assert set(json.loads(path.read_text())["milliseconds"]) == {"onnxruntime", "openvino", "openvino-bf16"}
 
 
 @pytest.mark.parametrize(
