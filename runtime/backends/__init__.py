@@ -53,7 +53,7 @@ def create_backend(
             `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), `triton://HOST[:PORT]/MODEL` (a server's; see
             `triton_address.py` for its options), or `auto`: an engine of the bundle that fits the
             GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
-            (see `trial.py`).
+            (see `trial.py`), `openvino-bf16` only after a probe in a process of its own (see `probe.py`).
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
         report: Told about an engine's build, which may take minutes.
