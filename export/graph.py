@@ -6,20 +6,16 @@ import copy
 from collections.abc import Sequence
 from dataclasses import fields
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
+from kanoclip.export.frame_front import PatchFront, StemFront
 from kanoclip.export.frame_resize import resize_matrices
 from kanoclip.train.model.bicmci import TextState
 from kanoclip.train.model.deformable import DeformableSelfAttention
 from kanoclip.train.model.kanoclip import KAnoCLIP
 from kanoclip.train.model.layers import LayerNorm
 from kanoclip.train.model.smoothing import MapSmoothing
-
-SHIFT = 128
-"""Subtracted from the uint8 pixels before the patch convolution. It is exact, and it halves the rounding error that
-folding mean and std into fp16 weights makes (measured 3.0e-4 against 6.3e-4)."""
 
 DTYPES = {
     "fp32": torch.float32,
@@ -40,9 +36,6 @@ class DeployGraph(nn.Module):
 
     resize_rows: Tensor
     resize_columns: Tensor
-    patch_weight: Tensor
-    first_token: Tensor
-    positions: Tensor
 
     def __init__(
         self, model: KAnoCLIP, classes: Sequence[str], precision: str, camera: tuple[int, int] | None = None
@@ -61,15 +54,13 @@ class DeployGraph(nn.Module):
         with torch.no_grad():
             text = model.text_features(classes)
             states = model.head.text_states(text)
-            weight, bias = fold_preprocessing(model.tower.patch_embedding.weight)
-            positions = model.tower.positional_embedding
-            first = model.tower.class_embedding + positions[0]
         self.dtype = dtype
-        self.patch = int(model.tower.patch_embedding.kernel_size[0])
         self.several_classes = len(classes) > 1
         self.tower, self.head = copy.deepcopy(model.tower), copy.deepcopy(model.head)
-        del self.tower.patch_embedding, self.tower.class_embedding, self.tower.positional_embedding
-        for module in (self.tower, self.head):
+        self.front = StemFront(self.tower) if self.tower.stem is not None else PatchFront(self.tower, dtype)
+        del self.tower.class_embedding, self.tower.positional_embedding
+        self.tower.patch_embedding = None
+        for module in (self.tower, self.head, self.front):
             cast_weights(module, dtype)
         for part in self.head.modules():
             if isinstance(part, MapSmoothing | DeformableSelfAttention):
@@ -79,9 +70,6 @@ class DeployGraph(nn.Module):
             rows, columns, self.resize_bias = resize_matrices(camera, model.config.image_size)
             self.register_buffer("resize_rows", torch.from_numpy(rows).to(dtype))
             self.register_buffer("resize_columns", torch.from_numpy(columns).to(dtype))
-        self.register_buffer("patch_weight", weight.to(dtype))
-        self.register_buffer("first_token", first[None, None].to(dtype))
-        self.register_buffer("positions", (positions[1:] + bias).to(dtype))
         self.register_buffer("text", text)
         for index, state in enumerate(states):
             for field in fields(state):
@@ -89,7 +77,7 @@ class DeployGraph(nn.Module):
                 kept = torch.float32 if field.name in ("tokens", "bias") else dtype
                 self.register_buffer(f"text_{field.name}_{index}", getattr(state, field.name).to(kept))
 
-    def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Runs one batch.
 
         Args:
@@ -97,18 +85,16 @@ class DeployGraph(nn.Module):
             class_index: int64 [B], only when several classes are baked.
 
         Returns:
-            map float32 [B, H, W] and score float32 [B], both in [0, 1].
+            map float32 [B, H, W] and score float32 [B], both in [0, 1], and the descriptors for a reference memory,
+            float32 [B, cells, D], L2-normalised.
         """
-        rows, columns = self.tower.grid
-        pixels = frame.to(self.dtype) - SHIFT
+        pixels = frame.to(self.dtype) - self.front.shift
         if self.resizes:
             pixels = self._resize(pixels)
-        pixels = pixels.reshape(-1, rows, self.patch, columns, self.patch * 3)
-        patches = pixels.transpose(2, 3).reshape(-1, rows * columns, self.patch * self.patch * 3) @ self.patch_weight
-        first = self.first_token.expand(patches.shape[0], -1, -1)
-        image = self.tower.encode(torch.cat([first, patches + self.positions], dim=1))
+        tokens, features = self.front(pixels)
+        image = self.tower.encode(tokens)
         output = self.head(image, self._of_class("text", class_index), self.text_states(class_index))
-        return output.map, output.score
+        return output.map, output.score, self.front.describe(self.tower, image, features)
 
     def text_states(self, class_index: Tensor | None) -> list[TextState]:
         """What each stage needs of the text of every picture's class, or of the only one."""
@@ -130,28 +116,6 @@ class DeployGraph(nn.Module):
     def _of_class(self, name: str, class_index: Tensor | None) -> Tensor:
         constant: Tensor = getattr(self, name)
         return constant if class_index is None else constant[class_index]
-
-
-def fold_preprocessing(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Folds channel order, 1/255, mean and std into the patch convolution.
-
-    The convolution has no padding, so this is exact: with y = bgr - SHIFT the normalised RGB value of channel c is
-    (y[2 - c] + SHIFT) / (255 std_c) - mean_c / std_c. Its patches do not overlap either, so it is written as a MatMul
-    over the patch's bytes in the order in which the camera delivers them: no transposition to channels first is needed.
-
-    Args:
-        weight: The convolution's weight for normalised RGB, [C_v, 3, p, p].
-
-    Returns:
-        Matrix [p * p * 3, C_v] for the shifted BGR pixels of a patch in memory order, and the bias [C_v] that makes up
-        for shift and mean; float32.
-    """
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, dtype=torch.float64)[:, None, None]
-    std = torch.tensor(open_clip.OPENAI_DATASET_STD, dtype=torch.float64)[:, None, None]
-    exact = weight.double()
-    bias = (exact * ((SHIFT / 255 - mean) / std)).sum(dim=(1, 2, 3))
-    matrix = (exact / (255 * std)).flip(1).permute(2, 3, 1, 0).flatten(0, 2)
-    return matrix.float(), bias.float()
 
 
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:

@@ -74,7 +74,7 @@ def write_onnx(
             dynamo=True,
             opset_version=opset,
             input_names=names,
-            output_names=["map", "score"],
+            output_names=["map", "score", "descriptor"],
             dynamic_shapes=shapes,
             optimize=True,
             verbose=False,

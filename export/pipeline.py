@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ import torch
 from kanoclip.export import engine as engines
 from kanoclip.export.bf16_reference import emulate_bf16
 from kanoclip.export.checks import FLOAT32, QUANTISED, check_graph
+from kanoclip.export.descriptor import describe_tower
 from kanoclip.export.frame_resize import DRIFT_BOUND, FrameResize
 from kanoclip.export.fused_attention import count_fused
 from kanoclip.export.graph import DeployGraph
@@ -41,7 +41,7 @@ from kanoclip.runtime.manifest import (
 )
 from kanoclip.runtime.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.tensorrt.flavour import RTX
-from kanoclip.runtime.versions import installed_versions
+from kanoclip.runtime.versions import installed_versions, own_commit
 from kanoclip.train.checkpoint import LoadedModel
 
 UNQUANTISED_FILE = "unquantised.onnx"
@@ -225,7 +225,8 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
     model = loaded.model
     size = model.config.image_size
     axis = BATCH if config.batch.dynamic else config.batch.size
-    inputs, outputs = graph_signature(size, len(config.classes), axis, config.camera or size)
+    descriptor = describe_tower(model.tower, config.precision)
+    inputs, outputs = graph_signature(size, len(config.classes), axis, config.camera or size, descriptor)
     return Manifest(
         schema=SCHEMA,
         name=config.output.stem,
@@ -248,6 +249,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
         opset=config.opset,
         inputs=inputs,
         outputs=outputs,
+        descriptor=descriptor,
         max_batch=config.batch.size,
         preprocessing=Preprocessing(RESIZE_RULE if config.camera is None else IN_GRAPH, INTERPOLATION),
         thresholds=UNCALIBRATED,
@@ -268,16 +270,4 @@ def _files(folder: Path, below: str = ".") -> dict[str, FileInfo]:
 def _provenance() -> dict[str, str]:
     names = ("kanoclip-edge", "torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tensorrt-rtx")
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {**installed_versions(names), "python": sys.version.split()[0], "command": command, "commit": _commit()}
-
-
-def _commit() -> str:
-    """The checkout's commit, or `unknown` for an installed wheel."""
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
+    return {**installed_versions(names), "python": sys.version.split()[0], "command": command, "commit": own_commit()}

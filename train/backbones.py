@@ -17,6 +17,8 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
 from kanoclip.runtime.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
+from kanoclip.train.model.efficientnet import Variant
+from kanoclip.train.model.stem import ConvStem, StemConfig
 from kanoclip.train.weights import CLIP, packaged
 
 SEED = 0
@@ -45,7 +47,10 @@ class Backbone:
     packaged: str | None = None
 
     def architecture(self) -> dict[str, Any]:
-        """open_clip's configuration of this backbone: embed_dim, vision_cfg, text_cfg, quick_gelu."""
+        """open_clip's configuration of this backbone: embed_dim, vision_cfg, text_cfg, quick_gelu.
+
+        A backbone with a convolutional stem has `stem_cfg` beside them.
+        """
         if self.open_clip_name is None:
             text = resources.files("kanoclip.train.configs").joinpath(f"{self.name}.json").read_text()
             architecture: dict[str, Any] = json.loads(text)
@@ -78,6 +83,7 @@ REGISTRY = {
             "TinyCLIP ViT-8M/16 Text-3M (YFCC15M), 224 px; pass its release file with --weights",
             sha256=("3d9f86a556cd13acc1aa6cc18495a79ffd1f58b6f17a552400bdefd244c3a92c",),
         ),
+        Backbone("nano-stem", "being made"),
         Backbone("random-tiny", "a few thousand weights, for tests"),
     )
 }
@@ -146,7 +152,12 @@ def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[open_clip.CLIP
 
 def _build(backbone: Backbone) -> open_clip.CLIP:
     architecture = backbone.architecture()
+    # Ours to read, and unknown to open_clip.
+    stem = architecture.pop("stem_cfg", None)
     clip = open_clip.CLIP(**architecture).eval()
+    if stem is not None:
+        config = StemConfig(Variant[stem["variant"]], stem["descriptor_channels"])
+        clip.visual.conv1 = ConvStem(config, architecture["vision_cfg"]["width"], backbone.native_size).eval()
     if backbone.quick_gelu:
         wrong = [
             name

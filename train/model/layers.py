@@ -22,7 +22,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention over heads.
 
     While a graph is being exported, it is written out as `MatMul(q * scale, k^T) -> Softmax -> MatMul`: the pattern
-    that TensorRT fuses, where torch's own decomposition splits the scale between q and k.
+    that TensorRT fuses, where torch's own decomposition splits the scale between q and k. In training on a CPU it is
+    written out too: the backward passes of torch's fused forms take two to four times as long there.
 
     Args:
         q: [B, heads, Q, D].
@@ -33,9 +34,17 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         [B, heads, Q, D].
     """
     if torch.compiler.is_exporting():
-        weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
-        return weights @ v
+        return _written_out(q, k, v)
+    if q.device.type == "cpu" and q.requires_grad and torch.is_grad_enabled():
+        # Autocast would take the softmax to float32, and its result back.
+        with torch.autocast("cpu", enabled=False):
+            return _written_out(q, k, v)
     return F.scaled_dot_product_attention(q, k, v)
+
+
+def _written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    weights = torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1), dim=-1)
+    return weights @ v
 
 
 def float32_matmul(a: Tensor, b: Tensor) -> Tensor:

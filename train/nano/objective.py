@@ -1,28 +1,27 @@
-"""The objectives of nano's pretraining: captions against pictures, the two states against patches and pictures."""
+"""The objectives of nano's pretraining: captions against images, the two states against patches and images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kanoclip.train.backbones import get_backbone
+from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.model.clip_vv import ClipVV
-from kanoclip.train.model.kanoclip import to_pixels
+from kanoclip.train.model.stem import ConvStem
 from kanoclip.train.model.text import HANDCRAFTED_STATES, HANDCRAFTED_TEMPLATES, STATE_WORDS, TextEncoder
 from kanoclip.train.nano.defects import DEFECTS
-from kanoclip.train.nano.initial import prepare
 from kanoclip.train.nano.materials import MATERIALS
 from kanoclip.train.nano.objects import THINGS
-from kanoclip.train.nano.photos import SOURCES
+from kanoclip.train.nano.photos import OBJECT, SURFACE
 from kanoclip.train.nano.scene import CAPTION_TEXTS
+from kanoclip.train.nano.tokens import TokenBatch
 
 _TAU = 0.07
 _ANY = ("object", "thing", "surface", "product", "part", "zq")
@@ -31,7 +30,7 @@ every word that the captions do not have, whose tokens are zeros."""
 _SHARE = 0.02
 """Share of a cell's pixels from which it is anomalous: a hair across a cell of 16 x 16 pixels is 0.06 of it."""
 _NAMED = 0.4
-"""Share of the pictures whose states name the subject itself."""
+"""Share of the images whose states name the subject itself."""
 _STATES = (
     ("normal {}", "abnormal {}"),
     ("perfect {}", "defective {}"),
@@ -49,36 +48,30 @@ class PretrainConfig:
     """What decides a run.
 
     Attributes:
-        backbone: Registry's name; its architecture is trained from nothing.
-        image_size: Side of the pictures in pixels; positional embeddings are resized to the backbone's own at the end.
+        backbone: Registry's name, one with a convolutional stem; what follows the stem is trained from nothing.
         steps: Optimisation steps.
-        batch_size: Pictures in a step.
+        batch_size: Images in a step.
         lr: Peak learning rate.
         weight_decay: Of matrices; vectors have none.
         warmup_steps: Linear warm-up.
-        decay: Share of the steps, the last ones, in which the rate falls to zero in a straight line.
-        dense_weight: Of the pixel objective beside the contrastive one.
-        optimizer: `muon` for the matrices inside the transformers and AdamW for the rest, or `adamw` for all.
-        seed: Of first values and pictures.
-        initial: SHA-256 of the weights that it goes on from, empty for the seed's first values.
-        photos: Photographs as sources of texture beside the painted materials.
-        prepared: First values of `kanoclip.train.nano.initial` for the image tower, not open_clip's.
+        decay: Share of the steps, the last ones, in which the rate falls to zero.
+        dense_weight: Of the pixel objective.
+        contrastive_weight: Of the captions' objective.
+        seed: Of first values, of the order of the images and of the words.
+        tokens: Digest of the drawn images and of the stem.
     """
 
     backbone: str = "nano"
-    image_size: int = 160
-    steps: int = 4000
+    steps: int = 1500
     batch_size: int = 32
     lr: float = 1e-3
     weight_decay: float = 0.05
-    warmup_steps: int = 200
-    decay: float = 0.2
+    warmup_steps: int = 50
+    decay: float = 0.5
     dense_weight: float = 2.0
-    optimizer: Literal["muon", "adamw"] = "muon"
+    contrastive_weight: float = 0.5
     seed: int = 0
-    initial: str = ""
-    photos: bool = False
-    prepared: bool = True
+    tokens: str = ""
 
 
 class Vocabulary(nn.Module):
@@ -118,70 +111,76 @@ class Losses:
         total: To be minimised.
         parts: By name, detached.
         cells: Map logits, their mean over the stages, float32 [B, rows, columns].
-        verdicts: Logits of the global token, float32 [B].
+        scores: Logits of the global token, float32 [B].
         target: Anomalous cells, [B, rows, columns].
     """
 
     total: Tensor
     parts: dict[str, Tensor]
     cells: Tensor
-    verdicts: Tensor
+    scores: Tensor
     target: Tensor
 
 
 class Pretraining(nn.Module):
-    """A CLIP whose tower is read as CLIP-VV reads it, and the objectives."""
+    """A CLIP whose tower is read as CLIP-VV reads it, behind a frozen stem, and the objectives."""
 
-    def __init__(self, config: PretrainConfig, weights: dict[str, Tensor] | None = None) -> None:
-        """Builds the backbone with first values of the seed, or with the weights of an earlier run."""
+    def __init__(self, config: PretrainConfig, stem: dict[str, Tensor]) -> None:
+        """Builds the backbone with first values of the seed.
+
+        Args:
+            config: Of the run.
+            stem: Trunk and statistics, as `stem_statistics` writes them.
+
+        Raises:
+            TrainingError: The backbone has no stem.
+        """
         super().__init__()
-        torch.manual_seed(config.seed)
         self.config = config
-        self.clip = open_clip.CLIP(**get_backbone(config.backbone).architecture())
-        if weights is not None:
-            self.clip.load_state_dict(weights)
-        elif config.prepared:
-            prepare(self.clip.visual, config.seed)
-        self.tower = ClipVV(self.clip.visual, (config.image_size, config.image_size))
+        backbone = get_backbone(config.backbone)
+        self.clip = seeded_clip(backbone, config.seed)
+        own = self.clip.visual.conv1
+        if not isinstance(own, ConvStem):
+            raise TrainingError(f"{config.backbone} has no convolutional stem: pretraining is for nano")
+        own.load_state_dict({**own.state_dict(), **stem})
+        self.tower = ClipVV(self.clip.visual, backbone.native_size)
         self.text = TextEncoder(self.clip)
         self.vocabulary = Vocabulary(self.text, sorted(_all_words()))
-        # Both took the CLIP over frozen; here it is what learns. The last block's projections are views of the CLIP's
-        # own storage, so that its state dict follows.
+        # Both took the CLIP over frozen; here it is what learns, but for the stem's trunk. The last block's projections
+        # are views of the CLIP's own storage, so that its state dict follows.
         self.requires_grad_(True)
-        first = math.log(1 / _TAU) if weights is None else float(weights["logit_scale"])
-        self.scale = nn.Parameter(torch.tensor(first))
+        own.trunk.requires_grad_(False)
+        self.project = own.token_project
+        self.scale = nn.Parameter(torch.tensor(math.log(1 / _TAU)))
         # Texts of the two states point nowhere in particular at first and are slow to agree; a direction of its own
         # lets the tower learn what an anomaly is from the first step, and the texts follow. It is not kept.
-        self.probe = nn.Parameter(torch.randn(self.clip.visual.proj.shape[1]))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.probe = nn.Parameter(torch.randn(self.clip.visual.proj.shape[1]))
 
-    def forward(
-        self, frames: Tensor, masks: Tensor, words: Sequence[str], captions: Sequence[str], step: int
-    ) -> Losses:
+    def forward(self, batch: TokenBatch, step: int) -> Losses:
         """The losses of a batch.
 
         Args:
-            frames: uint8 [B, H, W, 3], BGR.
-            masks: 1 for anomalous pixels, uint8 [B, H, W].
-            words: Each picture's subject.
-            captions: Each picture's caption.
+            batch: Drawn images.
             step: Decides the words of the two states.
         """
-        image = self.tower(to_pixels(frames))
+        image = self.tower.encode(self.tower.place(self.project(batch.tokens)))
         global_token = F.normalize(image.global_token.float(), dim=-1)
-        labels = masks.flatten(1).amax(1).float()
+        labels = batch.anomalous
         # Equal captions are positives of each other.
-        unique = sorted(set(captions))
-        index = torch.tensor([unique.index(caption) for caption in captions], device=frames.device)
-        pairs, subjects = self._states(words, step)
+        unique = sorted(set(batch.captions))
+        index = torch.tensor([unique.index(caption) for caption in batch.captions], device=labels.device)
+        pairs, subjects = self._states(batch.words, step)
         texts = self._encode([*unique, *pairs])
         logits = global_token @ texts[: len(unique)].T * self.scale.exp().clamp(max=100)
         by_image = F.cross_entropy(logits, index)
-        same = (index[None] == torch.arange(len(unique), device=frames.device)[:, None]).float()
+        same = (index[None] == torch.arange(len(unique), device=labels.device)[:, None]).float()
         by_text = -(torch.log_softmax(logits.T, dim=-1) * same).sum(1).div(same.sum(1)).mean()
         states = texts[len(unique) :].unflatten(0, (-1, 2))
         direction = (states[:, 1] - states[:, 0])[subjects]
-        verdict = (global_token * direction).sum(-1) / _TAU
-        target = (F.adaptive_avg_pool2d(masks.float()[:, None], self.tower.grid)[:, 0] > _SHARE).float()
+        score = (global_token * direction).sum(-1) / _TAU
+        target = (batch.share > _SHARE).float()
         probe = F.normalize(self.probe, dim=0)
         scores, probed = [], []
         for stage in image.patches:
@@ -191,14 +190,14 @@ class Pretraining(nn.Module):
         by_probe = F.binary_cross_entropy_with_logits(global_token @ probe / _TAU, labels)
         parts = {
             "contrastive": (by_image + by_text) / 2,
-            "verdict": F.binary_cross_entropy_with_logits(verdict, labels),
-            "dense": torch.stack([_segmentation(score, target) for score in scores]).mean(),
-            "probe": torch.stack([_segmentation(score, target) for score in probed]).mean() + by_probe * 0.25,
+            "score": F.binary_cross_entropy_with_logits(score, labels),
+            "dense": torch.stack([_segmentation(one, target) for one in scores]).mean(),
+            "probe": torch.stack([_segmentation(one, target) for one in probed]).mean() + by_probe * 0.25,
         }
-        total = (parts["contrastive"] + parts["verdict"]) * 0.5
+        total = self.config.contrastive_weight * parts["contrastive"] + 0.5 * parts["score"]
         total = total + self.config.dense_weight * (parts["dense"] + parts["probe"])
         cells = torch.stack(scores).mean(0).detach()
-        return Losses(total, {name: value.detach() for name, value in parts.items()}, cells, verdict.detach(), target)
+        return Losses(total, {name: value.detach() for name, value in parts.items()}, cells, score.detach(), target)
 
     def _encode(self, texts: Sequence[str]) -> Tensor:
         ids = self.text.tokenize(texts)
@@ -221,7 +220,7 @@ class Pretraining(nn.Module):
 
 def _all_words() -> set[str]:
     """Every word of captions and states."""
-    texts = [words for source in SOURCES for words, _ in source.pictures.values()]
+    texts = [OBJECT, SURFACE]
     texts += [item.words for table in (MATERIALS, THINGS, DEFECTS) for item in table.values()]
     texts += [*CAPTION_TEXTS, *HANDCRAFTED_TEMPLATES, *_ANY[:-1]]
     texts += [text for pair in (*STATE_WORDS, *HANDCRAFTED_STATES, *_STATES) for text in pair]

@@ -25,7 +25,7 @@ class Optimizers:
             seen.add(id(parameter))
             if parameter.ndim != 2 or "embedding" in name:
                 (matrices if parameter.ndim > 1 else vectors).append(parameter)
-            elif config.optimizer == "muon" and ("blocks" in name or "final." in name):
+            elif "blocks" in name or "final." in name:
                 inner.append(parameter)
             else:
                 matrices.append(parameter)
@@ -34,11 +34,9 @@ class Optimizers:
             {"params": vectors, "weight_decay": 0.0},
         ]
         self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))]
-        if inner:
-            muon = torch.optim.Muon(
-                inner, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-            )
-            self.all.append(muon)
+        self.all.append(
+            torch.optim.Muon(inner, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
 
     def step(self, lr: float) -> None:
         """One step at a rate; gradients are dropped."""
@@ -72,7 +70,7 @@ class Optimizers:
 def learning(model: Pretraining) -> Iterator[tuple[str, nn.Parameter]]:
     """Names and parameters of what learns; one that two modules share comes once for each."""
     for name, parameter in [*model.tower.named_parameters(), *model.text.named_parameters()]:
-        if name != "token_embedding.weight":
+        if name != "token_embedding.weight" and parameter.requires_grad:  # the stem's trunk stays as it is
             yield name, parameter
     yield "vocabulary.embedding", model.vocabulary.weight
     yield "scale", model.scale

@@ -12,14 +12,15 @@ from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.types import Image
 from kanoclip.train.nano.borders import end_of_surface, intrude
 from kanoclip.train.nano.camera import distract, light, pose, shoot
-from kanoclip.train.nano.defects import DEFECTS
+from kanoclip.train.nano.defects import DEFECTS, blend, blob
 from kanoclip.train.nano.materials import MATERIALS, Paint, any_colour
-from kanoclip.train.nano.noise import Field, Rng, smooth
+from kanoclip.train.nano.noise import Field, Rng, fractal, smooth
 from kanoclip.train.nano.objects import THINGS, Silhouette
-from kanoclip.train.nano.photos import Photos
+from kanoclip.train.nano.photos import OBJECT, SURFACE, Photos
 
 GOOD = "good"
 MISSING = "missing part"
+TRANSPLANT = "foreign texture"
 _VISIBLE = 0.35
 """Share of a change from which a pixel belongs to the mask."""
 _LEAST = 6
@@ -28,7 +29,8 @@ _GOOD = ("normal", "flawless", "perfect", "undamaged", "good")
 _BAD = ("abnormal", "defective", "damaged", "faulty", "broken")
 _OPENINGS = ("a photo of", "a close-up photo of", "a picture of", "an image of")
 _MISSING_WORDS = "a missing part"
-CAPTION_TEXTS = (*_GOOD, *_BAD, *_OPENINGS, _MISSING_WORDS, "a an with without defect")
+_TRANSPLANT_WORDS = "a foreign texture in it"
+CAPTION_TEXTS = (*_GOOD, *_BAD, *_OPENINGS, _MISSING_WORDS, _TRANSPLANT_WORDS, "a an with without defect")
 """What captions say beside the names of subjects and defects."""
 
 
@@ -61,17 +63,19 @@ class Recipe:
         size: Side of the pictures in pixels, at least 64.
         materials: Names of `MATERIALS`.
         things: Names of `THINGS`.
-        defects: Names of `DEFECTS` and `MISSING`.
+        defects: Names of `DEFECTS`, `MISSING` and `TRANSPLANT`.
         anomalous: Share of pictures with a defect.
         photographed: Share of surfaces and grounds that are taken from photographs, where there are any.
+        whole: Share of images that are whole photographs, where there are any.
     """
 
     size: int = 256
     materials: tuple[str, ...] = tuple(MATERIALS)
     things: tuple[str, ...] = tuple(THINGS)
-    defects: tuple[str, ...] = (*DEFECTS, MISSING)
+    defects: tuple[str, ...] = (*DEFECTS, MISSING, TRANSPLANT)
     anomalous: float = 0.6
     photographed: float = 0.4
+    whole: float = 0.5
 
     def __post_init__(self) -> None:
         """Refuses pictures too small for their details.
@@ -94,6 +98,8 @@ def generate(recipe: Recipe, seed: int, index: int, photos: Photos | None = None
 
 
 def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
+    if photos is not None and rng.random() < recipe.whole:
+        return _photograph(rng, recipe, photos)
     size = recipe.size
     subject = str(rng.choice([*recipe.materials, *recipe.things]))
     on_ground = subject in recipe.things
@@ -102,8 +108,8 @@ def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
     if on_ground:
         image, region, ground = _place(rng, subject, size, taken)
     elif taken is not None:
-        image, words = taken.paint(rng, size)
-        subject = words
+        image = taken.paint(rng, size)
+        subject = words = SURFACE
         region, ground = np.ones((size, size), np.float32), image
     else:
         image = MATERIALS[subject].paint(rng, size)
@@ -115,21 +121,71 @@ def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
     if not on_ground and rng.random() < 0.15:
         image, region = intrude(rng, image, region)
     defect = str(rng.choice(recipe.defects)) if rng.random() < recipe.anomalous else GOOD
-    strength = np.zeros((size, size), np.float32)
     if defect == MISSING and not (on_ground or ends):
         return None
     if defect == MISSING:
         image, strength = _break_off(rng, image, ground, region)
-    elif defect != GOOD:
-        for _ in range(1 + (rng.random() < 0.15)):
-            image, more = DEFECTS[defect].apply(rng, image, region)
-            strength = np.maximum(strength, more)
+    else:
+        image, strength = _damage(rng, defect, image, region, photos)
     image, strength = pose(rng, image, strength, upright=rng.random() < 0.5)
     image = light(rng, image)
     mask = strength > _VISIBLE
     if defect != GOOD and int(mask.sum()) < _LEAST * (size / 256) ** 2:
         return None
     return Scene(shoot(rng, image), mask, subject, words, defect, _caption(rng, words, defect))
+
+
+def _photograph(rng: Rng, recipe: Recipe, photos: Photos) -> Scene | None:
+    """A whole photograph, as it is or with a defect in it: what real images hold that is no defect."""
+    size = recipe.size
+    image = photos.whole(rng, size)
+    region = np.ones((size, size), np.float32)
+    possible = [name for name in recipe.defects if name != MISSING]
+    defect = str(rng.choice(possible)) if possible and rng.random() < recipe.anomalous else GOOD
+    image, strength = _damage(rng, defect, image, region, photos)
+    if rng.random() < 0.3:
+        image, strength = pose(rng, image, strength, upright=True)
+    if rng.random() < 0.4:
+        image = light(rng, image)
+    mask = strength > _VISIBLE
+    if defect != GOOD and int(mask.sum()) < _LEAST * (size / 256) ** 2:
+        return None
+    taken = shoot(rng, image) if rng.random() < 0.6 else np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
+    return Scene(taken, mask, OBJECT, OBJECT, defect, _caption(rng, OBJECT, defect))
+
+
+def _damage(rng: Rng, defect: str, image: Paint, region: Field, photos: Photos | None) -> tuple[Paint, Field]:
+    """The image with a defect of a kind, now and then with two, and its strength; `GOOD` changes nothing."""
+    strength = np.zeros(region.shape, np.float32)
+    if defect == GOOD:
+        return image, strength
+    for _ in range(1 + (rng.random() < 0.15)):
+        if defect == TRANSPLANT:
+            image, more = _transplant(rng, image, region, photos)
+        else:
+            image, more = DEFECTS[defect].apply(rng, image, region)
+        strength = np.maximum(strength, more)
+    return image, strength
+
+
+def _transplant(rng: Rng, image: Paint, region: Field, photos: Photos | None) -> tuple[Paint, Field]:
+    """Another surface where this one should be, in a blot or in fractal islands (DRAEM, Zavrtanik et al. 2021)."""
+    size = image.shape[0]
+    if photos is not None:
+        other = photos.paint(rng, size)
+    else:
+        other = MATERIALS[str(rng.choice(list(MATERIALS)))].paint(rng, size)
+    if rng.random() < 0.5:
+        strength = blob(rng, region, size * rng.uniform(0.02, 0.15))
+    else:
+        field = fractal(rng, size, rng.uniform(2, 8), 3)
+        strength = np.clip((field - rng.uniform(0.7, 0.85)) * 20, 0, 1).astype(np.float32) * region
+    mean = image.mean(axis=(0, 1), dtype=np.float32)
+    if rng.random() < 0.5:  # in the image's own tone, so that colour alone does not give it away
+        other = other - other.mean(axis=(0, 1), dtype=np.float32) + mean
+    opacity = np.float32(rng.uniform(0.4, 1.0))
+    changed = np.clip(np.abs(other - image).max(axis=2) * opacity * 8, 0, 1).astype(np.float32)
+    return blend(image, strength * opacity, np.asarray(other, np.float32)), strength * np.maximum(changed, 0.3)
 
 
 def _place(rng: Rng, name: str, size: int, photos: Photos | None) -> tuple[Paint, Silhouette, Paint]:
@@ -139,7 +195,7 @@ def _place(rng: Rng, name: str, size: int, photos: Photos | None) -> tuple[Paint
         ground[:] = rng.uniform(0, 0.06) if THINGS[name].dark_ground else any_colour(rng)
         ground *= 1 + (smooth(rng, size, 2)[..., None] - 0.5) * np.float32(rng.uniform(0, 0.3))
     elif photos is not None:
-        ground, _ = photos.paint(rng, size)
+        ground = photos.paint(rng, size)
     else:
         ground = MATERIALS[str(rng.choice(list(MATERIALS)))].paint(rng, size)
     look, shape = THINGS[name].paint(rng, size)
@@ -178,4 +234,5 @@ def _caption(rng: Rng, words: str, defect: str) -> str:
     if rng.random() < 0.25:
         state = str(rng.choice(_BAD))
         return f"{photo} {'an' if state[0] in 'aeiou' else 'a'} {state} {words}"
-    return f"{photo} a {words} with {_MISSING_WORDS if defect == MISSING else DEFECTS[defect].words}"
+    special = {MISSING: _MISSING_WORDS, TRANSPLANT: _TRANSPLANT_WORDS}
+    return f"{photo} a {words} with {special[defect] if defect in special else DEFECTS[defect].words}"

@@ -18,7 +18,7 @@ from kanoclip.train.nano.defects import DEFECTS
 from kanoclip.train.nano.materials import MATERIALS
 from kanoclip.train.nano.objects import THINGS
 from kanoclip.train.nano.photos import Photos
-from kanoclip.train.nano.scene import GOOD, MISSING, Recipe, Scene, generate
+from kanoclip.train.nano.scene import GOOD, Recipe, Scene, generate
 
 ANY = "object"
 """The category that has pictures of everything, photographs among them: the class that the shipped bundle bakes."""
@@ -53,7 +53,7 @@ def knowledge(recipe: Recipe) -> KnowledgeBase:
     """What is abnormal of each class, in words that the captions have too."""
     entries = {}
     for name in [*(words_of(subject) for subject in (*recipe.materials, *recipe.things)), ANY]:
-        kinds = [DEFECTS[defect].words for defect in recipe.defects if defect != MISSING]
+        kinds = [DEFECTS[defect].words for defect in recipe.defects if defect in DEFECTS]
         first = len(entries)
         chosen = [kinds[(first * _DESCRIBED + i) % len(kinds)] for i in range(_DESCRIBED)]
         described = tuple(f"a photo of an abnormal {name} with {what}" for what in chosen)
@@ -103,7 +103,7 @@ def split(size: int, *, held_out: bool) -> Recipe:
 @click.option("--seed", default=1000, show_default=True)
 def main(output: Path, held_out: bool, photos: Path | None, image_size: int, each: int, mixed: int, seed: int) -> None:
     """Draw a dataset in MVTec's layout, all of it in the test split."""
-    taken = Photos(photos) if photos is not None else None
+    taken = Photos.from_folder(photos, held_out=held_out) if photos is not None else None
     write_tree(output, split(image_size, held_out=held_out), seed, each, mixed, taken)
 
 
