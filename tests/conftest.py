@@ -243,3 +243,56 @@ def toy_bundle(tmp_path_factory) -> Path:
 def expected_descriptors():
     """`toy_descriptors`: what a toy bundle with a descriptor output gives for frames at model size."""
     return toy_descriptors
+
+
+@pytest.fixture(scope="session")
+def make_stem_backbone():
+    """A backbone of a name with a small convolutional stem: EfficientNet-Lite0, 64 px, descriptors of 264 channels."""
+    from kanoclip.train.backbones import Backbone
+
+    class StemBackbone(Backbone):
+        def architecture(self) -> dict[str, Any]:
+            return {
+                "embed_dim": 64,
+                "quick_gelu": False,
+                "vision_cfg": {"image_size": 64, "layers": 4, "width": 64, "head_width": 32, "patch_size": 16},
+                "stem_cfg": {"variant": "LITE0", "descriptor_channels": 264},
+                "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2},
+            }
+
+    def make(name: str) -> Backbone:
+        return StemBackbone(name, "for tests")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lively_stem():
+    """Gives a stem weights and statistics with which its stages differ from image to image, as the published ones do.
+
+    torch's first values let the signal fade over fifty convolutions until nothing but the biases is left.
+    """
+    import torch
+
+    def enliven(stem: Any, seed: int = 0) -> Any:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in stem.trunk.convolutions():
+                weight = layer.conv.weight
+                gain = 1.4 if layer.relu else 0.9
+                fan = weight[0].numel()
+                weight.copy_(torch.randn(weight.shape, generator=generator) * gain * fan**-0.5)
+                layer.conv.bias.copy_(torch.randn(layer.conv.bias.shape, generator=generator) * 0.1)
+            size = tuple(16 * side for side in stem.grid)
+            features = stem.read_scaled(torch.randn(8, 3, *size, generator=generator))
+            rows = stem.gather(features).flatten(0, 1)
+            stem.mean.copy_(rows.mean(0))
+            stem.std.copy_(rows.std(0) + 1e-3)
+            parts = [part.transpose(0, 1).flatten(1) for part in (features.fine, features.middle, features.coarse)]
+            stem.descriptor_mean.copy_(torch.cat([part.mean(1) for part in parts]))
+            stem.descriptor_std.copy_(torch.cat([part.std(1) for part in parts]) + 1e-3)
+            drawn = torch.randn(stem.descriptor_basis.T.shape, generator=generator)
+            stem.descriptor_basis.copy_(torch.linalg.qr(drawn)[0].T)
+        return stem
+
+    return enliven

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import open_clip
@@ -12,7 +13,8 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor
 
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train.model.clip_vv import ClipVV, resize_positional_embedding, tap_blocks
+from kanoclip.train.backbones import seeded_clip
+from kanoclip.train.model.clip_vv import ClipVV, _descriptor_basis, resize_positional_embedding, tap_blocks
 
 TINY_VIT_14 = {"patch_size": 14, "width": 32, "head_width": 16, "layers": 4}
 
@@ -235,3 +237,106 @@ def test_positions_of_the_same_grid_are_untouched(normal):
         embedding[1:].T.reshape(1, 16, 2, 3), size=(3, 2), mode="bicubic", antialias=True, align_corners=False
     )
     torch.testing.assert_close(turned[1:], expected[0].flatten(1).T)
+
+
+@pytest.mark.parametrize(("width", "heads", "channels"), [(64, 32, 128), (208, 52, 384)])
+def test_a_plain_towers_descriptors_come_from_the_original_paths_middle_stages(
+    make_clip, normal, width, heads, channels
+):
+    clip = make_clip(layers=8, width=width, head_width=heads)
+    pixels = normal(2, 3, 48, 48)
+    tower = ClipVV(clip.visual, (48, 48))
+    got = tower.describe(pixels)
+    assert tower.descriptor_grid == tower.grid == (6, 6) and tower.descriptor_channels == channels
+    assert got.shape == (2, 36, channels) and got.dtype == torch.float32
+    torch.testing.assert_close(got.norm(dim=-1), torch.ones(2, 36))
+    # Blocks 4 and 6 of 8, as open_clip itself runs them.
+    seen = []
+    hooks = [clip.visual.transformer.resblocks[i].register_forward_hook(lambda *x: seen.append(x[2])) for i in (3, 5)]
+    with torch.no_grad():
+        clip.encode_image(pixels)
+    for hook in hooks:
+        hook.remove()
+    joined = torch.cat([F.layer_norm(x[:, 1:], (width,)) for x in seen], dim=-1)
+    if channels < 2 * width:
+        identity = tower.descriptor_basis.T @ tower.descriptor_basis
+        torch.testing.assert_close(identity, torch.eye(channels), rtol=0, atol=1e-5)
+        joined = joined @ tower.descriptor_basis
+    torch.testing.assert_close(got, F.normalize(joined, dim=-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(ClipVV(clip.visual, (48, 48), vv=False).describe(pixels), got)
+    features = tower(pixels)
+    assert torch.equal(tower.middle_descriptor(features), got), "the same from what a frame's encoding leaves"
+
+
+def test_a_plain_tower_has_pixels_only(clip, normal):
+    with pytest.raises(CheckpointError, match="no convolutional stem: give it pixels"):
+        ClipVV(clip.visual, (48, 48)).embed_features(None)
+
+
+def test_the_projection_of_descriptors_keeps_cosines(normal):
+    basis = _descriptor_basis(2048)
+    assert basis.shape == (2048, 384) and torch.equal(basis, _descriptor_basis(2048))
+    assert _descriptor_basis(384) is None
+    rows = F.normalize(normal(60, 2048), dim=-1)
+    rows[1:] = F.normalize(rows[1:] + rows[0] * torch.linspace(0, 3, 59)[:, None], dim=-1)
+    cosines, kept = rows @ rows[0], F.normalize(rows @ basis, dim=-1) @ F.normalize(rows[0] @ basis, dim=-1)
+    assert (cosines - kept).abs().max() < 0.15
+
+
+@pytest.fixture(scope="module")
+def stem_clip(make_stem_backbone, lively_stem, shake):
+    clip = seeded_clip(make_stem_backbone("small-stem"))
+    shake(clip.visual.transformer)
+    lively_stem(clip.visual.conv1)
+    return clip
+
+
+@pytest.mark.parametrize("vv", [True, False])
+@pytest.mark.parametrize("global_token", ["original", "local"])
+def test_a_tower_with_a_stem_runs_the_same_blocks_over_its_tokens(stem_clip, normal, vv, global_token):
+    tower = ClipVV(stem_clip.visual, (64, 64), vv=vv, global_token=global_token)
+    pixels = normal(2, 3, 64, 64)
+    features = tower(pixels)
+    assert tower.taps == (1, 2, 3, 4) and tower.patch_embedding is None and features.middle == ()
+    assert [tuple(tap.shape) for tap in features.patches] == [(2, 16, 64)] * 4
+    assert all(tap.isfinite().all() and tap.std() > 1e-3 for tap in features.patches)
+    # The same blocks in a tower whose patch convolution is handed the stem's tokens.
+    tokens = tower.stem(tower.stem.read(pixels))
+    visual = copy.copy(stem_clip.visual)
+    visual._modules = dict(visual._modules)
+    visual.conv1 = _Given(tokens)
+    plain = ClipVV(visual, (64, 64), vv=vv, global_token=global_token)
+    want = plain(pixels)
+    torch.testing.assert_close(features.global_token, want.global_token)
+    for got, expected in zip(features.patches, want.patches, strict=True):
+        torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(tower.embed_features(tower.stem.read(pixels)), tower.embed(pixels))
+
+
+class _Given(torch.nn.Module):
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, pixels):
+        return self.tokens.transpose(1, 2).unflatten(2, (4, 4))
+
+
+def test_a_tower_with_a_stem_describes_by_it(stem_clip, normal):
+    tower = ClipVV(stem_clip.visual, (64, 64))
+    pixels = normal(2, 3, 64, 64)
+    assert tower.descriptor_grid == (8, 8) and tower.descriptor_channels == 264 and tower.descriptor_basis is None
+    got = tower.describe(pixels)
+    assert torch.equal(got, tower.stem.descriptor(tower.stem.read(pixels))) and got.shape == (2, 64, 264)
+    with pytest.raises(CheckpointError, match="takes its descriptors from the stem"):
+        tower.middle_descriptor(tower(pixels))
+
+
+def test_a_tower_with_a_stem_takes_another_size_and_shares_the_weights(stem_clip, normal):
+    tower = ClipVV(stem_clip.visual, (96, 64))
+    assert tower.grid == (6, 4) == tower.stem.grid and tower.positional_embedding.shape == (25, 64)
+    assert tower(normal(1, 3, 96, 64)).patches[0].shape == (1, 24, 64)
+    assert tower.stem.trunk is stem_clip.visual.conv1.trunk
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
+    with pytest.raises(CheckpointError, match=r"80x64 .*multiples of 32"):
+        ClipVV(stem_clip.visual, (80, 64))

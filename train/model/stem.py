@@ -14,10 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.model.efficientnet import Trunk, Variant
 
 PATCH = 16
 """Pixels of a token's side: the grid of the stages of stride 16."""
+_COARSEST = 32
+"""Stride of the last stage, of which an image holds whole cells; a single one would leave patches without others to be
+compared with."""
 SHIFT, SCALE = 127.0, 128.0
 """The trunk's own normalisation: (RGB - 127) / 128."""
 SHARPNESS = (64.0, 20.0, 8.0)
@@ -81,9 +85,17 @@ class ConvStem(nn.Module):
         Args:
             config: Its shape.
             width: Of the tokens.
-            size: (height, width) of the image in pixels, multiples of 32.
+            size: (height, width) of the image in pixels, multiples of 32 and one of them at least 64.
+
+        Raises:
+            CheckpointError: The size is another one.
         """
         super().__init__()
+        if size[0] % _COARSEST or size[1] % _COARSEST or max(size) < 2 * _COARSEST:
+            raise CheckpointError(
+                f"image size {size[0]}x{size[1]} does not suit a convolutional stem: multiples of {_COARSEST} do, from "
+                f"{_COARSEST}x{2 * _COARSEST}"
+            )
         self.config = config
         self.trunk = Trunk(config.variant)
         self.grid = (size[0] // PATCH, size[1] // PATCH)
