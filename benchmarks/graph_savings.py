@@ -9,6 +9,7 @@ is, takes turns with them: what the local-aware path and the heads cost in time 
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 import time
@@ -20,8 +21,6 @@ from unittest.mock import patch
 
 import click
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kanoclip.benchmarks.flops import write_plain_tower
@@ -74,16 +73,17 @@ class ProjectingBiCMCI(BiCMCI):
 
 
 class UnfoldedGraph(DeployGraph):
-    """Normalises pixels and moves the channels before the patch convolution, as torchvision's transform does."""
+    """Normalises pixels and moves the channels before the first convolution, as torchvision's transform does."""
 
-    def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """As DeployGraph.forward, of one class."""
         assert class_index is None
-        patches = F.conv2d(to_pixels(frame), self.unfolded, stride=self.patch).flatten(2).transpose(1, 2)
-        first = self.first_token.expand(patches.shape[0], -1, -1)
-        image = self.tower.encode(torch.cat([first, patches + self.plain_positions], dim=1))
+        pixels, stem = to_pixels(frame), self.plain.stem
+        features = None if stem is None else stem.read(pixels)
+        tokens = self.plain.embed(pixels) if features is None else self.plain.embed_features(features)
+        image = self.tower.encode(tokens)
         output = self.head(image, self.text, self.text_states(None))
-        return output.map, output.score
+        return output.map, output.score, self.front.describe(self.tower, image, features)
 
 
 def whole_final_block(graph: DeployGraph, model: KAnoCLIP) -> None:
@@ -111,9 +111,8 @@ def elementwise_smoothing(graph: DeployGraph, model: KAnoCLIP) -> None:
 
 
 def unfolded_preprocessing(graph: DeployGraph, model: KAnoCLIP) -> None:
-    """Channel order, mean and std as operators before the patch convolution."""
-    graph.register_buffer("unfolded", model.tower.patch_embedding.weight.detach().clone())
-    graph.register_buffer("plain_positions", model.tower.positional_embedding[1:].detach().clone())
+    """Channel order, mean and std as operators before the first convolution."""
+    graph.plain = copy.deepcopy(model.tower)
     graph.__class__ = UnfoldedGraph
 
 
