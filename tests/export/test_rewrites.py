@@ -7,10 +7,18 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from kanoclip.export import onnx_writer
+from kanoclip.export import onnx_writer, rewrites
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
-from kanoclip.export.rewrites import STORED_IN_HALF_FROM, reorder_gelu, store_in_half
+from kanoclip.export.rewrites import (
+    STORED_IN_HALF_FROM,
+    drop_expansions,
+    flatten_channels_last,
+    order_for_cpus,
+    reorder_gelu,
+    spell_out_norms,
+    store_in_half,
+)
 from kanoclip.train.checkpoint import build_model
 from kanoclip.train.model.kanoclip import ModelConfig
 
@@ -37,6 +45,8 @@ def untouched(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for rewrite in ("reorder_gelu", "store_in_half"):
             patch.setattr(onnx_writer, rewrite, lambda graph: None)
+        # What is not called yet is not there to be replaced.
+        patch.setattr(onnx_writer, "order_for_cpus", lambda graph: None, raising=False)
         for precision in ("fp32", "fp16"):
             graph = DeployGraph(model, ["bolt"], precision)
             write_onnx(graph, SIZE, BatchSpec(), 18, folder / f"{precision}.onnx")
@@ -77,9 +87,9 @@ def optimised(path):
 def test_onnx_runtime_makes_one_kernel_of_every_gelu(untouched, tmp_path):
     count = sum(node.op_type == "Erf" for node in onnx.load(untouched / "fp32.onnx").graph.node)
     assert count >= 3, "one in every block but the last"
-    for rewrites, gelu, erf in (((reorder_gelu,), count, 0), ((), 0, count)):  # without it: until ONNX Runtime learns
-        kinds = [node.op_type for node in optimised(rewritten(untouched, tmp_path / "m.onnx", *rewrites))]
-        assert (kinds.count("Gelu"), kinds.count("Erf")) == (gelu, erf)
+    for applied, gelu, erf in (((reorder_gelu,), count, 0), ((), 0, count)):  # without it: until ONNX Runtime learns
+        fused = [node.op_type for node in optimised(rewritten(untouched, tmp_path / "m.onnx", *applied))]
+        assert (fused.count("Gelu"), fused.count("Erf")) == (gelu, erf)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -119,3 +129,125 @@ def test_an_export_does_both(tmp_path, untouched):
     write_onnx(DeployGraph(came_in_fp16(), ["bolt"], "fp32"), SIZE, BatchSpec(), 18, tmp_path / "m.onnx")
     assert "Gelu" in [node.op_type for node in optimised(tmp_path / "m.onnx")]
     assert (tmp_path / "m.onnx").stat().st_size < 0.7 * (untouched / "fp32.onnx").stat().st_size
+
+
+def kinds(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_no_norm_is_expanded_to_divide_by_it(untouched, tmp_path, precision):
+    path = rewritten(untouched, tmp_path / "m.onnx", drop_expansions, precision=precision)
+    before, after = kinds(untouched / f"{precision}.onnx"), kinds(path)
+    # That of the first token stays: a Concat does not broadcast.
+    assert before.count("Expand") >= 8 and after.count("Expand") <= 1
+    assert len(before) - len(after) == before.count("Expand") - after.count("Expand")
+    for one, other in zip(answers(path), answers(untouched / f"{precision}.onnx"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def graph_of(text):
+    return ir.serde.deserialize_model(
+        onnx.shape_inference.infer_shapes(
+            onnx.parser.parse_model('<ir_version: 9, opset_import: ["" : 18]> agraph ' + text), data_prop=True
+        )
+    )
+
+
+def run(model, **fed):
+    path = ir.serde.serialize_model(model)
+    onnx.checker.check_model(path, full_check=True)
+    return ort.InferenceSession(path.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, fed)
+
+
+def test_an_expansion_that_decides_the_shape_stays():
+    text = """(float[1, 3] x, float[1] y) => (float[4, 3] z)
+        <int64[2] shape = {4, 3}> { wide = Expand(x, shape) z = Mul(wide, y) }"""
+    fed = {"x": np.array([[1, 2, 3]], np.float32), "y": np.array([2], np.float32)}
+    model = graph_of(text)
+    drop_expansions(model.graph)
+    assert [node.op_type for node in model.graph] == ["Expand", "Mul"]
+    np.testing.assert_array_equal(run(model, **fed)[0], np.full((4, 3), [2, 4, 6]))
+
+
+GRID = """(float[2, 3, 4, 5] x) => (float[2, 20, 3] z)
+    <int64[3] shape = {2, 3, 20}> { flat = Reshape(x, shape) z = Transpose<perm = [0, 2, 1]>(flat) }"""
+TOKENS = """(float[2, 20, 3] x) => (float[2, 3, 4, 5] z)
+    <int64[4] shape = {2, 3, 4, 5}> { turned = Transpose<perm = [0, 2, 1]>(x) z = Reshape(turned, shape) }"""
+
+
+@pytest.mark.parametrize(("text", "order"), [(GRID, ["Transpose", "Reshape"]), (TOKENS, ["Reshape", "Transpose"])])
+def test_channels_are_moved_where_the_grid_is_whole(text, order):
+    before, model = graph_of(text), graph_of(text)
+    flatten_channels_last(model.graph)
+    assert [node.op_type for node in model.graph] == order
+    shape = [2, 3, 4, 5] if text == GRID else [2, 20, 3]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    np.testing.assert_array_equal(run(model, x=x)[0], run(before, x=x)[0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # It joins other axes than those of a grid.
+        GRID.replace("{2, 3, 20}", "{2, 20, 3}").replace("[2, 20, 3] z", "[2, 3, 20] z"),
+        # Something else reads what lies between.
+        GRID.replace("=> (", "=> (float[2, 3, 20] other, ").replace("z = T", "other = Relu(flat) z = T"),
+    ],
+)
+def test_other_reshapes_stay_where_they_are(text):
+    model = graph_of(text)
+    before = [node.op_type for node in model.graph]
+    flatten_channels_last(model.graph)
+    assert [node.op_type for node in model.graph] == before
+
+
+def test_the_adapters_grid_is_kept_channels_last_in_an_export(untouched, tmp_path):
+    path = rewritten(untouched, tmp_path / "m.onnx", flatten_channels_last)
+    orders = [list(node.attribute[0].ints) for node in onnx.load(path).graph.node if node.op_type == "Transpose"]
+    assert [0, 3, 1, 2] in orders and [0, 2, 3, 1] in orders
+    for one, other in zip(answers(path), answers(untouched / "fp32.onnx"), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_large_norms_are_spelled_out(untouched, tmp_path, monkeypatch, precision):
+    source = untouched / f"{precision}.onnx"
+    norms = kinds(source).count("ReduceL2")
+    assert norms
+    path = rewritten(untouched, tmp_path / "m.onnx", spell_out_norms, precision=precision)
+    assert kinds(path).count("ReduceL2") == norms, "none is large here"
+    monkeypatch.setattr(rewrites, "SPELLED_OUT_FROM", 1)
+    path = rewritten(untouched, tmp_path / "m.onnx", spell_out_norms, precision=precision)
+    assert kinds(path).count("ReduceL2") == 0 and kinds(path).count("Sqrt") >= norms
+    for one, other in zip(answers(path), answers(source), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6 if precision == "fp32" else 1e-3)
+
+
+def test_together_they_leave_the_results_alone(untouched, tmp_path, monkeypatch):
+    monkeypatch.setattr(rewrites, "SPELLED_OUT_FROM", 1)
+    path = rewritten(untouched, tmp_path / "m.onnx", order_for_cpus, reorder_gelu, store_in_half)
+    assert len(kinds(path)) != len(kinds(untouched / "fp32.onnx"))
+    for one, other in zip(answers(path), answers(untouched / "fp32.onnx"), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_no_pad_is_left_beside_a_convolution(tmp_path):
+    """The exporter's own optimiser merges it; a Pad on its own would break a quantised chain."""
+
+    class Padded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 3, 2)
+
+        def forward(self, x):
+            return self.conv(torch.nn.functional.pad(x, (0, 1, 0, 1)))
+
+    x = torch.randn(1, 3, 8, 8)
+    module = Padded().eval()
+    torch.onnx.export(module, (x,), tmp_path / "m.onnx", dynamo=True, opset_version=18, optimize=True, verbose=False)
+    (conv,) = onnx.load(tmp_path / "m.onnx").graph.node
+    pads = next(list(attribute.ints) for attribute in conv.attribute if attribute.name == "pads")
+    assert (conv.op_type, pads) == ("Conv", [0, 0, 1, 1])
+    found = ort.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"]).run(None, {"x": x.numpy()})
+    np.testing.assert_allclose(found[0], module(x).detach().numpy(), atol=1e-5)
