@@ -67,7 +67,11 @@ class Photos:
         if not folder.is_dir():
             raise TrainingError(f"no folder of photographs {folder}: name one that has images")
         paths = ImageSource.from_folder(folder).paths
-        return cls([path for path in paths if _is_held_out(path.relative_to(folder)) == held_out])
+        part = [path for path in paths if _is_held_out(path.relative_to(folder)) == held_out]
+        if not part:
+            kind = "the part that is held out" if held_out else "the part that is trained on"
+            raise TrainingError(f"{folder}: {len(paths)} images, and none falls into {kind}: put more there")
+        return cls(part)
 
     def whole(self, rng: Rng, size: int) -> Paint:
         """A photograph, or most of it, stretched to the model's square: float32 [size, size, 3], BGR in [0, 1]."""

@@ -7,7 +7,8 @@ from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.nano.defects import DEFECTS
 from kanoclip.train.nano.materials import MATERIALS
 from kanoclip.train.nano.objects import THINGS
-from kanoclip.train.nano.scene import MISSING, Recipe, generate
+from kanoclip.train.nano.photos import OBJECT, Photos
+from kanoclip.train.nano.scene import MISSING, TRANSPLANT, Recipe, _damage, _transplant, generate
 
 SMALL = Recipe(size=96)
 
@@ -95,3 +96,56 @@ def test_any_size(size):
 def test_pictures_too_small_to_show_anything():
     with pytest.raises(TrainingError, match="64 is the least"):
         Recipe(size=63)
+
+
+def test_whole_photographs_are_as_frequent_as_the_recipe_says(photo_folder):
+    photos = Photos.from_folder(photo_folder)
+    recipe = dataclasses.replace(SMALL, size=64, whole=0.5, photographed=0.0)
+    scenes = [generate(recipe, 1, index, photos) for index in range(80)]
+    whole = [scene for scene in scenes if scene.subject == OBJECT]
+    assert 0.3 < len(whole) / len(scenes) < 0.7
+    assert not any(scene.defect == MISSING for scene in whole), "a photograph has no border to break off"
+    assert 0.35 < np.mean([scene.defect != "good" for scene in whole]) < 0.85
+    assert all(scene.mask.any() == (scene.defect != "good") for scene in whole)
+    assert {scene.words for scene in whole} == {OBJECT} and all(OBJECT in scene.caption for scene in whole)
+    assert not any(generate(recipe, 1, index).subject == OBJECT for index in range(20)), (
+        "there are none without a folder"
+    )
+
+
+def test_whole_photographs_where_a_missing_part_is_the_only_defect_are_good(photo_folder):
+    photos = Photos.from_folder(photo_folder)
+    recipe = dataclasses.replace(SMALL, size=64, whole=1.0, defects=(MISSING,), anomalous=1.0)
+    assert {generate(recipe, 0, index, photos).defect for index in range(5)} == {"good"}
+
+
+@pytest.mark.parametrize("photographed", [False, True])
+def test_a_transplant_is_another_surface_inside_its_mask_and_nothing_outside(photo_folder, photographed):
+    photos = Photos.from_folder(photo_folder) if photographed else None
+    image = MATERIALS["wood"].paint(np.random.default_rng(0), 96)
+    region = np.zeros((96, 96), np.float32)
+    region[10:80, 10:80] = 1
+    seen = 0
+    for seed in range(10):
+        changed, strength = _transplant(np.random.default_rng(seed), image, region, photos)
+        assert changed.shape == image.shape and changed.dtype == np.float32 and np.isfinite(changed).all()
+        assert strength.shape == region.shape and strength.min() >= 0 and strength.max() <= 1
+        assert not strength[region == 0].any() and np.array_equal(changed[strength == 0], image[strength == 0])
+        if (strength > 0.35).sum() > 10:
+            seen += 1
+            assert np.abs(changed - image).max(axis=2)[strength > 0.35].mean() > 0.03
+    assert seen >= 6
+
+
+def test_a_transplant_is_called_a_foreign_texture():
+    recipe = dataclasses.replace(SMALL, size=64, materials=("wood",), things=(), defects=(TRANSPLANT,), anomalous=1.0)
+    scenes = [generate(recipe, 0, index) for index in range(40)]
+    assert {scene.defect for scene in scenes} == {TRANSPLANT}
+    named = [scene for scene in scenes if "a foreign texture in it" in scene.caption]
+    assert 5 < len(named) < 40, "the others say that something is wrong"
+
+
+def test_good_images_have_no_damage():
+    image = MATERIALS["wood"].paint(np.random.default_rng(0), 64)
+    changed, strength = _damage(np.random.default_rng(0), "good", image, np.ones((64, 64), np.float32), None)
+    assert changed is image and not strength.any()

@@ -1,0 +1,50 @@
+"""A small stem in nano's place, photographs, and images that were drawn with both."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from kanoclip.train import backbones
+from kanoclip.train.backbones import seeded_clip
+
+
+@pytest.fixture
+def small_nano(monkeypatch, make_stem_backbone):
+    """The backbone `nano` is a small one with a convolutional stem, of 64 px."""
+    backbone = make_stem_backbone("nano")
+    monkeypatch.setitem(backbones.REGISTRY, "nano", backbone)
+    return backbone
+
+
+@pytest.fixture(scope="session")
+def stem_file(tmp_path_factory, make_stem_backbone, lively_stem):
+    """Trunk and statistics of `small_nano`, as `stem_statistics` writes them."""
+    stem = lively_stem(seeded_clip(make_stem_backbone("nano")).visual.conv1)
+    path = tmp_path_factory.mktemp("stem") / "stem.safetensors"
+    kept = {name: value for name, value in stem.state_dict().items() if not name.startswith("token_project.")}
+    save_file({name: value.contiguous() for name, value in kept.items()}, path)
+    return path
+
+
+def write_photo(path, seed, height=100, width=130):
+    """Smooth coloured noise: no two are alike."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+@pytest.fixture(scope="session", name="write_photo")
+def write_photo_fixture():
+    return write_photo
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory):
+    """Thirty photographs in two folders. Shared: leave it as it is."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(30):
+        write_photo(folder / ("a" if number % 3 else "b") / f"{number:02}.png", number)
+    return folder
