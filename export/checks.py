@@ -23,10 +23,10 @@ FLOAT32 = ("fp32", "int8-cpu")
 """What is computed in float32, as CPUs do best; the rest is for tensor cores."""
 QUANTISED = {
     "int8": (TensorProto.INT8,),
-    "int8-cpu": (TensorProto.INT8, TensorProto.UINT8),
+    "int8-cpu": (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32),
     "fp8": (TensorProto.FLOAT8E4M3FN,),
 }
-"""What each quantised precision stores: all but `int8-cpu` as TensorRT takes it."""
+"""What each quantised precision stores: all but `int8-cpu`, with its convolutions' biases, as TensorRT takes it."""
 CLIP_VOCABULARY = 49408
 
 
