@@ -18,7 +18,7 @@ from torch import Tensor
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 from kanoclip.runtime.files import replace_file
 from kanoclip.train.backbones import get_backbone, seeded_clip
-from kanoclip.train.model.stem import SCALE, SHIFT, ConvStem
+from kanoclip.train.model.stem import PATCH, SCALE, SHIFT, ConvStem
 from kanoclip.train.nano.photos import Photos
 from kanoclip.train.nano.scene import Recipe, generate
 
@@ -77,8 +77,9 @@ def set_statistics(stem: ConvStem, photos: Photos | None, seed: int, images: int
     sums: list[Tensor] = []
     coarse: list[Tensor] = []
     fine: list[Tensor] = []
+    recipe = Recipe(size=PATCH * stem.grid[0])
     for start in range(0, images, _BATCH):
-        frames = [generate(Recipe(), seed, i, photos).image for i in range(start, min(start + _BATCH, images))]
+        frames = [generate(recipe, seed, i, photos).image for i in range(start, min(start + _BATCH, images))]
         features = stem.read_scaled(trunk_pixels(np.stack(frames)))
         sums.append(_moments(stem.gather(features).flatten(0, 1)))
         fine.append(torch.cat([_moments(_rows(part)) for part in (features.fine, features.middle)], dim=1))

@@ -6,11 +6,13 @@ and every run of pretraining, of any seed, reads the same files.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +22,7 @@ from torch import Tensor
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.sources.images import ImageSource
 from kanoclip.train.model.stem import ConvStem
 from kanoclip.train.nano.photos import Photos
 from kanoclip.train.nano.scene import Recipe, generate
@@ -29,6 +32,9 @@ CHUNK = 250
 """Images in a file; what a stop loses is one of them for each process."""
 _BATCH = 25
 RECORD = "record.json"
+"""There once all images are."""
+DRAWING = "drawing.json"
+"""There from the start: what a stopped drawing goes on with must be the same."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +68,14 @@ class TokenFiles:
         record = folder / RECORD
         if not record.is_file():
             raise TrainingError(f"{folder} has no drawn images: python -m kanoclip.train.nano.make draws them")
-        self.record = json.loads(record.read_text())
-        self.length = int(self.record["images"])
-        names = [_name(start) for start in range(0, self.length, CHUNK)]
         try:
+            self.record = json.loads(record.read_text())
+            self.length = int(self.record["images"])
+            names = [_name(start) for start in range(0, self.length, CHUNK)]
             self.tokens = [np.load(folder / f"{name}-tokens.npy", mmap_mode="r") for name in names]
             self.share = [np.load(folder / f"{name}-share.npy") for name in names]
             self.texts = [text for name in names for text in json.loads((folder / f"{name}.json").read_text())]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise TrainingError(f"{folder} is not complete ({error}): the command that made it goes on") from error
 
     def __len__(self) -> int:
@@ -119,15 +125,16 @@ def draw_tokens(folder: Path, drawing: Drawing, workers: int) -> Iterator[int]:
         workers: Processes, each with one thread.
 
     Raises:
-        TrainingError: The photographs or the stem are no good.
+        TrainingError: The photographs or the stem are no good, or the folder has images of another drawing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, drawing.images, CHUNK)
     waiting = [start for start in starts if not (folder / f"{_name(start)}.json").exists()]
     done = drawing.images - sum(min(CHUNK, drawing.images - start) for start in waiting)
     load_stem(drawing.stem)  # refuses here, not in each process
     if waiting and drawing.photos is not None:
         Photos.from_folder(drawing.photos)
+    folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, drawing, with_photos=bool(waiting))
     jobs = [(folder, drawing, start) for start in waiting]
     if jobs:
         # A fork of a process in which OpenCV or torch has threads can wait for ever.
@@ -135,8 +142,35 @@ def draw_tokens(folder: Path, drawing: Drawing, workers: int) -> Iterator[int]:
             for drawn in pool.imap_unordered(_draw_chunk, jobs):
                 done += drawn
                 yield done
-    record = {**asdict(drawing.recipe), "seed": drawing.seed, "images": drawing.images}
-    replace_file(folder / RECORD, json.dumps(record, indent=2).encode())
+    replace_file(folder / RECORD, json.dumps(_record(drawing), indent=2).encode())
+
+
+def _record(drawing: Drawing) -> dict[str, Any]:
+    return {**asdict(drawing.recipe), "seed": drawing.seed, "images": drawing.images}
+
+
+def _claim(folder: Path, drawing: Drawing, *, with_photos: bool) -> None:
+    """Writes down what a folder's images are drawn from, and refuses a folder of other ones."""
+    mine = {**_record(drawing), "stem": hashlib.sha256(drawing.stem.read_bytes()).hexdigest()}
+    if with_photos:
+        mine["photographs"] = _photographs(drawing.photos)
+    mine = json.loads(json.dumps(mine))  # lists, as they are read back
+    for path in (folder / DRAWING, folder / RECORD):
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        wrong = [key for key, value in known.items() if key in mine and mine[key] != value]
+        if wrong:
+            raise TrainingError(f"{folder} has images of another drawing ({wrong[0]} differs): name another folder")
+    if not (folder / DRAWING).is_file():
+        replace_file(folder / DRAWING, json.dumps(mine, indent=2).encode())
+
+
+def _photographs(folder: Path | None) -> str | None:
+    """Digest of which photographs a folder has; another one changes what every image is drawn from."""
+    if folder is None:
+        return None
+    paths = ImageSource.from_folder(folder).paths
+    names = [f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in paths]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def _draw_chunk(job: tuple[Path, Drawing, int]) -> int:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from kanoclip.train import backbones
 from kanoclip.train.backbones import seeded_clip
+from kanoclip.train.nano import tokens
+from kanoclip.train.nano.scene import Recipe
+from kanoclip.train.nano.tokens import Drawing, draw_tokens
 
 
 @pytest.fixture
@@ -47,4 +51,50 @@ def photo_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for number in range(30):
         write_photo(folder / ("a" if number % 3 else "b") / f"{number:02}.png", number)
+    return folder
+
+
+class OwnPool:
+    """A pool that works in this process, where the small backbone is known; several workers finish in another order."""
+
+    def __init__(self, workers):
+        self.step = -1 if workers > 1 else 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        return None
+
+    def imap_unordered(self, function, jobs):
+        return map(function, jobs[:: self.step])
+
+
+class OwnContext:
+    Pool = OwnPool
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Images are drawn in this process."""
+    monkeypatch.setattr(tokens.multiprocessing, "get_context", lambda method: OwnContext)
+
+
+@pytest.fixture(autouse=True)
+def settings_of_the_process():
+    """What drawing and pretraining set for their whole process."""
+    before = cv2.getNumThreads()
+    yield
+    cv2.setNumThreads(before)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory, make_stem_backbone, stem_file):
+    """Folder of 12 drawn images of 64 px. Shared: leave it as it is."""
+    folder = tmp_path_factory.mktemp("drawn")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.REGISTRY, "nano", make_stem_backbone("nano"))
+        patch.setattr(tokens.multiprocessing, "get_context", lambda method: OwnContext)
+        assert list(draw_tokens(folder, Drawing(Recipe(size=64), 3, 12, None, stem_file), 1)) == [12]
     return folder
