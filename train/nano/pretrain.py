@@ -16,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -119,10 +119,13 @@ def _save(path: Path, config: PretrainConfig, model: Pretraining, optimizers: Op
 
 
 def _load(path: Path, config: PretrainConfig, model: Pretraining, optimizers: Optimizers) -> int:
-    with safe_open(path, framework="pt") as file:
-        record = json.loads(file.metadata()["state"])
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    saved, mine = record["commit"], own_commit()
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads(file.metadata()["state"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{path} is no saved state ({error}): move the file away to begin anew") from error
+    saved, mine = record.get("commit", "unknown"), own_commit()
     if saved != mine:
         raise TrainingError(
             f"{path} was saved by commit {saved[:12]}, this is {mine[:12]}: check that one out to go on, or move the "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import click
@@ -67,8 +68,9 @@ def joint_threshold(kinds: Sequence[npt.NDArray[np.float64]], rate: float) -> fl
     for value in np.unique(np.concatenate(kinds)):
         above = np.float32(value)
         above = above if float(above) > value else np.nextafter(above, np.float32(2))
-        bounds = [(int((values >= above).sum()) + 1) / (len(values) + 1) for values in kinds]
-        if np.mean(bounds) <= rate and above <= 1:
+        # Exactly: three times 0.05 is more than 0.15 in floating point.
+        bound = sum(Fraction(int((values >= above).sum()) + 1, len(values) + 1) for values in kinds)
+        if bound <= len(kinds) * Fraction(str(rate)) and above <= 1:
             return float(above)
     raise CalibrationError(f"no threshold keeps false alarms at {rate:g}: give more good images")
 
@@ -87,6 +89,9 @@ def set_thresholds(bundle: Path, good: Mapping[str, Sequence[Path]], bad: Sequen
     Raises:
         KanoclipError: The bundle is no good, an image cannot be read, or there are too few.
     """
+    for kind, paths in good.items():
+        if len(paths) < _LEAST:
+            raise CalibrationError(f"{kind}: {len(paths)} good images are too few: give at least {_LEAST}")
     with Detector.load(bundle, backend="onnxruntime", device="cpu") as detector:
         scored = {kind: _score(detector, paths) for kind, paths in good.items()}
         found = _score(detector, bad)
