@@ -272,6 +272,7 @@ def test_a_graph_without_the_format_or_with_zero_points_is_refused(made, source,
 
 
 CHANNELS = 8
+PROJECTION = "front.stem.token_project"
 
 
 def stem_graph(half=False):
@@ -324,6 +325,10 @@ def stem_graph(half=False):
     x = node("Concat", [pooled, second], "stages", "front.stem/cat", axis=1)
     x = node("Transpose", [x], "turned", "front.stem/transpose", perm=[0, 2, 3, 1])
     x = node("Reshape", [x, constant("cells", np.array([1, 64, 2 * CHANNELS]))], "tokens", "front.stem/view")
+    weight = rng.standard_normal((2 * CHANNELS, 2 * CHANNELS)).astype(kind) / 4
+    x = node(
+        "MatMul", [x, constant("token_weight", weight.astype(kind))], "projected_tokens", f"{PROJECTION}/node_MatMul"
+    )
     for number in range(2):
         weight = rng.standard_normal((2 * CHANNELS, 2 * CHANNELS)).astype(kind) / 4
         name = f"tower.blocks.{number}.fc"
@@ -405,6 +410,13 @@ def test_all_convolutions_of_a_stem_but_the_first_are_quantised_and_none_in_fp8(
         assert (choice.stages, choice.stages_unquantised) == ((0, 0) if name == "fp8" else (2, 0))
         assert (choice.blocks, choice.layers) == (2, 3 if name == "fp8" else 11)
         assert choice.descriptor_drift > 0
+
+
+def test_a_stems_projection_to_tokens_is_left_alone_as_a_patch_embedding_is(stems):
+    for plain, target, _ in stems.values():
+        assert not any(name.startswith(PROJECTION) for name in quantizable(onnx.load(plain).graph))
+        (projection,) = (node for node in onnx.load(target).graph.node if node.name.startswith(PROJECTION))
+        assert list(projection.input) == ["tokens", "token_weight"]
 
 
 def test_for_cpus_biases_are_whole_numbers_and_for_tensorrt_they_are_not(stems):
