@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kanoclip.train import backbones
 from kanoclip.train.checkpoint import LoadedModel, build_model
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig
 
@@ -41,3 +42,23 @@ def make_tiny():
         return loaded
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_tiny_stem(make_stem_backbone, lively_stem):
+    """A model on a small convolutional stem, of 64 px unless `size` says otherwise."""
+
+    def make(**options) -> LoadedModel:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(backbones.REGISTRY, "small-stem", make_stem_backbone("small-stem"))
+            loaded = build_model(ModelConfig("small-stem", options.pop("size", (64, 64)), **options), "none")
+        lively_stem(loaded.model.tower.stem)
+        randomise(loaded.model)
+        return loaded
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_stem(make_tiny_stem) -> LoadedModel:
+    return make_tiny_stem()

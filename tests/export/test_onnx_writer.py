@@ -30,9 +30,12 @@ def plain(tiny, tmp_path_factory):
     return write
 
 
+def session(path):
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
 def run(path, **inputs):
-    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(["map", "score"], inputs)
+    return session(path).run(["map", "score"], inputs)
 
 
 def random_frames(batch):
@@ -55,6 +58,41 @@ def test_static_graph_of_one_class_takes_only_the_frame(tiny, plain):
     frames = random_frames(1)
     for got, want in zip(run(path, frame=frames), expected(tiny.model, frames, ["bolt"], [0]), strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5)
+    (descriptor,) = session(path).run(["descriptor"], {"frame": frames})
+    with torch.no_grad():
+        want = tiny.model.tower.describe(to_pixels(torch.from_numpy(frames)))
+    assert descriptor.shape == (1, 36, 128)
+    np.testing.assert_allclose(descriptor, want, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("precision", "bound", "batch"),
+    [
+        ("fp32", 1e-3, BatchSpec(2)),
+        pytest.param("fp16", 1e-2, BatchSpec(3, dynamic=True), marks=pytest.mark.nightly),
+        pytest.param("bf16", None, BatchSpec(), marks=pytest.mark.nightly),  # which no CPU provider runs
+    ],
+)
+def test_a_stems_graph_gives_the_models_map_score_and_descriptors(tiny_stem, tmp_path, precision, bound, batch):
+    path, model = tmp_path / "model.onnx", tiny_stem.model
+    write_onnx(DeployGraph(model, ["bolt"], precision), (64, 64), batch, 18, path)
+    facts = check_graph(path, precision)
+    # 3 blocks of the original path, 3 of the local one, and the last block's two; the head has some too.
+    assert facts.attention_blocks >= 8
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "Conv" in operators and "BatchNormalization" not in operators
+    if bound is None:
+        return
+    for count in (1, 3) if batch.dynamic else (2,):
+        frames = np.random.default_rng(count).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+        maps, scores, descriptors = session(path).run(["map", "score", "descriptor"], {"frame": frames})
+        pixels = to_pixels(torch.from_numpy(frames))
+        with torch.no_grad():
+            want, described = model(pixels, model.text_features(["bolt"])), model.tower.describe(pixels).numpy()
+        np.testing.assert_allclose(maps, want.map, atol=bound)
+        np.testing.assert_allclose(scores, want.score, atol=bound)
+        assert descriptors.dtype == np.float32 and descriptors.shape == (count, 64, 264)
+        assert (descriptors * described).sum(-1).min() > 1 - bound
 
 
 @pytest.mark.nightly
