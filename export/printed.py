@@ -54,8 +54,8 @@ def _say_accuracy(console: Console, parity: Any) -> None:
         )
     if (choice := parity["quantisation"]) is not None:
         console.print(
-            f"{choice['layers']} layers quantised, the first {choice['blocks_unquantised']} of {choice['blocks']} "
-            f"blocks left alone: map {choice['map_drift']:.1e} from the plain one on {choice['pictures']} calibration "
+            f"{choice['layers']} layers quantised, the first {choice['stages_unquantised']} of {choice['stages']} stages "
+            f"of the stem and {choice['blocks_unquantised']} of {choice['blocks']} blocks left alone: map {choice['map_drift']:.1e} from the plain one on {choice['pictures']} calibration "
             f"pictures (target {choice['target']:.0e})",
             highlight=False,
             style="yellow" if choice["map_drift"] > choice["target"] else None,

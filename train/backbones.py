@@ -69,7 +69,9 @@ class Backbone:
 REGISTRY = {
     entry.name: entry
     for entry in (
-        Backbone("nano", "compact CLIP of this project, 256 px, trained on generated pictures", packaged=CLIP),
+        Backbone(
+            "nano", "compact CLIP of this project, 256 px, on a pretrained EfficientNet-Lite0 stem", packaged=CLIP
+        ),
         Backbone(
             "vit-l-14-336",
             "OpenAI CLIP ViT-L/14@336, the paper's backbone",

@@ -30,10 +30,14 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"
 _GRAPHS = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
 """Each provider's option for a CUDA graph."""
-_WITHOUT_GEMM = {"disabled_optimizers": ["MatMulAddFusion"]}
-"""For quantised graphs on the CPU. ONNX Runtime makes a Gemm of each product with a bias before it looks for quantised
-ones, and has no quantised Gemm with a float bias: it would convert those to float32 and multiply them so, run by run.
-"""
+_LEFT_OUT: dict[str, dict[str, list[str]]] = {
+    "int8-cpu": {"disabled_optimizers": ["MatMulAddFusion"]},
+    "int8": {"disabled_optimizers": ["WeightBiasQuantization"]},
+}
+"""Rewrites that quantised graphs are spared on the CPU. `int8-cpu`: ONNX Runtime makes a Gemm of each product with a
+bias before it looks for quantised ones, and has no quantised Gemm with a float bias: it would convert those to float32
+and multiply them so, run by run. `int8`: it quantises a convolution's float16 bias by itself, with wrong results
+(1.32)."""
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 
 log = logging.getLogger(__name__)
@@ -182,8 +186,8 @@ def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, option
 
     def open_with(more: dict[str, Any]) -> Any:
         chosen = [(provider, options | more)] if options else [provider]
-        fusions = _WITHOUT_GEMM if provider == CPU and bundle.manifest.precision == "int8-cpu" else {}
-        return ort.InferenceSession(str(bundle.model_path), settings, providers=chosen, enable_fallback=0, **fusions)
+        left_out = _LEFT_OUT.get(bundle.manifest.precision, {}) if provider == CPU else {}
+        return ort.InferenceSession(str(bundle.model_path), settings, providers=chosen, enable_fallback=0, **left_out)
 
     if provider in _GRAPHS and not bundle.manifest.dynamic_batch:
         try:

@@ -145,8 +145,12 @@ class ConvStem(nn.Module):
     def gather(self, features: StemFeatures) -> Tensor:
         """All stages on the token grid: [B, P, channels], not standardised."""
         coarse = F.interpolate(features.coarse, size=self.grid, mode="bilinear", align_corners=False)
-        unshuffled = F.pixel_unshuffle(features.fine, 2)
-        return torch.cat([features.pooled, unshuffled, features.middle, coarse], dim=1).flatten(2).transpose(1, 2)
+        # What pixel_unshuffle gives, channels last at once: one transposition for both.
+        rows, columns = self.grid
+        halves = features.fine.unflatten(3, (columns, 2)).unflatten(2, (rows, 2))
+        unshuffled = halves.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        parts = [part.permute(0, 2, 3, 1).flatten(1, 2) for part in (features.pooled, features.middle, coarse)]
+        return torch.cat([parts[0], unshuffled, *parts[1:]], dim=2)
 
     def project(self, standardised: Tensor) -> Tensor:
         """Standardised stages [B, P, channels], with self-similarity beside them -> tokens [B, P, width]."""
@@ -200,7 +204,7 @@ class ConvStem(nn.Module):
             F.interpolate(part, size=self.descriptor_grid, mode="bilinear", align_corners=False)
             for part in (middle, coarse)
         ]
-        return F.normalize(torch.cat([fine, *raised], dim=1).flatten(2).transpose(1, 2).float(), dim=-1)
+        return F.normalize(torch.cat([fine, *raised], dim=1).permute(0, 2, 3, 1).flatten(1, 2).float(), dim=-1)
 
 
 def _far(grid: tuple[int, int]) -> Tensor:

@@ -1,15 +1,14 @@
-"""The whole recipe: photographs, four stages of pretraining, a dataset, KAnoCLIP's own training, bundles.
+"""The whole recipe: the stem from PyPI, drawn images, pretraining, KAnoCLIP's own training, bundles, thresholds.
 
-python -m kanoclip.train.nano.make --output DIR
+python -m kanoclip.train.nano.make --photos PHOTOS --defects DEFECTS --output DIR
 
-Each step makes one thing in DIR and is passed over where that is there already: the same command goes on after a stop.
-A night on 2 cores is enough; pretraining and `kanoclip-train` use a GPU where there is one.
+Each step makes one thing in DIR and is passed over where that is there already: the same command goes on after a stop,
+of the same commit. An hour on 2 cores is enough.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -24,37 +23,23 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kanoclip.runtime.bundle import SUFFIX
-from kanoclip.runtime.errors import TrainingError
+from kanoclip.runtime.errors import KanoclipError, TrainingError
 from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.manifest import MANIFEST_NAME
+from kanoclip.runtime.versions import own_commit
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import load_checkpoint, save_checkpoint
-from kanoclip.train.nano.photos import fetch
+from kanoclip.train.nano.photos import Photos
 from kanoclip.train.nano.scene import GOOD
-from kanoclip.train.nano.tree import ANY, KNOWLEDGE
+from kanoclip.train.nano.tokens import RECORD, Drawing, draw_tokens
+from kanoclip.train.nano.tree import ANY, KNOWLEDGE, split
 from kanoclip.train.training.state import state_path
 from kanoclip.train.weights import CHECKPOINT, CLIP
 
-_DONE = "done"
-GENTLY = ("--lr-modules", 1e-5, "--lr-prompts", 1e-4)
-"""The tower has learnt from such pictures already; at kanoclip-train's own rates the head got worse at localising on
-real ones (docs/nano.md)."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage of pretraining; each begins with the weights of the one before.
-
-    Attributes:
-        size: Side of the pictures in pixels.
-        steps: Optimisation steps.
-        lr: Peak learning rate.
-        decay: Share of the steps, the last ones, in which the rate falls to zero.
-    """
-
-    size: int
-    steps: int
-    lr: float
-    decay: float = 0.0
+REAL_KNOWLEDGE = Path(__file__).with_name("defects_knowledge.json")
+"""Descriptions of what is abnormal in the real sets that the shipped head learned on."""
+_COMMIT = "commit"
+"""File that says which commit began the folder."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +47,33 @@ class Scale:
     """How much of everything.
 
     Attributes:
-        stages: Of pretraining: small pictures first, which are 2.6 times as fast; the last ones have the model's own
-            size.
-        batch_size: Pictures in a step.
-        mixed: Pictures of the category `object`, which KAnoCLIP's training sees.
-        others: Pictures of each held-out material and thing.
+        images: Drawn for pretraining.
+        steps: Of pretraining.
+        mixed: Images of the generated category `object`, which KAnoCLIP's training and int8's calibration see.
+        others: Images of each held-out material and thing.
         epochs: Of KAnoCLIP's training.
+        statistics: Images that the stem's statistics are taken from.
     """
 
-    stages: tuple[Stage, ...] = (
-        Stage(160, 1400, 2e-3),
-        Stage(160, 2000, 1e-3),
-        Stage(256, 760, 1e-3, 1.0),
-        Stage(256, 1800, 1e-3, 1.0),
-    )
-    batch_size: int = 32
-    mixed: int = 4000
+    images: int = 16000
+    steps: int = 1500
+    mixed: int = 2000
     others: int = 60
-    epochs: int = 1
+    epochs: int = 3
+    statistics: int = 1000
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders of real images.
+
+    Attributes:
+        photos: Photographs: grounds, textures and hard normal images; None for painted ones alone.
+        defects: MVTec tree of real defects, on which the head learns; None for generated ones alone.
+    """
+
+    photos: Path | None
+    defects: Path | None
 
 
 @dataclass(frozen=True)
@@ -97,51 +91,60 @@ class Step:
     run: Callable[[], None]
 
 
-def plan(folder: Path, scale: Scale, *, photographs: bool = True, compiled: bool = False) -> list[Step]:
+def plan(folder: Path, scale: Scale, sources: Sources, *, seed: int = 0, workers: int = 2) -> list[Step]:
     """All steps in order.
 
     Args:
         folder: For everything.
         scale: How much.
-        photographs: Textures of photographs, which are downloaded, beside the painted ones.
-        compiled: Pretraining compiles the tower, which needs a C++ compiler.
+        sources: Of real images.
+        seed: Of pretraining and of the head; the drawn images are the same for every seed.
+        workers: Processes that draw.
     """
-    photos, tree, others = folder / "photos", folder / "tree", folder / "other-classes"
-    clip, learnt, checkpoint = folder / CLIP, folder / "learnt.safetensors", folder / CHECKPOINT
-    textures = ("--photos", photos) if photographs else ()
-    common = (*textures, *(("--compile",) if compiled else ()), "--batch-size", scale.batch_size)
-    stages = _stages(folder, scale.stages, common)
-    drawn = (*textures, "--image-size", scale.stages[-1].size)
-    of_tree = (*drawn, "--each", 0, "--mixed", scale.mixed)
-    of_others = (*drawn, "--each", scale.others, "--mixed", 20 * scale.others, "--held-out", "--seed", 2000)
+    trunk, stem, tokens = folder / "trunk.safetensors", folder / "stem.safetensors", folder / "tokens"
+    whole, clip = folder / "pretrained.safetensors", folder / CLIP
+    tree, others = folder / "tree", folder / "other-classes"
+    learned, checkpoint = folder / "learned.safetensors", folder / CHECKPOINT
+    photos = ("--photos", sources.photos) if sources.photos is not None else ()
+    variant = get_backbone("nano").architecture()["stem_cfg"]["variant"].lower()
+    drawing = Drawing(split(256, held_out=False), 1, scale.images, sources.photos, stem)
+    of_tree = (*photos, "--each", 0, "--mixed", scale.mixed)
+    of_others = (*photos, "--each", scale.others, "--mixed", 20 * scale.others, "--held-out", "--seed", 2000)
     draw = partial(_module, "kanoclip.train.nano.tree")
+    steps = ("--steps", scale.steps, "--seed", seed)
     return [
-        *([Step("photographs", photos / _DONE, lambda: _fetch(photos))] if photographs else []),
-        *stages,
-        Step("CLIP in half precision", clip, lambda: halve(stages[-1].output, clip)),
-        Step("dataset", tree / KNOWLEDGE, lambda: draw("--output", tree, *of_tree)),
+        Step(
+            "the stem's published weights",
+            trunk,
+            lambda: _module("kanoclip.train.nano.stem_weights", "--variant", variant, "--output", trunk),
+        ),
+        Step(
+            "the stem's statistics",
+            stem,
+            lambda: _module(
+                "kanoclip.train.nano.stem_statistics",
+                *("--trunk", trunk, "--output", stem, "--images", scale.statistics, *photos),
+            ),
+        ),
+        Step("images for pretraining", tokens / RECORD, lambda: _draw(tokens, drawing, workers)),
+        Step(
+            f"pretraining, {scale.steps} steps",
+            whole,
+            lambda: _module(
+                "kanoclip.train.nano.pretrain", "--tokens", tokens, "--stem", stem, "--output", whole, *steps
+            ),
+        ),
+        Step("CLIP in half precision", clip, lambda: halve(whole, clip)),
+        Step("generated dataset", tree / KNOWLEDGE, lambda: draw("--output", tree, *of_tree)),
         Step("dataset of other classes", others / KNOWLEDGE, lambda: draw("--output", others, *of_others)),
-        Step("prompts and head", learnt, lambda: _learn(tree, clip, learnt, scale.epochs)),
-        Step("prompts and head in half precision", checkpoint, lambda: halve_checkpoint(learnt, clip, checkpoint)),
+        Step("prompts and head", learned, lambda: _learn(tree, sources.defects, clip, learned, scale.epochs, seed)),
+        Step("prompts and head in half precision", checkpoint, lambda: halve_checkpoint(learned, clip, checkpoint)),
         *(
             step
             for name, flags in _bundles(tree).items()
-            for step in _export(folder / (name + SUFFIX), clip, checkpoint, flags, others)
+            for step in _export(folder / (name + SUFFIX), clip, checkpoint, flags, others, sources)
         ),
     ]
-
-
-def _stages(folder: Path, stages: tuple[Stage, ...], common: tuple[object, ...]) -> list[Step]:
-    """Pretraining; no stage sees a picture of another one."""
-    steps: list[Step] = []
-    for number, stage in enumerate(stages, start=1):
-        output = folder / f"stage-{number}.safetensors"
-        flags: tuple[object, ...] = ("--image-size", stage.size, "--steps", stage.steps, "--lr", stage.lr)
-        flags += ("--decay", stage.decay, "--warmup-steps", 50 if steps else 100, "--seed", number - 1)
-        flags += ("--initial", steps[-1].output) if steps else ()
-        run = partial(_module, "kanoclip.train.nano.pretrain", "--output", output, *common, *flags)
-        steps.append(Step(f"pretraining, stage {number}, {stage.steps} steps at {stage.size} pixels", output, run))
-    return steps
 
 
 def halve(source: Path, target: Path) -> None:
@@ -179,27 +182,36 @@ def _bundles(tree: Path) -> dict[str, tuple[object, ...]]:
     return {"nano": ("--fp32",), "nano-int8": ("--int8-cpu", "--calibration-images", tree / ANY / "test" / GOOD)}
 
 
-def _export(bundle: Path, clip: Path, checkpoint: Path, flags: tuple[object, ...], others: Path) -> tuple[Step, Step]:
-    """A bundle, and its thresholds by the classes that the head has not learnt."""
+def _export(
+    bundle: Path, clip: Path, checkpoint: Path, flags: tuple[object, ...], others: Path, sources: Sources
+) -> tuple[Step, Step]:
+    """A bundle, and its thresholds by good images that nothing was trained on."""
     arguments = ("export", "--checkpoint", checkpoint, "--weights", clip, *flags, "--output", bundle)
     report = bundle.with_suffix(".thresholds.json")
-    chosen = ("kanoclip.train.nano.thresholds", "--bundle", bundle, "--root", others, "--report", report)
+    chosen: tuple[object, ...] = ("--bundle", bundle, "--generated", others, "--report", report)
+    chosen += ("--photos", sources.photos) if sources.photos is not None else ()
+    chosen += ("--defects", sources.defects) if sources.defects is not None else ()
     return (
         Step(f"bundle {bundle.name}", bundle / MANIFEST_NAME, lambda: _kanoclip(*arguments)),
-        Step(f"thresholds of {bundle.name}", report, lambda: _module(*chosen)),
+        Step(f"thresholds of {bundle.name}", report, lambda: _module("kanoclip.train.nano.thresholds", *chosen)),
     )
 
 
-def _fetch(folder: Path) -> None:
-    fetch(folder)
-    (folder / _DONE).touch()
+def _draw(folder: Path, drawing: Drawing, workers: int) -> None:
+    started = monotonic()
+    for done in draw_tokens(folder, drawing, workers):
+        rate = done / (monotonic() - started)
+        click.echo(f"\r{done} of {drawing.images} images, {rate:.0f} a second ", nl=False, err=True)
+    click.echo("", err=True)
 
 
-def _learn(tree: Path, clip: Path, checkpoint: Path, epochs: int) -> None:
-    data = ("--dataset", "mvtec", "--root", tree, "--knowledge", tree / KNOWLEDGE)
-    model = ("--backbone", "nano", "--weights", clip, "--cache", tree.parent / "cache")
+def _learn(tree: Path, defects: Path | None, clip: Path, checkpoint: Path, epochs: int, seed: int) -> None:
+    """The head learns on real defects where there are any: on another dataset than the tower, as in the paper."""
+    data: tuple[object, ...] = ("--dataset", "mvtec", "--root", defects or tree)
+    data += ("--knowledge", REAL_KNOWLEDGE) if defects else ("--category", ANY, "--knowledge", tree / KNOWLEDGE)
+    model = ("--backbone", "nano", "--weights", clip, "--cache", tree.parent / "cache", "--seed", seed)
     again = ("--resume",) if state_path(checkpoint).exists() else ()
-    _kanoclip("train", *data, "--category", ANY, *model, *GENTLY, "--epochs", epochs, "--output", checkpoint, *again)
+    _kanoclip("train", *data, *model, "--epochs", epochs, "--output", checkpoint, *again)
 
 
 def _kanoclip(*arguments: object) -> None:
@@ -228,15 +240,43 @@ def follow(steps: list[Step]) -> None:
         click.echo(f"{step.name}: {(monotonic() - started) / 60:.1f} minutes", err=True)
 
 
+def begin(folder: Path, sources: Sources) -> None:
+    """Claims a folder for this commit, and looks at the folders of real images before anything is made.
+
+    Raises:
+        TrainingError: Another commit began the folder, or a folder of real images is no good.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    claim, mine = folder / _COMMIT, own_commit()
+    if claim.exists() and (began := claim.read_text().strip()) != mine:
+        raise TrainingError(
+            f"{folder} was begun by commit {began[:12]}, this is {mine[:12]}: check that one out to go on, or name "
+            "another --output; what is there stays"
+        )
+    if sources.photos is not None:
+        left_out = Photos.from_folder(sources.photos).left_out
+        if left_out:
+            path, reason = left_out[0]
+            click.echo(f"{len(left_out)} photographs are left out, such as {path} ({reason})", err=True)
+    claim.write_text(mine + "\n")
+
+
+_FOLDER = click.Path(path_type=Path)
+
+
 @click.command()
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder for it all.")
-@click.option("--no-photos", is_flag=True, help="Painted textures only: nothing is downloaded, and it gets worse.")
-def main(output: Path, no_photos: bool) -> None:
-    """Make nano from nothing: weights, checkpoint and bundles."""
-    output.mkdir(parents=True, exist_ok=True)
+@click.option("--photos", type=_FOLDER, help="Folder of photographs. Without one the images are painted ones alone.")
+@click.option("--defects", type=_FOLDER, help="MVTec tree of real defects. Without one the head learns on drawn ones.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that draw.")
+def main(output: Path, photos: Path | None, defects: Path | None, seed: int, workers: int) -> None:
+    """Make nano from PyPI, a folder of photographs and a tree of defects: weights, checkpoint and bundles."""
+    sources = Sources(photos, defects)
     try:
-        follow(plan(output, Scale(), photographs=not no_photos, compiled=shutil.which("c++") is not None))
-    except TrainingError as error:
+        begin(output, sources)
+        follow(plan(output, Scale(), sources, seed=seed, workers=workers))
+    except KanoclipError as error:
         raise click.ClickException(str(error)) from error
 
 
