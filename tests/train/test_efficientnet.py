@@ -42,8 +42,8 @@ def pair(request, tmp_path_factory):
 @pytest.mark.parametrize("size", [(64, 96), (96, 32)])
 def test_every_stage_equals_timms_with_its_padding(pair, normal, size):
     """An asymmetric pad put on the wrong side moves each of five strided convolutions by a pixel."""
-    theirs, ours = pair
-    pixels = normal(2, 3, *size)
+    theirs, ours = (network.double() for network in pair)  # random weights let roundings grow a thousandfold
+    pixels = normal(2, 3, *size).double()
     x, wanted = theirs.bn1(theirs.conv_stem(pixels)), []
     for group in theirs.blocks:
         x = group(x)
@@ -52,7 +52,7 @@ def test_every_stage_equals_timms_with_its_padding(pair, normal, size):
     assert len(got) == 5
     for stage, want in zip(got, wanted[1:6], strict=True):
         assert stage.shape == want.shape and want.std() > 1e-3
-        torch.testing.assert_close(stage, want, rtol=0, atol=2e-4 * float(want.abs().max()))
+        torch.testing.assert_close(stage, want, rtol=0, atol=3e-4 * float(want.abs().max()))
 
 
 @pytest.mark.parametrize("variant", Variant)
