@@ -53,6 +53,7 @@ class ParityReport:
         auroc_torch: Image AUROC in torch, None without labels of both kinds.
         auroc_graph: Image AUROC of the graph.
         bounds: What was allowed.
+        descriptor_drift: Largest 1 - cosine between a patch's descriptors in torch and in the graph.
     """
 
     precision: str
@@ -64,10 +65,15 @@ class ParityReport:
     auroc_torch: float | None
     auroc_graph: float | None
     bounds: Bounds
+    descriptor_drift: float = 0.0
 
     def failures(self) -> list[str]:
         """What passes its bound, in words; empty when the graph may ship. NaN never passes."""
-        checks = [("map", self.map_drift, self.bounds.map), ("score", self.score_drift, self.bounds.score)]
+        checks = [
+            ("map", self.map_drift, self.bounds.map),
+            ("score", self.score_drift, self.bounds.score),
+            ("descriptor", self.descriptor_drift, self.bounds.descriptor),
+        ]
         if self.auroc_torch is not None and self.auroc_graph is not None:
             checks.append(("AUROC", abs(self.auroc_torch - self.auroc_graph), self.bounds.auroc))
         return [f"{name} drift {value:.2e} > {bound:.0e}" for name, value, bound in checks if not value <= bound]
@@ -137,14 +143,17 @@ def measure_parity(
     """
     text = model.text_features(classes)
     batches = list(whole_batches([sample.frame for sample in samples], len(classes), batch))
-    map_drifts, map_means, score_drifts = [], [], []
+    map_drifts, map_means, score_drifts, descriptor_drifts = [], [], [], []
     scores: list[tuple[bool | None, float, float]] = []
     for number, (frames, index) in enumerate(batches):
         maps, graph_scores = backend.run(frames, index if len(classes) > 1 else None)
-        output = model(to_pixels(resized(frames)), text[torch.from_numpy(index)])
+        pixels = to_pixels(resized(frames))
+        output = model(pixels, text[torch.from_numpy(index)])
         difference = np.abs(maps - output.map.numpy())
         map_drifts.append(float(difference.max()))
         map_means.append(float(difference.mean()))
+        cosines = (backend.describe(frames) * model.tower.describe(pixels).numpy()).sum(axis=-1)
+        descriptor_drifts.append(float((1 - cosines).max()))
         torch_scores = output.score.numpy()
         score_drifts.append(float(np.abs(graph_scores - torch_scores).max()))
         for i, (torch_score, graph_score) in enumerate(zip(torch_scores, graph_scores, strict=True), number * batch):
@@ -166,6 +175,7 @@ def measure_parity(
         float(np.max(score_drifts)),
         *aurocs,
         BOUNDS[precision],
+        float(np.max(descriptor_drifts)),
     )
 
 

@@ -54,9 +54,10 @@ def _say_accuracy(console: Console, parity: Any) -> None:
         )
     if (choice := parity["quantisation"]) is not None:
         console.print(
-            f"{choice['layers']} layers quantised, the first {choice['stages_unquantised']} of {choice['stages']} stages "
-            f"of the stem and {choice['blocks_unquantised']} of {choice['blocks']} blocks left alone: map {choice['map_drift']:.1e} from the plain one on {choice['pictures']} calibration "
-            f"pictures (target {choice['target']:.0e})",
+            f"{choice['layers']} layers quantised; left alone: the first {choice['stages_unquantised']} of "
+            f"{choice['stages']} stages of the stem, {choice['blocks_unquantised']} of {choice['blocks']} blocks. Map "
+            f"{choice['map_drift']:.1e} from the plain one on {choice['pictures']} calibration images (target "
+            f"{choice['target']:.0e})",
             highlight=False,
             style="yellow" if choice["map_drift"] > choice["target"] else None,
         )
