@@ -55,8 +55,8 @@ class Scale:
         statistics: Images that the stem's statistics are taken from.
     """
 
-    images: int = 16000
-    steps: int = 1500
+    images: int = 8000
+    steps: int = 1000
     mixed: int = 2000
     others: int = 60
     epochs: int = 3

@@ -62,7 +62,7 @@ class PretrainConfig:
     """
 
     backbone: str = "nano"
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 32
     lr: float = 1e-3
     weight_decay: float = 0.05
