@@ -34,8 +34,8 @@ def test_every_block_of_the_shipped_architecture_is_fused_in_half_precision_and_
     model = build_model(ModelConfig("nano", (256, 256)), "none").model
     write_onnx(DeployGraph(model, ["bolt"], precision), (256, 256), BatchSpec(), 18, path)
     blocks = count_attention(onnx.load(path).graph)
-    # 9 blocks of the original path, 8 of the local one, and the class token's last one.
-    assert blocks == 18
+    # 3 blocks of the original path, 4 of the local one, and the class token's last one.
+    assert blocks == 8
     assert count_fused(engine(path)) == (blocks if precision == "fp16" else 0)
 
 
