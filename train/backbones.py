@@ -85,7 +85,6 @@ REGISTRY = {
             "TinyCLIP ViT-8M/16 Text-3M (YFCC15M), 224 px; pass its release file with --weights",
             sha256=("3d9f86a556cd13acc1aa6cc18495a79ffd1f58b6f17a552400bdefd244c3a92c",),
         ),
-        Backbone("nano-stem", "being made"),
         Backbone("random-tiny", "a few thousand weights, for tests"),
     )
 }

@@ -20,7 +20,7 @@ from kanoclip.train.backbones import REGISTRY, get_backbone, load_clip
 from kanoclip.train.model.clip_vv import ClipVV
 
 SHAPES = {  # blocks, width, joint width, patch, native size, text width
-    "nano": (10, 192, 256, 16, 256, 192),
+    "nano": (4, 128, 128, 16, 256, 192),
     "vit-l-14-336": (24, 1024, 768, 14, 336, 768),
     "vit-b-16": (12, 768, 512, 16, 224, 512),
     "tinyclip-vit-8m-16": (10, 256, 512, 16, 224, 256),
@@ -83,7 +83,7 @@ def test_architecture_is_a_copy():
     get_backbone("vit-b-16").architecture()["vision_cfg"]["layers"] = 1
     get_backbone("nano").architecture()["vision_cfg"]["layers"] = 1
     assert get_backbone("vit-b-16").architecture()["vision_cfg"]["layers"] == 12
-    assert get_backbone("nano").architecture()["vision_cfg"]["layers"] == 10
+    assert get_backbone("nano").architecture()["vision_cfg"]["layers"] == 4
 
 
 @pytest.mark.parametrize("name", REGISTRY)
