@@ -135,7 +135,9 @@ def main(root: Path, bundle: Path | None, shots: tuple[int, ...], draws: int, ou
                 result.setdefault(str(count), {})[category.name] = row
                 click.echo(f"{count} references, {category.name}: " + _shown(row))
     for count, rows in result.items():
-        means = np.nanmean([row["mean"] for row in rows.values()], axis=0).tolist()
+        columns = zip(*(row["mean"] for row in rows.values()), strict=True)
+        known = [[value for value in column if not np.isnan(value)] for column in columns]
+        means = [float(np.mean(values)) if values else float("nan") for values in known]
         rows["mean"] = {"mean": means, "std": []}
         click.echo(f"{count} references, mean: {means[0]:.1f} / {means[1]:.1f}")
     if output is not None:
