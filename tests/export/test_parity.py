@@ -22,8 +22,8 @@ class TorchBackend:
 
     name = "torch"
 
-    def __init__(self, model, fault=lambda maps, scores: (maps, scores)):
-        self.model, self.fault, self.indices = model, fault, []
+    def __init__(self, model, fault=lambda maps, scores: (maps, scores), turned=lambda descriptors: descriptors):
+        self.model, self.fault, self.turned, self.indices = model, fault, turned, []
 
     def run(self, frames, class_index):
         self.indices += [] if class_index is None else class_index.tolist()
@@ -32,6 +32,10 @@ class TorchBackend:
             text = self.model.text_features(CLASSES if class_index is not None else CLASSES[:1])
             output = self.model(to_pixels(torch.from_numpy(frames)), text[index])
         return self.fault(output.map.numpy().copy(), output.score.numpy().copy())
+
+    def describe(self, frames):
+        with torch.no_grad():
+            return self.turned(self.model.tower.describe(to_pixels(torch.from_numpy(frames))).numpy().copy())
 
     def close(self):
         pass
@@ -50,8 +54,8 @@ def examples():
     return Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy")))
 
 
-def measure(model, samples, fault=None, classes=CLASSES[:1], batch=1):
-    backend = TorchBackend(model, fault) if fault else TorchBackend(model)
+def measure(model, samples, fault=None, classes=CLASSES[:1], batch=1, **faults):
+    backend = TorchBackend(model, fault, **faults) if fault else TorchBackend(model, **faults)
     report = measure_parity(model, classes, backend, samples, "fp16", "test", batch, lambda done, total: None)
     return report, backend
 
@@ -59,6 +63,7 @@ def measure(model, samples, fault=None, classes=CLASSES[:1], batch=1):
 def test_equal_results_pass_and_say_so(tiny, samples):
     report, _ = measure(tiny.model, samples)
     assert report.map_drift < 1e-6 and report.score_drift < 1e-6 and report.failures() == []
+    assert abs(report.descriptor_drift) < 1e-6
     assert report.auroc_torch == report.auroc_graph is not None
     assert report.pictures == 6
 
@@ -76,6 +81,17 @@ def test_one_wrong_pixel_fails(tiny, samples):
 def test_shifted_score_fails(tiny, samples):
     report, _ = measure(tiny.model, samples, lambda maps, scores: (maps, scores - 0.02))
     assert [f.split()[0] for f in report.failures()] == ["score"]
+
+
+@pytest.mark.parametrize("value", [0.9, math.nan])
+def test_one_wrong_descriptor_fails(tiny, samples, value):
+    def turned(descriptors):
+        descriptors[0, 3] *= value  # its cosine with the right one
+        return descriptors
+
+    report, _ = measure(tiny.model, samples, turned=turned)
+    assert report.descriptor_drift == pytest.approx(1 - value, abs=1e-5, nan_ok=True)
+    assert [f.split()[0] for f in report.failures()] == ["descriptor"]
 
 
 def test_nan_never_passes(tiny, samples):
@@ -136,5 +152,5 @@ def test_broken_and_missing_pictures_stop_the_gate(tmp_path):
 
 def test_report_goes_into_json(tiny, samples):
     report = measure(tiny.model, samples)[0].as_json()
-    assert report["bounds"] == {"map": 2e-2, "score": 1e-2, "auroc": 0.005}
+    assert report["bounds"] == {"map": 2e-2, "score": 1e-2, "auroc": 0.005, "descriptor": 5e-3}
     assert set(report) == set(ParityReport.__annotations__)
