@@ -80,8 +80,11 @@ class UnfoldedGraph(DeployGraph):
         assert class_index is None
         pixels, stem = to_pixels(frame), self.plain.stem
         features = None if stem is None else stem.read(pixels)
-        tokens = self.plain.embed(pixels) if features is None else self.plain.embed_features(features)
-        image = self.tower.encode(tokens)
+        if stem is None or features is None:
+            image = self.tower.encode(self.plain.embed(pixels))
+        else:
+            patches, distance = stem(features)
+            image = self.tower.encode(self.plain.place(patches), distance)
         output = self.head(image, self.text, self.text_states(None))
         return output.map, output.score, self.front.describe(self.tower, image, features)
 

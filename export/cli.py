@@ -266,6 +266,7 @@ def command(
                     conv_adapter=not no_conv_adapter,
                     prompts=prompts or "learned",
                     global_token="local" if global_token == "local" else "original",
+                    **entry.head,
                 ),
                 weights,
             )

@@ -43,13 +43,13 @@ class PatchFront(nn.Module):
         self.register_buffer("first_token", first[None, None].to(dtype))
         self.register_buffer("positions", (positions[1:] + bias).to(dtype))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, None]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, None, None]:
         """Shifted pixels [B, H, W, 3] -> tokens [B, 1 + P, C_v], and nothing beside them."""
         rows, columns = self.grid
         pixels = pixels.reshape(-1, rows, self.patch, columns, self.patch * 3)
         patches = pixels.transpose(2, 3).reshape(-1, rows * columns, self.patch * self.patch * 3) @ self.patch_weight
         first = self.first_token.expand(patches.shape[0], -1, -1)
-        return torch.cat([first, patches + self.positions], dim=1), None
+        return torch.cat([first, patches + self.positions], dim=1), None, None
 
     def describe(self, tower: ClipVV, image: ImageFeatures, features: None) -> Tensor:
         """Descriptors from the tower's middle stages."""
@@ -81,14 +81,14 @@ class StemFront(nn.Module):
         self.positions = nn.Parameter(positions[1:].clone())
         self.requires_grad_(False)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, StemFeatures]:
-        """Shifted pixels [B, H, W, 3] -> tokens [B, 1 + P, C_v], and what the trunk saw."""
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, StemFeatures]:
+        """Shifted pixels [B, H, W, 3] -> tokens [B, 1 + P, C_v], each patch's distance, and what the trunk saw."""
         # A bf16 graph's convolutions stay float32: ONNX has a bf16 Conv only from opset 22.
         channels_first = pixels.permute(0, 3, 1, 2).to(self.stem.trunk.first.conv.weight.dtype)
         features = self.stem.read_scaled(channels_first)
-        patches = self.stem(features)
+        patches, distance = self.stem(features)
         first = self.first_token.expand(patches.shape[0], -1, -1)
-        return torch.cat([first, patches + self.positions], dim=1), features
+        return torch.cat([first, patches + self.positions], dim=1), distance, features
 
     def describe(self, tower: ClipVV, image: ImageFeatures, features: StemFeatures) -> Tensor:
         """Descriptors from the stem's stages."""

@@ -91,8 +91,8 @@ class DeployGraph(nn.Module):
         pixels = frame.to(self.dtype) - self.front.shift
         if self.resizes:
             pixels = self._resize(pixels)
-        tokens, features = self.front(pixels)
-        image = self.tower.encode(tokens)
+        tokens, distance, features = self.front(pixels)
+        image = self.tower.encode(tokens, distance)
         output = self.head(image, self._of_class("text", class_index), self.text_states(class_index))
         return output.map, output.score, self.front.describe(self.tower, image, features)
 

@@ -36,6 +36,8 @@ class Backbone:
         quick_gelu: The published weights were trained with QuickGELU. open_clip only warns when that is forgotten.
         sha256: Known digests of published weights files.
         packaged: File of `kanoclip.train.weights` that has its weights, or None.
+        self_similarity: `ModelConfig.self_similarity` that its heads begin with.
+        global_temperature: `ModelConfig.global_temperature` that they begin with.
     """
 
     name: str
@@ -45,6 +47,13 @@ class Backbone:
     quick_gelu: bool = False
     sha256: tuple[str, ...] = ()
     packaged: str | None = None
+    self_similarity: float = 0.0
+    global_temperature: float = 0.07
+
+    @property
+    def head(self) -> dict[str, float]:
+        """What a `ModelConfig` on this backbone takes from it."""
+        return {"self_similarity": self.self_similarity, "global_temperature": self.global_temperature}
 
     def architecture(self) -> dict[str, Any]:
         """open_clip's configuration of this backbone: embed_dim, vision_cfg, text_cfg, quick_gelu.

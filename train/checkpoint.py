@@ -22,6 +22,8 @@ from kanoclip.train.model.clip_vv import GlobalToken
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
 
 SCHEMA = 1
+_LATER = {"self_similarity", "global_temperature"}
+"""Fields of the configuration that checkpoints of the first release do not have."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,9 @@ def _read_record(path: Path) -> _Record:
         if record["schema"] != SCHEMA:
             raise CheckpointError(f"{beside} has schema {record['schema']}, this version reads {SCHEMA}: upgrade")
         values = record["config"]
-        unknown = set(values) ^ {field.name for field in fields(ModelConfig)}
+        # What came later has the value that it had before it could be chosen.
+        needed = {field.name for field in fields(ModelConfig)} - _LATER
+        unknown = (set(values) ^ needed) - _LATER
         if unknown:
             raise CheckpointError(f"{beside}: config fields {sorted(unknown)} are unknown or missing")
         config = ModelConfig(**{**values, "image_size": _size(values["image_size"])})
@@ -196,6 +200,12 @@ def _check_config(config: ModelConfig) -> None:
         raise ValueError(f"global_token is {config.global_token!r}")
     if type(config.prompt_length) is not int or not 1 <= config.prompt_length <= 64:
         raise ValueError(f"prompt_length is {config.prompt_length!r}")
+    for name in ("self_similarity", "global_temperature"):
+        value = getattr(config, name)
+        if type(value) not in (int, float) or not 0 <= value <= 100:
+            raise ValueError(f"{name} is {value!r}")
+    if config.global_temperature == 0:
+        raise ValueError("global_temperature is 0")
     for name in ("vv", "bicmci", "conv_adapter"):
         if not isinstance(getattr(config, name), bool):
             raise TypeError(f"{name} is not true or false")

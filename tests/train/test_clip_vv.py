@@ -268,11 +268,6 @@ def test_a_plain_towers_descriptors_come_from_the_original_paths_middle_stages(
     assert torch.equal(tower.middle_descriptor(features), got), "the same from what a frame's encoding leaves"
 
 
-def test_a_plain_tower_has_pixels_only(clip, normal):
-    with pytest.raises(CheckpointError, match="no convolutional stem: give it pixels"):
-        ClipVV(clip.visual, (48, 48)).embed_features(None)
-
-
 def test_the_projection_of_descriptors_keeps_cosines(normal):
     basis = _descriptor_basis(2048)
     assert basis.shape == (2048, 384) and torch.equal(basis, _descriptor_basis(2048))
@@ -301,7 +296,8 @@ def test_a_tower_with_a_stem_runs_the_same_blocks_over_its_tokens(stem_clip, nor
     assert [tuple(tap.shape) for tap in features.patches] == [(2, 16, 64)] * 4
     assert all(tap.isfinite().all() and tap.std() > 1e-3 for tap in features.patches)
     # The same blocks in a tower whose patch convolution is handed the stem's tokens.
-    tokens = tower.stem(tower.stem.read(pixels))
+    tokens, distance = tower.stem(tower.stem.read(pixels))
+    assert torch.equal(features.distance, distance) and distance.shape == (2, 16)
     visual = copy.copy(stem_clip.visual)
     visual._modules = dict(visual._modules)
     visual.conv1 = _Given(tokens)
@@ -310,7 +306,7 @@ def test_a_tower_with_a_stem_runs_the_same_blocks_over_its_tokens(stem_clip, nor
     torch.testing.assert_close(features.global_token, want.global_token)
     for got, expected in zip(features.patches, want.patches, strict=True):
         torch.testing.assert_close(got, expected)
-    torch.testing.assert_close(tower.embed_features(tower.stem.read(pixels)), tower.embed(pixels))
+    torch.testing.assert_close(tower.place(tokens), tower.embed(pixels))
 
 
 class _Given(torch.nn.Module):

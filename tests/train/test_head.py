@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kanoclip.train.model.clip_vv import ImageFeatures
-from kanoclip.train.model.head import Head, Output, abnormal_share
+from kanoclip.train.model.head import USUAL_DISTANCE, Head, Output, abnormal_share
 
 DIM = 64
 
@@ -190,3 +190,30 @@ def test_every_learnable_tensor_gets_a_gradient_once_it_has_left_the_identity(pi
     (output.map * torch.linspace(0, 1, 48)).sum().add(output.score.sum()).backward()
     without = [name for name, p in head.named_parameters() if p.grad is None or not torch.count_nonzero(p.grad)]
     assert without == []
+
+
+def test_self_similarity_moves_the_logits_of_the_map_and_nothing_else(normal):
+    image = ImageFeatures(
+        tuple(normal(2, 36, DIM) for _ in range(4)), normal(2, DIM), distance=USUAL_DISTANCE + normal(2, 36)
+    )
+    text = torch.nn.functional.normalize(normal(1, 2, DIM), dim=-1)
+    plain, counted = (Head(DIM, (6, 6), (48, 48), bicmci=False, self_similarity=weight) for weight in (0.0, 0.5))
+    before, after = plain(image, text, ()), counted(image, text, ())
+    stages = torch.stack([torch.logit(abnormal_share(stage, text)) for stage in image.patches])
+    wanted = torch.sigmoid(stages + 0.5 * (image.distance - USUAL_DISTANCE)).mean(0).view(2, 6, 6)
+    torch.testing.assert_close(after.cells, wanted, rtol=1e-4, atol=1e-5)
+    shares = [2 * one.score - one.map.amax((1, 2)) for one in (before, after)]
+    torch.testing.assert_close(*shares, rtol=1e-4, atol=1e-5)
+    without = ImageFeatures(image.patches, image.global_token)
+    assert torch.equal(counted(without, text, ()).map, before.map), "a plain ViT has no such distance"
+
+
+def test_a_warmer_global_share_leaves_the_score_to_the_map(normal):
+    image = ImageFeatures(tuple(normal(4, 36, DIM) for _ in range(4)), normal(4, DIM))
+    text = torch.nn.functional.normalize(normal(1, 2, DIM), dim=-1)
+    cold, warm = (
+        Head(DIM, (6, 6), (48, 48), global_temperature=tau)(image, text, Head(DIM, (6, 6), (48, 48)).text_states(text))
+        for tau in (0.07, 0.7)
+    )
+    spread = [float((2 * one.score - one.map.amax((1, 2))).std()) for one in (cold, warm)]
+    assert spread[1] < 0.3 * spread[0] and torch.equal(cold.map, warm.map)

@@ -100,7 +100,8 @@ def test_unlikeness_is_finite_and_has_a_finite_gradient(stem, seed, spread):
 def test_a_constant_image_has_finite_tokens_and_descriptors(stem, value):
     frame = torch.full((1, 64, 96, 3), value, dtype=torch.uint8)
     features = stem.read(to_pixels(frame))
-    tokens, descriptors = stem(features), stem.descriptor(features)
+    (tokens, distance), descriptors = stem(features), stem.descriptor(features)
+    assert distance.isfinite().all()
     assert tokens.isfinite().all() and descriptors.isfinite().all()
     assert tokens.shape == (1, 24, WIDTH)
 
@@ -148,7 +149,8 @@ def test_tokens_are_the_projection_of_directions_and_unlikeness(stem, features):
     directions = F.normalize(standardised, dim=-1)
     seen = torch.cat([directions * 592**0.5, stem.unlikeness(directions)], dim=-1)
     torch.testing.assert_close(stem.compare(standardised), seen)
-    tokens = stem(features)
+    tokens, distance = stem(features)
+    assert torch.equal(distance, stem.unlikeness(directions)[..., len(SHARPNESS) // 2])
     assert tokens.shape == (2, 24, WIDTH) and tokens.isfinite().all() and tokens.std() > 0.01
     torch.testing.assert_close(tokens, F.linear(seen, stem.token_project.weight, stem.token_project.bias))
 
@@ -208,4 +210,4 @@ def test_a_configuration_makes_a_backbone_with_its_stem(make_stem_backbone):
 
 def test_what_training_caches_is_all_that_the_stem_reads(stem, features):
     kept = StemFeatures(features.pooled, features.fine, features.middle, features.coarse)
-    assert torch.equal(stem(kept), stem.project(stem.standardised(features)))
+    assert torch.equal(stem(kept)[0], stem.project(stem.compare(stem.standardised(features))))

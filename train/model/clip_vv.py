@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.model.layers import LayerNorm, attention, merge_heads, split_heads
-from kanoclip.train.model.stem import ConvStem, StemFeatures
+from kanoclip.train.model.stem import ConvStem
 
 STAGES = 4
 DESCRIPTOR_CHANNELS = 384
@@ -35,11 +35,13 @@ class ImageFeatures:
         global_token: Global feature I_G, [B, C].
         middle: Original-path patch tokens of the middle stages, each [B, P, C_v] and not normalised: what a plain
             ViT's descriptors are made of. Empty where a stem gives the descriptors.
+        distance: A stem's measure of how unlike the rest of its image each patch is, float32 [B, P]; None without one.
     """
 
     patches: tuple[Tensor, ...]
     global_token: Tensor
     middle: tuple[Tensor, ...] = ()
+    distance: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -191,26 +193,16 @@ class ClipVV(nn.Module):
     def embed(self, pixels: Tensor) -> Tensor:
         """Normalised RGB pixels [B, 3, H, W] -> tokens [B, 1 + P, C_v] with positions, before ln_pre (eq. 4)."""
         if self.stem is not None:
-            return self.embed_features(self.stem.read(pixels))
+            return self.place(self.stem(self.stem.read(pixels))[0])
         assert self.patch_embedding is not None  # one of the two is there
         return self.place(self.patch_embedding(pixels).flatten(2).transpose(1, 2))
-
-    def embed_features(self, features: StemFeatures) -> Tensor:
-        """The same from what a stem's trunk saw, which training caches.
-
-        Raises:
-            CheckpointError: The tower has no stem.
-        """
-        if self.stem is None:
-            raise CheckpointError("this tower has no convolutional stem: give it pixels")
-        return self.place(self.stem(features))
 
     def place(self, patches: Tensor) -> Tensor:
         """Patch tokens [B, P, C_v] -> with the class token in front and positions added, [B, 1 + P, C_v]."""
         first = self.class_embedding.expand(patches.shape[0], 1, -1)
         return torch.cat([first, patches], dim=1) + self.positional_embedding
 
-    def encode(self, tokens: Tensor) -> ImageFeatures:
+    def encode(self, tokens: Tensor, distance: Tensor | None = None) -> ImageFeatures:
         """Tokens from `embed` -> four stages of patch features and the global feature.
 
         The original path S_ori runs CLIP's blocks unchanged. From block vv_start on the local-aware path adds
@@ -219,6 +211,7 @@ class ClipVV(nn.Module):
 
         Args:
             tokens: [B, 1 + P, C_v].
+            distance: What a stem says of each patch, [B, P], handed on to the head.
         """
         original = self.ln_pre(tokens)
         local = original
@@ -238,7 +231,9 @@ class ClipVV(nn.Module):
             local = local + self.final.project(attention(v, v, v))
             taps.append(local[:, 1:])
             first = finished if finished is not None else local[:, :1]
-        return ImageFeatures(tuple(self.project(tap) for tap in taps), self.project(first)[:, 0], tuple(middle))
+        return ImageFeatures(
+            tuple(self.project(tap) for tap in taps), self.project(first)[:, 0], tuple(middle), distance
+        )
 
     def middle_descriptor(self, image: ImageFeatures) -> Tensor:
         """A plain ViT's descriptors for a reference memory, from the original path's middle stages.
@@ -289,7 +284,10 @@ class ClipVV(nn.Module):
 
     def forward(self, pixels: Tensor) -> ImageFeatures:
         """Normalised RGB pixels [B, 3, H, W] -> image features."""
-        return self.encode(self.embed(pixels))
+        if self.stem is None:
+            return self.encode(self.embed(pixels))
+        patches, distance = self.stem(self.stem.read(pixels))
+        return self.encode(self.place(patches), distance)
 
 
 def resize_positional_embedding(embedding: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -15,6 +15,9 @@ from kanoclip.train.model.conv_adapter import ConvAdapter
 from kanoclip.train.model.smoothing import MapSmoothing
 
 TEMPERATURE = 0.07
+USUAL_DISTANCE = 5.0
+"""A stem's distance of a patch, gain included, that speaks neither for nor against an anomaly: its mean over the real
+images that may be trained on is 4.9."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Head(nn.Module):
         stages: One Bi-CMCI per stage read, or empty when it is left out.
         adapter: The Conv-Adapter, or None when it is left out.
         first_stage: Index of the first stage read; 3 when only the last is (handcrafted prompts).
+        self_similarity: What a stem's distance of a patch counts in the logit of its abnormal share.
+        global_temperature: tau of the global share in eq. 12.
     """
 
     def __init__(
@@ -50,6 +55,8 @@ class Head(nn.Module):
         bicmci: bool = True,
         conv_adapter: bool = True,
         last_stage_only: bool = False,
+        self_similarity: float = 0.0,
+        global_temperature: float = TEMPERATURE,
     ) -> None:
         """Builds an untrained head: exactly the cosine similarity of patches and text.
 
@@ -60,9 +67,12 @@ class Head(nn.Module):
             bicmci: Refine each stage with Bi-CMCI.
             conv_adapter: Adapt the global feature.
             last_stage_only: Read the last stage alone.
+            self_similarity: Weight of a stem's distance; 0 leaves it out.
+            global_temperature: tau of the global share; a larger one lets the map decide the score.
         """
         super().__init__()
         self.grid = grid
+        self.self_similarity, self.global_temperature = self_similarity, global_temperature
         self.first_stage = STAGES - 1 if last_stage_only else 0
         self.stages = nn.ModuleList(BiCMCI(dim, grid) for _ in range(self.first_stage, STAGES) if bicmci)
         self.adapter = ConvAdapter(dim, grid) if conv_adapter else None
@@ -84,14 +94,20 @@ class Head(nn.Module):
         maps = []
         for index, patches in enumerate(stages[self.first_stage :]):
             refined = self.stages[index](patches, states[index]) if self.stages else (patches, text)
-            maps.append(abnormal_share(*refined))
+            maps.append(abnormal_share(*refined, self._prior(image)))
         cells = torch.stack(maps).mean(0).unflatten(1, self.grid)
         anomaly_map = self.smoothing(cells)
         global_token = unit(image.global_token)
         if self.adapter is not None:
             global_token = self.adapter(global_token, stages[-1])
-        share = abnormal_share(global_token[:, None], text)[:, 0]
+        share = abnormal_share(global_token[:, None], text, temperature=self.global_temperature)[:, 0]
         return Output(cells, anomaly_map, (share + anomaly_map.amax(dim=(1, 2))) / 2)
+
+    def _prior(self, image: ImageFeatures) -> Tensor | None:
+        """What self-similarity adds to each patch's logit, float32 [B, P]; None where it has no say."""
+        if image.distance is None or not self.self_similarity:
+            return None
+        return self.self_similarity * (image.distance - USUAL_DISTANCE)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -99,7 +115,9 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1).to(x.dtype)
 
 
-def abnormal_share(tokens: Tensor, text: Tensor) -> Tensor:
+def abnormal_share(
+    tokens: Tensor, text: Tensor, prior: Tensor | None = None, temperature: float = TEMPERATURE
+) -> Tensor:
     """Softmax over {normal, abnormal} of cosine / tau, abnormal's part, in float32 and without a MatMul.
 
     Two states make the softmax a sigmoid of one difference of cosines; since M_n = 1 - M_a (eq. 9), eq. 10's
@@ -108,6 +126,8 @@ def abnormal_share(tokens: Tensor, text: Tensor) -> Tensor:
     Args:
         tokens: [B, P, C], any norm.
         text: [B, 2, C] or [1, 2, C], any norm; state 0 normal, 1 abnormal.
+        prior: Added to the logits, float32 [B, P].
+        temperature: tau.
 
     Returns:
         [B, P] float32 in [0, 1].
@@ -115,4 +135,5 @@ def abnormal_share(tokens: Tensor, text: Tensor) -> Tensor:
     directions = F.normalize(text.float(), dim=-1)
     difference = directions[:, 1] - directions[:, 0]
     cosine = (F.normalize(tokens.float(), dim=-1) * difference[:, None]).sum(-1)
-    return torch.sigmoid(cosine / TEMPERATURE)
+    logits = cosine / temperature
+    return torch.sigmoid(logits if prior is None else logits + prior)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kanoclip.train.model.clip_vv import ClipVV, GlobalToken
-from kanoclip.train.model.head import Head, Output
+from kanoclip.train.model.head import TEMPERATURE, Head, Output
 from kanoclip.train.model.text import LearnablePrompts, TextEncoder, handcrafted_features, template_features
 
 Prompts = Literal["learned", "template", "handcrafted"]
@@ -31,6 +31,8 @@ class ModelConfig:
             `handcrafted`, which bypasses every learnt module and reads the last stage.
         prompt_length: K, learnable vectors per state.
         global_token: Which path's class token is the global feature.
+        self_similarity: Weight of a stem's self-similarity in the map's logits; 0, the paper's, leaves it out.
+        global_temperature: tau of the global share in eq. 12; 0.07 is the paper's.
     """
 
     backbone: str
@@ -41,6 +43,8 @@ class ModelConfig:
     prompts: Prompts = "learned"
     prompt_length: int = 12
     global_token: GlobalToken = "original"
+    self_similarity: float = 0.0
+    global_temperature: float = TEMPERATURE
 
 
 class KAnoCLIP(nn.Module):
@@ -66,6 +70,8 @@ class KAnoCLIP(nn.Module):
             bicmci=config.bicmci and not handcrafted,
             conv_adapter=config.conv_adapter and not handcrafted,
             last_stage_only=handcrafted,
+            self_similarity=config.self_similarity,
+            global_temperature=config.global_temperature,
         )
         self.eval()
 

@@ -134,9 +134,18 @@ class ConvStem(nn.Module):
         pooled = torch.cat([F.avg_pool2d(s4, 4), F.max_pool2d(s4, 4)], dim=1)
         return StemFeatures(pooled, s8, torch.cat([s16a, s16b], dim=1), s32)
 
-    def forward(self, features: StemFeatures) -> Tensor:
-        """Tokens of the blocks' width, without positions: [B, P, width]."""
-        return self.project(self.standardised(features))
+    def forward(self, features: StemFeatures) -> tuple[Tensor, Tensor]:
+        """Tokens of the blocks' width, without positions, [B, P, width]; and each patch's `distance_of`, [B, P]."""
+        compared = self.compare(self.standardised(features))
+        return self.project(compared), self.distance_of(compared)
+
+    def distance_of(self, compared: Tensor) -> Tensor:
+        """How unlike the rest of its image each patch is, times a constant: float32 [B, P], the middle sharpness.
+
+        Args:
+            compared: From `compare`, [B, P, channels].
+        """
+        return compared[..., self.mean.shape[0] + len(SHARPNESS) // 2].float()
 
     def standardised(self, features: StemFeatures) -> Tensor:
         """All stages on the token grid, each channel of mean 0 and deviation 1 over training's images."""
@@ -152,9 +161,9 @@ class ConvStem(nn.Module):
         parts = [part.permute(0, 2, 3, 1).flatten(1, 2) for part in (features.pooled, features.middle, coarse)]
         return torch.cat([parts[0], unshuffled, *parts[1:]], dim=2)
 
-    def project(self, standardised: Tensor) -> Tensor:
-        """Standardised stages [B, P, channels], with self-similarity beside them -> tokens [B, P, width]."""
-        projected: Tensor = self.token_project(self.compare(standardised))
+    def project(self, compared: Tensor) -> Tensor:
+        """What `compare` gives -> tokens [B, P, width]."""
+        projected: Tensor = self.token_project(compared)
         return projected
 
     def compare(self, standardised: Tensor) -> Tensor:

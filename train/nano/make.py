@@ -28,7 +28,7 @@ from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.manifest import MANIFEST_NAME
 from kanoclip.runtime.versions import own_commit
 from kanoclip.train.backbones import get_backbone
-from kanoclip.train.checkpoint import load_checkpoint, save_checkpoint
+from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.nano.photos import Photos
 from kanoclip.train.nano.scene import GOOD
 from kanoclip.train.nano.tokens import RECORD, Drawing, draw_tokens
@@ -59,7 +59,7 @@ class Scale:
     steps: int = 1000
     mixed: int = 2000
     others: int = 60
-    epochs: int = 3
+    epochs: int = 1
     statistics: int = 1000
 
 
@@ -104,7 +104,7 @@ def plan(folder: Path, scale: Scale, sources: Sources, *, seed: int = 0, workers
     trunk, stem, tokens = folder / "trunk.safetensors", folder / "stem.safetensors", folder / "tokens"
     whole, clip = folder / "pretrained.safetensors", folder / CLIP
     tree, others = folder / "tree", folder / "other-classes"
-    learned, checkpoint = folder / "learned.safetensors", folder / CHECKPOINT
+    learned, softened, checkpoint = folder / "learned.safetensors", folder / "softened.safetensors", folder / CHECKPOINT
     photos = ("--photos", sources.photos) if sources.photos is not None else ()
     variant = get_backbone("nano").architecture()["stem_cfg"]["variant"].lower()
     drawing = Drawing(split(256, held_out=False), 1, scale.images, sources.photos, stem)
@@ -138,7 +138,12 @@ def plan(folder: Path, scale: Scale, sources: Sources, *, seed: int = 0, workers
         Step("generated dataset", tree / KNOWLEDGE, lambda: draw("--output", tree, *of_tree)),
         Step("dataset of other classes", others / KNOWLEDGE, lambda: draw("--output", others, *of_others)),
         Step("prompts and head", learned, lambda: _learn(tree, sources.defects, clip, learned, scale.epochs, seed)),
-        Step("prompts and head in half precision", checkpoint, lambda: halve_checkpoint(learned, clip, checkpoint)),
+        Step(
+            "prompts and head, averaged with their first values",
+            softened,
+            lambda: soften(learned, clip, softened, seed),
+        ),
+        Step("prompts and head in half precision", checkpoint, lambda: halve_checkpoint(softened, clip, checkpoint)),
         *(
             step
             for name, flags in _bundles(tree).items()
@@ -167,6 +172,28 @@ def halve_checkpoint(source: Path, clip: Path, target: Path) -> None:
     learnt = _in_half(loaded.model.learnable(), source)
     training = json.loads(source.with_suffix(".json").read_text()).get("training")
     save_checkpoint(target, loaded.model, loaded.weights, learnt=learnt, training=training)
+
+
+def soften(source: Path, clip: Path, target: Path, seed: int) -> None:
+    """Writes the mean of a checkpoint's weights and of those that its training began with.
+
+    A head that was fitted to a few sets of images loses on others what the tower had; half of the way back keeps more
+    of both (WiSE-FT, Wortsman and others 2022; docs/nano.md has what it does here).
+
+    Args:
+        source: What `kanoclip-train` wrote.
+        clip: The backbone's weights.
+        target: Checkpoint to write.
+        seed: Of the training.
+
+    Raises:
+        CheckpointError: The checkpoint or the weights cannot be read, or it cannot be written.
+    """
+    loaded = load_checkpoint(source, str(clip))
+    first = build_model(loaded.model.config, str(clip), seed).model.learnable()
+    mean = {name: (value + first[name]) / 2 for name, value in loaded.model.learnable().items()}
+    training = json.loads(source.with_suffix(".json").read_text()).get("training")
+    save_checkpoint(target, loaded.model, loaded.weights, learnt=mean, training=training)
 
 
 def _in_half(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
@@ -208,6 +235,7 @@ def _draw(folder: Path, drawing: Drawing, workers: int) -> None:
 def _learn(tree: Path, defects: Path | None, clip: Path, checkpoint: Path, epochs: int, seed: int) -> None:
     """The head learns on real defects where there are any: on another dataset than the tower, as in the paper."""
     data: tuple[object, ...] = ("--dataset", "mvtec", "--root", defects or tree)
+    data += ("--class-name", ANY)
     data += ("--knowledge", REAL_KNOWLEDGE) if defects else ("--category", ANY, "--knowledge", tree / KNOWLEDGE)
     model = ("--backbone", "nano", "--weights", clip, "--cache", tree.parent / "cache", "--seed", seed)
     again = ("--resume",) if state_path(checkpoint).exists() else ()

@@ -18,25 +18,33 @@ from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
 from kanoclip.train.model.clip_vv import STAGES, ClipVV, ImageFeatures
 
-FORMAT = 1
+FORMAT = 2
 _KEY_FILE = "key.json"
 _RECOUNT = 64
 """Files stored between two looks at the folder's true size, to which other processes add."""
 
 
 def pack(image: ImageFeatures) -> Tensor:
-    """Four stages and the global feature -> float16 [B, 4 P + 1, C], L2-normalised.
+    """Four stages and the global feature, and a stem's distances where there are any -> float16 [B, rows, C].
 
-    The head reads directions only, and unit vectors cannot overflow float16.
+    The tokens are L2-normalised: the head reads directions only, and unit vectors cannot overflow float16. The
+    distances, one a patch, follow in as many rows as they fill.
     """
     tokens = torch.cat([*image.patches, image.global_token[:, None]], dim=1)
-    return torch.nn.functional.normalize(tokens.float(), dim=-1).half()
+    unit = torch.nn.functional.normalize(tokens.float(), dim=-1)
+    if image.distance is None:
+        return unit.half()
+    batch, _, width = unit.shape
+    padded = torch.nn.functional.pad(image.distance.float(), (0, -image.distance.shape[1] % width))
+    return torch.cat([unit, padded.reshape(batch, -1, width)], dim=1).half()
 
 
-def unpack(packed: Tensor) -> ImageFeatures:
-    """The inverse of `pack`, in float32."""
-    tokens = packed.float()
-    return ImageFeatures(tuple(tokens[:, :-1].chunk(STAGES, dim=1)), tokens[:, -1])
+def unpack(packed: Tensor, cells: int) -> ImageFeatures:
+    """The inverse of `pack`, in float32; `cells` is P."""
+    values = packed.float()
+    tokens, rest = values[:, : STAGES * cells], values[:, STAGES * cells + 1 :]
+    distance = rest.flatten(1)[:, :cells] if rest.shape[1] else None
+    return ImageFeatures(tuple(tokens.chunk(STAGES, dim=1)), values[:, STAGES * cells], distance=distance)
 
 
 def tower_key(tower: ClipVV, amp: str) -> dict[str, object]:
@@ -200,5 +208,6 @@ def _size(path: Path) -> int:
 
 
 def features_shape(tower: ClipVV) -> tuple[int, int]:
-    """(4 P + 1, C): the shape of one picture's packed features."""
-    return STAGES * tower.grid[0] * tower.grid[1] + 1, int(tower.proj.shape[1])
+    """(rows, C): the shape of one image's packed features."""
+    cells, width = tower.grid[0] * tower.grid[1], int(tower.proj.shape[1])
+    return STAGES * cells + 1 + (-(-cells // width) if tower.stem is not None else 0), width

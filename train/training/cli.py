@@ -220,6 +220,7 @@ def _config(options: _Options) -> TrainConfig:
             prompts="template" if options.no_knpl else "learned",
             prompt_length=options.prompt_length,
             global_token=options.global_token,
+            **get_backbone(options.backbone).head,
         )
         return TrainConfig(
             model=model,

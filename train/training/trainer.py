@@ -71,6 +71,7 @@ class Features:
     def __init__(self, tower: ClipVV, pictures: TrainingSet, accelerator: Accelerator) -> None:
         """Moves the tower to the accelerator's device."""
         self.tower = tower.to(accelerator.device)
+        self.cells = tower.grid[0] * tower.grid[1]
         self.pictures, self.accelerator = pictures, accelerator
 
     @torch.no_grad()
@@ -78,20 +79,21 @@ class Features:
         """Features of all pictures of a batch, in its order."""
         cache = self.pictures.cache
         if len(batch.fresh) == 0:
-            return unpack(batch.features)
+            return unpack(batch.features, self.cells)
         with self.accelerator.autocast():
             image = self.tower(to_pixels(batch.frames))
         if cache is None:
-            return ImageFeatures(tuple(stage.float() for stage in image.patches), image.global_token.float())
+            stages = tuple(stage.float() for stage in image.patches)
+            return ImageFeatures(stages, image.global_token.float(), distance=image.distance)
         computed = pack(image)
         for index, features in zip(batch.pictures[batch.fresh].tolist(), computed, strict=True):
             cache.store(self.pictures.pictures[index].digest, features)
         if len(batch.cached) == 0:
-            return unpack(computed)
+            return unpack(computed, self.cells)
         # What was just computed goes through float16 too: an epoch must not depend on what the cache held.
         packed = computed.new_empty(len(batch.pictures), *computed.shape[1:])
         packed[batch.cached], packed[batch.fresh] = batch.features, computed
-        return unpack(packed)
+        return unpack(packed, self.cells)
 
 
 class Trainer:

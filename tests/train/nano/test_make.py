@@ -10,8 +10,7 @@ from kanoclip.runtime.errors import KanoclipError, TrainingError
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
-from kanoclip.train.nano.make import Scale, Sources, Step, begin, follow, halve, halve_checkpoint, plan
-
+from kanoclip.train.nano.make import Scale, Sources, Step, begin, follow, halve, halve_checkpoint, plan, soften
 
 NOTHING = Sources(None, None)
 
@@ -85,6 +84,19 @@ def test_half_precision_keeps_values_and_refuses_what_does_not_fit(tmp_path):
     with pytest.raises(TrainingError, match=r"a in .* does not fit"):
         halve(tmp_path / "s.safetensors", tmp_path / "h.safetensors")
     assert load_file(tmp_path / "h.safetensors")["a"].tolist() == pytest.approx([0.5, 1e-3], rel=1e-3)
+
+
+def test_softened_weights_lie_half_way_to_the_first_values(tmp_path):
+    clip = tmp_path / "clip.safetensors"
+    save_file(open_clip.CLIP(**get_backbone("random-tiny").architecture()).state_dict(), clip)
+    loaded = build_model(ModelConfig("random-tiny", (48, 48)), str(clip), seed=7)
+    first = {name: value.clone() for name, value in loaded.model.learnable().items()}
+    moved = {name: value + 0.5 for name, value in first.items()}
+    save_checkpoint(tmp_path / "l.safetensors", loaded.model, loaded.weights, learnt=moved, training={"epochs": 1})
+    soften(tmp_path / "l.safetensors", clip, tmp_path / "s.safetensors", seed=7)
+    for name, value in load_checkpoint(tmp_path / "s.safetensors", str(clip)).model.learnable().items():
+        torch.testing.assert_close(value, first[name] + 0.25)
+    assert json.loads((tmp_path / "s.json").read_text())["training"] == {"epochs": 1}
 
 
 def test_a_checkpoint_in_half_precision_is_read_like_any_other_and_keeps_how_it_was_made(tmp_path):

@@ -140,9 +140,20 @@ def test_pack_keeps_directions_and_cannot_overflow(normal):
     image = ImageFeatures(tuple(normal(2, 6, 5) * 1e6 for _ in range(4)), normal(2, 5) * 1e-3)
     packed = pack(image)
     assert packed.shape == (2, 25, 5) and packed.dtype == torch.float16
-    back = unpack(packed)
+    back = unpack(packed, 6)
+    assert back.distance is None
     for got, given in zip((*back.patches, back.global_token), (*image.patches, image.global_token), strict=True):
         torch.testing.assert_close(got, torch.nn.functional.normalize(given, dim=-1), atol=1e-3, rtol=0)
+
+
+def test_a_stems_distances_travel_with_the_tokens(normal):
+    distance = normal(2, 6).abs() * 5
+    image = ImageFeatures(tuple(normal(2, 6, 5) for _ in range(4)), normal(2, 5), distance=distance)
+    packed = pack(image)
+    assert packed.shape == (2, 27, 5), "six distances fill two rows of five"
+    back = unpack(packed, 6)
+    torch.testing.assert_close(back.distance, distance, atol=1e-2, rtol=1e-3)
+    torch.testing.assert_close(back.global_token, torch.nn.functional.normalize(image.global_token), atol=1e-3, rtol=0)
 
 
 def test_key_follows_all_that_changes_features(make_model):
