@@ -79,7 +79,11 @@ REGISTRY = {
     entry.name: entry
     for entry in (
         Backbone(
-            "nano", "compact CLIP of this project, 256 px, on a pretrained EfficientNet-Lite0 stem", packaged=CLIP
+            "nano",
+            "compact CLIP of this project, 256 px, on a pretrained EfficientNet-Lite0 stem",
+            packaged=CLIP,
+            self_similarity=1.5,
+            global_temperature=1.5,
         ),
         Backbone(
             "vit-l-14-336",

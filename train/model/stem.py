@@ -200,7 +200,8 @@ class ConvStem(nn.Module):
         ]
         values = torch.stack(parts, dim=-1)
         centred = values - values.mean(dim=1, keepdim=True)
-        spread = centred.square().mean(dim=1, keepdim=True).sqrt()
+        # The root has no gradient at 0, which an image of one colour reaches; a graph needs none, and drops the floor.
+        spread = (centred.square().mean(dim=1, keepdim=True) + _FLOOR).sqrt()
         return torch.cat([_DISTANCE_GAIN * values, centred / (spread + _CALM)], dim=-1)
 
     def descriptor(self, features: StemFeatures) -> Tensor:

@@ -27,8 +27,9 @@ from kanoclip.runtime.sources.images import read_image
 from kanoclip.train.data.registry import open_dataset
 from kanoclip.train.nano.photos import Photos
 
-FALSE_ALARMS = 0.05
-"""Share of good images, mean over the kinds, that may be called anomalous."""
+FALSE_ALARMS = 0.2
+"""Share of good images, mean over the kinds, that may be called anomalous. They are hard: whole photographs, and
+close-ups of concrete and circuit boards. On six sets of real parts 0.2 gave 6 % (docs/nano.md)."""
 _LEAST = 19
 """Good images of a kind, so that its bound can be as low as `FALSE_ALARMS`."""
 _BATCH = 8
