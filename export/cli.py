@@ -266,7 +266,8 @@ def command(
                     conv_adapter=not no_conv_adapter,
                     prompts=prompts or "learned",
                     global_token="local" if global_token == "local" else "original",
-                    **entry.head,
+                    self_similarity=entry.self_similarity,
+                    global_temperature=entry.global_temperature,
                 ),
                 weights,
             )

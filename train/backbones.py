@@ -50,11 +50,6 @@ class Backbone:
     self_similarity: float = 0.0
     global_temperature: float = 0.07
 
-    @property
-    def head(self) -> dict[str, float]:
-        """What a `ModelConfig` on this backbone takes from it."""
-        return {"self_similarity": self.self_similarity, "global_temperature": self.global_temperature}
-
     def architecture(self) -> dict[str, Any]:
         """open_clip's configuration of this backbone: embed_dim, vision_cfg, text_cfg, quick_gelu.
 

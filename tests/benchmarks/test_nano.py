@@ -8,7 +8,8 @@ from kanoclip.benchmarks.nano import decision_table, decisions, spread
 @pytest.fixture
 def parts(tmp_path):
     """Two categories whose anomalous images are bright; one good image is bright too."""
-    for category, kinds in {"nut": {"good": [10, 20, 250], "bad": [240, 30]}, "bolt": {"good": [5], "bad": [240]}}.items():
+    parts = {"nut": {"good": [10, 20, 250], "bad": [240, 30]}, "bolt": {"good": [5], "bad": [240]}}
+    for category, kinds in parts.items():
         for kind, tones in kinds.items():
             folder = tmp_path / category / "test" / kind
             folder.mkdir(parents=True)

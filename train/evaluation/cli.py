@@ -256,7 +256,16 @@ def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = 
         raise click.UsageError(str(error)) from error
     size = (options.image_size, options.image_size) if options.image_size else entry.native_size
     on = not plain
-    config = ModelConfig(entry.name, size, vv=on, bicmci=on, conv_adapter=on, prompts=prompts, **entry.head)
+    config = ModelConfig(
+        entry.name,
+        size,
+        vv=on,
+        bicmci=on,
+        conv_adapter=on,
+        prompts=prompts,
+        self_similarity=entry.self_similarity,
+        global_temperature=entry.global_temperature,
+    )
     loaded = build_model(config, options.weights)
     return CheckpointPredictor(loaded, options.device, name)
 

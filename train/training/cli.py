@@ -211,16 +211,18 @@ def _config(options: _Options) -> TrainConfig:
 
     try:
         size = (options.image_size, options.image_size) if options.image_size else None
+        backbone = get_backbone(options.backbone)
         model = ModelConfig(
             backbone=options.backbone,
-            image_size=size or get_backbone(options.backbone).native_size,
+            image_size=size or backbone.native_size,
             vv=not options.no_vv,
             bicmci=not options.no_bicmci,
             conv_adapter=not options.no_conv_adapter,
             prompts="template" if options.no_knpl else "learned",
             prompt_length=options.prompt_length,
             global_token=options.global_token,
-            **get_backbone(options.backbone).head,
+            self_similarity=backbone.self_similarity,
+            global_temperature=backbone.global_temperature,
         )
         return TrainConfig(
             model=model,
