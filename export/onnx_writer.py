@@ -15,7 +15,7 @@ import torch
 from onnx_ir.passes.common import DeduplicateInitializersPass
 
 from kanoclip.export.graph import DeployGraph
-from kanoclip.export.rewrites import fold_transpositions, order_for_cpus, reorder_gelu, store_in_half
+from kanoclip.export.rewrites import drop_unused, fold_transpositions, order_for_cpus, reorder_gelu, store_in_half
 from kanoclip.runtime.errors import ExportError
 
 OPSETS = range(18, 22)
@@ -83,6 +83,7 @@ def write_onnx(
     fold_transpositions(program.model.graph)
     reorder_gelu(program.model.graph)
     order_for_cpus(program.model.graph)
+    drop_unused(program.model.graph)
     # Both paths use a block's out_proj, and the exporter may have folded its transposition for each of them.
     DeduplicateInitializersPass(size_limit=1 << 40)(program.model)
     for node in program.model.graph:

@@ -150,6 +150,14 @@ def spell_out_norms(graph: ir.Graph) -> None:
         _replace(graph, node, _insert(graph, node, "Sqrt", [total]))
 
 
+def drop_unused(graph: ir.Graph) -> None:
+    """Removes the constants that nothing reads any more: rewrites leave some behind, and engines warn of each."""
+    outputs = set(graph.outputs)
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and value not in outputs:
+            del graph.initializers[name]
+
+
 def store_in_half(graph: ir.Graph) -> None:
     """Stores every large float32 constant that fp16 holds exactly as fp16, with a Cast before its use.
 

@@ -31,8 +31,8 @@ def test_patches_of_the_bytes_are_the_towers_tokens(make_tiny, size):
     tower = make_tiny(size=size).model.tower
     front = PatchFront(tower, torch.float32)
     frame = frames(2, size)
-    tokens, features = front(frame.float() - front.shift)
-    assert features is None
+    tokens, distance, features = front(frame.float() - front.shift)
+    assert features is None and distance is None
     torch.testing.assert_close(tokens, tower.embed(to_pixels(frame)), rtol=0, atol=1e-5)
     image = tower.encode(tokens)
     torch.testing.assert_close(front.describe(tower, image, None), tower.describe(to_pixels(frame)), rtol=0, atol=1e-5)
@@ -45,7 +45,8 @@ def test_the_stem_reads_the_bytes_as_the_tower_reads_pixels(make_tiny_stem, size
     tower = make_tiny_stem(size=size).model.tower
     front = StemFront(copy.deepcopy(tower))
     frame = frames(2, size)
-    tokens, features = front(frame.float() - front.shift)
+    tokens, distance, features = front(frame.float() - front.shift)
+    assert distance.shape == (2, tower.grid[0] * tower.grid[1]) and distance.isfinite().all()
     wanted = tower.stem.read(to_pixels(frame))
     for name in ("pooled", "fine", "middle", "coarse"):
         got, want = getattr(features, name), getattr(wanted, name)
@@ -71,6 +72,6 @@ def test_even_frames_at_the_ends_of_the_range(tiny_stem, value):
     tower = tiny_stem.model.tower
     front = StemFront(copy.deepcopy(tower))
     frame = torch.full((1, 64, 64, 3), value, dtype=torch.uint8)
-    _, features = front(frame.float() - front.shift)
+    _, _, features = front(frame.float() - front.shift)
     wanted = tower.stem.read(to_pixels(frame)).coarse
     torch.testing.assert_close(features.coarse, wanted, rtol=0, atol=3e-4 * float(wanted.abs().max()))

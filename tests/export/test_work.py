@@ -66,4 +66,4 @@ def test_work_is_a_frames_share_and_weights_count_once(tmp_path):
 def test_the_shipped_bundle_says_what_its_graph_has_to_do():
     bundle = Bundle.open(shipped_bundle())
     assert bundle.manifest.work == count_work(bundle.model_path, bundle.manifest.max_batch)
-    assert 2e9 < bundle.manifest.work.gemm_flops < 5e9
+    assert 1e9 < bundle.manifest.work.gemm_flops < 5e9

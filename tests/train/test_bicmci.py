@@ -82,7 +82,8 @@ def test_equals_the_reference(stage, patches, text):
 
 def test_every_part_counts(stage, patches, text):
     """Each of the four attentions changes the answer: the reference above could not see a part that is dead."""
-    whole = stage(patches, stage.text_state(text))
+    with torch.no_grad():
+        whole = stage(patches, stage.text_state(text))
     moved = {}
     for name in ("text_out", "deformable_out", "text_to_visual_out", "visual_to_text_out"):
         linear = getattr(stage, name)
