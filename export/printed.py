@@ -53,11 +53,12 @@ def _say_accuracy(console: Console, parity: Any) -> None:
             highlight=False,
         )
     if (choice := parity["quantisation"]) is not None:
+        stages = choice["stages"]
+        stem = f"the first {choice['stages_unquantised']} of {stages} stages of the stem and " if stages else ""
         console.print(
-            f"{choice['layers']} layers quantised; left alone: the first {choice['stages_unquantised']} of "
-            f"{choice['stages']} stages of the stem, {choice['blocks_unquantised']} of {choice['blocks']} blocks. Map "
-            f"{choice['map_drift']:.1e} from the plain one on {choice['pictures']} calibration images (target "
-            f"{choice['target']:.0e})",
+            f"{choice['layers']} layers quantised, {stem}the first {choice['blocks_unquantised']} of "
+            f"{choice['blocks']} blocks left alone: map {choice['map_drift']:.1e} from the plain one on "
+            f"{choice['pictures']} calibration pictures (target {choice['target']:.0e})",
             highlight=False,
             style="yellow" if choice["map_drift"] > choice["target"] else None,
         )
