@@ -419,6 +419,7 @@ def test_a_browser_that_stops_reading_does_not_slow_the_stream(bundle, tmp_path,
         settles(lambda: page.locator("#verdict").get_attribute("data-verdict") in ("normal", "anomaly"), True)
     page.locator("#verdict[data-verdict=lost]").wait_for()  # what was shown last does not look like the state now
     assert page.locator("#verdict-score").inner_text() == "\u2013"
+    page.close()  # it goes on asking for the stream until then
     visit.problems.clear()  # the browser complains of the server that is gone
 
 

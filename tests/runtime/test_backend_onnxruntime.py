@@ -120,7 +120,11 @@ def test_quantised_products_are_multiplied_as_such(monkeypatch, tmp_path):
     create_backend(bundle, "onnxruntime", "cpu", threads=1).close()
     stored = onnx.load(bundle.model_path).graph.node
     kinds = {name: node.op_type for node in stored for name in node.output}
-    of_int8 = [node for node in stored if [kinds.get(name) for name in node.input] == ["DequantizeLinear"] * 2]
+    of_int8 = [
+        node
+        for node in stored
+        if node.op_type == "MatMul" and [kinds.get(name) for name in node.input] == ["DequantizeLinear"] * 2
+    ]
     run = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert of_int8 and run.count("MatMulIntegerToFloat") == len(of_int8)
 
