@@ -8,8 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
+from kanoclip.runtime.bundle.manifest import DESCRIPTOR
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import DESCRIPTOR
 
 FORBIDDEN = {
     "GridSample": "TensorRT's parser has run it as nearest",

@@ -11,8 +11,8 @@ import click
 from rich.console import Console
 
 from kanoclip.export.printed import say
-from kanoclip.runtime.cli.building import step_line
-from kanoclip.runtime.manifest import COMPATIBILITIES
+from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
+from kanoclip.runtime.cli.terminal.building import step_line
 
 if TYPE_CHECKING:
     from kanoclip.export.engine import EngineRequest
@@ -217,7 +217,7 @@ def command(
     # What can be refused without the model is, before torch and open_clip are imported, which takes seconds.
     from kanoclip.export.staging import check_output
     from kanoclip.export.triton import check_repository, write_repository
-    from kanoclip.runtime.bundle import SUFFIX, Bundle
+    from kanoclip.runtime.bundle.bundle import SUFFIX, Bundle
     from kanoclip.runtime.errors import CheckpointError, KanoclipError
     from kanoclip.train.weights import CHECKPOINT, packaged
 
@@ -312,9 +312,9 @@ def _engine_request(
         ExportError: GPUs that are none, or that the precision does not run on.
     """
     from kanoclip.export.engine import EngineRequest, default_targets, parse_compute_capabilities
-    from kanoclip.runtime.tensorrt.build import BuildOptions
-    from kanoclip.runtime.tensorrt.flavour import RTX
-    from kanoclip.runtime.tensorrt.provide import timing_file
+    from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions
+    from kanoclip.runtime.engines.tensorrt.building.provide import timing_file
+    from kanoclip.runtime.engines.tensorrt.flavour import RTX
 
     options = BuildOptions(
         max_batch=batch or 1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from kanoclip.export.checks import QUANTISED
-from kanoclip.runtime.manifest import DescriptorInfo
+from kanoclip.runtime.bundle.manifest import DescriptorInfo
 from kanoclip.train.model.clip_vv import ClipVV
 
 _STEM = ("stem.trunk.", "stem.descriptor_")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kanoclip.runtime.backends import Report
+from kanoclip.runtime.bundle.manifest import EngineInfo
+from kanoclip.runtime.engines import Report
+from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, Serialized, build_engine
+from kanoclip.runtime.engines.tensorrt.building.key import capability_number, short_name
+from kanoclip.runtime.engines.tensorrt.device import open_device, platform_name
+from kanoclip.runtime.engines.tensorrt.flavour import RTX, Flavour, load_flavour
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import EngineInfo
-from kanoclip.runtime.tensorrt.build import BuildOptions, Serialized, build_engine
-from kanoclip.runtime.tensorrt.device import open_device, platform_name
-from kanoclip.runtime.tensorrt.flavour import RTX, Flavour, load_flavour
-from kanoclip.runtime.tensorrt.key import capability_number, short_name
 
 ENGINES_FOLDER = "engines"
 TURING = "7.5"

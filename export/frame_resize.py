@@ -1,7 +1,7 @@
 """The runtime's resize as two constant matrices, so that a GPU does it inside the graph.
 
-`kanoclip.runtime.preprocess.resize` stretches each axis by itself: `rows @ frame @ columns.T` is the same picture but
-for the rounding to whole values, which OpenCV does after every step and this once, at the end. An antialiased ONNX
+`runtime.detect.preprocess.resize` stretches each axis by itself: `rows @ frame @ columns.T` is the same image but for
+the rounding to whole values, which OpenCV does after every step and this once, at the end. An antialiased ONNX
 Resize would be another rule.
 """
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kanoclip.runtime.preprocess import resize
+from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.train.model.smoothing import Matrix, bilinear_matrix
 
 DRIFT_BOUND = 1.0

@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kanoclip.runtime.tensorrt.build import BuildOptions, build_engine
-from kanoclip.runtime.tensorrt.flavour import RTX, load_flavour
+from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, build_engine
+from kanoclip.runtime.engines.tensorrt.flavour import RTX, load_flavour
 
 _KERNEL = re.compile(rb"_gemm_mha_v2_0x[0-9a-f]{32}")
 """Name of a fused kernel; an engine holds it the same number of times for each block."""

@@ -12,12 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kanoclip.runtime.backends.base import Backend, Frames, whole_batches
-from kanoclip.runtime.bounds import BOUNDS, Bounds
+from kanoclip.runtime.bundle.tolerances import BOUNDS, Bounds
+from kanoclip.runtime.detect.preprocess import resize
+from kanoclip.runtime.engines.base import Backend, Frames, whole_batches
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.metrics import image_auroc
-from kanoclip.runtime.preprocess import resize
-from kanoclip.runtime.sources.images import ImageSource, read_image
+from kanoclip.runtime.sources.files.images import ImageSource, read_image
 from kanoclip.runtime.types import Image
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
 

@@ -24,10 +24,8 @@ from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_p
 from kanoclip.export.quantize import FIRST_OPSET, quantize
 from kanoclip.export.staging import check_output, staged
 from kanoclip.export.work import count_work
-from kanoclip.runtime.backends import Report, create_backend
-from kanoclip.runtime.bundle import SAMPLES_FOLDER, Bundle, sha256_of
-from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import (
+from kanoclip.runtime.bundle.bundle import SAMPLES_FOLDER, Bundle, sha256_of
+from kanoclip.runtime.bundle.manifest import (
     BATCH,
     MANIFEST_NAME,
     MODEL_FILE,
@@ -39,9 +37,11 @@ from kanoclip.runtime.manifest import (
     Thresholds,
     graph_signature,
 )
-from kanoclip.runtime.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
-from kanoclip.runtime.tensorrt.flavour import RTX
-from kanoclip.runtime.versions import installed_versions, own_commit
+from kanoclip.runtime.detect.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.engines import Report, create_backend
+from kanoclip.runtime.engines.tensorrt.flavour import RTX
+from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.system.installed import installed_versions, own_commit
 from kanoclip.train.checkpoint import LoadedModel
 
 UNQUANTISED_FILE = "unquantised.onnx"

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from kanoclip.runtime.manifest import Manifest
+from kanoclip.runtime.bundle.manifest import Manifest
 
 
 def say(console: Console, output: Path, manifest: Manifest) -> None:

@@ -26,7 +26,7 @@ from kanoclip.export.onnx_writer import EXTERNAL_DATA_FROM
 from kanoclip.export.quantize_fp8 import to_float8
 from kanoclip.export.rewrites import store_in_half
 from kanoclip.export.sensitivity import Choice, Layers, fewest_alone, leave_alone
-from kanoclip.runtime.backends import Report
+from kanoclip.runtime.engines import Report
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.types import Image
 

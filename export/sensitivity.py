@@ -18,8 +18,8 @@ import numpy.typing as npt
 import onnx
 
 from kanoclip.export.calibration import plain_session
-from kanoclip.runtime.bounds import BOUNDS
-from kanoclip.runtime.manifest import DESCRIPTOR
+from kanoclip.runtime.bundle.manifest import DESCRIPTOR
+from kanoclip.runtime.bundle.tolerances import BOUNDS
 from kanoclip.runtime.types import Image
 
 TARGET = BOUNDS["fp16"].map

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kanoclip.runtime.bundle import SUFFIX
+from kanoclip.runtime.bundle.bundle import SUFFIX
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import MANIFEST_NAME
 
 
 def check_output(output: Path) -> None:

@@ -3,7 +3,7 @@
     REPOSITORY/NAME/config.pbtxt
     REPOSITORY/NAME/1/model.onnx      or model.plan, where the bundle has an engine of full TensorRT
 
-Triton takes frames at model size: `kanoclip.runtime.preprocess.resize` is the client's part.
+Triton takes frames at model size: `kanoclip.runtime.detect.preprocess.resize` is the client's part.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import shutil
 from pathlib import Path
 
 from kanoclip.export.staging import staged
-from kanoclip.runtime.backends.triton import GRAPH_PARAMETER
-from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import BATCH, MODEL_FILE, TensorSpec
+from kanoclip.runtime.engines.triton import GRAPH_PARAMETER
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import BATCH, MODEL_FILE, TensorSpec
 
 CONFIG = "config.pbtxt"
 VERSION = "1"

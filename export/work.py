@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnx
 
+from kanoclip.runtime.bundle.manifest import GraphWork
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import GraphWork
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
 

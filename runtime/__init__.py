@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.types import Detection, Region
 

@@ -14,8 +14,8 @@ import hypothesis
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle import sha256_of
-from kanoclip.runtime.manifest import (
+from kanoclip.runtime.bundle.bundle import sha256_of
+from kanoclip.runtime.bundle.manifest import (
     MANIFEST_NAME,
     MODEL_FILE,
     SCHEMA,
@@ -27,7 +27,7 @@ from kanoclip.runtime.manifest import (
     Thresholds,
     graph_signature,
 )
-from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.detect.preprocess import INTERPOLATION, RESIZE_RULE
 
 OPSET = 18
 

@@ -15,7 +15,7 @@ import torch
 from open_clip.factory import load_checkpoint
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
-from kanoclip.runtime.bundle import sha256_of
+from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.model.efficientnet import Variant
 from kanoclip.train.model.stem import ConvStem, StemConfig

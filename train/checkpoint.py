@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kanoclip.runtime.bundle import sha256_of
+from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import Weights, get_backbone, load_clip
 from kanoclip.train.model.clip_vv import GlobalToken
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts

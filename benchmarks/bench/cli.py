@@ -15,14 +15,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from kanoclip.benchmarks.bench.runners import COMPARABLE
-from kanoclip.runtime.bundle import Bundle, find_bundle
-from kanoclip.runtime.cli.building import builds_shown
+from kanoclip.benchmarks.bench.runners.runners import COMPARABLE
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.options import backend_options
-from kanoclip.runtime.cli.quiet import native_chatter_silenced
+from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.service.logs import log_lines
+from kanoclip.runtime.system.paths import replace_file
 
 if TYPE_CHECKING:
     from kanoclip.benchmarks.bench.measure import Settings
@@ -136,11 +136,12 @@ def command(
 
     Without BUNDLE: the one *.kanoclip in this folder, or the built-in one.
     """
-    from kanoclip.benchmarks.bench import baseline as baselines
-    from kanoclip.benchmarks.bench import measure, words
+    from kanoclip.benchmarks.bench import measure
+    from kanoclip.benchmarks.bench.comparison import baseline as baselines
     from kanoclip.benchmarks.bench.journal import Journal
-    from kanoclip.benchmarks.bench.machine import whole_environment
-    from kanoclip.benchmarks.bench.runners import first_batch
+    from kanoclip.benchmarks.bench.machine.identity import whole_environment
+    from kanoclip.benchmarks.bench.reports import wording as words
+    from kanoclip.benchmarks.bench.runners.runners import first_batch
 
     for path in (as_json, markdown, html):
         if path is not None and not path.absolute().parent.is_dir():
@@ -215,7 +216,7 @@ def _progress(chosen: Settings) -> Iterator[Tick]:
 
 
 def _show(result: dict[str, Any], compared: Sequence[str], human: Console) -> None:
-    from kanoclip.benchmarks.bench import words
+    from kanoclip.benchmarks.bench.reports import wording as words
 
     human.print(Text(words.title(result)))
     for found in words.tables(result):
@@ -238,8 +239,8 @@ def _show(result: dict[str, Any], compared: Sequence[str], human: Console) -> No
 def _write(
     result: dict[str, Any], compared: Sequence[str], as_json: Path | None, markdown: Path | None, html: Path | None
 ) -> None:
-    from kanoclip.benchmarks.bench.report_html import page
-    from kanoclip.benchmarks.bench.report_markdown import report
+    from kanoclip.benchmarks.bench.reports.html import page
+    from kanoclip.benchmarks.bench.reports.markdown import report
 
     for path, text in (
         (as_json, lambda: json.dumps(result, indent=2, allow_nan=False) + "\n"),

@@ -12,20 +12,20 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kanoclip.benchmarks.bench.bootstrap import ratio_in_turns
-from kanoclip.benchmarks.bench.energy import measure_energy
+from kanoclip.benchmarks.bench.comparison.bootstrap import ratio_in_turns
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.quiet import Watch
-from kanoclip.benchmarks.bench.roofline import Peaks, floor, work_of
-from kanoclip.benchmarks.bench.runners import Runner, first_batch, open_runners
+from kanoclip.benchmarks.bench.machine.energy import measure_energy
+from kanoclip.benchmarks.bench.machine.quiet import Watch
+from kanoclip.benchmarks.bench.machine.roofline import Peaks, floor, work_of
+from kanoclip.benchmarks.bench.runners.runners import Runner, first_batch, open_runners
 from kanoclip.benchmarks.bench.stages import measure_stages, measure_streams, stream_frames
 from kanoclip.benchmarks.bench.start import PICTURES, measure_start
 from kanoclip.benchmarks.bench.turns import Tick, batch_sizes, drift, measure_batches, measure_latency, percentiles
-from kanoclip.benchmarks.first_look import write_video
-from kanoclip.benchmarks.run_overhead import example_photographs
-from kanoclip.runtime.backends import Report
-from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.manifest import GraphWork
+from kanoclip.benchmarks.studies.streams.first_look import write_video
+from kanoclip.benchmarks.studies.streams.run_overhead import example_photographs
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import GraphWork
+from kanoclip.runtime.engines import Report
 
 FORMAT, VERSION = "kanoclip-bench", 1
 VIDEO_SIZE = (1920, 1080)

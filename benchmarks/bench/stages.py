@@ -11,20 +11,20 @@ from time import perf_counter
 import numpy as np
 
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.runners import Runner, open_backend
-from kanoclip.benchmarks.bench.split import Split, SplitBackend
+from kanoclip.benchmarks.bench.runners.runners import Runner, open_backend
+from kanoclip.benchmarks.bench.runners.split import Split, SplitBackend
 from kanoclip.benchmarks.bench.turns import Tick
-from kanoclip.runtime.backends import Backend
-from kanoclip.runtime.backends.base import Floats, Frames, Indices
-from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.engines import Backend
+from kanoclip.runtime.engines.base import Floats, Frames, Indices
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.mailbox import Policy
-from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.processor import own_cores
-from kanoclip.runtime.sinks.draw import annotate
-from kanoclip.runtime.sinks.heat import Canvas
-from kanoclip.runtime.sources.video import VideoSource
+from kanoclip.runtime.sinks.draw.draw import annotate
+from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sources.files.video import VideoSource
+from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame
 
 STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")

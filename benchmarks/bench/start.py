@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.runners import Runner, open_backend
+from kanoclip.benchmarks.bench.runners.runners import Runner, open_backend
 from kanoclip.benchmarks.bench.turns import Tick
-from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import KanoclipError, one_line
 
 PICTURES = 4

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.runners import Runner, batch_of
-from kanoclip.runtime.backends.trial import PAUSE_S
-from kanoclip.runtime.bundle import Bundle
+from kanoclip.benchmarks.bench.runners.runners import Runner, batch_of
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.engines.autoselect import PAUSE_S
 
 PERCENTILES = (50, 90, 95, 99)
 BATCHES = (1, 2, 4, 8)

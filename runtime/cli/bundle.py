@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.cli.building import builds_shown
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
 from kanoclip.runtime.cli.options import backend_options, size
+from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.errors import FleetError
-from kanoclip.runtime.fleet.address import content_address, short
-from kanoclip.runtime.manifest import MANIFEST_NAME
+from kanoclip.runtime.ops.fleet.address import content_address, short
 
 _EPILOG = """
 Examples:
@@ -76,7 +76,7 @@ def keygen(name: Path, as_json: bool) -> None:
     Set KANOCLIP_KEY_PASSWORD to have the first one encrypted. They are Ed25519, in PEM: `openssl genpkey -algorithm
     ed25519` makes such keys too.
     """
-    from kanoclip.runtime.fleet.keys import make_keys
+    from kanoclip.runtime.ops.fleet.keys import make_keys
 
     private, public = name.with_name(name.name + ".key"), name.with_name(name.name + ".pub")
     number = make_keys(private, public)
@@ -92,10 +92,10 @@ def keygen(name: Path, as_json: bool) -> None:
 @_json_option
 def push(bundle: Path, url: str, tag: str, key: Path | None, as_json: bool) -> None:
     """Put BUNDLE into the store at URL; files that are there already are not sent again."""
-    from kanoclip.runtime.fleet.keys import read_signing_key
-    from kanoclip.runtime.fleet.push import push as push_to
-    from kanoclip.runtime.fleet.reference import check_tag
-    from kanoclip.runtime.fleet.store import open_store
+    from kanoclip.runtime.ops.fleet.keys import read_signing_key
+    from kanoclip.runtime.ops.fleet.push import push as push_to
+    from kanoclip.runtime.ops.fleet.reference import check_tag
+    from kanoclip.runtime.ops.fleet.stores.store import open_store
 
     check_tag(tag)
     signing = None if key is None else read_signing_key(key)
@@ -159,10 +159,10 @@ def pull(
 
     --backend, --device and --threads say what kanoclip-doctor tries it with: give those of kanoclip-run.
     """
-    from kanoclip.runtime.fleet.keys import read_trusted_keys
-    from kanoclip.runtime.fleet.pull import fetch, look
-    from kanoclip.runtime.fleet.reference import Reference
-    from kanoclip.runtime.fleet.store import open_store
+    from kanoclip.runtime.ops.fleet.keys import read_trusted_keys
+    from kanoclip.runtime.ops.fleet.pull import fetch, look
+    from kanoclip.runtime.ops.fleet.reference import Reference
+    from kanoclip.runtime.ops.fleet.stores.store import open_store
 
     if (output is None) == (install is None):
         raise click.UsageError("Say where to: --output NAME.kanoclip or --install FOLDER.")
@@ -192,8 +192,8 @@ def pull(
             )
             return
         assert install is not None
-        from kanoclip.runtime.fleet.examine import run_command, run_doctor
-        from kanoclip.runtime.fleet.installation import Installation
+        from kanoclip.runtime.ops.fleet.examine import run_command, run_doctor
+        from kanoclip.runtime.ops.fleet.installation import Installation
 
         options = ["--backend", backend, "--device", device]
         options += [] if threads is None else ["--threads", str(threads)]
@@ -245,9 +245,9 @@ def list_bundles(url: str, as_json: bool) -> None:
 
 
 def _in_store(url: str) -> list[dict[str, Any]]:
-    from kanoclip.runtime.fleet.oci import read_image
-    from kanoclip.runtime.fleet.reference import is_address_tag
-    from kanoclip.runtime.fleet.store import open_store
+    from kanoclip.runtime.ops.fleet.reference import is_address_tag
+    from kanoclip.runtime.ops.fleet.stores.oci import read_image
+    from kanoclip.runtime.ops.fleet.stores.store import open_store
 
     store = open_store(url)
     rows: list[dict[str, Any]] = []
@@ -277,7 +277,7 @@ def _in_store(url: str) -> list[dict[str, Any]]:
 
 
 def _installed(folder: Path) -> list[dict[str, Any]]:
-    from kanoclip.runtime.fleet.installation import Installation
+    from kanoclip.runtime.ops.fleet.installation import Installation
 
     installation = Installation(folder)
     history, there = installation.history(), set(installation.versions())
@@ -299,9 +299,9 @@ def _installed(folder: Path) -> list[dict[str, Any]]:
 @_json_option
 def verify(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
     """Check every file of BUNDLE against its manifest, and with --trust who signed it."""
-    from kanoclip.runtime.fleet.keys import read_trusted_keys
-    from kanoclip.runtime.fleet.pull import SIGNATURE_NAME
-    from kanoclip.runtime.fleet.statement import ENVELOPE_LIMIT, verified
+    from kanoclip.runtime.ops.fleet.keys import read_trusted_keys
+    from kanoclip.runtime.ops.fleet.pull import SIGNATURE_NAME
+    from kanoclip.runtime.ops.fleet.statement import ENVELOPE_LIMIT, verified
 
     opened = Bundle.open(bundle)
     address = content_address((opened.root / MANIFEST_NAME).read_bytes())
@@ -328,8 +328,8 @@ def verify(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
 @_json_option
 def rollback(folder: Path, to: str | None, then: str | None, as_json: bool) -> None:
     """Make the bundle before the current one the current one; pull takes the other again with --again only."""
-    from kanoclip.runtime.fleet.examine import run_command
-    from kanoclip.runtime.fleet.installation import Installation
+    from kanoclip.runtime.ops.fleet.examine import run_command
+    from kanoclip.runtime.ops.fleet.installation import Installation
 
     _check_words(then)
     if not (folder / "versions").is_dir():

@@ -14,27 +14,27 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.alarm import EVERY_FRAME, AlarmRule
-from kanoclip.runtime.bundle import Bundle, find_bundle
-from kanoclip.runtime.calibration import report
-from kanoclip.runtime.calibration.calibrate import Calibration, calibrate
-from kanoclip.runtime.calibration.conformal import bound, frames_needed
-from kanoclip.runtime.calibration.gather import EveryNth, Values, gather
-from kanoclip.runtime.calibration.plot import Histogram, draw_histograms, write_png
-from kanoclip.runtime.calibration.store import check_place, store
-from kanoclip.runtime.cli.building import builds_shown
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
+from kanoclip.runtime.bundle.json_fields import is_one_line
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.store import check_place, store
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options
-from kanoclip.runtime.cli.quiet import native_chatter_silenced
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
+from kanoclip.runtime.cli.terminal.status import StatusLine
+from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.settings import Decision
 from kanoclip.runtime.errors import CalibrationError, SourceError
-from kanoclip.runtime.json_fields import is_one_line
-from kanoclip.runtime.manifest import Thresholds
-from kanoclip.runtime.processor import lanes_for
-from kanoclip.runtime.roi import RegionOfInterest
+from kanoclip.runtime.ops.calibration import report
+from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
+from kanoclip.runtime.ops.calibration.conformal import bound, frames_needed
+from kanoclip.runtime.ops.calibration.gather import EveryNth, Values, gather
+from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.service.logs import log_lines
-from kanoclip.runtime.settings import Decision
 from kanoclip.runtime.sources import Source, check_camera, open_camera, open_source
-from kanoclip.runtime.status import StatusLine
+from kanoclip.runtime.system.hardware import lanes_for
+from kanoclip.runtime.types import RegionOfInterest
 
 _EPILOG = """
 Examples:

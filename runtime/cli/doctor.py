@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kanoclip.runtime.bundle import Bundle, find_bundle
-from kanoclip.runtime.cli.building import builds_shown
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
+from kanoclip.runtime.bundle.manifest import FLAVOURS
 from kanoclip.runtime.cli.options import backend_options
-from kanoclip.runtime.cli.quiet import native_chatter_silenced
-from kanoclip.runtime.comparison import Comparison
-from kanoclip.runtime.doctor import Machine, compare, examine_machine
-from kanoclip.runtime.manifest import FLAVOURS
+from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
+from kanoclip.runtime.engines.doctor import Machine, compare, examine_machine
+from kanoclip.runtime.engines.reference import Comparison
 from kanoclip.runtime.service.logs import log_lines
 
 _EPILOG = """

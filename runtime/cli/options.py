@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 import click
 
-from kanoclip.runtime.alarm import AlarmRule
-from kanoclip.runtime.backends import BACKENDS, DEVICE, check_backend
-from kanoclip.runtime.backends.triton_address import SHAPE
+from kanoclip.runtime.detect.alarm import AlarmRule
+from kanoclip.runtime.detect.roi_file import read_roi
+from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings_file import read_settings
+from kanoclip.runtime.engines import BACKENDS, DEVICE, check_backend
+from kanoclip.runtime.engines.triton_address import SHAPE
 from kanoclip.runtime.errors import BackendError, SettingsError
-from kanoclip.runtime.polygons import read_roi
-from kanoclip.runtime.settings import Decision, Settings
-from kanoclip.runtime.settings_file import read_settings
-from kanoclip.runtime.sinks.sizes import parse_size
+from kanoclip.runtime.system.sizes import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -12,13 +12,13 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.cli.building import step_line
-from kanoclip.runtime.cli.quiet import native_chatter_silenced
+from kanoclip.runtime.cli.terminal.building import step_line
+from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.errors import SinkError
-from kanoclip.runtime.files import replace_file
-from kanoclip.runtime.report_page.comparison import Comparison, compare_results
-from kanoclip.runtime.report_page.page import Options, make_page
-from kanoclip.runtime.report_page.results import Results
+from kanoclip.runtime.ops.report.comparison import Comparison, compare_results
+from kanoclip.runtime.ops.report.page import Options, make_page
+from kanoclip.runtime.ops.report.results import Results
+from kanoclip.runtime.system.paths import replace_file
 
 _EPILOG = """
 Examples:

@@ -14,31 +14,31 @@ import cv2
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.alarm import EVERY_FRAME
-from kanoclip.runtime.bundle import find_bundle
-from kanoclip.runtime.cli.allocator import give_back_spare_memory, keep_frame_buffers, share_heap
-from kanoclip.runtime.cli.attendance import Watchers, watcher_options
-from kanoclip.runtime.cli.building import builds_shown
-from kanoclip.runtime.cli.decisions import Decisions, run_decision_options
-from kanoclip.runtime.cli.events import Listeners, listener_options
-from kanoclip.runtime.cli.inputs import Inputs, input_options
+from kanoclip.runtime.bundle.bundle import find_bundle
+from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.options import SectionedCommand, backend_options
-from kanoclip.runtime.cli.outputs import Outputs, output_options
-from kanoclip.runtime.cli.quiet import native_chatter_silenced
-from kanoclip.runtime.cli.upkeep import Upkeep
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.cli.run_options.attendance import Watchers, watcher_options
+from kanoclip.runtime.cli.run_options.decisions import Decisions, run_decision_options
+from kanoclip.runtime.cli.run_options.events import Listeners, listener_options
+from kanoclip.runtime.cli.run_options.inputs import Inputs, input_options
+from kanoclip.runtime.cli.run_options.outputs import Outputs, output_options
+from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
+from kanoclip.runtime.cli.terminal.status import PictureTable, StatusLine, print_summary, summary_json
+from kanoclip.runtime.detect.alarm import EVERY_FRAME
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.settings import Settings
 from kanoclip.runtime.errors import StoppedWaitingError
-from kanoclip.runtime.mailbox import Policy
-from kanoclip.runtime.manifest import Manifest
-from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.processor import lanes_for
-from kanoclip.runtime.report import Progress, RunSummary
 from kanoclip.runtime.service.logs import LogFormat, log_lines
-from kanoclip.runtime.settings import Settings
-from kanoclip.runtime.signals import exit_on_signals
 from kanoclip.runtime.sources import Source
-from kanoclip.runtime.status import PictureTable, StatusLine, print_summary, summary_json
-from kanoclip.runtime.stream_control import StreamControl
+from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.progress import Progress, RunSummary
+from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.hardware import lanes_for
+from kanoclip.runtime.system.memory import give_back_spare_memory, keep_frame_buffers, share_heap
+from kanoclip.runtime.system.signals import exit_on_signals
+from kanoclip.runtime.system.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 

@@ -15,22 +15,22 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.backends import GPU_ONLY
-from kanoclip.runtime.backends.triton_address import is_triton
-from kanoclip.runtime.bundle import Bundle, find_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.options import backend_options, chosen_settings
-from kanoclip.runtime.cli.quiet import native_chatter_silenced
-from kanoclip.runtime.cli.score_progress import ScoreProgress
+from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
+from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
+from kanoclip.runtime.engines import GPU_ONLY
+from kanoclip.runtime.engines.triton_address import is_triton
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.score.arrow import parquet
-from kanoclip.runtime.score.bulk import SLICE, Job, MakePool, Outcome, Pool, State, score
-from kanoclip.runtime.score.cluster import LOCAL, Cluster, connected
-from kanoclip.runtime.score.listing import TABLE
-from kanoclip.runtime.score.places import is_url
-from kanoclip.runtime.score.processes import Processes
-from kanoclip.runtime.score.run_folder import GOES_ON, RunFolder
-from kanoclip.runtime.score.scorer import Engine, manifest_digest
-from kanoclip.runtime.score.sizing import default_processes, default_readers
+from kanoclip.runtime.ops.score.arrow import parquet
+from kanoclip.runtime.ops.score.bulk import SLICE, Job, MakePool, Outcome, Pool, State, score
+from kanoclip.runtime.ops.score.cluster import LOCAL, Cluster, connected
+from kanoclip.runtime.ops.score.listing import TABLE
+from kanoclip.runtime.ops.score.places import is_url
+from kanoclip.runtime.ops.score.processes import Processes
+from kanoclip.runtime.ops.score.run_folder import GOES_ON, RunFolder
+from kanoclip.runtime.ops.score.scorer import Engine, manifest_digest
+from kanoclip.runtime.ops.score.sizing import default_processes, default_readers
 from kanoclip.runtime.service.logs import log_lines
 
 _EPILOG = """

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kanoclip.runtime.control import Control
-from kanoclip.runtime.report import Progress
 from kanoclip.runtime.service.liveness import Liveness
+from kanoclip.runtime.stream.merge_control import Control
+from kanoclip.runtime.stream.progress import Progress
 
 MAX_FRAME_AGE_S = 10.0
 

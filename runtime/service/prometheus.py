@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kanoclip.runtime.control import Control
 from kanoclip.runtime.errors import SettingsError
-from kanoclip.runtime.report import SCORE_BOUNDS, Progress, SourceProgress
-from kanoclip.runtime.service.server import Answer
-from kanoclip.runtime.statistics import StageSummary
+from kanoclip.runtime.service.http import Answer
+from kanoclip.runtime.stream.merge_control import Control
+from kanoclip.runtime.stream.progress import SCORE_BOUNDS, Progress, SourceProgress
+from kanoclip.runtime.stream.stats import StageSummary
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 
-from kanoclip.runtime.report import Progress
 from kanoclip.runtime.service.health import Health
 from kanoclip.runtime.service.systemd import Notifier, watchdog_seconds
+from kanoclip.runtime.stream.progress import Progress
 
 log = logging.getLogger(__name__)
 

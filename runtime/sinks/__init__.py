@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from kanoclip.runtime.sinks.base import ScreenSink, Sink
-from kanoclip.runtime.sinks.draw import annotate
+from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.images import ImageFolderSink
 from kanoclip.runtime.sinks.jsonl import JsonLinesSink
-from kanoclip.runtime.sinks.video import VideoSink
+from kanoclip.runtime.sinks.video.video import VideoSink
 from kanoclip.runtime.sinks.window import WindowSink, has_display
 
 __all__ = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 
 from kanoclip.runtime.errors import SinkError
-from kanoclip.runtime.sinks.draw import annotate
+from kanoclip.runtime.sinks.draw.draw import annotate
+from kanoclip.runtime.sinks.draw.heat import Canvas
 from kanoclip.runtime.sinks.files import sink_errors, write_beside
-from kanoclip.runtime.sinks.heat import Canvas
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 JPEG_QUALITY = 90

@@ -13,7 +13,7 @@ import cv2
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.capture import frame_rate, read_frame, ticks
-from kanoclip.runtime.sources.clock import wall_time
+from kanoclip.runtime.sources.network.clock import wall_time
 from kanoclip.runtime.types import Frame
 
 _OLDEST_S = 10.0

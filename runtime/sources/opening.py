@@ -10,15 +10,15 @@ from pathlib import Path
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.camera import CameraSource, device_index
-from kanoclip.runtime.sources.csi import CSI, CsiCamera
-from kanoclip.runtime.sources.genicam import GENICAM, GenicamCamera
-from kanoclip.runtime.sources.gstreamer import GST, GStreamerSource, is_gstreamer, read_pipeline
-from kanoclip.runtime.sources.images import IMAGE_SUFFIXES, ImageSource
+from kanoclip.runtime.sources.files.images import IMAGE_SUFFIXES, ImageSource
+from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES, VideoSource
+from kanoclip.runtime.sources.files.watched import WATCH, WatchSource
+from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera
+from kanoclip.runtime.sources.gstreamer.genicam import GENICAM, GenicamCamera
+from kanoclip.runtime.sources.gstreamer.gstreamer import GST, GStreamerSource, is_gstreamer, read_pipeline
+from kanoclip.runtime.sources.network.reconnecting import STALL_S, ReconnectingSource
+from kanoclip.runtime.sources.network.url import UrlSource, is_url, redact_url
 from kanoclip.runtime.sources.pattern import TEST, TestPatternSource
-from kanoclip.runtime.sources.reconnecting import STALL_S, ReconnectingSource
-from kanoclip.runtime.sources.stream import UrlSource, is_url, redact_url
-from kanoclip.runtime.sources.video import VIDEO_SUFFIXES, VideoSource
-from kanoclip.runtime.sources.watched import WATCH, WatchSource
 
 
 def check_camera(spec: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kanoclip.runtime.sources.query import decimal, split_query, whole
+from kanoclip.runtime.sources.gstreamer.query import decimal, split_query, whole
 from kanoclip.runtime.types import Frame, Image
 
 TEST = "test://"

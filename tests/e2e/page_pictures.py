@@ -64,7 +64,7 @@ def main(out):
             return page
 
         settings = ("--pixel-threshold", "0.4", "--snapshots", "anomalies")
-        bundle = ROOT / "runtime/bundles/nano.kanoclip"
+        bundle = ROOT / "runtime/bundle/shipped/nano.kanoclip"
         try:
             with serving(bundle, *settings, log=Path(scratch, "log"), sources=(f"watch://{belt}",)) as (url, _):
                 page = visit(url, 1360, 850, "dark")

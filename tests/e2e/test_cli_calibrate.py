@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle import Bundle, shipped_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.cli.main import invoke
 
 from .helpers import environment

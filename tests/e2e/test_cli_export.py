@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime import Detector
-from kanoclip.runtime.bundle import Bundle, shipped_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.train.checkpoint import build_model, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
 

@@ -16,7 +16,7 @@ import pytest
 
 from .helpers import environment
 
-FAKE = runpy.run_path(str(Path(__file__).parents[1] / "fake_gst_launch.py"))
+FAKE = runpy.run_path(str(Path(__file__).parents[1] / "support" / "fake_gst_launch.py"))
 RUN = (str(Path(sys.executable).parent / "kanoclip-run"), "--backend", "onnxruntime")  # `auto` may tell of a trial
 pytestmark = pytest.mark.timeout(180)
 

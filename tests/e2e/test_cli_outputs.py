@@ -11,12 +11,10 @@ from pathlib import Path
 
 import cv2
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "runtime" / "sinks"))
 from broker import Broker, Subscriber, wait_until
-from test_webhook import receiver
+from http_receiver import receiver
 
-from kanoclip.runtime.sinks.snapshot_reader import newest_snapshots, read_snapshot
+from kanoclip.runtime.sinks.snapshots.reader import newest_snapshots, read_snapshot
 
 from .helpers import environment, free_port
 

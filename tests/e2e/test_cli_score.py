@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kanoclip.benchmarks.process_samples import children_of, sample_process
+from kanoclip.benchmarks.studies.streams.process_samples import children_of, sample_process
 
 from .helpers import environment
 

@@ -17,7 +17,7 @@ import pytest
 
 from .helpers import environment
 
-SERVER = Path(__file__).parents[1] / "camera_server.py"
+SERVER = Path(__file__).parents[1] / "support" / "camera_server.py"
 RUN = (str(Path(sys.executable).parent / "kanoclip-run"), "--backend", "onnxruntime", "--no-window", "--quiet")
 pytestmark = pytest.mark.timeout(180)
 

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle import shipped_bundle
-from kanoclip.runtime.own_settings import own_settings
+from kanoclip.runtime.bundle.bundle import shipped_bundle
+from kanoclip.runtime.detect.own_settings import own_settings
 
 from .helpers import count_frames, environment, free_port
 

@@ -17,12 +17,12 @@ import pytest
 pytest.importorskip("tritonclient.grpc")
 
 from kanoclip.export.triton import write_repository
-from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.bundle.bundle import Bundle
 
 from .helpers import environment
 
 BIN = Path(sys.executable).parent
-SERVER = Path(__file__).parents[1] / "runtime" / "triton_server.py"
+SERVER = Path(__file__).parents[1] / "support" / "triton_server.py"
 PATTERN = "test://?width=96&height=64&fps=20"
 
 pytestmark = pytest.mark.timeout(180)

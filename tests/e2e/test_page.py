@@ -297,8 +297,8 @@ def test_the_modules_of_the_browser(open_url, visit):
     page = visit(open_url)
     told = page.evaluate(
         """async () => {
-        const { place, cover, table } = await import("/static/palette.js");
-        const { segments } = await import("/static/contour.js");
+        const { place, cover, table } = await import("/static/js/palette.js");
+        const { segments } = await import("/static/js/contour.js");
         const map = new Uint8Array(64);
         for (const at of [27, 28, 35, 36]) map[at] = 200;  // 2 x 2 cells in the middle of 8 x 8
         const lines = segments(map, 8, 8, 100);

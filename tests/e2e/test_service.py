@@ -176,7 +176,7 @@ import threading
 import kanoclip.runtime.service.liveness as liveness
 import kanoclip.runtime.service.supervision as supervision
 liveness.STUCK_S, supervision.STATUS_S = 2.0, 1.0
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.detect.detector import Detector
 judge, count = Detector.judge, [0]
 def hang_at_some_time(*arguments, **named):
     count[0] += 1
@@ -215,7 +215,7 @@ def whole_lines_so_far(path):
 
 
 SLOW_LOAD = """
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.detect.detector import Detector
 load = Detector.load
 def slowly(*arguments, **named):
     {wait}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kanoclip.benchmarks.soak import MB_AN_HOUR, judge, soak
-from kanoclip.runtime.bundle import shipped_bundle
+from kanoclip.benchmarks.studies.streams.soak import MB_AN_HOUR, judge, soak
+from kanoclip.runtime.bundle.bundle import shipped_bundle
 
 FPS, SIZE = 40.0, "width=320&height=240"
 SECONDS, SETTLE_S = 180.0, 75.0

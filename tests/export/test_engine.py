@@ -15,10 +15,10 @@ from kanoclip.export.engine import (
 )
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
+from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions
+from kanoclip.runtime.engines.tensorrt.device import platform_name
+from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
 from kanoclip.runtime.errors import BackendError, ExportError
-from kanoclip.runtime.tensorrt.build import BuildOptions
-from kanoclip.runtime.tensorrt.device import platform_name
-from kanoclip.runtime.tensorrt.flavour import load_flavour
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx has wheels for x86-64 only")
 

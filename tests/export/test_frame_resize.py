@@ -12,7 +12,7 @@ from kanoclip.export.checks import check_graph
 from kanoclip.export.frame_resize import FrameResize, resize_matrices
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
-from kanoclip.runtime.preprocess import resize
+from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.train.model.kanoclip import to_pixels
 
 SIDE = st.integers(1, 160)

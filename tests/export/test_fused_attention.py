@@ -7,8 +7,8 @@ from kanoclip.export.checks import count_attention
 from kanoclip.export.fused_attention import count_fused, write_blocks
 from kanoclip.export.graph import DeployGraph, cast_weights
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
-from kanoclip.runtime.tensorrt.build import BuildOptions, build_engine
-from kanoclip.runtime.tensorrt.flavour import load_flavour
+from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, build_engine
+from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
 
 pytest.importorskip("tensorrt_rtx")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kanoclip.export.parity import ParityReport, load_samples, measure_parity
-from kanoclip.runtime.bounds import BOUNDS
+from kanoclip.runtime.bundle.tolerances import BOUNDS
 from kanoclip.runtime.errors import ExportError
 from kanoclip.train.model.kanoclip import to_pixels
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kanoclip.export.staging import check_output, staged
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import MANIFEST_NAME
 
 
 def bundle(path: Path, text: str) -> Path:

@@ -8,9 +8,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from kanoclip.export.triton import CONFIG, write_repository
-from kanoclip.runtime.bundle import Bundle, sha256_of
+from kanoclip.runtime.bundle.bundle import Bundle, sha256_of
+from kanoclip.runtime.bundle.manifest import MODEL_FILE, EngineInfo, FileInfo
 from kanoclip.runtime.errors import ExportError
-from kanoclip.runtime.manifest import MODEL_FILE, EngineInfo, FileInfo
 
 TYPES = {
     model_config_pb2.TYPE_UINT8: onnx.TensorProto.UINT8,

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from kanoclip.export.work import count_work, gemm_flops
-from kanoclip.runtime.bundle import Bundle, shipped_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.errors import ExportError
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import FrameError, SettingsError
-from kanoclip.runtime.roi import RegionOfInterest
+from kanoclip.runtime.types import RegionOfInterest
 
 SIZES = st.tuples(st.integers(8, 64), st.integers(8, 64))
 LEFT_HALF = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0))

@@ -6,8 +6,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from kanoclip.runtime.roi import RegionOfInterest
-from kanoclip.runtime.types import Detection, Frame, Timings
+from kanoclip.runtime.types import Detection, Frame, RegionOfInterest, Timings
 
 
 def other_than_default(value):

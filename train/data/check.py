@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from kanoclip.runtime.sources import images
-from kanoclip.runtime.sources.headers import picture_size
+from kanoclip.runtime.sources.files import images
+from kanoclip.runtime.sources.files.headers import picture_size
 from kanoclip.train.data.masks import HANDFUL, decode_mask
 from kanoclip.train.data.types import Category, Dataset, Problem, Sample
 

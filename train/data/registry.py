@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from kanoclip.runtime.errors import DataError
-from kanoclip.runtime.sources.images import natural_key
+from kanoclip.runtime.sources.files.images import natural_key
 from kanoclip.train.data.files import is_folder
-from kanoclip.train.data.find import locate, recognise
-from kanoclip.train.data.folder import plain_folder
-from kanoclip.train.data.layout import Found, Layout
-from kanoclip.train.data.medical import bmad, head_ct, two_folders
-from kanoclip.train.data.meta import meta_json
-from kanoclip.train.data.names import CLASS_NAMES, words
-from kanoclip.train.data.surfaces import SDD, dagm_download, sdd_download
-from kanoclip.train.data.tree import any_tree, tree_of, tree_of_one
+from kanoclip.train.data.layouts.find import locate, recognise
+from kanoclip.train.data.layouts.folder import plain_folder
+from kanoclip.train.data.layouts.layout import Found, Layout
+from kanoclip.train.data.layouts.medical import bmad, head_ct, two_folders
+from kanoclip.train.data.layouts.meta import meta_json
+from kanoclip.train.data.layouts.names import CLASS_NAMES, words
+from kanoclip.train.data.layouts.surfaces import SDD, dagm_download, sdd_download
+from kanoclip.train.data.layouts.tree import any_tree, tree_of, tree_of_one
+from kanoclip.train.data.layouts.visa import visa_download
 from kanoclip.train.data.types import Category, Dataset
-from kanoclip.train.data.visa import visa_download
 
 DATASETS: dict[str, Layout] = {
     "mvtec": Layout(

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from kanoclip.runtime.backends import BACKENDS
+from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.errors import KanoclipError
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _check(options: _Options) -> None:
 
 
 def _evaluate(options: _Options) -> int:
-    from kanoclip.runtime.versions import installed_versions
+    from kanoclip.runtime.system.installed import installed_versions
     from kanoclip.train.evaluation.paper import paper_rows
     from kanoclip.train.evaluation.sheet import CaseKeeper, write_sheet
     from kanoclip.train.evaluation.tables import as_json, comma_separated, markdown, print_results, write_text
@@ -225,7 +225,7 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
 
 def _predictor(options: _Options) -> Predictor:
     """The one that the flags name, else the shipped bundle. torch is imported for checkpoints and backbones only."""
-    from kanoclip.runtime.bundle import shipped_bundle
+    from kanoclip.runtime.bundle.bundle import shipped_bundle
     from kanoclip.runtime.service.logs import log_lines
     from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from kanoclip.runtime.errors import DataError
 from kanoclip.runtime.metrics import PixelAccumulator, average_precision, f1_max, image_auroc
 from kanoclip.runtime.types import FloatMap, Image
+from kanoclip.train.data.images import read_image
 from kanoclip.train.data.masks import evaluation_mask, read_mask
-from kanoclip.train.data.pictures import read_image
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.predictor import Predictor
 from kanoclip.train.evaluation.results import METRICS, CategoryResult, Results

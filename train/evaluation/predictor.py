@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import FrameError, KanoclipError
-from kanoclip.runtime.preprocess import resize
 from kanoclip.runtime.types import FloatMap, Image
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.files import replace_file
-from kanoclip.runtime.preprocess import resize
-from kanoclip.runtime.sinks.heat import paint_heat
+from kanoclip.runtime.sinks.draw.heat import paint_heat
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Image
 from kanoclip.train.evaluation.evaluate import Case
 

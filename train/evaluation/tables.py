@@ -14,8 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.files import replace_file
-from kanoclip.train.data.names import CLASS_NAMES
+from kanoclip.runtime.system.paths import replace_file
+from kanoclip.train.data.layouts.names import CLASS_NAMES
 from kanoclip.train.evaluation.paper import PROTOCOL, PaperRow
 from kanoclip.train.evaluation.results import METRICS, Results
 

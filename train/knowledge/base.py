@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.errors import KnowledgeError
-from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.system.paths import replace_file
 
 SCHEMA = 1
 MAX_TEXT = 2000

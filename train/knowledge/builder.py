@@ -11,7 +11,7 @@ from threading import Thread
 from time import monotonic
 
 from kanoclip.runtime.errors import KanoclipError, KnowledgeError
-from kanoclip.train.data.pictures import read_image
+from kanoclip.train.data.images import read_image
 from kanoclip.train.knowledge.base import Entry, KnowledgeBase, Observation, save_knowledge
 from kanoclip.train.knowledge.client import Client, FatalError
 from kanoclip.train.knowledge.questions import (

@@ -22,15 +22,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kanoclip.runtime.bundle import SUFFIX
+from kanoclip.runtime.bundle.bundle import SUFFIX
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
 from kanoclip.runtime.errors import KanoclipError, TrainingError
-from kanoclip.runtime.files import replace_file
-from kanoclip.runtime.manifest import MANIFEST_NAME
-from kanoclip.runtime.versions import own_commit
+from kanoclip.runtime.system.installed import own_commit
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
-from kanoclip.train.nano.photos import Photos
-from kanoclip.train.nano.scene import GOOD
+from kanoclip.train.nano.scenes.photos import Photos
+from kanoclip.train.nano.scenes.scene import GOOD
 from kanoclip.train.nano.tokens import RECORD, Drawing, draw_tokens
 from kanoclip.train.nano.tree import ANY, KNOWLEDGE, split
 from kanoclip.train.training.state import state_path

@@ -16,11 +16,11 @@ from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.model.clip_vv import ClipVV
 from kanoclip.train.model.stem import ConvStem
 from kanoclip.train.model.text import HANDCRAFTED_STATES, HANDCRAFTED_TEMPLATES, STATE_WORDS, TextEncoder
-from kanoclip.train.nano.defects import DEFECTS
-from kanoclip.train.nano.materials import MATERIALS
-from kanoclip.train.nano.objects import THINGS
-from kanoclip.train.nano.photos import OBJECT, SURFACE
-from kanoclip.train.nano.scene import CAPTION_TEXTS
+from kanoclip.train.nano.scenes.defects import DEFECTS
+from kanoclip.train.nano.scenes.materials import MATERIALS
+from kanoclip.train.nano.scenes.objects import THINGS
+from kanoclip.train.nano.scenes.photos import OBJECT, SURFACE
+from kanoclip.train.nano.scenes.scene import CAPTION_TEXTS
 from kanoclip.train.nano.tokens import TokenBatch
 
 _TAU = 0.07

@@ -21,9 +21,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.runtime.files import replace_file
 from kanoclip.runtime.metrics import image_auroc
-from kanoclip.runtime.versions import own_commit
+from kanoclip.runtime.system.installed import own_commit
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.nano.objective import Losses, PretrainConfig, Pretraining
 from kanoclip.train.nano.optimizers import Optimizers, learning
 from kanoclip.train.nano.stem_statistics import load_stem

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kanoclip.runtime.errors import KanoclipError, TrainingError
-from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.model.stem import PATCH, SCALE, SHIFT, ConvStem
-from kanoclip.train.nano.photos import Photos
-from kanoclip.train.nano.scene import Recipe, generate
+from kanoclip.train.nano.scenes.photos import Photos
+from kanoclip.train.nano.scenes.scene import Recipe, generate
 
 IMAGES = 1000
 """Generated images and photographs, half each, that the statistics are taken from."""

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.model.efficientnet import FoldedConv, Trunk, Variant
 
 _EPSILON = 1e-3

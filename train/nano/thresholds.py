@@ -18,14 +18,14 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle import Bundle
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Thresholds
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import CalibrationError, KanoclipError
-from kanoclip.runtime.files import replace_file
-from kanoclip.runtime.manifest import MANIFEST_NAME, Thresholds
-from kanoclip.runtime.sources.images import read_image
+from kanoclip.runtime.sources.files.images import read_image
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.data.registry import open_dataset
-from kanoclip.train.nano.photos import Photos
+from kanoclip.train.nano.scenes.photos import Photos
 
 FALSE_ALARMS = 0.2
 """Share of good images, mean over the kinds, that may be called anomalous. They are hard: whole photographs, and

@@ -12,13 +12,13 @@ import click
 import cv2
 import numpy as np
 
-from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.knowledge.base import Entry, KnowledgeBase, save_knowledge
-from kanoclip.train.nano.defects import DEFECTS
-from kanoclip.train.nano.materials import MATERIALS
-from kanoclip.train.nano.objects import THINGS
-from kanoclip.train.nano.photos import Photos
-from kanoclip.train.nano.scene import GOOD, Recipe, Scene, generate
+from kanoclip.train.nano.scenes.defects import DEFECTS
+from kanoclip.train.nano.scenes.materials import MATERIALS
+from kanoclip.train.nano.scenes.objects import THINGS
+from kanoclip.train.nano.scenes.photos import Photos
+from kanoclip.train.nano.scenes.scene import GOOD, Recipe, Scene, generate
 
 ANY = "object"
 """The category that has pictures of everything, photographs among them: the class that the shipped bundle bakes."""

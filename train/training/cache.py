@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kanoclip.runtime.detect.preprocess import INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.runtime.preprocess import INTERPOLATION, RESIZE_RULE
 from kanoclip.train.model.clip_vv import STAGES, ClipVV, ImageFeatures
 
 FORMAT = 2

@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kanoclip.runtime.versions import installed_versions
+from kanoclip.runtime.system.installed import installed_versions
 from kanoclip.train.checkpoint import LoadedModel
 from kanoclip.train.data.types import Category, Dataset
 from kanoclip.train.knowledge.base import ClassTexts, KnowledgeBase

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import DataError, TrainingError
-from kanoclip.runtime.preprocess import resize
+from kanoclip.train.data.images import read_image
 from kanoclip.train.data.masks import read_mask, training_mask
-from kanoclip.train.data.pictures import read_image
 from kanoclip.train.data.types import Dataset, Sample
 from kanoclip.train.training.augment import augment
 from kanoclip.train.training.cache import FeatureCache

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.runtime.files import replace_file
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.training.config import TrainConfig
 
 SCHEMA = 1

@@ -7,9 +7,9 @@ import pytest
 
 from kanoclip.benchmarks.bench import turns
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.runners import Runner
+from kanoclip.benchmarks.bench.runners.runners import Runner
 from kanoclip.benchmarks.bench.turns import drift, take_turns
-from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.bundle.bundle import Bundle
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kanoclip.runtime.control import StreamState
-from kanoclip.runtime.report import Progress, SourceProgress
+from kanoclip.runtime.stream.merge_control import StreamState
+from kanoclip.runtime.stream.progress import Progress, SourceProgress
 
 
 class Clock:

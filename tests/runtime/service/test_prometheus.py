@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from kanoclip.runtime.control import StreamState
 from kanoclip.runtime.errors import SettingsError
-from kanoclip.runtime.report import SCORE_BOUNDS, RunSummary
+from kanoclip.runtime.service.http import serve_texts
 from kanoclip.runtime.service.prometheus import MAX_SOURCES, StreamMetrics
-from kanoclip.runtime.service.server import serve_texts
-from kanoclip.runtime.statistics import StageSummary
-from kanoclip.runtime.tally import Tally
+from kanoclip.runtime.stream.counters import Tally
+from kanoclip.runtime.stream.merge_control import StreamState
+from kanoclip.runtime.stream.progress import SCORE_BOUNDS, RunSummary
+from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Detection, Frame, Timings
 
 STATE = StreamState("nano", "onnxruntime", ("camera 0",), ("nut",), "nut", 0.5, 0.4, False, True)

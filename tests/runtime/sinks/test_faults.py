@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-from kanoclip.runtime.mailbox import Policy
-from kanoclip.runtime.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.preprocess import Prepared
-from kanoclip.runtime.sinks import webhook
-from kanoclip.runtime.sinks.encoders import h264_recipe
-from kanoclip.runtime.sinks.guarded import GuardedSink
-from kanoclip.runtime.sinks.jsonl import JsonLinesSink
-from kanoclip.runtime.sinks.mqtt import MqttSink
-from kanoclip.runtime.sinks.mqtt_config import MqttConfig
-from kanoclip.runtime.sinks.snapshots import SnapshotConfig, SnapshotSink
-from kanoclip.runtime.sinks.video import VideoSink
-from kanoclip.runtime.sinks.webhook import WebhookSink
-from kanoclip.runtime.sinks.webhook_config import WebhookConfig
-from kanoclip.runtime.sources import open_source
-
-sys.path.insert(0, str(Path(__file__).parent))
 from broker import free_port
 from disks import fill, small_disk
-from helpers import ANOMALY
-from test_webhook import receiver
+from http_receiver import receiver
+from sink_helpers import ANOMALY
+
+from kanoclip.runtime.detect.preprocess import Prepared
+from kanoclip.runtime.sinks.events import webhook
+from kanoclip.runtime.sinks.events.mqtt import MqttSink
+from kanoclip.runtime.sinks.events.mqtt_config import MqttConfig
+from kanoclip.runtime.sinks.events.webhook import WebhookSink
+from kanoclip.runtime.sinks.events.webhook_config import WebhookConfig
+from kanoclip.runtime.sinks.jsonl import JsonLinesSink
+from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink
+from kanoclip.runtime.sinks.video.encoders import h264_recipe
+from kanoclip.runtime.sinks.video.video import VideoSink
+from kanoclip.runtime.sources import open_source
+from kanoclip.runtime.stream.guarded import GuardedSink
+from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.system.bounded_queue import Policy
 
 pytestmark = pytest.mark.timeout(300)
 FPS = 25

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
-from pathlib import Path
 
 import pytest
+from sink_helpers import ANOMALY, make_frame
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.jsonl import JsonLinesSink, Rotation
 from kanoclip.runtime.types import BadFrame
-
-sys.path.insert(0, str(Path(__file__).parent))
-from helpers import ANOMALY, make_frame
 
 
 def frames(*paths):

@@ -9,9 +9,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from kanoclip.runtime.backoff import Backoff
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources import ReconnectingSource, camera, open_camera, open_stream
+from kanoclip.runtime.system.backoff import Backoff
 
 
 class Devices:

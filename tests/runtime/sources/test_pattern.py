@@ -8,8 +8,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle import find_bundle
-from kanoclip.runtime.detector import Detector
+from kanoclip.runtime.bundle.bundle import find_bundle
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources import Interruptible, TestPatternSource, is_endless, open_source
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from kanoclip.runtime.errors import DataError
-from kanoclip.train.data.names import CLASS_NAMES, words
+from kanoclip.train.data.layouts.names import CLASS_NAMES, words
 from kanoclip.train.data.registry import DATASETS, dataset_names, open_dataset
 from kanoclip.train.knowledge.base import shipped_knowledge
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.preprocess import resize
 from kanoclip.train.backbones import Weights
 from kanoclip.train.checkpoint import LoadedModel
 from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor

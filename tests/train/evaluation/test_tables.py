@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.train.data.names import CLASS_NAMES
+from kanoclip.train.data.layouts.names import CLASS_NAMES
 from kanoclip.train.evaluation.paper import ABLATION, paper_rows
 from kanoclip.train.evaluation.results import METRICS, CategoryResult, Results
 from kanoclip.train.evaluation.tables import as_json, comma_separated, markdown, percent, print_results, write_text

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from kanoclip.train.data.names import CLASS_NAMES
+from kanoclip.train.data.layouts.names import CLASS_NAMES
 from kanoclip.train.knowledge.base import shipped_knowledge
 
 BASE = shipped_knowledge()

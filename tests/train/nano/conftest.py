@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from kanoclip.train import backbones
 from kanoclip.train.backbones import seeded_clip
 from kanoclip.train.nano import tokens
-from kanoclip.train.nano.scene import Recipe
+from kanoclip.train.nano.scenes.scene import Recipe
 from kanoclip.train.nano.tokens import Drawing, draw_tokens
 
 

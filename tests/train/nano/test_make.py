@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kanoclip.runtime.bundle import Bundle
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
 from kanoclip.runtime.errors import CalibrationError
-from kanoclip.runtime.manifest import MANIFEST_NAME
-from kanoclip.train.nano.photos import Photos
+from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.thresholds import good_and_bad, joint_threshold, main, set_thresholds
 from kanoclip.train.nano.tree import split, write_tree
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.nano import tokens as module
-from kanoclip.train.nano.scene import Recipe, generate
+from kanoclip.train.nano.scenes.scene import Recipe, generate
 from kanoclip.train.nano.stem_statistics import load_stem, new_stem, trunk_pixels
 from kanoclip.train.nano.tokens import DRAWING, RECORD, Drawing, TokenFiles, _cell_share, draw_tokens
 

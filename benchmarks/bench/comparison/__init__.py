@@ -1,0 +1,1 @@
+"""Ratios of two results with confidence intervals."""

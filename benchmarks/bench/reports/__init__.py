@@ -1,0 +1,1 @@
+"""A benchmark's result for people: terminal, Markdown and one HTML page."""

@@ -1,0 +1,156 @@
+"""What is measured: a bundle on each of the engines asked for, and its model in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.engines import BACKENDS, Backend, Report, create_backend
+from kanoclip.runtime.engines.base import Frames, Indices
+from kanoclip.runtime.errors import BackendError, KanoclipError, one_line
+
+TORCH = ("torch", "torch-compile")
+COMPARABLE = (*TORCH, *(name for name in BACKENDS if name != "auto"))
+
+
+@dataclass(frozen=True)
+class Runner:
+    """One of those that take turns.
+
+    Attributes:
+        name: The backend's own name, such as `openvino-cpu`.
+        asked: What it was asked for as: a name of COMPARABLE, or `auto`.
+        backend: With one lane.
+        device: `cpu` or `cuda[:N]`: where it runs.
+        precisions: What its products may be computed in; the fastest of them is its peak.
+    """
+
+    name: str
+    asked: str
+    backend: Backend
+    device: str
+    precisions: tuple[str, ...]
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether it is the model in torch rather than the bundle."""
+        return self.asked in TORCH
+
+    @property
+    def engine(self) -> str:
+        """As `open_backend` takes it: what `auto` came to, too."""
+        return self.name.rpartition("-")[0] if self.asked == "auto" else self.asked
+
+
+def open_runners(
+    bundle: Bundle, names: Sequence[str], device: str, threads: int | None, report: Report
+) -> tuple[list[Runner], dict[str, str]]:
+    """Opens them in order and runs each once; what does not run here is left out.
+
+    Args:
+        bundle: What to run.
+        names: Of COMPARABLE, or `auto`.
+        device: As `create_backend` takes it.
+        threads: CPU threads, None for all cores.
+        report: Told about an engine's build.
+
+    Returns:
+        Those that run, and of the others why not.
+
+    Raises:
+        KanoclipError: None runs, or the first, which is what the user asked to be measured, does not.
+    """
+    opened: list[Runner] = []
+    left_out: dict[str, str] = {}
+    frames, indices = batch_of(bundle, first_batch(bundle))
+    for name in names:
+        try:
+            backend = open_backend(bundle, name, device, threads, report)
+            try:
+                backend.run(frames, indices)
+            except BaseException:
+                backend.close()
+                raise
+        except (KanoclipError, ImportError, RuntimeError) as error:
+            if name == names[0] and not isinstance(error, ImportError):
+                raise
+            left_out[name] = (
+                f"{error.name} is not installed" if isinstance(error, ImportError) and error.name else one_line(error)
+            )
+            continue
+        if any(backend.name == other.name for other in opened):
+            backend.close()  # `auto` has taken the same engine
+            continue
+        place = _place(backend.name, device)
+        opened.append(Runner(backend.name, name, backend, place, precisions(backend.name, bundle.manifest.precision)))
+    if not opened:
+        raise BackendError("nothing of what was asked for runs here: name another --backend")
+    return opened, left_out
+
+
+def open_backend(
+    bundle: Bundle,
+    name: str,
+    device: str,
+    threads: int | None,
+    report: Report = lambda step, share: None,
+    lanes: int = 1,
+) -> Backend:
+    """Opens one of COMPARABLE, or `auto`.
+
+    Raises:
+        KanoclipError: It does not run here.
+        ImportError: torch is not installed.
+    """
+    if name in TORCH:
+        from kanoclip.benchmarks.bench.runners.torch_backend import TorchBackend
+
+        where = _torch_device() if device == "auto" else device
+        return TorchBackend(bundle, where, compiled=name == "torch-compile", threads=threads)
+    return create_backend(bundle, name, device, threads, report, lanes)
+
+
+def precisions(name: str, precision: str) -> tuple[str, ...]:
+    """What products a runner may compute in.
+
+    Args:
+        name: The backend's own.
+        precision: The bundle's.
+    """
+    if name.startswith("torch"):
+        return ("fp16",) if name.endswith("cuda") else ("fp32",)
+    if name.endswith("-cpu"):
+        rest = "bf16" if name == "openvino-bf16-cpu" else "fp32"  # the CPU's engines compute fp16 graphs in float32
+        return ("int8", rest) if precision in ("int8", "int8-cpu") else (rest,)
+    return (precision, "fp16") if precision == "int8" else ("fp16",) if precision == "fp8" else (precision,)
+
+
+def first_batch(bundle: Bundle) -> int:
+    """Frames in a run whose latency is measured: one, or what a static graph takes."""
+    return 1 if bundle.manifest.dynamic_batch else bundle.manifest.max_batch
+
+
+def batch_of(bundle: Bundle, size: int) -> tuple[Frames, Indices | None]:
+    """The bundle's own pictures, or noise where it has none, and the first class."""
+    manifest = bundle.manifest
+    try:
+        pictures = bundle.samples()
+    except KanoclipError:
+        pictures = [np.random.default_rng(0).integers(0, 256, (*manifest.frame_size, 3), dtype=np.uint8)]
+    frames = np.stack([pictures[number % len(pictures)] for number in range(size)])
+    return frames, np.zeros(size, np.int64) if len(manifest.classes) > 1 else None
+
+
+def _place(name: str, device: str) -> str:
+    if name.endswith("-cpu"):
+        return "cpu"
+    return device if device.startswith("cuda") else "cuda"
+
+
+def _torch_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,1 @@
+"""What the shipped models and their baselines find, and what changes it."""

@@ -1,0 +1,1 @@
+"""What the exported graph costs: operations, rewrites, precisions, engines, batches."""

@@ -1,0 +1,1 @@
+"""The product while it runs: first result, overhead, memory over time, bulk scoring."""

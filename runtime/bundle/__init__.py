@@ -1,0 +1,1 @@
+"""What is deployed: the manifest, its verification, the parity bounds, and the bundles that ship."""

@@ -1,0 +1,189 @@
+"""A bundle on disk: found, verified file by file, and only then used."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, MODEL_FILE, Manifest
+from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.types import Image
+
+SUFFIX = ".kanoclip"
+SAMPLES_FOLDER = "samples"
+"""Some pictures of the parity gate travel with the bundle, for `kanoclip-doctor` on the machine that runs it."""
+SHIPPED = "nano" + SUFFIX
+BLOCK = 1 << 20
+MANIFEST_LIMIT = 16 << 20
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        root: Its folder.
+        manifest: What it says.
+    """
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def model_path(self) -> Path:
+        """The ONNX graph."""
+        return self.root / MODEL_FILE
+
+    def graph_digest(self) -> str:
+        """One sha256 for the graph and the weights that lie beside it."""
+        files = self.manifest.files
+        listed = [f"{name} {files[name].sha256}\n" for name in sorted(files) if name.startswith(MODEL_FILE)]
+        return hashlib.sha256("".join(listed).encode()).hexdigest()
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest lists.
+
+        Raises:
+            BundleError: It lists no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.root} has no file {name}: export the bundle again")
+        return Path(self.root, name)
+
+    def samples(self) -> list[Image]:
+        """The pictures that travel with the bundle, uint8 [H, W, 3], BGR, of the size that the graph takes.
+
+        Raises:
+            BundleError: It has none, or one is no picture of that size.
+        """
+        names = sorted(name for name in self.manifest.files if name.startswith(SAMPLES_FOLDER + "/"))
+        if not names:
+            raise BundleError(f"{self.root} has no pictures of its own: export it again with this version")
+        pictures = []
+        for name in names:
+            picture = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
+            if picture is None or picture.shape != (*self.manifest.frame_size, 3):
+                raise BundleError(f"{self.root}: {name} is no picture of the graph's size: export the bundle again")
+            pictures.append(np.asarray(picture, np.uint8))
+        return pictures
+
+    def reread(self) -> Bundle:
+        """This bundle with the thresholds that are in its manifest by now; no other file is looked at.
+
+        Raises:
+            BundleError: The manifest cannot be read, or tells of another graph.
+        """
+        try:
+            now = Manifest.from_json((self.root / MANIFEST_NAME).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, BundleError) as error:
+            raise BundleError(f"{self.root} cannot be read again ({error})") from error
+        thresholds = replace(
+            self.manifest,
+            thresholds=now.thresholds,
+            class_thresholds=now.class_thresholds,
+            provenance=now.provenance,
+        )
+        if thresholds != now:
+            raise BundleError(f"{self.root} has become another bundle since the start: start again to use it")
+        return replace(self, manifest=now)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Opens a bundle and checks every file's place, size and sha256.
+
+        A link is followed now and for good: whoever moves it to another bundle later does not change this one.
+
+        Raises:
+            BundleError: The folder or a file is missing, damaged, or outside of the bundle; the message says which.
+        """
+        root = Path(path)
+        try:
+            if not root.exists():
+                raise BundleError(f"no bundle {root}: make one with kanoclip-export, or name another with --bundle")
+            if not root.is_dir():
+                raise BundleError(f"{root} is not a folder: a bundle is a folder NAME{SUFFIX}")
+            if not (root / MANIFEST_NAME).is_file():
+                raise BundleError(f"{root} holds no {MANIFEST_NAME}: it is not a bundle, or only a part was copied")
+            if root.is_symlink():
+                root = root.resolve()
+            return cls(root, _read(root))
+        # Python before 3.13 tells of a ring of links with a RuntimeError.
+        except (OSError, RuntimeError, UnicodeDecodeError) as error:
+            raise BundleError(f"{root} cannot be read ({error}): copy or export the bundle again") from error
+
+
+def _read(root: Path) -> Manifest:
+    path = root / MANIFEST_NAME
+    try:
+        _check_inside(root, MANIFEST_NAME)
+        if path.stat().st_size > MANIFEST_LIMIT:
+            raise BundleError(f"{MANIFEST_NAME} is over {MANIFEST_LIMIT >> 20} MiB: it is no manifest")
+        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+        for name, info in manifest.files.items():
+            _verify(root, name, info.size, info.sha256)
+    except BundleError as error:
+        raise BundleError(f"{root}: {error}") from error
+    return manifest
+
+
+def _verify(root: Path, name: str, size: int, digest: str) -> None:
+    path = root / name
+    _check_inside(root, name)
+    if not path.is_file():
+        raise BundleError(f"{name} is missing: copy or export the bundle again")
+    found = path.stat().st_size
+    if found != size:
+        raise BundleError(f"{name} has {found} bytes, expected {size}: copy or export the bundle again")
+    if sha256_of(path) != digest:
+        raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy or export the bundle again")
+
+
+def _check_inside(root: Path, name: str) -> None:
+    if not (root / name).resolve().is_relative_to(root.resolve()):
+        raise BundleError(f"{name} is a link that leaves the bundle: do not use it")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_bundle(explicit: str | None, folder: Path) -> Path:
+    """Which bundle to run.
+
+    Args:
+        explicit: What the user named, if anything.
+        folder: Where to look otherwise: the one `*.kanoclip` in it, or else the one that is shipped.
+
+    Raises:
+        BundleError: Several bundles lie there, or none is shipped.
+    """
+    if explicit is not None:
+        return Path(explicit)
+    found = sorted(path for path in folder.glob("*" + SUFFIX) if (path / MANIFEST_NAME).is_file())
+    if len(found) > 1:
+        raise BundleError(f"several bundles here ({', '.join(p.name for p in found)}): name one with --bundle")
+    if found:
+        return found[0]
+    return shipped_bundle()
+
+
+def shipped_bundle() -> Path:
+    """The bundle that travels with the package.
+
+    Raises:
+        BundleError: This package has none.
+    """
+    shipped = Path(str(resources.files("kanoclip.runtime.bundle.shipped").joinpath(SHIPPED)))
+    if not shipped.is_dir():
+        raise BundleError("no bundle here and none is shipped: make one with kanoclip-export")
+    return shipped

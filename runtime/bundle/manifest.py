@@ -1,0 +1,455 @@
+"""The bundle's manifest: what the graph is, how to feed it, what it was made from. Read with every field checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from kanoclip.runtime.bundle.json_fields import DOCUMENT, Fields, as_integer, as_text, is_one_line, parse_object, wrong
+from kanoclip.runtime.detect.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.errors import BundleError
+
+MANIFEST_NAME = DOCUMENT
+MODEL_FILE = "model.onnx"
+SCHEMA = 1
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-cpu", "fp8")
+FLAVOURS = ("tensorrt-rtx", "tensorrt")
+COMPATIBILITIES = ("none", "same-compute-capability", "ampere-plus")
+"""Which GPUs an engine of full TensorRT runs on: the kind that built it, its generation, or Ampere and later."""
+BATCH = "batch"
+"""Stands for a dynamic batch axis in a tensor's shape."""
+DESCRIPTOR = "descriptor"
+"""Name of the output that a reference memory is made of."""
+DESCRIPTOR_CHANNELS = 384
+"""Most channels of a descriptor: a memory's size and the time to search it grow with them."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model the graph holds.
+
+    Attributes:
+        backbone: Name in the registry of `kanoclip.train.backbones`.
+        image_size: (height, width) in pixels.
+        trained: False when the weights are seeded or the head is untrained: maps and scores mean nothing.
+        weights: Origin of the backbone's weights: `seeded:0`, `openai`, `file:NAME`.
+        weights_sha256: Digest of the weights file, None for seeded ones.
+        checkpoint_sha256: Digest of the learnt tensors, None for an untrained head.
+        prompts: `learned`, `template` or `handcrafted`.
+        vv: The V-V path is in the graph.
+        bicmci: Bi-CMCI is in the graph.
+        conv_adapter: The Conv-Adapter is in the graph.
+        global_token: `original` or `local`.
+    """
+
+    backbone: str
+    image_size: tuple[int, int]
+    trained: bool
+    weights: str
+    weights_sha256: str | None
+    checkpoint_sha256: str | None
+    prompts: str
+    vv: bool
+    bicmci: bool
+    conv_adapter: bool
+    global_token: str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of the graph; BATCH stands for a dynamic batch axis."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens outside of the graph: the names in `kanoclip.runtime.detect.preprocess`."""
+
+    resize: str
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What turns scores and maps into verdicts.
+
+    Attributes:
+        image: Score from which a frame is anomalous, in [0, 1].
+        pixel: Map value from which a pixel belongs to a region, in [0, 1].
+        min_area: Smallest region in pixels of the original frame; the peak of an anomalous image may be smaller.
+        origin: How they were found.
+        roi: Digest of the region of interest that they were calibrated inside of; None for the whole picture.
+    """
+
+    image: float
+    pixel: float
+    min_area: int
+    origin: str
+    roi: str | None = None
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """Digest and size in bytes of a file."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """A TensorRT engine in the bundle.
+
+    Attributes:
+        file: Path in the bundle.
+        flavour: `tensorrt-rtx` or `tensorrt`.
+        version: Exact version that built it; no other loads it.
+        compute_capabilities: What it runs on, such as `8.6`.
+        platform: Operating system and architecture, such as `linux-aarch64`.
+        device: Name of the GPU that built it, None for RTX.
+        cuda_major: Of the CUDA that built it, None for RTX.
+        compatibility: One of COMPATIBILITIES; `none` for RTX, whose list of targets says it.
+        stripped: Its weights come from the graph when it is loaded.
+    """
+
+    file: str
+    flavour: str
+    version: str
+    compute_capabilities: tuple[str, ...]
+    platform: str
+    device: str | None = None
+    cuda_major: int | None = None
+    compatibility: str = "none"
+    stripped: bool = False
+
+
+@dataclass(frozen=True)
+class DescriptorInfo:
+    """The graph's third output, `descriptor` float32 [B, rows * columns, channels]: a unit vector for each cell.
+
+    Attributes:
+        grid: (rows, columns) of the cells over the frame, row by row from the top left.
+        channels: Length of each vector, from 1 to DESCRIPTOR_CHANNELS.
+        sha256: Digest of all that decides the vectors. A reference memory fits the bundles that have its digest, and no
+            others.
+    """
+
+    grid: tuple[int, int]
+    channels: int
+    sha256: str
+
+    @property
+    def cells(self) -> int:
+        """How many vectors a frame has."""
+        return self.grid[0] * self.grid[1]
+
+
+@dataclass(frozen=True)
+class GraphWork:
+    """What the graph has to do, counted from its ONNX file: what `kanoclip-bench` holds a machine's peak against.
+
+    Attributes:
+        gemm_flops: Operations a frame in MatMul, Gemm and Conv, multiply and add counted as two.
+        weight_bytes: Of all constants as they are stored, read once a batch.
+        frame_bytes: Of inputs and outputs, a frame.
+    """
+
+    gemm_flops: int
+    weight_bytes: int
+    frame_bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of it.
+
+    Attributes:
+        schema: SCHEMA.
+        name: The bundle's name.
+        created: ISO-8601 time in UTC.
+        model: Which model.
+        classes: Baked classes; the position is the class index.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8` (in an fp16 graph), or `int8-cpu` (in a float32 one).
+        opset: ONNX opset.
+        inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes.
+        outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1], and `descriptor` float32 [B, P, D]
+            where `descriptor` below says so.
+        max_batch: Largest batch; the only one unless the batch axis is dynamic.
+        preprocessing: How a frame becomes `frame`.
+        thresholds: Defaults for verdicts.
+        class_thresholds: Those of classes that have their own.
+        provenance: Versions, command and commit that made it.
+        parity: The parity gate's report.
+        files: Every file of the bundle except the manifest.
+        engines: Engines among the files.
+        work: What the graph has to do; None in a bundle of an export that did not count it.
+        descriptor: The third output; None in a bundle of an export that had none.
+    """
+
+    schema: int
+    name: str
+    created: str
+    model: ModelInfo
+    classes: tuple[str, ...]
+    precision: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int
+    preprocessing: Preprocessing
+    thresholds: Thresholds
+    provenance: dict[str, str]
+    parity: dict[str, Any] | None
+    files: dict[str, FileInfo]
+    engines: tuple[EngineInfo, ...]
+    work: GraphWork | None = None
+    class_thresholds: dict[str, Thresholds] = field(default_factory=dict)
+    descriptor: DescriptorInfo | None = None
+
+    def thresholds_of(self, class_name: str) -> Thresholds:
+        """A class's own thresholds, or those of all."""
+        return self.class_thresholds.get(class_name, self.thresholds)
+
+    @property
+    def dynamic_batch(self) -> bool:
+        """Whether any batch from 1 to `max_batch` runs."""
+        return isinstance(self.inputs[0].shape[0], str)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of the frames that the graph takes: the camera's where it resizes, else the model's."""
+        _, height, width, _ = self.inputs[0].shape
+        return int(height), int(width)
+
+    def to_json(self) -> str:
+        """The manifest as JSON text. What came later is left out where it says nothing, for earlier readers."""
+        value = asdict(self)
+        for one in (value["thresholds"], *value["class_thresholds"].values()):
+            if one["roi"] is None:
+                del one["roi"]
+        for name in ("work", "class_thresholds", "descriptor"):
+            if not value[name]:
+                del value[name]
+        return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Reads and checks a manifest.
+
+        Raises:
+            BundleError: It is no JSON, of an unknown schema, or a field is missing, unknown, of a wrong type or at odds
+                with another.
+        """
+        value = parse_object(text)
+        schema = value.get("schema")
+        if isinstance(schema, bool) or not isinstance(schema, int) or schema != SCHEMA:
+            found = f"schema {schema}" if isinstance(schema, int) else "no schema number"
+            raise BundleError(
+                f"{MANIFEST_NAME} has {found}, this version reads schema {SCHEMA}: upgrade kanoclip-edge, or export "
+                "the bundle again"
+            )
+        top = Fields(value, "")
+        manifest = cls(
+            schema=SCHEMA,
+            name=top.text("name"),
+            created=top.utc_time("created"),
+            model=_model(top.fields("model")),
+            classes=tuple(top.items("classes", as_text)),
+            precision=top.choice("precision", PRECISIONS),
+            opset=top.integer("opset", 1),
+            inputs=tuple(top.items("inputs", _tensor)),
+            outputs=tuple(top.items("outputs", _tensor)),
+            max_batch=top.integer("max_batch", 1),
+            preprocessing=_preprocessing(top.fields("preprocessing")),
+            thresholds=_thresholds(top.fields("thresholds")),
+            class_thresholds=top.mapping("class_thresholds", lambda value, where: _thresholds(Fields(value, where)))
+            if top.has("class_thresholds")
+            else {},
+            provenance=top.mapping("provenance", as_text),
+            parity=top.json_object("parity"),
+            files=top.mapping("files", _file),
+            engines=tuple(top.items("engines", _engine)),
+            work=top.optional("work", _work) if top.has("work") else None,
+            descriptor=top.optional("descriptor", _descriptor) if top.has("descriptor") else None,
+        )
+        top.done("schema")
+        _cross_check(manifest)
+        return manifest
+
+
+def _model(fields: Fields) -> ModelInfo:
+    size = fields.items("image_size", lambda value, where: as_integer(value, where, 1))
+    if len(size) != 2:
+        raise wrong("model.image_size", "[height, width]")
+    info = ModelInfo(
+        backbone=fields.text("backbone"),
+        image_size=(size[0], size[1]),
+        trained=fields.flag("trained"),
+        weights=fields.text("weights"),
+        weights_sha256=fields.optional_digest("weights_sha256"),
+        checkpoint_sha256=fields.optional_digest("checkpoint_sha256"),
+        prompts=fields.choice("prompts", ("learned", "template", "handcrafted")),
+        vv=fields.flag("vv"),
+        bicmci=fields.flag("bicmci"),
+        conv_adapter=fields.flag("conv_adapter"),
+        global_token=fields.choice("global_token", ("original", "local")),
+    )
+    fields.done()
+    return info
+
+
+def _tensor(value: Any, where: str) -> TensorSpec:
+    fields = Fields(value, where)
+
+    def axis(item: Any, place: str) -> int | str:
+        return item if item == BATCH else as_integer(item, place, 1)
+
+    spec = TensorSpec(fields.text("name"), fields.text("dtype"), tuple(fields.items("shape", axis)))
+    fields.done()
+    return spec
+
+
+def _preprocessing(fields: Fields) -> Preprocessing:
+    rule = Preprocessing(fields.text("resize"), fields.text("interpolation"))
+    fields.done()
+    if rule.resize not in (RESIZE_RULE, IN_GRAPH) or rule.interpolation != INTERPOLATION:
+        raise BundleError(
+            f"the bundle resizes by '{rule.resize}, {rule.interpolation}', which this version does not know: upgrade "
+            "kanoclip-edge, or export the bundle again"
+        )
+    return rule
+
+
+def _thresholds(fields: Fields) -> Thresholds:
+    thresholds = Thresholds(
+        image=fields.share("image"),
+        pixel=fields.share("pixel"),
+        min_area=fields.integer("min_area", 0),
+        origin=fields.text("origin"),
+        roi=fields.optional_digest("roi") if fields.has("roi") else None,
+    )
+    fields.done()
+    return thresholds
+
+
+def _file(value: Any, where: str) -> FileInfo:
+    fields = Fields(value, where)
+    info = FileInfo(fields.digest("sha256"), fields.integer("size", 0))
+    fields.done()
+    return info
+
+
+def _engine(value: Any, where: str) -> EngineInfo:
+    fields = Fields(value, where)
+    info = EngineInfo(
+        file=fields.text("file"),
+        flavour=fields.choice("flavour", FLAVOURS),
+        version=fields.text("version"),
+        compute_capabilities=tuple(fields.items("compute_capabilities", as_text)),
+        platform=fields.text("platform"),
+        device=fields.optional("device", as_text),
+        cuda_major=fields.optional("cuda_major", lambda value, where: as_integer(value, where, 1)),
+        compatibility=fields.choice("compatibility", COMPATIBILITIES),
+        stripped=fields.flag("stripped"),
+    )
+    fields.done()
+    return info
+
+
+def _work(value: Any, where: str) -> GraphWork:
+    fields = Fields(value, where)
+    work = GraphWork(
+        gemm_flops=fields.integer("gemm_flops", 0),
+        weight_bytes=fields.integer("weight_bytes", 0),
+        frame_bytes=fields.integer("frame_bytes", 0),
+    )
+    fields.done()
+    return work
+
+
+def _descriptor(value: Any, where: str) -> DescriptorInfo:
+    fields = Fields(value, where)
+    grid = fields.items("grid", lambda value, place: as_integer(value, place, 1))
+    if len(grid) != 2:
+        raise wrong(f"{where}.grid", "[rows, columns]")
+    channels = fields.integer("channels", 1)
+    if channels > DESCRIPTOR_CHANNELS:
+        raise wrong(f"{where}.channels", f"an integer of at most {DESCRIPTOR_CHANNELS}")
+    info = DescriptorInfo((grid[0], grid[1]), channels, fields.digest("sha256"))
+    fields.done()
+    return info
+
+
+def _cross_check(manifest: Manifest) -> None:
+    if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
+        raise wrong("classes", "a list of different names, at least one")
+    for name in manifest.files:
+        if not is_safe_path(name):
+            raise BundleError(
+                f"{MANIFEST_NAME} names the file {name!r}, which is no path inside of the bundle: do not use it"
+            )
+    if MODEL_FILE not in manifest.files:
+        raise BundleError(f"{MANIFEST_NAME} does not list {MODEL_FILE}: copy or export the bundle again")
+    for engine in manifest.engines:
+        if engine.file not in manifest.files:
+            raise BundleError(f"{MANIFEST_NAME} does not list the engine {engine.file}: copy or export it again")
+    dynamic = bool(manifest.inputs) and manifest.inputs[0].shape[:1] == (BATCH,)
+    height, width = size = manifest.model.image_size
+    frame = _camera_size(manifest) if manifest.preprocessing.resize == IN_GRAPH else size
+    axis = BATCH if dynamic else manifest.max_batch
+    inputs, outputs = graph_signature(size, len(manifest.classes), axis, frame, manifest.descriptor)
+    if (descriptor := manifest.descriptor) is None:
+        described = "without descriptors"
+    else:
+        described = f"with descriptors of {descriptor.cells} cells and {descriptor.channels} channels"
+    kind = f"{len(manifest.classes)} classes at {height}x{width} {described}"
+    for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
+        if found != wanted:
+            raise wrong(name, f"what a bundle of {kind} has")
+    if not set(manifest.class_thresholds) <= set(manifest.classes):
+        raise wrong("class_thresholds", "thresholds of the bundle's own classes")
+
+
+def _camera_size(manifest: Manifest) -> tuple[int, int]:
+    shape = manifest.inputs[0].shape if manifest.inputs else ()
+    sides = [axis for axis in shape[1:3] if isinstance(axis, int)]
+    if len(shape) != 4 or len(sides) != 2:
+        raise wrong("inputs", "frames of a camera's size, since the graph resizes them")
+    return sides[0], sides[1]
+
+
+def graph_signature(
+    size: tuple[int, int],
+    classes: int,
+    batch: int | str,
+    frame: tuple[int, int],
+    descriptor: DescriptorInfo | None = None,
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a bundle's graph.
+
+    Args:
+        size: (height, width) of the model in pixels.
+        classes: How many are baked; several need an index.
+        batch: The batch axis: a fixed size, or BATCH.
+        frame: (height, width) of the frames in pixels; other than `size` where the graph resizes.
+        descriptor: What the third output is; None where there is none.
+    """
+    height, width = size
+    frames = TensorSpec("frame", "uint8", (batch, *frame, 3))
+    index = (TensorSpec("class_index", "int64", (batch,)),) if classes > 1 else ()
+    outputs = [TensorSpec("map", "float32", (batch, height, width)), TensorSpec("score", "float32", (batch,))]
+    if descriptor is not None:
+        outputs.append(TensorSpec(DESCRIPTOR, "float32", (batch, descriptor.cells, descriptor.channels)))
+    return (frames, *index), tuple(outputs)
+
+
+def is_safe_path(name: str) -> bool:
+    """Whether a path of the manifest stays inside of the bundle, on any operating system."""
+    parts = PurePosixPath(name).parts
+    plain = not name.startswith("/") and "\\" not in name and ":" not in name and is_one_line(name)
+    return plain and bool(parts) and ".." not in parts and PurePosixPath(*parts).as_posix() == name

@@ -1,0 +1,1 @@
+"""The options of `kanoclip-run`, by group."""

@@ -1,0 +1,1 @@
+"""Frame to Detection, and what decides it: preprocessing, thresholds, regions, alarm."""

@@ -1,0 +1,350 @@
+"""The detector: a frame in, a score, a map and a verdict out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, thread_time
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
+from kanoclip.runtime.detect.regions import find_regions, peak_region, within
+from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
+from kanoclip.runtime.engines import Backend, Report, create_backend, silent
+from kanoclip.runtime.engines.base import Floats, Frames, Waits, descriptor_of
+from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
+from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Answer:
+    map: FloatMap
+    score: float
+    inference_ms: float
+
+
+class Detector:
+    """Scores frames with one bundle on one backend. Not for use by more threads at once than it has lanes.
+
+    Attributes:
+        bundle: What it runs.
+        backend: What runs it.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        settings: Settings | None = None,
+        *,
+        revive: Callable[[], Backend] | None = None,
+    ) -> None:
+        """Puts a detector together from parts; `Detector.load` makes them.
+
+        Args:
+            bundle: What it runs.
+            backend: What runs it.
+            settings: What it decides by, over the bundle's own thresholds.
+            revive: Makes the backend anew after its GPU was lost; None to pass that error on.
+
+        Raises:
+            SettingsError: The settings name a class that the bundle does not have, or leave nothing of the picture.
+        """
+        self.bundle, self.backend = bundle, backend
+        self._revive = revive
+        self._size = bundle.manifest.frame_size
+        self._classes = bundle.manifest.classes
+        self._unkept: set[tuple[str, str | None]] = set()
+        self.decide_by(settings or Settings())
+
+    def decide_by(self, settings: Settings, bundle: Bundle | None = None) -> None:
+        """Changes what it decides by, from the next frame on; may be called from any thread, but one at a time.
+
+        Args:
+            settings: Over the bundle's thresholds.
+            bundle: The bundle with other thresholds, as `Bundle.reread` gives it; None for those that it has.
+
+        Raises:
+            SettingsError: As at the start; nothing is changed then.
+        """
+        settings.check_classes(self._classes)
+        bundle = bundle or self.bundle
+        decisions = {name: settings.decision(name) for name in self._classes}
+        limits = [limits_of(bundle, name, decision) for name, decision in decisions.items()]
+        unkept = unkept_promises(bundle, decisions, self._unkept)
+        self.bundle, self._limits, self._unkept = bundle, limits, unkept
+
+    def thresholds_of(self, class_name: str | None = None) -> Thresholds:
+        """What a class is judged by; None for the first.
+
+        Raises:
+            FrameError: The class is unknown.
+        """
+        return self._limits[self._class_index(class_name)].thresholds
+
+    @property
+    def lanes(self) -> int:
+        """How many threads may use it at a time."""
+        return self.backend.lanes
+
+    @property
+    def batch_size(self) -> int:
+        """How many frames in one run of the engine give the most frames a second.
+
+        On a CPU that is one where the bundle leaves the choice, for two lanes beside each other gain more than a batch
+        does (docs/measurements.md); a bundle of a fixed batch is best used in full.
+        """
+        manifest = self.bundle.manifest
+        return 1 if manifest.dynamic_batch and self.backend.name.endswith("-cpu") else manifest.max_batch
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width that frames are resized to."""
+        return self._size
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        threshold: float | None = None,
+        pixel_threshold: float | None = None,
+        min_area: int | None = None,
+        settings: Settings | None = None,
+        report: Report = silent,
+        lanes: int = 1,
+    ) -> Detector:
+        """Opens a bundle and its engine.
+
+        Args:
+            path: The bundle's folder.
+            backend: As `create_backend` takes it.
+            device: As `create_backend` takes it.
+            threads: CPU threads, None for all cores of this process.
+            threshold: Image threshold in [0, 1], None for the bundle's.
+            pixel_threshold: Pixel threshold in [0, 1], None for the bundle's.
+            min_area: Smallest region in original pixels, None for the bundle's.
+            settings: What else it decides by, as `settings_file.read_settings` gives it; the three before overrule it.
+            report: Told about an engine's build, which may take minutes.
+            lanes: How many threads may use it at a time, as `create_backend` takes it; see `Detector.lanes`.
+
+        Raises:
+            KanoclipError: The bundle, the engine or a threshold is no good.
+        """
+        bundle = Bundle.open(path)
+        settings = (settings or Settings()).overruled(Decision(threshold, pixel_threshold, min_area))
+        settings.check_classes(bundle.manifest.classes)  # before an engine is made, which may take minutes
+
+        def create() -> Backend:
+            return create_backend(bundle, backend, device, threads, report, lanes)
+
+        return cls(bundle, create(), settings, revive=create)
+
+    def __call__(self, frame: Image, class_name: str | None = None) -> Detection:
+        """Judges one frame.
+
+        Args:
+            frame: uint8 [H, W, 3], BGR, any size.
+            class_name: One of the bundle's classes; None for the first.
+
+        Raises:
+            FrameError: The frame is no such array, or the class is unknown.
+            BackendError: The engine failed, or gave NaN.
+        """
+        return self.batch([frame], class_name)[0]
+
+    def batch(self, frames: Sequence[Image], class_name: str | None = None) -> list[Detection]:
+        """Judges several frames, in runs as large as the bundle allows.
+
+        A frame's inference time is its run's, divided by the frames in it.
+
+        Args:
+            frames: Each uint8 [H, W, 3], BGR, of any sizes.
+            class_name: One of the bundle's classes; None for the first.
+
+        Raises:
+            FrameError: A frame is no such array, or the class is unknown.
+            BackendError: The engine failed, or gave NaN.
+        """
+        return self.judge([self.prepare(frame, class_name) for frame in frames], class_name)
+
+    def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
+        """Checks and resizes a frame; the first half of judging it, which may be done in any thread.
+
+        Args:
+            frame: uint8 [H, W, 3], BGR, any size.
+            class_name: One of the bundle's classes; None for the first.
+            size: Height and width of the original picture, where `frame` was decoded at a smaller scale.
+
+        Raises:
+            FrameError: The frame is no such array, or the class is unknown.
+        """
+        started = perf_counter(), thread_time()
+        height, width = size or check_frame(frame).shape[:2]
+        roi = self._limits[self._class_index(class_name)].roi
+        if roi is not None:
+            roi.check_frame(height, width)
+        return Prepared(resize(check_frame(frame), *self._size), height, width, *_since(*started))
+
+    def judge(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
+        """Judges prepared frames, in runs as large as the bundle allows; the second half.
+
+        Args:
+            frames: What `prepare` made, for the same class.
+            class_name: One of the bundle's classes; None for the first.
+
+        Raises:
+            FrameError: The class is unknown.
+            BackendError: The engine failed, or gave NaN.
+        """
+        index = self._class_index(class_name)
+        most = self.bundle.manifest.max_batch
+        detections: list[Detection] = []
+        for start in range(0, len(frames), most):
+            run = frames[start : start + most]
+            answers = self._infer([frame.image for frame in run], index)
+            detections += [self._decide(frame, answer, index) for frame, answer in zip(run, answers, strict=True)]
+        return detections
+
+    def describe(self, frames: Sequence[Image]) -> Floats:
+        """Computes the descriptors of several frames, in runs as large as the bundle allows.
+
+        They are the same for every class, and those of the whole frame: no region of interest is applied.
+
+        Args:
+            frames: Each uint8 [H, W, 3], BGR, of any sizes.
+
+        Returns:
+            float32 [N, P, D], the caller's own: for each frame and each cell of the bundle's `DescriptorInfo.grid`, row
+            by row, a unit vector.
+
+        Raises:
+            FrameError: A frame is no such array.
+            BackendError: The bundle has no descriptor output, or the engine failed, or gave NaN.
+        """
+        info, most = descriptor_of(self.bundle), self.bundle.manifest.max_batch
+        small = [resize(check_frame(frame), *self._size) for frame in frames]
+        found = np.empty((len(small), info.cells, info.channels), np.float32)
+        for start in range(0, len(small), most):
+            run = small[start : start + most]
+            # The rows beyond are those that fill a static batch up.
+            found[start : start + len(run)] = self._describe(self._batch_of(run))[: len(run)]
+        # The components of unit vectors are in [-1, 1]: their sum is finite unless one of them is NaN.
+        if not np.isfinite(found.sum(dtype=np.float64)):
+            raise self._gave_nan()
+        return found
+
+    def warmup(self, runs: int) -> None:
+        """Runs the engine on black frames, so that the first real one is not the slow one."""
+        for _ in range(runs):
+            self._infer([np.zeros((*self._size, 3), np.uint8)] * self.batch_size, 0)
+
+    def stop_waiting(self) -> None:
+        """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
+        if isinstance(self.backend, Waits):
+            self.backend.stop_waiting()
+
+    def close(self) -> None:
+        """Releases the engine."""
+        self.backend.close()
+
+    def __enter__(self) -> Detector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _class_index(self, name: str | None) -> int:
+        if name is None:
+            return 0
+        if name not in self._classes:
+            raise FrameError(
+                f"unknown class '{name}': this bundle has {', '.join(self._classes)}; export others with --class"
+            )
+        return self._classes.index(name)
+
+    def _infer(self, small: Sequence[Image], index: int) -> list[_Answer]:
+        """Runs up to `max_batch` frames at model size."""
+        frames = self._batch_of(small)
+        indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
+        started = perf_counter()
+        maps, scores = self._ask(lambda backend: backend.run(frames, indices))
+        milliseconds = (perf_counter() - started) * 1e3 / len(small)
+        # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
+        if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
+            raise self._gave_nan()
+        return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
+
+    def _batch_of(self, small: Sequence[Image]) -> Frames:
+        """One batch, uint8 [B, H, W, 3], of frames at model size; a static one is filled up with its last frame."""
+        manifest = self.bundle.manifest
+        missing = 0 if manifest.dynamic_batch else manifest.max_batch - len(small)
+        return small[0][None] if len(small) == 1 and not missing else np.stack([*small, *[small[-1]] * missing])
+
+    def _ask(self, work: Callable[[Backend], T]) -> T:
+        """Uses the backend; one whose GPU was lost is made anew, once."""
+        try:
+            return work(self.backend)
+        except DeviceLostError as error:
+            if self._revive is None:
+                raise
+            log.warning("%s; starting it again", error)
+            self.backend.close()
+            self.backend = self._revive()
+            return work(self.backend)  # lost twice in a row is lost
+
+    def _describe(self, frames: Frames) -> Floats:
+        return self._ask(lambda backend: backend.describe(frames))
+
+    def _gave_nan(self) -> BackendError:
+        return BackendError(
+            f"{self.backend.name} gave NaN: this precision overflows here; export it with --fp32, or choose another "
+            "backend"
+        )
+
+    def _decide(self, frame: Prepared, answer: _Answer, index: int) -> Detection:
+        started = perf_counter(), thread_time()
+        limits = self._limits[index]
+        thresholds = limits.thresholds
+        anomaly_map, score = answer.map, answer.score
+        if limits.mask is not None:
+            anomaly_map, score = within(anomaly_map, score, limits.mask)
+        regions = find_regions(
+            anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
+        )
+        is_anomalous = score >= thresholds.image
+        if is_anomalous and not regions:  # whoever is told of an anomaly is shown where to look
+            regions = (peak_region(anomaly_map, frame.height, frame.width, limits.mask),)
+        deciding = _since(*started)
+        return Detection(
+            score=score,
+            map=anomaly_map,
+            is_anomalous=is_anomalous,
+            threshold=thresholds.image,
+            regions=regions,
+            class_name=self._classes[index],
+            timings=Timings(frame.resize_ms, answer.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
+            roi=limits.roi,
+        )
+
+
+def _since(wall: float, cpu: float) -> tuple[float, float]:
+    """Milliseconds of wall clock and of this thread's processor time since both clocks were read."""
+    return (perf_counter() - wall) * 1e3, (thread_time() - cpu) * 1e3

@@ -1,0 +1,90 @@
+"""What verdicts are made by, beside the bundle's thresholds: for every class, for one, and by flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kanoclip.runtime.detect.alarm import AlarmRule
+from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.types import RegionOfInterest
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What verdicts are made by; None leaves it to what comes before, in the end to the bundle.
+
+    Attributes:
+        threshold: Score from which a frame is anomalous, in [0, 1].
+        pixel_threshold: Map value from which a pixel belongs to a region, in [0, 1].
+        min_area: Smallest region in pixels of the original frame.
+        roi: Where pictures are judged.
+        alarm: When the stream's alarm is raised.
+
+    Raises:
+        SettingsError: A number is out of range.
+    """
+
+    threshold: float | None = None
+    pixel_threshold: float | None = None
+    min_area: int | None = None
+    roi: RegionOfInterest | None = None
+    alarm: AlarmRule | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("threshold", self.threshold), ("pixel threshold", self.pixel_threshold)):
+            if value is not None and not 0 <= value <= 1:
+                raise SettingsError(f"{name} {value} is outside of 0 to 1")
+        if self.min_area is not None and self.min_area < 0:
+            raise SettingsError(f"smallest area {self.min_area} is negative")
+
+    def overruled(self, by: Decision) -> Decision:
+        """This one, with what the other sets."""
+        given = {f.name: getattr(by, f.name) for f in dataclasses.fields(by) if getattr(by, f.name) is not None}
+        return dataclasses.replace(self, **given)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that was set, in the order in which the later overrules the earlier.
+
+    Attributes:
+        common: For every class: `[decision]` of the file.
+        classes: For one class: `[class.NAME]` of the file.
+        flags: From the command line, or from code.
+        chosen: For one class, while a stream runs.
+        origin: The file's name, for messages; empty without one.
+    """
+
+    common: Decision = Decision()
+    classes: Mapping[str, Decision] = field(default_factory=dict)
+    flags: Decision = Decision()
+    chosen: Mapping[str, Decision] = field(default_factory=dict)
+    origin: str = ""
+
+    def decision(self, class_name: str) -> Decision:
+        """What holds for a class."""
+        of_file = self.common.overruled(self.classes.get(class_name, Decision()))
+        return of_file.overruled(self.flags).overruled(self.chosen.get(class_name, Decision()))
+
+    def overruled(self, flags: Decision) -> Settings:
+        """These, with flags over them."""
+        return dataclasses.replace(self, flags=self.flags.overruled(flags))
+
+    def choosing(self, class_name: str, decision: Decision) -> Settings:
+        """These, with what is chosen for a class now over what was chosen before."""
+        before = self.chosen.get(class_name, Decision())
+        return dataclasses.replace(self, chosen={**self.chosen, class_name: before.overruled(decision)})
+
+    def check_classes(self, known: tuple[str, ...]) -> None:
+        """Refuses settings for a class that the bundle does not have.
+
+        Raises:
+            SettingsError: The message names both.
+        """
+        for name in self.classes:
+            if name not in known:
+                raise SettingsError(
+                    f"{self.origin}: [class.{name}] is not in this bundle, which has {', '.join(known)}"
+                )

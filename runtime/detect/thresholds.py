@@ -1,0 +1,80 @@
+"""What a class's maps and scores are judged by: the bundle's thresholds with the settings over them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.settings import Decision
+from kanoclip.runtime.types import Mask, RegionOfInterest
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one class.
+
+    Attributes:
+        thresholds: For scores, maps and areas.
+        roi: The region of interest; None for the whole picture.
+        mask: Its pixels in a map.
+    """
+
+    thresholds: Thresholds
+    roi: RegionOfInterest | None
+    mask: Mask | None
+
+
+def decided(given: Thresholds, decision: Decision) -> Thresholds:
+    """A class's thresholds with what a decision sets over them."""
+    own = (decision.threshold, decision.pixel_threshold, decision.min_area)
+    return replace(
+        given,
+        image=given.image if decision.threshold is None else decision.threshold,
+        pixel=given.pixel if decision.pixel_threshold is None else decision.pixel_threshold,
+        min_area=given.min_area if decision.min_area is None else decision.min_area,
+        origin=given.origin if own == (None, None, None) else "set by the caller",
+    )
+
+
+def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
+    """What a class is judged by.
+
+    Raises:
+        SettingsError: The region leaves nothing of the picture.
+    """
+    thresholds = decided(bundle.manifest.thresholds_of(class_name), decision)
+    mask = None if decision.roi is None else decision.roi.mask(*bundle.manifest.model.image_size)
+    return Limits(thresholds, decision.roi, mask)
+
+
+def unkept_promises(
+    bundle: Bundle, decisions: Mapping[str, Decision], said: Set[tuple[str, str | None]]
+) -> set[tuple[str, str | None]]:
+    """Warns of classes whose calibrated thresholds promise nothing, for another region than theirs is used.
+
+    Args:
+        bundle: Whose thresholds.
+        decisions: By class.
+        said: What the last call returned; that is not said again.
+
+    Returns:
+        Each such class with the digest of the region that is used.
+    """
+    found = set()
+    for name, decision in decisions.items():
+        inside = None if decision.roi is None else decision.roi.digest()
+        used = decision.threshold is None or decision.pixel_threshold is None
+        if used and bundle.manifest.thresholds_of(name).roi not in (None, inside):
+            found.add((name, inside))
+    for name, _ in sorted(found - said, key=str):
+        log.warning(
+            "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate is "
+            "not kept: run kanoclip-calibrate again",
+            name,
+        )
+    return found

@@ -1,0 +1,103 @@
+"""Inference engines, chosen once by name."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import FLAVOURS
+from kanoclip.runtime.engines.base import Backend, Report
+from kanoclip.runtime.engines.triton_address import SHAPE, TritonAddress, is_triton
+from kanoclip.runtime.errors import BackendError
+
+BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt", "openvino", "openvino-bf16", *FLAVOURS)
+GPU_ONLY = frozenset({"onnxruntime-tensorrt", *FLAVOURS})
+CPU_ONLY = frozenset({"openvino", "openvino-bf16"})
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+__all__ = ["BACKENDS", "DEVICE", "Backend", "Report", "check_backend", "create_backend", "silent"]
+
+
+def silent(step: str, share: float) -> None:
+    """A report that goes nowhere."""
+
+
+def check_backend(name: str) -> str:
+    """The name of a backend, if it is one.
+
+    Raises:
+        BackendError: It is neither one of BACKENDS nor the address of a model on a Triton server.
+    """
+    if is_triton(name):
+        TritonAddress.parse(name)
+    elif name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}: choose one of {', '.join(BACKENDS)}, {SHAPE}")
+    return name
+
+
+def create_backend(
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    report: Report = silent,
+    lanes: int = 1,
+) -> Backend:
+    """Makes the engine that runs a bundle.
+
+    Args:
+        bundle: What to run.
+        backend: `onnxruntime` (CPU or CUDA provider, by device), `onnxruntime-tensorrt` (ONNX Runtime's TensorRT
+            provider), `tensorrt` and `tensorrt-rtx` (the bundle's engine, or one that is built now and kept),
+            `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), `triton://HOST[:PORT]/MODEL` (a server's; see
+            `triton_address.py` for its options), or `auto`: an engine of the bundle that fits the
+            GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
+            (see `trial.py`), `openvino-bf16` only after a probe in a process of its own (see `probe.py`).
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
+        threads: CPU threads, None for as many as cores that this process may use.
+        report: Told about an engine's build, which may take minutes.
+        lanes: On the CPU and on a server, how many threads may run it at a time. Two frames at a time, each on half of
+            the threads, are more frames a second than one after the other, and each takes longer. The backend's own
+            `lanes` says what came of it: elsewhere it is 1.
+
+    Raises:
+        BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.
+    """
+    check_backend(backend)
+    if not DEVICE.fullmatch(device):
+        raise BackendError(f"unknown device {device!r}: choose auto, cpu, cuda or cuda:N")
+    if backend in GPU_ONLY and device == "cpu":
+        raise BackendError(f"the backend {backend} needs a GPU: leave --device out, or choose cuda")
+    if backend in CPU_ONLY and device.startswith("cuda"):
+        raise BackendError(f"the backend {backend} runs on the CPU: leave --device out, or choose cpu")
+    if threads is not None and threads < 1:
+        raise BackendError(f"{threads} threads cannot run: choose at least 1, or leave it out for all cores")
+    if is_triton(backend):
+        if device != "auto" or threads is not None:
+            raise BackendError("a Triton server decides by itself what it runs on: leave --device and --threads out")
+        from kanoclip.runtime.engines.triton import TritonBackend
+
+        return TritonBackend(bundle, TritonAddress.parse(backend), lanes)
+    if backend == "auto" and device != "cpu" and bundle.manifest.engines:
+        from kanoclip.runtime.engines.tensorrt.backend import fitting_flavour
+
+        backend = fitting_flavour(bundle, device) or backend
+    if backend in FLAVOURS:
+        from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
+
+        return TensorRtBackend(bundle, backend, device, report)
+    if backend == "auto" and not device.startswith("cuda"):
+        from kanoclip.runtime.engines.autoselect import choose_backend
+
+        create = partial(create_backend, bundle, device=device, threads=threads, lanes=lanes)
+        return choose_backend(bundle, device, threads, create, lanes)
+    # Each engine's module is imported only where it is used, and the engine itself only by that module.
+    if backend in ("openvino", "openvino-bf16"):
+        from kanoclip.runtime.engines.openvino import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, bf16=backend == "openvino-bf16", threads=threads, lanes=lanes)
+    from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+
+    tensorrt = backend == "onnxruntime-tensorrt"
+    return OnnxRuntimeBackend(bundle, device, tensorrt=tensorrt, threads=threads, lanes=lanes)

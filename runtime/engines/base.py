@@ -1,0 +1,132 @@
+"""What the detector asks of an inference engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import DescriptorInfo, Manifest, TensorSpec
+from kanoclip.runtime.errors import BackendError
+
+Frames = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+FETCHED = ("map", "score")
+"""The outputs that `Backend.run` fetches: a descriptor is larger than both, and stays where it was computed."""
+Report = Callable[[str, float], None]
+"""Told a long step's name and the share of it that is done, 0 to 1."""
+
+
+def whole_batches(pictures: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
+    """Pictures in full batches, each class used at least once: picture i goes with class i modulo their number.
+
+    Args:
+        pictures: Each uint8 [H, W, 3]; repeated where they are too few.
+        classes: How many the graph has.
+        size: Of a batch.
+
+    Yields:
+        Frames [size, H, W, 3] and class indices [size].
+    """
+    total = -(-max(len(pictures), classes) // size) * size
+    for start in range(0, total, size):
+        numbers = np.arange(start, start + size, dtype=np.int64)
+        yield np.stack([pictures[i % len(pictures)] for i in numbers]), numbers % classes
+
+
+def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """The manifest is checked against the graph itself: shapes decide what the detector feeds.
+
+    Args:
+        bundle: Whose manifest.
+        inputs: What the engine says that the graph takes, in its order.
+        outputs: What it gives.
+
+    Raises:
+        BackendError: They are not what the manifest says.
+    """
+    for kind, listed, found in (
+        ("inputs", bundle.manifest.inputs, inputs),
+        ("outputs", bundle.manifest.outputs, outputs),
+    ):
+        if list(found) != list(listed):
+            raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
+
+
+def descriptor_of(bundle: Bundle) -> DescriptorInfo:
+    """What a bundle's descriptors are.
+
+    Raises:
+        BackendError: It has none.
+    """
+    if bundle.manifest.descriptor is None:
+        raise BackendError(f"{bundle.root} has no descriptor output, which a reference memory needs: export it again")
+    return bundle.manifest.descriptor
+
+
+def any_class(manifest: Manifest, rows: int) -> Indices | None:
+    """Class indices for outputs that do not depend on them: zeros int64 [rows], or None where the graph takes none."""
+    return np.zeros(rows, np.int64) if len(manifest.classes) > 1 else None
+
+
+def gpu_index(device: str) -> int:
+    """The N of `cuda:N`; 0 for `cuda` and `auto`."""
+    return int(device.partition(":")[2] or 0)
+
+
+@runtime_checkable
+class Waits(Protocol):
+    """A backend that may wait for long, such as for a server."""
+
+    def stop_waiting(self) -> None:
+        """Ends a wait that is under way, with StoppedWaitingError, and every later one; from any thread."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs a bundle's graph.
+
+    Attributes:
+        name: Engine and device, such as `onnxruntime-cpu`.
+        lanes: How many threads may run it at a time.
+    """
+
+    name: str
+    lanes: int
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """Runs one batch.
+
+        Args:
+            frames: uint8 [B, H, W, 3], BGR, at model size, contiguous.
+            class_index: int64 [B] when the bundle has several classes, else None.
+
+        Returns:
+            Maps float32 [B, H, W] and scores float32 [B], both in [0, 1].
+
+        Raises:
+            BackendError: The engine failed.
+        """
+        ...
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch, whatever the class.
+
+        Args:
+            frames: As `run` takes them.
+
+        Returns:
+            float32 [B, P, D], the caller's own: for each cell of `DescriptorInfo.grid`, row by row, a unit vector.
+
+        Raises:
+            BackendError: The bundle has no descriptor output, or the engine failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Releases the engine."""
+        ...

@@ -1,0 +1,132 @@
+"""What `kanoclip-doctor` finds out: the machine, the engines on it, and whether they give a bundle's answers."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.engines import Backend, Report, create_backend, silent
+from kanoclip.runtime.engines.onnxruntime import BOTH_INSTALLED
+from kanoclip.runtime.engines.reference import Comparison, Reference
+from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
+from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.installed import installed_versions
+
+PACKAGES = (
+    "kanoclip-edge",
+    "numpy",
+    "opencv-python",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-python",
+    "pycuda",
+)
+_GPU_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader")
+_TEGRA = Path("/etc/nv_tegra_release")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a report of a problem needs.
+
+    Attributes:
+        python: Version.
+        system: Operating system and architecture.
+        cores: That this process may use.
+        gpus: One line each: name, compute capability, driver, memory; empty where no driver answers.
+        jetson: The release line of Jetson Linux, None elsewhere.
+        packages: Installed distributions and versions.
+        problems: In words, each with its remedy.
+    """
+
+    python: str
+    system: str
+    cores: int
+    gpus: tuple[str, ...]
+    jetson: str | None
+    packages: dict[str, str]
+    problems: tuple[str, ...]
+
+
+def examine_machine() -> Machine:
+    """Looks at this machine; nothing is loaded but the list of installed packages."""
+    packages = installed_versions(PACKAGES)
+    problems = []
+    if {"onnxruntime", "onnxruntime-gpu"} <= packages.keys():
+        problems.append(BOTH_INSTALLED)
+    if not {"onnxruntime", "onnxruntime-gpu"} & packages.keys():
+        problems.append("no ONNX Runtime: pip install 'kanoclip-edge[cpu]', or [gpu] on an NVIDIA GPU")
+    gpus = _gpus()
+    if gpus and "onnxruntime" in packages and "onnxruntime-gpu" not in packages:
+        problems.append("the GPU lies idle: install 'kanoclip-edge[gpu]' in a fresh environment")
+    return Machine(
+        python=sys.version.split()[0],
+        system=f"{platform.system()} {platform.release()}, {platform.machine()}",
+        cores=own_cores(),
+        gpus=gpus,
+        jetson=_jetson(),
+        packages=packages,
+        problems=tuple(problems),
+    )
+
+
+def compare(
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    report: Report = silent,
+    *,
+    rebuild: bool = False,
+) -> Comparison:
+    """Runs the bundle's own pictures on an engine and on the reference.
+
+    Args:
+        bundle: What to judge by.
+        backend: As `create_backend` takes it.
+        device: As `create_backend` takes it.
+        threads: CPU threads of the engine that is judged, None for all cores.
+        report: Told about an engine's build.
+        rebuild: Build a TensorRT engine now, judge it on this GPU and keep it.
+
+    Raises:
+        BundleError: The bundle has no pictures or no bounds of its own.
+        BackendError: An engine cannot be made, or failed.
+    """
+    reference = Reference(bundle)
+    judged: Backend
+    if rebuild:
+        judged = TensorRtBackend(bundle, backend, device, report, rebuild=True)
+    else:
+        judged = create_backend(bundle, backend, device, threads, report)
+    engine, fused = None, None
+    try:
+        answers = reference.ask(judged)
+        if isinstance(judged, TensorRtBackend):
+            engine, fused = judged.origin, judged.fused_attention()
+    finally:
+        judged.close()  # before the reference is loaded: a large graph need not fit twice
+    return replace(reference.compare(answers), engine=engine, fused_attention=fused)
+
+
+def _gpus() -> tuple[str, ...]:
+    try:
+        done = subprocess.run(_GPU_QUERY, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip())
+
+
+def _jetson() -> str | None:
+    try:
+        with _TEGRA.open(encoding="utf-8") as file:
+            return file.readline().strip("# \n") or None
+    except OSError:
+        return None

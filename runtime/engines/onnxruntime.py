@@ -1,0 +1,228 @@
+"""ONNX Runtime: the CPU, CUDA and TensorRT providers, by name and never by silent fallback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
+from kanoclip.runtime.engines.base import (
+    FETCHED,
+    Floats,
+    Frames,
+    Indices,
+    any_class,
+    check_signature,
+    descriptor_of,
+    gpu_index,
+)
+from kanoclip.runtime.engines.ort_binding import DeviceTensors
+from kanoclip.runtime.errors import BackendError, one_line
+from kanoclip.runtime.system.cache_folder import cache_folder
+from kanoclip.runtime.system.hardware import own_cores
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"
+_GRAPHS = {CUDA: "enable_cuda_graph", TENSORRT: "trt_cuda_graph_enable"}
+"""Each provider's option for a CUDA graph."""
+_LEFT_OUT: dict[str, dict[str, list[str]]] = {
+    "int8-cpu": {"disabled_optimizers": ["MatMulAddFusion"]},
+    "int8": {"disabled_optimizers": ["WeightBiasQuantization"]},
+}
+"""Rewrites that quantised graphs are spared on the CPU. `int8-cpu`: ONNX Runtime makes a Gemm of each product with a
+bias before it looks for quantised ones, and has no quantised Gemm with a float bias: it would convert those to float32
+and multiply them so, run by run. `int8`: it quantises a convolution's float16 bias by itself, with wrong results
+(1.32)."""
+SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
+
+log = logging.getLogger(__name__)
+
+
+class OnnxRuntimeBackend:
+    """One session on one provider."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str,
+        *,
+        tensorrt: bool,
+        threads: int | None,
+        optimised: bool = True,
+        lanes: int = 1,
+    ) -> None:
+        """Loads the bundle's graph.
+
+        Args:
+            bundle: What to run.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            tensorrt: Use the TensorRT provider (engines are cached per user).
+            threads: CPU threads, None for all cores of this process.
+            lanes: On the CPU, how many threads may run it at a time; they share the CPU threads.
+            optimised: Fuse and reorder operators; without, each runs as it stands in the file, and slowly.
+
+        Raises:
+            BackendError: ONNX Runtime is not installed or lacks the provider, or the graph is not the manifest's.
+        """
+        self._bundle = bundle
+        ort = _import_onnxruntime()
+        provider, options = _choose_provider(ort, device, tensorrt)
+        settings = ort.SessionOptions()
+        # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
+        # Whoever calls computes too: each lane but the first is a thread that need not be made.
+        settings.intra_op_num_threads = max((threads or own_cores()) - (lanes - 1 if provider == CPU else 0), 1)
+        settings.inter_op_num_threads = 1
+        settings.log_severity_level = 3
+        if not optimised:
+            settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            self._session = _open_session(ort, bundle, settings, provider, options)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise _refused(bundle, provider, error) from error
+        # Otherwise a provider that fails in a run is replaced by the CPU for good, with a print to standard output.
+        # Older versions ignore `enable_fallback` above; the check of providers below holds for them.
+        self._session.disable_fallback()
+        self.name = f"onnxruntime-{SHORT[provider]}"
+        self.lanes = lanes if provider == CPU else 1
+        if provider not in self._session.get_providers():
+            raise BackendError(
+                f"ONNX Runtime has {SHORT[provider]} but could not start it: check the driver, CUDA and cuDNN "
+                f"versions it wants, or choose --device cpu{_both_installed()}"
+            )
+        check_signature(bundle, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
+        self._tensors: DeviceTensors | None = None
+        if provider != CPU:
+            self._tensors = DeviceTensors(ort, self._session, bundle.manifest, "cuda", options["device_id"])
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """Runs one batch; see `Backend.run`."""
+        maps, scores = self._fetch(FETCHED, frames, class_index)
+        return maps, scores
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`."""
+        descriptor_of(self._bundle)
+        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
+        return descriptors
+
+    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+        """The outputs of these names for one batch, each the caller's own."""
+        if self._session is None:
+            raise BackendError(f"{self.name} is closed: load the bundle again")
+        inputs: dict[str, Any] = {"frame": frames}
+        if class_index is not None:
+            inputs["class_index"] = class_index
+        try:
+            if self._tensors is not None:
+                return self._tensors.fetch(names, frames, class_index)
+            found = self._session.run(list(names), inputs)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise BackendError(f"{self.name} failed: {one_line(error)}") from error
+        return [np.asarray(value) for value in found]
+
+    def close(self) -> None:
+        """Frees the session and its memory."""
+        self._session = self._tensors = None
+
+
+def has_cuda() -> bool:
+    """Whether this ONNX Runtime has the CUDA provider.
+
+    Raises:
+        BackendError: ONNX Runtime is not installed or broken.
+    """
+    return CUDA in _import_onnxruntime().get_available_providers()
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendError(
+            "no inference engine: pip install 'kanoclip-edge[cpu]', or 'kanoclip-edge[gpu]' on an NVIDIA GPU"
+        ) from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise BackendError(f"onnxruntime is broken: uninstall it and install one extra again{_both_installed()}")
+    return onnxruntime
+
+
+def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[str, Any]]:
+    available = ort.get_available_providers()
+    wanted = TENSORRT if tensorrt else CPU if device == "cpu" else CUDA
+    if device == "auto" and not tensorrt and CUDA not in available:
+        wanted = CPU
+    if wanted not in available:
+        names = ", ".join(SHORT[name] for name in available if name in SHORT)
+        raise BackendError(
+            f"this onnxruntime has no {SHORT[wanted]} provider (it has {names}): pip install 'kanoclip-edge[gpu]' in a "
+            f"fresh environment, or choose --device cpu{_both_installed()}"
+        )
+    if wanted == CPU:
+        return CPU, {}
+    options: dict[str, Any] = {"device_id": gpu_index(device)}
+    if wanted == TENSORRT:
+        try:
+            cache = cache_folder("onnxruntime-tensorrt")
+        except OSError as error:
+            raise BackendError(
+                f"no folder {error.filename} for engines ({error.strerror}): set XDG_CACHE_HOME"
+            ) from error
+        options |= {
+            "trt_engine_cache_enable": True,
+            "trt_engine_cache_path": str(cache),
+            "trt_timing_cache_enable": True,
+            "trt_timing_cache_path": str(cache),
+        }
+    return wanted, options
+
+
+def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, options: dict[str, Any]) -> Any:
+    """Makes the session; on a GPU with a CUDA graph where the batch is static and every operator runs there."""
+
+    def open_with(more: dict[str, Any]) -> Any:
+        chosen = [(provider, options | more)] if options else [provider]
+        left_out = _LEFT_OUT.get(bundle.manifest.precision, {}) if provider == CPU else {}
+        return ort.InferenceSession(str(bundle.model_path), settings, providers=chosen, enable_fallback=0, **left_out)
+
+    if provider in _GRAPHS and not bundle.manifest.dynamic_batch:
+        try:
+            return open_with({_GRAPHS[provider]: True})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            log.info("without a CUDA graph: %s", one_line(error))
+    return open_with({})
+
+
+def _specs(values: Any) -> list[TensorSpec]:
+    types = {"tensor(uint8)": "uint8", "tensor(int64)": "int64", "tensor(float)": "float32"}
+    return [
+        TensorSpec(
+            value.name,
+            types.get(value.type, value.type),
+            tuple(axis if isinstance(axis, int) else BATCH for axis in value.shape),
+        )
+        for value in values
+    ]
+
+
+def _refused(bundle: Bundle, provider: str, error: Exception) -> BackendError:
+    if bundle.manifest.precision == "bf16" and provider == CPU:
+        return BackendError(f"{bundle.root} is bf16, which no CPU provider runs: export it with --fp16 or --fp32")
+    remedy = "export the bundle again" if provider == CPU else "check driver, CUDA and cuDNN, or choose --device cpu"
+    return BackendError(
+        f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]} ({one_line(error)}): {remedy}"
+    )
+
+
+def _both_installed() -> str:
+    """A hint when two distributions that overwrite each other are installed."""
+    try:
+        for name in ("onnxruntime", "onnxruntime-gpu"):
+            metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+    return f" ({BOTH_INSTALLED})"

@@ -1,0 +1,175 @@
+"""The device through NVIDIA's cuda-python wheels."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+try:
+    import cuda.bindings.runtime as cudart
+except ImportError:  # releases before 12.8
+    from cuda import cudart
+
+from kanoclip.runtime.engines.tensorrt.device import Bytes, DeviceInfo, driver_version, hang, lost, wait_until
+from kanoclip.runtime.errors import BackendError
+
+
+class CudaPythonDevice:
+    """See `kanoclip.runtime.engines.tensorrt.device.Device`."""
+
+    captures = True
+
+    def __init__(self, index: int) -> None:
+        """Opens GPU `index`.
+
+        Raises:
+            BackendError: There is no such GPU, or no driver.
+        """
+        self.lost = self.hung = False
+        self._frees: list[Callable[[], Any]] = []
+        found = int(_ask("look for GPUs", cudart.cudaGetDeviceCount()))
+        if index >= found:
+            raise BackendError(f"there is no GPU {index}, only {found}: choose --device cuda:N with a smaller N")
+        _ask("use the GPU", cudart.cudaSetDevice(index))
+        self.info = _describe(index)
+        self._stream = _ask("make a stream", cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
+        self._frees.append(lambda: cudart.cudaStreamDestroy(self._stream))
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle."""
+        return int(self._stream)
+
+    def enter(self) -> None:
+        """CUDA's current device belongs to the thread."""
+        _do("use the GPU", cudart.cudaSetDevice(self.info.index))
+
+    def leave(self) -> None:
+        """Nothing to undo."""
+
+    def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
+        """Page-locked memory."""
+        flags = cudart.cudaHostAllocMapped if mapped else cudart.cudaHostAllocDefault
+        address = int(_ask(f"lock {size} bytes of host memory", cudart.cudaHostAlloc(size, flags)))
+        self._frees.append(lambda: cudart.cudaFreeHost(address))
+        memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+        seen = _ask("map host memory", cudart.cudaHostGetDevicePointer(address, 0)) if mapped else 0
+        return memory, int(seen)
+
+    def allocate(self, size: int) -> int:
+        """Device memory."""
+        address = int(_ask(f"get {size} bytes of GPU memory", cudart.cudaMalloc(size)))
+        self._frees.append(lambda: cudart.cudaFree(address))
+        return address
+
+    def upload(self, target: int, source: Bytes) -> None:
+        """Host to device, on the stream."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
+        _do("upload", cudart.cudaMemcpyAsync(target, source.ctypes.data, source.nbytes, kind, self._stream))
+
+    def download(self, target: Bytes, source: int) -> None:
+        """Device to host, on the stream."""
+        kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        _do("download", cudart.cudaMemcpyAsync(target.ctypes.data, source, target.nbytes, kind, self._stream))
+
+    def synchronize(self) -> None:
+        """Waits, not longer than PATIENCE."""
+        if not wait_until(self._is_done):
+            self.hung = True
+            raise hang()
+
+    def _is_done(self) -> bool:
+        (status,) = cudart.cudaStreamQuery(self._stream)
+        if status not in (cudart.cudaError_t.cudaSuccess, cudart.cudaError_t.cudaErrorNotReady):
+            raise lost("a run", _explain(status))
+        return bool(status == cudart.cudaError_t.cudaSuccess)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Records a graph. What other threads do meanwhile does not disturb it."""
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _do("begin a graph", cudart.cudaStreamBeginCapture(self._stream, mode))
+        try:
+            work()
+        finally:  # a stream left in capture is of no use any more
+            ended = cudart.cudaStreamEndCapture(self._stream)
+        graph = _do("end a graph", ended)
+        launchable = _do("make a graph", cudart.cudaGraphInstantiate(graph, 0))
+        cudart.cudaGraphDestroy(graph)
+        self._frees.append(lambda: cudart.cudaGraphExecDestroy(launchable))
+
+        def launch() -> None:
+            _do("launch a graph", cudart.cudaGraphLaunch(launchable, self._stream))
+
+        return launch
+
+    def mark(self) -> int:
+        """See `Device.mark`."""
+        return len(self._frees)
+
+    def release(self, mark: int) -> None:
+        """Newest first. After an error every call fails alike, and nothing more can be done."""
+        while len(self._frees) > mark and not self.hung:
+            self._frees.pop()()
+
+    def close(self) -> None:
+        """Frees everything."""
+        self.release(0)
+        if self.lost and not self.hung:
+            # An error in a kernel stays with the process's context: only a new one can work again.
+            cudart.cudaDeviceReset()
+            self.lost = False
+
+
+def _describe(index: int) -> DeviceInfo:
+    attributes = cudart.cudaDeviceAttr
+    major, minor, integrated = (
+        int(_ask("describe the GPU", cudart.cudaDeviceGetAttribute(attribute, index)))
+        for attribute in (
+            attributes.cudaDevAttrComputeCapabilityMajor,
+            attributes.cudaDevAttrComputeCapabilityMinor,
+            attributes.cudaDevAttrIntegrated,
+        )
+    )
+    name = _ask("describe the GPU", cudart.cudaGetDeviceProperties(index)).name
+    version = int(_ask("ask CUDA's version", cudart.cudaRuntimeGetVersion()))
+    driver = int(_ask("ask the driver's version", cudart.cudaDriverGetVersion()))
+    return DeviceInfo(
+        index=index,
+        name=name.decode(errors="replace") if isinstance(name, bytes) else str(name),
+        compute_capability=f"{major}.{minor}",
+        cuda_major=version // 1000,
+        driver=driver_version(f"cuda-{driver}"),
+        integrated=bool(integrated),
+    )
+
+
+def _ask(what: str, answer: tuple[Any, ...]) -> Any:
+    """The value of a call that prepares something.
+
+    Raises:
+        BackendError: It failed.
+    """
+    status, *values = answer
+    if status != cudart.cudaError_t.cudaSuccess:
+        raise BackendError(f"CUDA cannot {what}: {_explain(status)}: check the driver with nvidia-smi")
+    return values[0] if values else None
+
+
+def _do(what: str, answer: tuple[Any, ...]) -> Any:
+    """The value of a call in the middle of the work.
+
+    Raises:
+        DeviceLostError: It failed.
+    """
+    status, *values = answer
+    if status != cudart.cudaError_t.cudaSuccess:
+        raise lost(what, _explain(status))
+    return values[0] if values else None
+
+
+def _explain(status: Any) -> str:
+    _, text = cudart.cudaGetErrorString(status)
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)

@@ -1,0 +1,199 @@
+"""One GPU's memory, stream and graphs, behind one interface: cuda-python where it is installed, else pycuda."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.errors import BackendError, DeviceLostError
+
+Bytes = npt.NDArray[np.uint8]
+_DRIVER = Path("/proc/driver/nvidia/version")
+PATIENCE = 20.0
+"""Seconds after which a GPU that has not finished counts as hung: a run takes milliseconds, a first one seconds."""
+_NAP = 5e-5
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """What an engine is tied to.
+
+    Attributes:
+        index: CUDA's number of the GPU.
+        name: Such as `NVIDIA GeForce RTX 4070`.
+        compute_capability: Such as `8.9`.
+        cuda_major: Of the CUDA that the binding brings.
+        driver: The driver's version.
+        integrated: CPU and GPU share one memory, as on a Jetson.
+    """
+
+    index: int
+    name: str
+    compute_capability: str
+    cuda_major: int
+    driver: str
+    integrated: bool
+
+
+class Device(Protocol):
+    """What the backend needs of a GPU. Everything happens on one stream that is not the default one.
+
+    Attributes:
+        info: Which GPU.
+        captures: Whether `capture` works with this binding.
+        lost: Set by whoever saw it fail: `close` then resets what this process has on it.
+        hung: It does not answer. Freeing anything would wait for it forever, so nothing is freed any more.
+    """
+
+    info: DeviceInfo
+    captures: bool
+    lost: bool
+    hung: bool
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle, as TensorRT takes it."""
+        ...
+
+    def enter(self) -> None:
+        """Makes the GPU current in this thread; before anything else and before each run."""
+        ...
+
+    def leave(self) -> None:
+        """Undoes `enter`."""
+        ...
+
+    def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
+        """Page-locked host memory, which the GPU can copy from by itself.
+
+        Args:
+            size: Bytes.
+            mapped: The GPU reads and writes it where it is.
+
+        Returns:
+            The memory as uint8 [size], and its address for the GPU (0 unless mapped).
+        """
+        ...
+
+    def allocate(self, size: int) -> int:
+        """Device memory; its address."""
+        ...
+
+    def upload(self, target: int, source: Bytes) -> None:
+        """Copies from pinned to device memory, later, on the stream."""
+        ...
+
+    def download(self, target: Bytes, source: int) -> None:
+        """Copies from device to pinned memory, later, on the stream."""
+        ...
+
+    def synchronize(self) -> None:
+        """Waits for the stream, and not longer than PATIENCE.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: It does not answer; `hung` is set.
+        """
+        ...
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Records what `work` puts on the stream as a CUDA graph; the result launches it."""
+        ...
+
+    def mark(self) -> int:
+        """A place to which `release` goes back."""
+        ...
+
+    def release(self, mark: int) -> None:
+        """Frees what was made since `mark`, newest first."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything; safe to call twice and after the GPU was lost."""
+        ...
+
+
+def open_device(index: int) -> Device:
+    """Opens a GPU.
+
+    Args:
+        index: CUDA's number.
+
+    Raises:
+        BackendError: No binding is installed, or there is no such GPU.
+    """
+    try:
+        from kanoclip.runtime.engines.tensorrt.cuda_python import CudaPythonDevice
+    except ImportError:
+        try:
+            from kanoclip.runtime.engines.tensorrt.pycuda import PycudaDevice
+        except ImportError as error:
+            raise BackendError(
+                "no CUDA binding: pip install cuda-python (or build pycuda, on a JetPack without wheels for it)"
+            ) from error
+        return PycudaDevice(index)
+    return CudaPythonDevice(index)
+
+
+def driver_version(fallback: str) -> str:
+    """The kernel driver's own version, which bindings do not tell; `fallback` where it is not written down."""
+    try:
+        words = _DRIVER.read_text(encoding="utf-8").splitlines()[0].split()
+    except (OSError, IndexError, UnicodeDecodeError):
+        return fallback
+    return next((word for word in words if word[:1].isdigit() and "." in word), fallback)
+
+
+def wait_until(done: Callable[[], bool]) -> bool:
+    """Waits for the GPU, and not longer than PATIENCE.
+
+    Naps instead of one long wait in the driver, which nothing could end, and instead of a spin, which would take the
+    core that decodes the camera's next frame.
+
+    Args:
+        done: Asks the GPU.
+
+    Returns:
+        Whether it finished.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_NAP)
+    return True
+
+
+def hang() -> BackendError:
+    """The error for a GPU that does not answer."""
+    return BackendError(
+        f"the GPU has not answered for {PATIENCE:.0f} s: see `dmesg | grep -i xid`, restart this program or the machine"
+    )
+
+
+def abandon(*objects: object) -> None:
+    """Keeps objects for as long as the process lives: their destructors would wait for a GPU that does not answer."""
+    for one in objects:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+def lost(what: str, reason: str) -> DeviceLostError:
+    """The error for a GPU that failed in the middle of the work."""
+    return DeviceLostError(
+        f"the GPU failed in {what} ({reason}): see `dmesg | grep -i xid` or nvidia-smi; a reset or reboot may be needed"
+    )
+
+
+def platform_name() -> str:
+    """Operating system and architecture of an engine: `linux-x86_64`, `linux-aarch64`."""
+    machine = platform.machine().lower()
+    return f"{sys.platform}-{'x86_64' if machine == 'amd64' else machine}"

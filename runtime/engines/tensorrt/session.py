@@ -1,0 +1,211 @@
+"""One engine, ready to run: context, memory, CUDA graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
+from kanoclip.runtime.engines.base import (
+    FETCHED,
+    Floats,
+    Frames,
+    Indices,
+    any_class,
+    check_signature,
+    descriptor_of,
+)
+from kanoclip.runtime.engines.tensorrt.buffers import Buffer, make_buffer
+from kanoclip.runtime.engines.tensorrt.building.build import Serialized, refit
+from kanoclip.runtime.engines.tensorrt.device import Device, abandon, lost
+from kanoclip.runtime.engines.tensorrt.flavour import Flavour, collecting_logger
+from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.system.paths import replace_file
+
+_FUSED = "_gemm_mha"
+"""In the name of a layer that is a whole attention block."""
+_TYPES = {"UINT8": "uint8", "INT64": "int64", "FLOAT": "float32"}
+
+
+class Session:
+    """Runs a bundle's engine on a GPU; a `Backend`, but for opening and closing the GPU.
+
+    Attributes:
+        name: Such as `tensorrt-rtx-cuda`.
+    """
+
+    lanes = 1
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: Device,
+        flavour: Flavour,
+        serialized: Serialized,
+        *,
+        stripped: bool = False,
+        kernels: Path | None = None,
+    ) -> None:
+        """Loads the engine and prepares everything that a run needs.
+
+        Args:
+            bundle: Whose engine it is.
+            device: Entered by the caller.
+            flavour: Which TensorRT.
+            serialized: The engine.
+            stripped: Its weights are taken from the bundle's graph.
+            kernels: File in which TensorRT-RTX keeps what it compiles for this GPU; None for none.
+
+        Raises:
+            BackendError: The engine does not load here, or is not the manifest's.
+        """
+        self.name = f"{flavour.name}-cuda"
+        self._trt = flavour.trt
+        self._device, self._kernels, self._mark = device, kernels, device.mark()
+        self._compiled: Any = None
+        self._stored = b""
+        self._logger = collecting_logger(flavour.trt)
+        self._runtime = flavour.trt.Runtime(self._logger)
+        self._engine = self._runtime.deserialize_cuda_engine(serialized)
+        if self._engine is None:
+            raise BackendError(f"{flavour.title} cannot load the engine ({self._logger.reason}): build it again")
+        if stripped:
+            refit(flavour, self._engine, bundle.model_path)
+        self._bundle, manifest = bundle, bundle.manifest
+        _check_signature(bundle, flavour.trt, self._engine)
+        self._context = self._make_context(flavour)
+        if self._context is None:
+            raise BackendError(f"{flavour.title} cannot prepare the engine ({self._logger.reason})")
+        self._inputs = {spec.name: self._bind(spec, manifest.max_batch) for spec in manifest.inputs}
+        self._outputs = {spec.name: self._bind(spec, manifest.max_batch) for spec in manifest.outputs}
+        self._dynamic, self._rows = manifest.dynamic_batch, 0
+        # TensorRT-RTX captures by itself: a graph of ours would freeze the kernels it starts with for good.
+        self._captures = device.captures and not flavour.is_rtx and not self._dynamic
+        self._graph: Callable[[], None] | None = None
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """Runs one batch; see `Backend.run`.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: The GPU does not answer.
+        """
+        self._infer(frames, class_index)
+        # The caller keeps a map for as long as it likes; the buffers are filled again by the next run.
+        maps, scores = (self._outputs[name].host[: len(frames)].copy() for name in FETCHED)
+        return maps, scores
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: The bundle has none, or the GPU does not answer.
+        """
+        descriptor_of(self._bundle)
+        self._infer(frames, any_class(self._bundle.manifest, len(frames)))
+        # A copy of its own, after the run: `run` shares the CUDA graph and has no use for it.
+        found = self._outputs[DESCRIPTOR]
+        found.download(len(frames))
+        self._device.synchronize()
+        return np.array(found.host[: len(frames)])
+
+    def _infer(self, frames: Frames, class_index: Indices | None) -> None:
+        """Runs one batch and waits for it: what FETCHED names is on the host then."""
+        rows = len(frames)
+        if self._dynamic and rows != self._rows:
+            for name, buffer in self._inputs.items():
+                self._context.set_input_shape(name, (rows, *buffer.host.shape[1:]))
+        first, self._rows = self._rows == 0, rows
+        np.copyto(self._inputs["frame"].host[:rows], frames)
+        if class_index is not None:
+            np.copyto(self._inputs["class_index"].host[:rows], class_index)
+        if self._graph is not None:
+            self._graph()
+        else:
+            self._enqueue()
+        self._device.synchronize()
+        if first:
+            # The first run prepares what cannot be prepared while a graph is recorded.
+            if self._captures:
+                self._graph = self._device.capture(self._enqueue)
+            self._keep_kernels()
+
+    def fused_attention(self) -> int:
+        """How many attention blocks run as one fused kernel, by the names of the engine's layers."""
+        inspector = self._engine.create_engine_inspector()
+        told = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        names = (layer["Name"] if isinstance(layer, dict) else layer for layer in told["Layers"])
+        return sum(_FUSED in name for name in names)
+
+    def close(self) -> None:
+        """Drops the engine and its memory, in the order that TensorRT asks for."""
+        if self._device.hung:
+            abandon(self._context, self._engine, self._runtime, self._compiled)
+        elif not self._device.lost:
+            self._keep_kernels()
+        self._graph = self._compiled = self._context = self._engine = self._runtime = None
+        self._device.release(self._mark)
+
+    def _enqueue(self) -> None:
+        """Copies, inference, copies: all on the one stream, so in this order."""
+        for buffer in self._inputs.values():
+            buffer.upload(self._rows)
+        if not self._context.execute_async_v3(self._device.stream):
+            raise lost("a run", self._logger.reason)
+        for name in FETCHED:
+            self._outputs[name].download(self._rows)
+
+    def _bind(self, spec: TensorSpec, batch: int) -> Buffer:
+        rest = tuple(axis for axis in spec.shape[1:] if isinstance(axis, int))
+        buffer = make_buffer(self._device, (batch, *rest), spec.dtype)
+        if not self._context.set_tensor_address(spec.name, buffer.address):
+            raise BackendError(f"{self.name} has no tensor {spec.name}: build the engine again")
+        return buffer
+
+    def _make_context(self, flavour: Flavour) -> Any:
+        if not flavour.is_rtx:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        config.cuda_graph_strategy = flavour.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._compiled = config.create_runtime_cache()
+        if self._kernels is not None and self._kernels.is_file():
+            content = self._kernels.read_bytes()
+            if self._compiled.deserialize(content):  # refuses what another GPU, driver or version has left
+                self._stored = content
+        config.set_runtime_cache(self._compiled)
+        return self._engine.create_execution_context(config)
+
+    def _keep_kernels(self) -> None:
+        if self._compiled is None or self._kernels is None:
+            return
+        content = bytes(memoryview(self._compiled.serialize()))
+        if content == self._stored:
+            return
+        try:
+            self._kernels.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self._kernels, content)
+            self._stored = content
+        except OSError:
+            self._kernels = None  # it only saves time at the next start
+
+
+def _check_signature(bundle: Bundle, trt: Any, engine: Any) -> None:
+    """Compares the engine's tensors, which TensorRT may have in an order of its own."""
+    order = [spec.name for spec in (*bundle.manifest.inputs, *bundle.manifest.outputs)]
+    inputs: list[TensorSpec] = []
+    outputs: list[TensorSpec] = []
+    for number in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(number)
+        dtype = engine.get_tensor_dtype(name)
+        axes = tuple(BATCH if axis < 0 else int(axis) for axis in engine.get_tensor_shape(name))
+        side = inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else outputs
+        side.append(TensorSpec(name, _TYPES.get(dtype.name, dtype.name), axes))
+    for side in (inputs, outputs):
+        side.sort(key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
+    check_signature(bundle, inputs, outputs)

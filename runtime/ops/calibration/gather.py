@@ -1,0 +1,98 @@
+"""Runs good or bad frames through the detector, and keeps of each what thresholds are set by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.sources import Source
+from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.progress import Progress
+from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.types import BadFrame, Frame, Result
+
+
+@dataclass(frozen=True)
+class Values:
+    """Of each frame, in order, what the thresholds are compared with. Both inside of the region of interest.
+
+    Attributes:
+        scores: The image's score, float64 [n] in [0, 1].
+        peaks: The map's largest value, float64 [n] in [0, 1]: a frame that is normal by its score has a region where it
+            reaches the threshold.
+        skipped: Pictures that could not be read.
+        interrupted: It was ended by a signal.
+    """
+
+    scores: npt.NDArray[np.float64]
+    peaks: npt.NDArray[np.float64]
+    skipped: int
+    interrupted: bool
+
+
+class EveryNth:
+    """One frame of every N of a source; the others are read and not judged.
+
+    Args:
+        source: What it reads; closed with it.
+        step: N, at least 1.
+    """
+
+    def __init__(self, source: Source, step: int) -> None:
+        self._source, self._step = source, step
+        self.name, self.live, self.root = source.name, source.live, source.root
+        self.count = None if source.count is None else -(-source.count // step)
+        self.fps = None if source.fps is None else source.fps / step
+
+    def frames(self) -> Iterator[Frame | BadFrame]:
+        """Yields the first frame, the one N after it, and so on; pictures that cannot be read count as frames."""
+        for number, item in enumerate(self._source.frames()):
+            if number % self._step == 0:
+                yield item
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._source.close()
+
+
+def gather(
+    source: Source,
+    detector: Detector,
+    class_name: str | None,
+    *,
+    max_frames: int | None = None,
+    on_tick: Callable[[Progress], None] | None = None,
+) -> Values:
+    """Judges a source to its end.
+
+    Args:
+        source: Closed in the end, whatever happens.
+        detector: Its region of interest is the one to be used later; its thresholds do not matter.
+        class_name: One of the bundle's classes; None for the first.
+        max_frames: Stop after so many.
+        on_tick: Told about the progress.
+
+    Raises:
+        KanoclipError: A frame cannot be judged, or the source failed.
+    """
+    scores: list[float] = []
+    peaks: list[float] = []
+
+    def keep(result: Result) -> None:
+        if not isinstance(result, BadFrame):
+            _, detection = result
+            scores.append(detection.score)
+            peaks.append(float(detection.map.max()))
+
+    config = PipelineConfig(
+        Policy.DROP_OLDEST if source.live else Policy.WAIT,
+        class_name=class_name,
+        max_frames=max_frames,
+        lanes=detector.lanes,
+    )
+    done = Pipeline(source, detector, [], config, observer=keep).run(on_tick)
+    return Values(np.array(scores, np.float64), np.array(peaks, np.float64), done.skipped, done.interrupted)

@@ -1,0 +1,1 @@
+"""Places where bundles are stored: a folder, a web server, an OCI registry."""

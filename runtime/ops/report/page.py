@@ -1,0 +1,322 @@
+"""The page: one file that needs no network, no script and nothing beside it."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kanoclip.runtime.ops.report import plots
+from kanoclip.runtime.ops.report.cases import Case, make_case, overlay, png_url
+from kanoclip.runtime.ops.report.comparison import Comparison, block_means, compare_results, mean_picture, shifts
+from kanoclip.runtime.ops.report.drift import LEAST_SHIFT, Values, find_shift
+from kanoclip.runtime.ops.report.results import MEASURES, Group, Results
+
+GROUPS = 20
+"""Rows of a table of groups; of more, the most anomalous are shown."""
+ALONG = ("brightness", "sharpness")
+"""Measures that are drawn along the run, beside the score."""
+_TITLES = {
+    "none": "Nothing has changed since the reference",
+    "slight": "Slightly changed since the reference",
+    "marked": "Changed since the reference",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the page shows.
+
+    Attributes:
+        worst: Pictures with the highest scores.
+        closest: Pictures closest to the threshold.
+        pictures: Whether pictures go into the page.
+        maps: Folder of maps; None without.
+    """
+
+    worst: int = 24
+    closest: int = 8
+    pictures: bool = True
+    maps: Path | None = None
+
+
+def make_page(
+    results: Results,
+    reference: Results | None,
+    options: Options,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> str:
+    """The page as HTML.
+
+    Args:
+        results: The table.
+        reference: What it is compared with; None for nothing.
+        options: What is shown.
+        told: Called with how many of its pictures are read.
+    """
+    comparison = None if reference is None else compare_results(reference, results)
+    title = f"{results.path.name}: {results.run['bundle']}"
+    worst, closest = _cases(results, options, told)
+    parts = [_head(results), _figures(results)]
+    if reference is not None and comparison is not None:
+        parts.append(_verdict(comparison, reference))
+    if results.scored.any():
+        parts += [_scores(results, reference), _along(results, reference)]
+    if reference is not None and comparison is not None:
+        parts.append(_drift(comparison, results, reference))
+    parts += [_groups(results), worst, closest, _unscored(results), _made(results)]
+    style = resources.files("kanoclip.runtime.ops.report").joinpath("style.css").read_text(encoding="utf-8")
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_e(title)}</title>'
+    body = "\n".join(part for part in parts if part)
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{style}</style></head><body>\n{body}\n</body></html>\n'
+
+
+def _head(results: Results) -> str:
+    run = results.run
+    made = f"{run['bundle']} by {run['backend']} on {run['device']}, kanoclip-edge {run['version']}"
+    return f'<header><h1>{_e(results.path.name)}</h1><p class="made">{_e(made)}</p></header>'
+
+
+def _figures(results: Results) -> str:
+    scored = int(results.scored.sum())
+    bad, lost = int(results.anomalous.sum()), results.rows - scored
+    known = results.scores[results.scored]
+    tiles = [
+        ("", f"{results.rows:,}", "pictures"),
+        ("bad" if bad else "", f"{bad:,}", f"anomalous, {_share(bad, scored)} of those scored"),
+        ("bad" if lost else "", f"{lost:,}", "could not be scored"),
+    ]
+    if scored:
+        tiles.append(("", f"{np.median(known):.3f}", f"median score, highest {known.max():.3f}"))
+    cells = "".join(
+        f'<div class="figure {kind}"><b>{value}</b><span>{what}</span></div>' for kind, value, what in tiles
+    )
+    return f'<div class="figures">{cells}</div>'
+
+
+def _verdict(comparison: Comparison, reference: Results) -> str:
+    level = comparison.level
+    lines = "".join(f"<li>{_e(line)}.</li>" for line in comparison.sentences())
+    remarks = "".join(f"<p>{_e(line)}</p>" for line in comparison.remarks)
+    return (
+        f'<section class="verdict {level}"><h2>{_TITLES[level]}, {_e(reference.path.name)}</h2>'
+        f"{f'<ul>{lines}</ul>' if lines else ''}{remarks}</section>"
+    )
+
+
+def _scores(results: Results, reference: Results | None) -> str:
+    scored = results.scored
+    before = None if reference is None else reference.scores[reference.scored]
+    thresholds = sorted(set(results.thresholds[scored].tolist()))
+    plot = plots.histogram(results.scores[scored], results.anomalous[scored], thresholds[:8], before)
+    legend = '<span><i class="n"></i>below the threshold</span><span><i class="a"></i>anomalous</span>'
+    if reference is not None:
+        legend += f'<span><i class="b"></i>{_e(reference.path.name)}, as if it had as many</span>'
+    return f'<section><h2>Scores</h2><p class="legend">{legend}</p>{plot}</section>'
+
+
+def _along(results: Results, reference: Results | None) -> str:
+    """Figures in the order of the work list: when something happened."""
+    thresholds = set(results.thresholds[results.scored].tolist())
+    limit = thresholds.pop() if len(thresholds) == 1 else None
+    drawn = [("score", results.scores, None if reference is None else reference.scores, limit)]
+    for name in ALONG:
+        drawn.append((name, results.measures[name], None if reference is None else reference.measures[name], None))
+    plotted = []
+    for name, values, before, line in drawn:
+        known = None if before is None else before[~np.isnan(before)]
+        plotted.append(f"<h3>{name.capitalize()}</h3>{plots.timeline(values, name, known, line)}")
+    moved = _moved(results, reference)
+    if moved:
+        plotted.append(moved)
+    note = "Median and the middle nine tenths, in the order of the pictures"
+    note += "." if reference is None else "; the reference's over the whole width in violet."
+    return f'<section><h2>Along the run</h2><p class="note">{note}</p>{"".join(plotted)}</section>'
+
+
+def _moved(results: Results, reference: Results | None) -> str:
+    """By how much the mean picture of each piece is shifted against the reference, or against the first piece."""
+    first = next((mean for mean in block_means(results) if mean is not None), None)
+    if reference is None and len(results.blocks) < 2:
+        return ""
+    found = shifts(results, first if reference is None else mean_picture(reference))
+    values = [None if one is None else 100 * one.length for one in found]
+    if not any(value is not None for value in values):
+        return ""
+    against = "the first piece of the run" if reference is None else "the reference"
+    return (
+        f"<h3>Shift of the mean picture against {against}, in per cent of its side</h3>"
+        f"{plots.steps(values, 'shift', 100 * LEAST_SHIFT)}"
+    )
+
+
+def _drift(comparison: Comparison, results: Results, reference: Results) -> str:
+    rows = "".join(
+        f"<tr><td>{drift.name}</td><td>{drift.before:.4g}</td><td>{drift.now:.4g}</td><td>{drift.psi:.3f}</td>"
+        f"<td>{drift.chance:.3f}</td><td>{drift.distance:.3f}</td><td>{_probability(drift.p)}</td>"
+        f'<td><span class="chip {drift.level}">{drift.level}</span></td></tr>'
+        for drift in comparison.drifts
+    )
+    head = "".join(
+        f"<th>{name}</th>"
+        for name in ("figure", "median before", "now", "PSI", "PSI by chance", "KS distance", "KS p", "change")
+    )
+    note = (
+        "PSI, the population stability index over the reference's deciles, is called slight from 0.1 and marked from "
+        "0.25, where it is also more than two samples of one population show once in a thousand times. KS is the "
+        "two-sample Kolmogorov-Smirnov test: of many pictures its p is small for differences that do not matter. Both "
+        "take pictures as independent; frames of one part are not."
+    )
+    return (
+        f'<section><h2>Drift against {_e(reference.path.name)}</h2><p class="note">{note}</p>'
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f"{_means(results, reference)}</section>"
+    )
+
+
+def _means(results: Results, reference: Results) -> str:
+    old, new = mean_picture(reference), mean_picture(results)
+    if old is None or new is None:
+        return ""
+    shift = find_shift(old, new)
+    difference = np.clip(128 + 2 * (new - old), 0, 255)
+    told = (
+        f"shift {100 * shift.across:+.1f} % of the width, {100 * shift.down:+.1f} % of the height"
+        if shift.known
+        else "too different to say whether it is shifted"
+    )
+    shown = [
+        (old, "mean picture of the reference"),
+        (new, f"mean picture now: {told}"),
+        (difference, "difference, doubled"),
+    ]
+    figures = "".join(
+        f'<figure><img src="{_grey(picture)}" alt=""><figcaption>{_e(text)}</figcaption></figure>'
+        for picture, text in shown
+    )
+    return f'<h3>Mean pictures</h3><div class="means">{figures}</div>'
+
+
+def _grey(picture: Values) -> str:
+    levels = np.asarray(np.rint(picture), np.uint8)
+    return png_url(np.asarray(cv2.resize(levels, (200, 200), interpolation=cv2.INTER_CUBIC), np.uint8))
+
+
+def _groups(results: Results) -> str:
+    tables = [("By class", results.groups("class")), ("By folder", results.groups("folder"))]
+    return "".join(_group_table(title, groups) for title, groups in tables)
+
+
+def _group_table(title: str, groups: Sequence[Group]) -> str:
+    widest = max((group.anomalous / group.pictures for group in groups), default=0.0) or 1.0
+    rows = "".join(
+        f"<tr><td>{_e(group.name)}</td><td>{group.pictures:,}</td><td>{group.anomalous:,}</td>"
+        f'<td class="share"><i style="width:{70 * group.anomalous / group.pictures / widest:.0f}px"></i>'
+        f"{_share(group.anomalous, group.pictures)}</td><td>{group.unscored:,}</td>"
+        f"<td>{_score(group.median)}</td><td>{_score(group.p95)}</td><td>{_score(group.highest)}</td></tr>"
+        for group in groups[:GROUPS]
+    )
+    names = ("name", "pictures", "anomalous", "share", "unscored", "median", "95th percentile", "highest")
+    head = "".join(f"<th>{name}</th>" for name in names)
+    more = f'<p class="note">{len(groups) - GROUPS:,} more are less anomalous.</p>' if len(groups) > GROUPS else ""
+    table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    return f"<section><h2>{title}</h2>{table}{more}</section>"
+
+
+def _cases(results: Results, options: Options, told: Callable[[int, int], None]) -> tuple[str, str]:
+    """The sections of the worst and of the closest pictures."""
+    worst = results.worst(options.worst)
+    closest = [row for row in results.closest(options.closest + len(worst)) if row not in set(worst)][: options.closest]
+    rows = worst + closest
+    made = []
+    for number, row in enumerate(results.read(rows) if rows else []):
+        told(number, len(rows))
+        made.append(make_case(row, options.maps) if options.pictures else Case(row, None, reason="pictures left out"))
+    switches = '<label class="switch"><input type="checkbox" id="lines" checked> outlines</label>'
+    if any(case.heat for case in made):
+        switches += '<label class="switch"><input type="checkbox" id="heat" checked> map&nbsp;&nbsp;</label>'
+    first = "".join(_case(case) for case in made[: len(worst)])
+    second = "".join(_case(case) for case in made[len(worst) :])
+    return (
+        f'<section>{switches}<h2>Highest scores</h2><div class="cases">{first}</div></section>' if first else "",
+        f'<section><h2>Closest to the threshold</h2><div class="cases">{second}</div></section>' if second else "",
+    )
+
+
+def _case(case: Case) -> str:
+    row = case.row
+    if case.picture is None:
+        view = f'<span class="view"><span class="gone">{_e(case.reason)}</span></span>'
+    else:
+        heat = "" if case.heat is None else f'<img class="heat" src="{case.heat}" alt="">'
+        view = f'<span class="view"><img src="{case.picture}" alt="" loading="lazy">{heat}{overlay(row)}</span>'
+    verdict = '<span class="verdict-bad">anomalous</span>' if row["is_anomalous"] else "normal"
+    count = len(row["regions"])
+    found = f"{count} region{'' if count == 1 else 's'}" if count else "no region"
+    told = f"{found}, map up to {row['peak']:.3f}, {row['width']} x {row['height']}"
+    return (
+        f'<figure class="case">{view}<figcaption><strong>{row["score"]:.3f}</strong> {verdict}, {_e(row["class"])}<br>'
+        f"{told}<br>{_e(row['path'])}</figcaption></figure>"
+    )
+
+
+def _unscored(results: Results) -> str:
+    lost = results.rows - int(results.scored.sum())
+    if not lost:
+        return ""
+    listed = results.reasons()
+    counted = "".join(
+        f"<tr><td>{_e(reason)}</td><td>{count:,}</td></tr>"
+        for reason, count in Counter(reason for _, reason in listed).most_common()
+    )
+    rows = "".join(f"<tr><td>{_e(path)}</td><td>{_e(reason)}</td></tr>" for path, reason in listed)
+    of = f", the first {len(listed)} of {lost:,}" if lost > len(listed) else ""
+    return (
+        f"<section><h2>Without a score{of}</h2><table><tbody>{counted}</tbody></table>"
+        f"<details><summary>file by file</summary><table><tbody>{rows}</tbody></table></details></section>"
+    )
+
+
+def _made(results: Results) -> str:
+    run = results.run
+    facts = {
+        "Bundle": f"{run['bundle']}, manifest {run['bundle_sha256']}",
+        "Engine": f"{run['backend']} on {run['device']}, threads {run['threads']}",
+        "Work list": f"{run['pictures']:,} pictures, {run['list_sha256']}",
+        "Slice": f"{run['slice']} pictures",
+    }
+    for name, decision in run["decisions"].items():
+        region = "whole picture" if decision["roi"] is None else f"region {decision['roi'][:12]}"
+        facts[f"Class {name}"] = (
+            f"threshold {decision['threshold']:g}, pixel threshold {decision['pixel_threshold']:g}, "
+            f"smallest area {decision['min_area']}, {region}"
+        )
+    for name in MEASURES:
+        known = results.measures[name][results.scored]
+        if known.size:
+            low, middle, high = np.percentile(known, [5, 50, 95])
+            facts[name.capitalize()] = f"median {middle:.4g}, middle nine tenths {low:.4g} to {high:.4g}"
+    rows = "".join(f"<dt>{_e(name)}</dt><dd>{_e(value)}</dd>" for name, value in facts.items())
+    return f"<section><h2>What made it</h2><dl>{rows}</dl></section>"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "-"
+
+
+def _score(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def _probability(p: float) -> str:
+    return "&lt; 1e-6" if p < 1e-6 else f"{p:.3g}"
+
+
+def _e(text: object) -> str:
+    return html.escape(str(text))

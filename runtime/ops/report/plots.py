@@ -1,0 +1,165 @@
+"""Plots as SVG text, coloured by the page's style sheet."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.ops.report.svg import Scale, line, linear, text, ticks
+
+WIDTH, LEFT, RIGHT = 1040, 52, 14
+BINS = 60
+Values = npt.NDArray[np.float64]
+
+
+def histogram(
+    scores: Values, anomalous: npt.NDArray[np.bool_], thresholds: Sequence[float], before: Values | None
+) -> str:
+    """Scores, those that are anomalous in another colour, thresholds, and a reference's outline.
+
+    Heights are square roots, so that a few bad pictures among a million are seen.
+
+    Args:
+        scores: Without NaN, at least one.
+        anomalous: Which of them are.
+        thresholds: Each that was used.
+        before: The reference's scores, drawn as if there were as many.
+    """
+    before = None if before is None or not before.size else before
+    all_values = [scores, np.asarray(thresholds), *([] if before is None else [before])]
+    low, high = _room(float(min(v.min() for v in all_values)), float(max(v.max() for v in all_values)))
+    edges = np.linspace(low, high, BINS + 1)
+    normal = np.histogram(scores[~anomalous], edges)[0]
+    bad = np.histogram(scores[anomalous], edges)[0]
+    old = None if before is None else np.histogram(before, edges)[0] * (scores.size / before.size)
+    most = max(float((normal + bad).max()), 0.0 if old is None else float(old.max()), 1.0)
+    top, bottom, height = 24, 262, 304
+    x, y = linear(low, high, LEFT, WIDTH - RIGHT), _root(most, bottom, top)
+    parts = []
+    for value in _counts(most):
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value)), text(LEFT - 6, y(value) + 4, _short(value), "end")]
+    for value in ticks(low, high, 8):
+        parts.append(text(x(value), bottom + 16, _short(value)))
+    for start, end, good, wrong in zip(edges, edges[1:], normal, bad, strict=False):
+        told = f"{start:.3f} to {end:.3f}: {good + wrong:,} pictures, {wrong:,} anomalous"
+        bars = [("normal", 0, good), ("anomalous", good, good + wrong)]
+        for kind, below, above in bars:
+            if above > below:
+                parts.append(_bar(x(start) + 0.5, y(above), x(end) - x(start) - 1, y(below) - y(above), kind, told))
+    if old is not None:
+        points = [
+            point
+            for start, end, count in zip(edges, edges[1:], old, strict=False)
+            for point in ((x(start), y(count)), (x(end), y(count)))
+        ]
+        parts.append(_polyline(points, "before"))
+    for threshold in thresholds:
+        parts += [
+            line(x(threshold), top - 8, x(threshold), bottom, "threshold"),
+            text(x(threshold) + 5, top, f"threshold {threshold:.3f}", "start", "strong"),
+        ]
+    parts.append(text((LEFT + WIDTH - RIGHT) / 2, height - 4, "score (heights: square root of the count)"))
+    return _svg(parts, height, "Histogram of the scores")
+
+
+def timeline(values: Values, name: str, before: Values | None, limit: float | None = None) -> str:
+    """A figure along the work list: median and the middle nine tenths of each piece of it.
+
+    Args:
+        values: One for each picture, NaN where there is none.
+        name: The figure's.
+        before: The reference's values, whose middle nine tenths and median are drawn over the whole width.
+        limit: A threshold.
+    """
+    pieces = [piece[~np.isnan(piece)] for piece in np.array_split(values, min(max(len(values) // 12, 1), 90))]
+    marks = [np.percentile(piece, [5, 50, 95]) if piece.size else np.full(3, np.nan) for piece in pieces]
+    bands = np.array(marks)
+    old = None if before is None or not before.size else np.percentile(before, [5, 50, 95])
+    drawn = [bands[~np.isnan(bands)], *([] if old is None else [old])]
+    low, high = _room(float(min(v.min() for v in drawn)), float(max(v.max() for v in drawn)))
+    top, bottom, height = 8, 96, 118
+    x, y = linear(0, len(pieces), LEFT, WIDTH - RIGHT), linear(low, high, bottom, top)
+    parts = []
+    for value in ticks(low, high, 3):
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value)), text(LEFT - 6, y(value) + 4, _short(value), "end")]
+    if old is not None:
+        parts.append(_bar(LEFT, y(old[2]), WIDTH - RIGHT - LEFT, y(old[0]) - y(old[2]), "before-band", "reference"))
+        parts.append(line(LEFT, y(old[1]), WIDTH - RIGHT, y(old[1]), "before"))
+    if limit is not None and low <= limit <= high:
+        parts.append(line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
+    for number, (piece, (p5, p50, p95)) in enumerate(zip(pieces, bands, strict=True)):
+        if piece.size:
+            told = f"{name}: median {p50:.4g}, middle nine tenths {p5:.4g} to {p95:.4g}, {piece.size:,} pictures"
+            parts.append(_bar(x(number), y(p95), x(number + 1) - x(number), y(p5) - y(p95), "band", told))
+    steps = [(x(n + 0.5), y(p50)) for n, (_, p50, _) in enumerate(bands) if not math.isnan(p50)]
+    parts.append(_polyline(steps, "median"))
+    for share, anchor in ((0.0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1.0, "end")):
+        parts.append(text(LEFT + share * (WIDTH - RIGHT - LEFT), height - 4, f"{round(share * len(values)):,}", anchor))
+    return _svg(parts, height, f"{name} along the run")
+
+
+def steps(values: Sequence[float | None], name: str, limit: float) -> str:
+    """A figure of pieces of the run as bars; those above the limit stand out.
+
+    Args:
+        values: One for each piece, at least 0; None where it is not known.
+        name: The figure's.
+        limit: From where it matters.
+    """
+    known = [value for value in values if value is not None]
+    high = max([*known, 2 * limit]) * 1.05
+    top, bottom, height = 8, 96, 118
+    x, y = linear(0, len(values), LEFT, WIDTH - RIGHT), linear(0, high, bottom, top)
+    parts = []
+    for value in ticks(0, high, 3):
+        parts += [line(LEFT, y(value), WIDTH - RIGHT, y(value)), text(LEFT - 6, y(value) + 4, _short(value), "end")]
+    parts.append(line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
+    for number, found in enumerate(values):
+        if found is not None:
+            kind = "anomalous" if found >= limit else "normal"
+            told = f"{name}: {found:.2f}, piece {number + 1} of {len(values)}"
+            parts.append(_bar(x(number) + 0.5, y(found), x(number + 1) - x(number) - 1, bottom - y(found), kind, told))
+    return _svg(parts, height, f"{name} along the run")
+
+
+def _room(low: float, high: float) -> tuple[float, float]:
+    """A range with some room at both ends, never empty."""
+    margin = max((high - low) * 0.04, abs(high) * 1e-3, 1e-6)
+    return low - margin, high + margin
+
+
+def _counts(most: float) -> list[float]:
+    """Counts to be written beside an axis of square roots."""
+    wanted = [float(f"{most * share:.1g}") for share in (0.04, 0.2, 0.5, 0.9)]
+    return [0.0, *sorted({round(value) for value in wanted if 1 <= value <= most})]
+
+
+def _root(most: float, bottom: float, top: float) -> Scale:
+    return lambda value: bottom + math.sqrt(value / most) * (top - bottom)
+
+
+def _short(value: float) -> str:
+    """A number on an axis."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if letter == 'k' else size):.3g}{letter}"
+    return f"{value:.4g}" if abs(value) > 1e-9 else "0"
+
+
+def _bar(x: float, y: float, width: float, height: float, kind: str, told: str) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.4):.1f}" height="{max(height, 0.8):.1f}"'
+    return f'<rect {place} class="{kind}"><title>{html.escape(told)}</title></rect>'
+
+
+def _polyline(points: Sequence[tuple[float, float]], kind: str) -> str:
+    through = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline points="{through}" class="{kind}"/>'
+
+
+def _svg(parts: Sequence[str], height: float, title: str) -> str:
+    opened = f'<div class="plot"><svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(title)}">'
+    return opened + "".join(parts) + "</svg></div>"

@@ -1,0 +1,159 @@
+"""The table of results: its columns, and the part of it that one slice makes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.ops.score.arrow import parquet
+from kanoclip.runtime.ops.score.masks import encode_runs
+from kanoclip.runtime.ops.score.measures import MEAN_SIDE, Measures
+from kanoclip.runtime.types import Detection
+
+RUN_KEY, MEAN_KEY = b"kanoclip.run", b"kanoclip.mean_picture"
+"""Of the file's metadata: what made the table, as JSON; sums of pictures, see `pack_sum`."""
+COMPRESSION = "zstd"
+Sums = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A picture that was judged.
+
+    Attributes:
+        path: Path or URL.
+        detection: What the detector said.
+        pixel_threshold: Map value from which a pixel belongs to the mask.
+        height: Rows of the picture.
+        width: Columns of the picture.
+        measures: What it looks like.
+        map_file: Where its map is kept, relative to the folder of maps; None without.
+    """
+
+    path: str
+    detection: Detection
+    pixel_threshold: float
+    height: int
+    width: int
+    measures: Measures
+    map_file: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unscored:
+    """A picture that was not.
+
+    Attributes:
+        path: Path or URL.
+        class_name: What it should show.
+        reason: Why not.
+    """
+
+    path: str
+    class_name: str
+    reason: str
+
+
+@lru_cache(maxsize=1)
+def schema() -> Any:
+    """The columns. `docs/scale.md` says what each one holds."""
+    parquet()
+    import pyarrow as pa
+
+    region = pa.struct(
+        [(name, pa.int32()) for name in ("x", "y", "width", "height")] + [("score", pa.float64()), ("area", pa.int64())]
+    )
+    mask = pa.struct([("size", pa.list_(pa.int32())), ("counts", pa.list_(pa.int32()))])
+    measured = [(name, pa.float64()) for name in ("brightness", "contrast", "sharpness", "red", "green", "blue")]
+    return pa.schema(
+        [
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("class", pa.string(), nullable=False),
+            ("score", pa.float64()),
+            ("threshold", pa.float64()),
+            ("is_anomalous", pa.bool_()),
+            ("peak", pa.float64()),
+            ("regions", pa.list_(region)),
+            ("mask", mask),
+            ("map_file", pa.string()),
+            ("height", pa.int32()),
+            ("width", pa.int32()),
+            *measured,
+            ("error", pa.string()),
+        ]
+    )
+
+
+def encode_part(rows: Sequence[Scored | Unscored], sums: Sums) -> bytes:
+    """A slice's rows as a Parquet file.
+
+    Args:
+        rows: In the order of the work list.
+        sums: uint64 [MEAN_SIDE, MEAN_SIDE], the sum of the grey thumbnails of the pictures that were scored.
+    """
+    parquet()
+    import pyarrow as pa
+
+    values = [_scored(row) if isinstance(row, Scored) else _unscored(row) for row in rows]
+    table = pa.Table.from_pylist(values, schema()).replace_schema_metadata({MEAN_KEY: pack_sum(sums)})
+    out = io.BytesIO()
+    parquet().write_table(table, out, compression=COMPRESSION)
+    return out.getvalue()
+
+
+def _scored(row: Scored) -> Mapping[str, Any]:
+    found = row.detection
+    hot = found.map >= row.pixel_threshold
+    return {
+        "path": _text(row.path),
+        "class": found.class_name,
+        "score": found.score,
+        "threshold": found.threshold,
+        "is_anomalous": found.is_anomalous,
+        "peak": float(found.map.max()),
+        "regions": [asdict(region) for region in found.regions],
+        "mask": {"size": list(hot.shape), "counts": encode_runs(hot)},
+        "map_file": row.map_file,
+        "height": row.height,
+        "width": row.width,
+        **asdict(row.measures),
+    }
+
+
+def _unscored(row: Unscored) -> Mapping[str, Any]:
+    return {"path": _text(row.path), "class": row.class_name, "error": _text(row.reason)}
+
+
+def _text(path: str) -> str:
+    """A table's text is UTF-8: other bytes of a file's name are written as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def pack_sum(sums: Sums) -> bytes:
+    """Sums of grey levels, [..., MEAN_SIDE, MEAN_SIDE], as text.
+
+    Whole numbers: parts add up to the same in any order.
+    """
+    return base64.b64encode(zlib.compress(sums.astype("<u8").tobytes(), 6))
+
+
+def unpack_sum(packed: bytes) -> Sums:
+    """The opposite, uint64 [n, MEAN_SIDE, MEAN_SIDE].
+
+    Raises:
+        ValueError: It is no such sum.
+    """
+    try:
+        values = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<u8")
+    except zlib.error as error:
+        raise ValueError(f"no sum of pictures ({error})") from error
+    return values.astype(np.uint64).reshape(-1, MEAN_SIDE, MEAN_SIDE)

@@ -1,0 +1,1 @@
+"""From the stream to the browser: the newest frame, scores and facts."""

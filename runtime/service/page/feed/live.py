@@ -1,0 +1,190 @@
+"""The live connection: one update at a time, and the next one when the browser has shown the last.
+
+An update is one binary message: the header's length (4 bytes, little-endian), the header (JSON), the picture (JPEG)
+and its map (8-bit PNG). The browser answers each with what it wants next, such as `{"stream": "", "pictures": true,
+"span": 60}`. So there is at most one update on its way to each browser, and what it shows is new however slow its
+network is. One that does not answer costs one message in a socket's buffer until `ANSWER_S` is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.service.page.feed.facts import Facts
+from kanoclip.runtime.service.page.feed.hub import MAX_FPS, Picture
+from kanoclip.runtime.service.page.feed.score_history import SPANS_S
+from kanoclip.runtime.service.page.gallery import Gallery
+
+log = logging.getLogger(__name__)
+
+MAX_WATCHERS = 8
+ANSWER_S = 30.0
+"""Longest that a browser may take for an update."""
+QUIET_S = 0.25
+"""How often a browser hears of the stream although there is no new picture."""
+POLL_S = 0.02
+TOO_MANY = 4008
+NO_ANSWER = 4009
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a browser wants to be told next.
+
+    Attributes:
+        stream: The source to look at, as `Frame.stream`.
+        pictures: Whether anybody looks: a hidden tab wants figures only.
+        span: Seconds of scores, one of `SPANS_S`.
+    """
+
+    stream: str = ""
+    pictures: bool = True
+    span: int = SPANS_S[0]
+
+    @classmethod
+    def parse(cls, text: str, streams: Sequence[str]) -> Wish:
+        """Reads a browser's answer.
+
+        Args:
+            text: JSON.
+            streams: What there is to look at; the first of them for a browser that does not know any yet.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            values = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+        stream, pictures, span = values.get("stream"), values.get("pictures"), values.get("span")
+        if not isinstance(stream, str) or not isinstance(pictures, bool) or span not in SPANS_S:
+            raise ValueError("not a wish")
+        return cls(stream if stream in streams else streams[0], pictures, int(span))
+
+
+class Watcher:
+    """What one browser has been told, and so what is new to it.
+
+    Args:
+        facts: What there is to tell.
+        gallery: Of which it learns when it has changed.
+        clock: Monotonic seconds, the hub's.
+    """
+
+    def __init__(self, facts: Facts, gallery: Gallery, clock: Callable[[], float] = time.monotonic) -> None:
+        self._facts, self._gallery, self._clock = facts, gallery, clock
+        self._wish: Wish | None = None
+        self._shown = self._next_bucket = 0
+        self._health_at = float("-inf")
+
+    def fresh(self, wish: Wish) -> bool:
+        """Whether there is a new picture for it."""
+        shown = self._shown if self._wish is not None and self._wish.stream == wish.stream else 0
+        return wish.pictures and self._facts.hub.feed(wish.stream).fresh(shown)
+
+    def update(self, wish: Wish) -> bytes:
+        """The next message; takes as long as it takes to encode a picture."""
+        facts = self._facts
+        if self._wish is None or self._wish.stream != wish.stream:
+            self._shown = self._next_bucket = 0
+        elif self._wish.span != wish.span:
+            self._next_bucket = 0
+        self._wish = wish
+        state, progress = facts.control.state(), facts.control.progress()
+        feed = facts.hub.feed(wish.stream)
+        rows = feed.scores(wish.span, self._next_bucket)
+        head: dict[str, Any] = {
+            "clock": self._clock(),
+            "state": facts.state(),
+            "sources": facts.sources(state, progress),
+            "scores": {"span": wish.span, "from": self._next_bucket, "rows": rows},
+            "gallery": self._gallery.revision,
+        }
+        if rows:
+            self._next_bucket = rows[-1][0]  # it may still grow, and is told again
+        found_at, health = facts.health()
+        if found_at > self._health_at:
+            self._health_at, head["health"] = found_at, health
+        picture = self._picture(wish, state.pixel_threshold)
+        if picture is not None:
+            self._shown = picture.number
+            head["picture"] = picture.head | {"stream": wish.stream, "bytes": len(picture.jpeg)}
+            return _message(head, picture.jpeg, picture.map_png)
+        return _message(head)
+
+    def _picture(self, wish: Wish, pixel_threshold: float) -> Picture | None:
+        feed = self._facts.hub.feed(wish.stream)
+        if not wish.pictures or not feed.fresh(self._shown):
+            return None
+        try:
+            picture = feed.picture(pixel_threshold)
+        except SinkError:
+            return None
+        return picture if picture is not None and picture.number > self._shown else None
+
+
+class Live:
+    """Tells every browser that watches.
+
+    Args:
+        facts: What there is to tell.
+        gallery: The last anomalies.
+        pool: Encodes pictures; one thread, so that the browsers' pictures cost no more than one core.
+    """
+
+    def __init__(self, facts: Facts, gallery: Gallery, pool: Executor) -> None:
+        self._facts, self._gallery, self._pool = facts, gallery, pool
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serves one browser until it goes."""
+        await websocket.accept()
+        if self._facts.watching >= MAX_WATCHERS:
+            await websocket.close(TOO_MANY, f"{MAX_WATCHERS} browsers are watching already")
+            return
+        self._facts.watching += 1
+        try:
+            await self._talk(websocket)
+        except WebSocketDisconnect:
+            pass
+        except asyncio.TimeoutError:
+            await websocket.close(NO_ANSWER, "no answer")
+        except ValueError:
+            await websocket.close(1003, "not understood")
+        finally:
+            self._facts.watching -= 1
+
+    async def _talk(self, websocket: WebSocket) -> None:
+        watcher = Watcher(self._facts, self._gallery)
+        loop = asyncio.get_running_loop()
+        sent_at = float("-inf")
+        while True:
+            text = await asyncio.wait_for(websocket.receive_text(), ANSWER_S)
+            wish = Wish.parse(text, self._streams())
+            await asyncio.sleep(max(0.0, sent_at + 1 / MAX_FPS - loop.time()))
+            quiet_until = sent_at + QUIET_S
+            while loop.time() < quiet_until and not watcher.fresh(wish):
+                await asyncio.sleep(POLL_S)
+            message = await loop.run_in_executor(self._pool, watcher.update, wish)
+            sent_at = loop.time()
+            await asyncio.wait_for(websocket.send_bytes(message), ANSWER_S)
+
+    def _streams(self) -> Sequence[str]:
+        names = self._facts.control.state().sources
+        return names if len(names) > 1 else ("",)
+
+
+def _message(head: dict[str, Any], *parts: bytes) -> bytes:
+    text = json.dumps(head, allow_nan=False, separators=(",", ":")).encode()
+    return b"".join((len(text).to_bytes(4, "little"), text, *parts))

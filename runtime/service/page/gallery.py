@@ -1,0 +1,193 @@
+"""The last anomalies, to be looked at again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.sinks.draw.encode import encode_jpeg, encode_map
+from kanoclip.runtime.sinks.jsonl import record
+from kanoclip.runtime.types import Detection, Frame
+
+MAX_SIDE = 1280
+"""Longer side of the pictures that are sent."""
+THUMBNAIL_SIDE = 320
+JPEG_QUALITY = 80
+MAX_ENTRIES = 60
+MAX_BYTES = 32 << 20
+BURST = 24
+"""Anomalies in a row that are all kept."""
+KEPT_PER_S = 0.5
+"""After a burst: many bad parts one after the other must not cost processor time without end."""
+APART_S = 1.0
+"""From one frame of a camera to the next: a defect that stays in view must not push everything else out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An anomaly in the gallery.
+
+    Attributes:
+        key: What to ask for it by.
+        captured_at: Unix time in seconds.
+        stream: The source's name in a run of several.
+        class_name: What was looked for.
+        score: In [0, 1].
+        threshold: What it was at or above of.
+    """
+
+    key: str
+    captured_at: float
+    stream: str
+    class_name: str
+    score: float
+    threshold: float
+
+
+class Gallery(Protocol):
+    """Anomalies that were kept. Every method may be called from any thread; None for what is no longer there."""
+
+    @property
+    def revision(self) -> int:
+        """Changes whenever the list does."""
+        ...
+
+    @property
+    def place(self) -> str | None:
+        """Where they are kept, for a person; None for in memory."""
+        ...
+
+    def entries(self) -> Sequence[Entry]:
+        """What there is, newest first."""
+        ...
+
+    def picture(self, key: str) -> bytes | None:
+        """The frame as JPEG."""
+        ...
+
+    def thumbnail(self, key: str) -> bytes | None:
+        """The frame as a small JPEG."""
+        ...
+
+    def map_png(self, key: str) -> bytes | None:
+        """Its map as 8-bit grey PNG."""
+        ...
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """What the JSON lines say about it, with `size` [w, h] of the frame and the `pixel_threshold`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    entry: Entry
+    jpeg: bytes
+    thumbnail: bytes
+    map_png: bytes
+    record: dict[str, Any]
+
+    @property
+    def size(self) -> int:
+        return len(self.jpeg) + len(self.thumbnail) + len(self.map_png)
+
+
+class MemoryGallery:
+    """The last anomalies in memory, at most `MAX_ENTRIES` and `MAX_BYTES`; all are gone with the process.
+
+    Args:
+        pixel_threshold: Tells what regions are found by now.
+        clock: Monotonic seconds.
+    """
+
+    place = None
+
+    def __init__(
+        self, pixel_threshold: Callable[[], float] = lambda: 0.5, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.pixel_threshold = pixel_threshold
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._bytes = 0
+        self._next = 0
+        self._kept_at: OrderedDict[str, float] = OrderedDict()
+        self._room, self._refilled = float(BURST), clock()
+
+    def offer(self, frame: Frame, detection: Detection) -> None:
+        """Keeps an anomalous frame, unless there were many just before. A frame that cannot be encoded is let go."""
+        with self._lock:
+            now = self._clock()
+            if now - self._kept_at.get(frame.source, float("-inf")) < APART_S:
+                return
+            self._room = min(float(BURST), self._room + (now - self._refilled) * KEPT_PER_S)
+            self._refilled = now
+            if self._room < 1:
+                return
+            self._room -= 1
+            self._kept_at[frame.source] = now
+            self._kept_at.move_to_end(frame.source)
+            while len(self._kept_at) > MAX_ENTRIES:  # each file of a folder is a source
+                self._kept_at.popitem(last=False)
+        try:
+            pictures = (
+                encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE),
+                encode_jpeg(frame.image, JPEG_QUALITY, THUMBNAIL_SIDE),
+            )
+            heat = encode_map(detection.map)
+        except SinkError:
+            return
+        height, width = frame.full_size or frame.image.shape[:2]
+        about = record(frame, detection) | {
+            "size": [int(width), int(height)],
+            "pixel_threshold": round(self.pixel_threshold(), 6),
+        }
+        with self._lock:
+            self._next += 1
+            entry = Entry(
+                str(self._next),
+                frame.captured_at,
+                frame.stream,
+                detection.class_name,
+                float(detection.score),
+                float(detection.threshold),
+            )
+            kept = _Kept(entry, *pictures, heat, about)
+            self._kept[entry.key] = kept
+            self._bytes += kept.size
+            while len(self._kept) > MAX_ENTRIES or (self._bytes > MAX_BYTES and len(self._kept) > 1):
+                self._bytes -= self._kept.popitem(last=False)[1].size
+
+    @property
+    def revision(self) -> int:
+        """Of the list."""
+        return self._next
+
+    def entries(self) -> Sequence[Entry]:
+        """What there is, newest first."""
+        with self._lock:
+            return [kept.entry for kept in reversed(self._kept.values())]
+
+    def picture(self, key: str) -> bytes | None:
+        """The frame as JPEG."""
+        kept = self._kept.get(key)
+        return None if kept is None else kept.jpeg
+
+    def thumbnail(self, key: str) -> bytes | None:
+        """The frame as a small JPEG."""
+        kept = self._kept.get(key)
+        return None if kept is None else kept.thumbnail
+
+    def map_png(self, key: str) -> bytes | None:
+        """Its map as 8-bit grey PNG."""
+        kept = self._kept.get(key)
+        return None if kept is None else kept.map_png
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """What is known about it."""
+        kept = self._kept.get(key)
+        return None if kept is None else kept.record

@@ -1,0 +1,1 @@
+"""Annotated images: regions, heat map, and their encoding."""

@@ -1,0 +1,1 @@
+"""Events for other programs: MQTT, webhooks, and the outbox that holds what could not be delivered."""

@@ -1,0 +1,1 @@
+"""Anomalous frames on disk, in a folder of bounded size."""

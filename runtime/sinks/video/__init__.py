@@ -1,0 +1,1 @@
+"""Annotated video: encoders and segments."""

@@ -1,0 +1,1 @@
+"""Frames from disk: images, watched folders, video files."""

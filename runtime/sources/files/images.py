@@ -1,0 +1,237 @@
+"""Picture files: one, a folder or a glob."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.files.headers import size_of
+from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.types import BadFrame, Frame, Image
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"})
+MASK_FOLDER = "ground_truth"
+"""Folder of an MVTec-layout data set that holds masks beside `test`; its pictures are answers, not inputs."""
+
+MOST_READERS = 4
+LARGEST_SCALE = 8
+_SCALES = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_JPEG = b"\xff\xd8"
+
+
+class ImageSource:
+    """Pictures in a fixed order, read ahead by some threads.
+
+    Args:
+        paths: Files, in the order wanted; at least one.
+        root: A folder that all of them lie below.
+        name: What to call the source.
+
+    Attributes:
+        reduced_for: (height, width) of the model for which JPEGs are decoded at a smaller scale, see `read_reduced`;
+            None, as at the start, to decode all of them in full.
+        readers: Threads that read and decode.
+    """
+
+    live = False
+    fps: float | None = None
+
+    def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
+        self.reduced_for: tuple[int, int] | None = None
+        self.readers = min(own_cores(), MOST_READERS)
+        self.name = name
+        self.root: Path | None = root
+        self.count: int | None = len(paths)
+        self.paths = paths
+
+    @classmethod
+    def from_file(cls, path: Path) -> ImageSource:
+        """One picture file."""
+        return cls([path], path.parent, str(path))
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> ImageSource:
+        """All pictures below a folder, in natural order; masks of an MVTec-layout data set are left out.
+
+        Raises:
+            SourceError: There is none, or the folder cannot be listed.
+        """
+        paths = []
+        for parent, folders, files in os.walk(folder, onerror=_refuse):
+            # Hidden folders and files are leftovers (`._x.jpg` of macOS, partial files), not pictures meant for us.
+            folders[:] = [f for f in folders if not f.startswith(".")]
+            if "test" in folders and MASK_FOLDER in folders:
+                folders.remove(MASK_FOLDER)
+            paths += [Path(parent, f) for f in files if not f.startswith(".") and _is_picture(f)]
+        if not paths:
+            raise SourceError(f"{folder}: no pictures in this folder (looked for {_suffixes()})")
+        return cls(sorted(paths, key=natural_key), folder, str(folder))
+
+    @classmethod
+    def from_glob(cls, pattern: str) -> ImageSource:
+        """Pictures that match a pattern (`**` crosses folders), in natural order.
+
+        Raises:
+            SourceError: Nothing matches.
+        """
+        # pathlib's own glob takes no absolute pattern.
+        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
+        paths = [Path(p) for p in matches if _is_picture(p) and Path(p).is_file()]
+        if not paths:
+            raise SourceError(f"{pattern}: no picture matches this pattern (looked for {_suffixes()})")
+        root = Path(os.path.commonpath([p.parent for p in paths])) if len(paths) > 1 else paths[0].parent
+        return cls(sorted(paths, key=natural_key), root, pattern)
+
+    def frames(self) -> Iterator[Frame | BadFrame]:
+        """Yields each picture, or a `BadFrame` for one that cannot be read."""
+        if self.readers == 1 or len(self.paths) == 1:
+            yield from (self._read(index, path) for index, path in enumerate(self.paths))
+            return
+        todo = enumerate(self.paths)
+        with ThreadPoolExecutor(self.readers, thread_name_prefix="kanoclip-reader") as pool:
+            ahead: deque[Future[Frame | BadFrame]] = deque()
+            try:
+                while True:
+                    # No more than one picture a thread: large ones take much memory.
+                    for index, path in islice(todo, self.readers - len(ahead)):
+                        ahead.append(pool.submit(self._read, index, path, elsewhere=True))
+                    if not ahead:
+                        return
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _read(self, index: int, path: Path, *, elsewhere: bool = False) -> Frame | BadFrame:
+        started, started_cpu, captured_at = time.perf_counter(), time.thread_time(), time.time()
+        read = read_image(path) if self.reduced_for is None else read_reduced(path, *self.reduced_for)
+        if isinstance(read, str):
+            return BadFrame(index, str(path), read)
+        image, full_size = (read, None) if isinstance(read, np.ndarray) else read
+        spent = (time.perf_counter() - started) * 1e3
+        cpu = (time.thread_time() - started_cpu) * 1e3 if elsewhere else 0.0
+        return Frame(index, str(path), captured_at, image, spent, cpu, full_size)
+
+    def close(self) -> None:
+        """Files are closed as soon as they are read: nothing to release."""
+
+
+def read_image(path: Path) -> Image | str:
+    """Reads a picture file.
+
+    Returns:
+        uint8 [H, W, 3] BGR, turned upright by its EXIF orientation; or the reason why it cannot be read.
+    """
+    raw = _content(path)
+    return raw if isinstance(raw, str) else _decode(raw, 1)
+
+
+def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int, int] | None] | str:
+    """Reads a picture file; a large JPEG at 1/2, 1/4 or 1/8 of its scale, which saves most of its decoding.
+
+    At least twice the model's size is left, since the last halving decides the most: what the decoder leaves out of a
+    block is not quite the mean over its pixels. Scores differ by that (docs/measurements.md).
+
+    Args:
+        path: The file.
+        height: Rows of the model.
+        width: Columns of the model.
+
+    Returns:
+        The picture as `read_image` gives it, smaller where it could be, and then (height, width) of the whole; or the
+        reason why it cannot be read.
+    """
+    raw = _content(path)
+    if isinstance(raw, str):
+        return raw
+    size = size_of(raw) if raw.startswith(_JPEG) else None
+    scale = 1
+    while size is not None and scale < LARGEST_SCALE and size[0] >= 4 * scale * height and size[1] >= 4 * scale * width:
+        scale *= 2
+    image = _decode(raw, scale)
+    return image if isinstance(image, str) else (image, size if scale > 1 else None)
+
+
+def _content(path: Path) -> bytes | str:
+    """A file's bytes, or the reason why it cannot be read."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        return error.strerror or "cannot be read"
+    return _why_not_whole(raw) or raw
+
+
+def decode_image(raw: bytes) -> Image | str:
+    """What `read_image` gives, of a file's bytes that came from elsewhere."""
+    return _why_not_whole(raw) or _decode(raw, 1)
+
+
+def _why_not_whole(raw: bytes) -> str | None:
+    if not raw:
+        return "the file is empty"
+    # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not judge that.
+    return "the file is cut short" if _is_cut_short(raw) else None
+
+
+def _decode(raw: bytes, scale: int) -> Image | str:
+    try:
+        image = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), _SCALES[scale])
+    except cv2.error:  # for one, more pixels than OpenCV's limit
+        image = None
+    if image is None:
+        return "not a picture that OpenCV can decode"
+    return np.asarray(image, dtype=np.uint8)
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key by which `2.jpg` comes before `10.jpg`."""
+    key: list[tuple[int, int, str]] = []
+    for part in path.parts:
+        for token in re.findall(r"[0-9]+|[^0-9]+", part):
+            key.append((0, int(token), token) if token.isdecimal() else (1, 0, token))
+        key.append((-1, 0, ""))  # ends a folder's name before anything longer
+    return key
+
+
+def _is_cut_short(raw: bytes) -> bool:
+    """Whether a JPEG or PNG file lacks its end marker."""
+    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in raw
+    if not raw.startswith(_JPEG):
+        return False
+    # The end marker of an EXIF thumbnail must not count: hop over the header's segments by their lengths.
+    position = 2
+    while position + 4 <= len(raw) and raw[position] == 0xFF and raw[position + 1] != 0xDA:
+        if raw[position + 1] == 0xFF:  # padding
+            position += 1
+        else:
+            position += 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
+    return raw.rfind(b"\xff\xd9") < position  # from the end, where the marker of a whole file is
+
+
+def _is_picture(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per directory entry is slow
+
+
+def _suffixes() -> str:
+    return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _refuse(error: OSError) -> None:
+    raise SourceError(f"{error.filename}: folder cannot be listed ({error.strerror})") from error

@@ -1,0 +1,1 @@
+"""Frames through GStreamer: CSI and GenICam cameras, and launch lines."""

@@ -1,0 +1,1 @@
+"""Frames from network cameras, and what happens when one goes away."""

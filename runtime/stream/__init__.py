@@ -1,0 +1,1 @@
+"""The threads between sources and sinks."""

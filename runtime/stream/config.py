@@ -1,0 +1,59 @@
+"""How frames flow through a stream, and what is asked of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
+from kanoclip.runtime.system.bounded_queue import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of frames. It is changed as a whole, between one frame and the next.
+
+    Attributes:
+        class_name: Class to look for; None for the bundle's default.
+        alarm: When a source's alarm is raised and cleared.
+    """
+
+    class_name: str | None = None
+    alarm: AlarmRule = EVERY_FRAME
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """How frames flow.
+
+    Attributes:
+        policy: What a full mailbox does.
+        class_name: Class to look for at first; None for the bundle's default.
+        max_frames: Stop after this many judged frames; None for no limit.
+        lanes: Threads that judge side by side; the detector must allow it. Results keep their order.
+        batch: Most frames that a thread judges at once. It takes what is there and waits for no more.
+        sink_capacity: Results of a source that may wait for each sink.
+        alarm: When a source's alarm is raised and cleared at first.
+        hold_screen: Keep the screen open after the last frame until the user closes it.
+    """
+
+    policy: Policy
+    class_name: str | None = None
+    max_frames: int | None = None
+    lanes: int = 1
+    batch: int = 1
+    sink_capacity: int = 4
+    alarm: AlarmRule = EVERY_FRAME
+    hold_screen: bool = False
+
+    @property
+    def question(self) -> Question:
+        """What is asked at first."""
+        return Question(self.class_name, self.alarm)
+
+    def room(self, sources: int) -> int:
+        """How many frames of each of some sources may wait to be judged."""
+        if self.policy is Policy.WAIT:
+            # Nobody should have to wait for one; what is read ahead is shared by the sources.
+            return max(2, -(-(self.lanes * self.batch + 1) // sources))
+        # One frame is enough for a live view: a second would only age.
+        return self.batch if sources == 1 else 1

@@ -1,0 +1,155 @@
+"""Asks a running stream, and changes what it decides by."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.detect.alarm import EVERY_FRAME
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.saved_thresholds import Kept, keep
+from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError
+from kanoclip.runtime.stream.config import Question
+from kanoclip.runtime.stream.merge_control import StreamState
+from kanoclip.runtime.stream.pipeline import Pipeline
+from kanoclip.runtime.stream.progress import Progress, RunSummary
+
+log = logging.getLogger(__name__)
+
+
+class StreamControl:
+    """`Control` of a pipeline that runs or will run.
+
+    What was chosen while the stream runs, and was not saved, is gone after `reload`: that does what a new start would.
+
+    Args:
+        pipeline: What runs.
+        detector: What judges there; nobody else changes what it decides by.
+        settings: What it decides by now.
+        class_name: What the pipeline looks for.
+        sources: The sources' names.
+        read: Reads again what a new start would decide by.
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        detector: Detector,
+        settings: Settings,
+        class_name: str,
+        sources: Sequence[str],
+        read: Callable[[Bundle], Kept],
+    ) -> None:
+        self._pipeline = pipeline
+        self._detector = detector
+        self._settings = settings
+        self._class_name = class_name
+        self._sources = tuple(sources)
+        self._read = read
+        self._changing = threading.RLock()
+
+    def state(self) -> StreamState:
+        """See `Control.state`."""
+        with self._changing:
+            manifest = self._detector.bundle.manifest
+            thresholds = self._detector.thresholds_of(self._class_name)
+            return StreamState(
+                bundle=manifest.name,
+                backend=self._detector.backend.name,
+                sources=self._sources,
+                classes=manifest.classes,
+                class_name=self._class_name,
+                threshold=thresholds.image,
+                pixel_threshold=thresholds.pixel,
+                paused=self._pipeline.paused,
+                trained=manifest.model.trained,
+            )
+
+    def progress(self) -> Progress:
+        """See `Control.progress`."""
+        return self._pipeline.progress()
+
+    def summary(self) -> RunSummary:
+        """See `Control.summary`."""
+        return self._pipeline.summary()
+
+    def choose_class(self, name: str) -> None:
+        """See `Control.choose_class`.
+
+        Raises:
+            FrameError: The bundle does not know it, or its region of interest does not suit the frames.
+        """
+        with self._changing:
+            classes = self._detector.bundle.manifest.classes
+            if name not in classes:
+                raise FrameError(f"unknown class '{name}': this bundle has {', '.join(classes)}")
+            if name != self._class_name:
+                self._check_region(self._settings, name)
+                self._class_name = name
+                self._ask()
+
+    def choose_thresholds(self, *, image: float | None = None, pixel: float | None = None) -> None:
+        """See `Control.choose_thresholds`."""
+        with self._changing:
+            chosen = self._settings.choosing(self._class_name, Decision(threshold=image, pixel_threshold=pixel))
+            self._detector.decide_by(chosen)
+            self._settings = chosen
+
+    def save_thresholds(self) -> str:
+        """See `Control.save_thresholds`."""
+        with self._changing:
+            wanted = self._detector.thresholds_of(self._class_name)
+            kept = self._kept()
+            if kept.thresholds(self._class_name) == (wanted.image, wanted.pixel):
+                return f"{kept.place(self._class_name)} (unchanged)"
+            place = keep(kept, self._class_name, wanted)
+            if self._kept().thresholds(self._class_name) != (wanted.image, wanted.pixel):
+                raise SettingsError(f"{place}: the thresholds were written, but something else overrules them")
+            return str(place)
+
+    def pause(self) -> None:
+        """See `Control.pause`."""
+        self._pipeline.pause()
+
+    def resume(self) -> None:
+        """See `Control.resume`."""
+        self._pipeline.resume()
+
+    def reload(self) -> bool:
+        """Reads settings, region of interest and the bundle's thresholds again, and decides by them.
+
+        Where they are no good that is one warning, and the stream goes on with those that it has. A frame that is in
+        work meanwhile may be judged by the new thresholds and alarmed by the rule before.
+
+        Returns:
+            Whether it goes by the new ones.
+        """
+        with self._changing:
+            try:
+                kept = self._kept()
+                self._check_region(kept.settings, self._class_name)
+                self._detector.decide_by(kept.settings, kept.bundle)
+            except KanoclipError as error:
+                log.warning("%s; the settings before go on", error)
+                return False
+            self._settings = kept.settings
+            self._ask()
+            log.info("settings read again")
+            return True
+
+    def _kept(self) -> Kept:
+        return self._read(self._detector.bundle.reread())
+
+    def _ask(self) -> None:
+        rule = self._settings.decision(self._class_name).alarm or EVERY_FRAME
+        self._pipeline.ask(Question(self._class_name, rule))
+
+    def _check_region(self, settings: Settings, class_name: str) -> None:
+        """Refuses a region of interest that the frames at hand would not suit: they would end the run."""
+        roi = settings.decision(class_name).roi
+        if roi is not None:
+            for height, width in self._pipeline.sizes():
+                roi.check_frame(height, width)

@@ -1,0 +1,133 @@
+"""What a run tells: its state while it goes on, and what it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kanoclip.runtime.stream.stats import StageSummary
+
+SCORE_BOUNDS = tuple(step / 20 for step in range(1, 21))
+"""Upper bounds of the histogram of scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceProgress:
+    """One source's share of a run.
+
+    Attributes:
+        name: As `Source.name`; where two have the same, with a number.
+        frames: Judged so far.
+        anomalous: Of these, at or above the threshold.
+        skipped: Pictures that could not be read.
+        dropped: Frames that the detector was too slow for.
+        fps: Judged frames a second over the last `statistics.WINDOW` of them.
+        last_score: Score of the last frame; None before the first.
+        last_at: Unix time at which that one was captured.
+        alarm: Whether its alarm is up; None before the first frame.
+        error: Why it ended before its end; None while it runs, or where it came to its end.
+        delivered: What came from it so far, readable or not, before any of it is dropped.
+        last_frame_age_s: Seconds since the last of that; None before the first.
+        away: Why nothing comes at present, while it is tried again; None otherwise.
+        reconnects: How often it came back.
+        score_counts: Judged frames by score: element i counts those above `SCORE_BOUNDS[i - 1]`, up to and including
+            `SCORE_BOUNDS[i]`; the last one those above all of them. Scores that are no number are in no element.
+        score_sum: Sum of these scores.
+    """
+
+    name: str
+    frames: int
+    anomalous: int
+    skipped: int
+    dropped: int
+    fps: float
+    last_score: float | None
+    last_at: float | None
+    alarm: bool | None
+    error: str | None
+    delivered: int = 0
+    last_frame_age_s: float | None = None
+    away: str | None = None
+    reconnects: int = 0
+    score_counts: tuple[int, ...] = ()
+    score_sum: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The state of a running stream.
+
+    Attributes:
+        frames: Judged so far.
+        anomalous: Of these, at or above the threshold.
+        skipped: Pictures that could not be read.
+        dropped: Frames that the detector was too slow for.
+        sink_dropped: Results that a sink lost, too slow for them or not working, by the sink's name.
+        fps: Frames a second over the last `statistics.WINDOW` frames.
+        latency_p50: Median milliseconds from capture to verdict over the same frames, waiting included.
+        latency_p95: The 95th percentile.
+        latency_p99: The 99th percentile.
+        last_score: Score of the last frame; None before the first.
+        paused: Whether frames are let go by unjudged.
+        sources: The same by source.
+    """
+
+    frames: int
+    anomalous: int
+    skipped: int
+    dropped: int
+    sink_dropped: dict[str, int]
+    fps: float
+    latency_p50: float
+    latency_p95: float
+    latency_p99: float
+    last_score: float | None
+    paused: bool = False
+    sources: tuple[SourceProgress, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What a stream did.
+
+    Attributes:
+        frames: Judged.
+        anomalous: Of these, at or above the threshold.
+        skipped: Pictures that could not be read.
+        dropped: Frames that the detector was too slow for.
+        sink_dropped: Results that a sink lost, too slow for them or not working, by the sink's name.
+        wall_s: Seconds from start to end.
+        stages: Cost by stage: capture, resize, inference, decide, then each sink.
+        interrupted: Ended by a signal or the window's close key rather than by the source or the frame limit.
+        sources: Counts by source.
+    """
+
+    frames: int
+    anomalous: int
+    skipped: int
+    dropped: int
+    sink_dropped: dict[str, int]
+    wall_s: float
+    stages: tuple[StageSummary, ...]
+    interrupted: bool
+    sources: tuple[SourceProgress, ...] = ()
+
+    @property
+    def fps(self) -> float:
+        """Judged frames a second over the whole run."""
+        return self.frames / self.wall_s if self.wall_s > 0 else 0.0
+
+    @property
+    def outside_inference_ms(self) -> float:
+        """Mean milliseconds of work a frame in all stages other than inference, sinks included.
+
+        The work of all threads is added up, as if one core did it.
+        """
+        return sum(stage.mean for stage in self.stages if stage.name != "inference")
+
+    @property
+    def outside_inference_cpu_ms(self) -> float:
+        """Mean milliseconds of processor time a frame in all stages other than inference, sinks included.
+
+        What the run costs beside inference on one core; waiting for the core, the camera or the disk is not in it.
+        """
+        return sum(stage.cpu for stage in self.stages if stage.cpu is not None)

@@ -1,0 +1,155 @@
+"""Polygon files are drawn by hand and by other programs: each mistake is named in one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from kanoclip.runtime.detect.roi_file import read_roi
+from kanoclip.runtime.errors import SettingsError
+
+SQUARE = [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]
+RELATIVE = {"units": "relative", "keep": [SQUARE]}
+PIXELS = {"units": "pixels", "size": [200, 100], "keep": [[[50, 25], [150, 25], [150, 75], [50, 75]]]}
+LABELME = {
+    "version": "5.5.0",
+    "flags": {},
+    "shapes": [
+        {
+            "label": "roi",
+            "points": [[50.0, 25.0], [150.0, 25.0], [150.0, 75.0], [50.0, 75.0]],
+            "group_id": None,
+            "description": "",
+            "shape_type": "polygon",
+            "flags": {},
+            "mask": None,
+        },
+        {"label": "ignore", "points": [[150.0, 75.0], [100.0, 50.0]], "shape_type": "rectangle", "flags": {}},
+    ],
+    "imagePath": "part.jpg",
+    "imageData": None,
+    "imageHeight": 100,
+    "imageWidth": 200,
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(value):
+        path = tmp_path / "belt.json"
+        path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+        return path
+
+    return write
+
+
+def refused(path, *words):
+    with pytest.raises(SettingsError) as caught:
+        read_roi(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and len(message.splitlines()) == 1
+    for word in words:
+        assert word in message, message
+
+
+def test_relative_and_pixels_are_the_same_region(write):
+    relative, pixels = read_roi(write(RELATIVE)), read_roi(write(PIXELS))
+    assert relative.name == "belt.json"
+    assert relative.keep == pixels.keep == (tuple(map(tuple, SQUARE)),)
+    assert (relative.drawn_on, pixels.drawn_on) == (None, (200, 100))
+    assert relative.digest() == pixels.digest()
+
+
+def test_labelme(write):
+    region = read_roi(write(LABELME))
+    assert region.keep == (tuple(map(tuple, SQUARE)),)
+    assert sorted(region.ignore[0]) == [(0.5, 0.5), (0.5, 0.75), (0.75, 0.5), (0.75, 0.75)]
+    assert region.drawn_on == (200, 100)
+
+
+def test_a_closed_outline_and_corners_given_twice(write):
+    assert read_roi(write(RELATIVE | {"keep": [[SQUARE[0], *SQUARE, SQUARE[-1], SQUARE[0]]]})).keep == (
+        tuple(map(tuple, SQUARE)),
+    )
+
+
+def test_a_byte_order_mark(write):
+    assert read_roi(write("\ufeff" + json.dumps(RELATIVE))).keep
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("[", ["not JSON"]),
+        ("[" * 100_000, ["not JSON"]),
+        ([], ["not a JSON object"]),
+        ({}, ["units"]),
+        ({"units": "mm", "keep": [SQUARE]}, ["units", "relative", "pixels"]),
+        (RELATIVE | {"kepp": []}, ["'kepp'", "keep"]),
+        (RELATIVE | {"size": [3, 4]}, ["size goes with pixels"]),
+        ({"units": "pixels", "keep": PIXELS["keep"]}, ["pixels need size"]),
+        (PIXELS | {"size": [200, 0]}, ["size"]),
+        (PIXELS | {"size": [200.5, 100]}, ["size"]),
+        (PIXELS | {"size": "200x100"}, ["size"]),
+        (PIXELS | {"size": [40, 100]}, ["keep[0][0]", "x 0 to 40"]),
+        (RELATIVE | {"keep": {}}, ["keep is not a list"]),
+        (RELATIVE | {"keep": [3]}, ["keep[0] is not a list"]),
+        (RELATIVE | {"keep": SQUARE}, ["keep[0][0] is not [x, y]"]),
+        (RELATIVE | {"keep": [[[0, 0], [1, 0], [1, "1"]]]}, ["keep[0][2] is not [x, y]"]),
+        (RELATIVE | {"keep": [[[0, 0], [1, 0], [1, True]]]}, ["keep[0][2] is not [x, y]"]),
+        (RELATIVE | {"keep": [[[0, 0], [1, 0], [1, 1.01]]]}, ["keep[0][2] is [1, 1.01]", "outside"]),
+        ('{"units": "relative", "keep": [[[0, 0], [1, 0], [NaN, 1]]]}', ["keep[0][2]", "outside"]),
+        (RELATIVE | {"ignore": [SQUARE[:2]]}, ["ignore[0] has 2 different corners"]),
+        (RELATIVE | {"ignore": [SQUARE[:2] * 5]}, ["ignore[0] has no area"]),
+        (RELATIVE | {"keep": [[[0, 0], [0.5, 0.5], [1, 1]]]}, ["keep[0] has no area"]),
+        (RELATIVE | {"keep": [[[0, 0], [1, 1], [1, 0], [0, 0.6]]]}, ["keep[0] crosses itself", "corners 0 and 2"]),
+        (RELATIVE | {"ignore": [SQUARE]}, ["leave nothing of the picture"]),
+        ({"units": "relative"}, ["no polygon"]),
+        ({"units": "relative", "keep": [], "ignore": []}, ["no polygon"]),
+        (LABELME | {"imageHeight": None}, ["imageWidth and imageHeight"]),
+        (LABELME | {"shapes": [LABELME["shapes"][0] | {"label": "hole"}]}, ["shapes[0]", "'hole'", "ignore"]),
+        (LABELME | {"shapes": [LABELME["shapes"][0] | {"shape_type": "circle"}]}, ["shapes[0] is a circle"]),
+        (LABELME | {"shapes": [LABELME["shapes"][0] | {"points": None}]}, ["shapes[0].points is not a list"]),
+        (LABELME | {"shapes": [3]}, ["shapes[0] is not an object"]),
+        (LABELME | {"shapes": []}, ["no polygon"]),
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_what_is_no_region(write, value, words):
+    refused(write(value), *words)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    refused(tmp_path / "none.json", "cannot be read")
+    refused(tmp_path, "cannot be read")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.sampled_from([0, 0.5, 1, 200, "keep", "roi", "polygon", "pixels"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from([*LABELME, *PIXELS, "ignore", "points", "label", "shape_type"]), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    base=st.sampled_from([RELATIVE, PIXELS, LABELME]),
+    change=JSON,
+    key=st.sampled_from(["keep", "size", "units", "shapes", "imageWidth"]),
+)
+def test_any_json_is_taken_or_refused_in_one_line(write, base, change, key):
+    path = write(json.dumps(base | {key: change}))
+    try:
+        region = read_roi(path)
+    except SettingsError as error:
+        assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1
+    else:
+        assert region.mask(32, 32).any()

@@ -1,0 +1,371 @@
+"""The backend on a GPU of host memory (see conftest.py): memory, order, graphs, faults, where its engine is from."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from kanoclip.runtime.bundle.manifest import EngineInfo
+from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+from kanoclip.runtime.engines.tensorrt import device
+from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
+from kanoclip.runtime.engines.tensorrt.building import provide
+from kanoclip.runtime.engines.tensorrt.device import platform_name
+from kanoclip.runtime.errors import BackendError, DeviceLostError
+
+ENGINE = json.dumps({}).encode()
+
+
+def silent(step, share):
+    pass
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """Builds that take no time: a list of what was asked for; `drift` says how wrong each choice is."""
+    asked = []
+
+    def build(flavour, onnx_path, options, progress):
+        asked.append(options)
+        progress(0.5)
+        return memoryview(json.dumps({"drift": asked_drift[0](options.fp32_attention)}).encode())
+
+    asked_drift = [lambda chosen: 0.0]
+    monkeypatch.setattr(provide, "build_engine", build)
+    monkeypatch.setattr(provide, "count_attention", lambda flavour, path: 8)
+    build.asked, build.drift = asked, asked_drift
+    return build
+
+
+def frames(machine, seed=0, rows=None):
+    manifest = machine.bundle.manifest
+    shape = (rows or manifest.max_batch, *manifest.frame_size, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def open_backend(machine, **options):
+    return TensorRtBackend(machine.bundle, machine.flavour.name, "cuda", silent, **options)
+
+
+def assert_right(machine, backend, seed=0, rows=None):
+    given = frames(machine, seed, rows)
+    several = len(machine.bundle.manifest.classes) > 1
+    index = np.arange(len(given), dtype=np.int64) % 2 if several else None
+    plain = OnnxRuntimeBackend(machine.bundle, "cpu", tensorrt=False, threads=1)
+    maps, scores = backend.run(given, index)
+    expected_maps, expected_scores = plain.run(given, index)
+    np.testing.assert_allclose(maps, expected_maps, atol=1e-6)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+    return maps
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"classes": ("bolt", "nut"), "max_batch": 3}, {"max_batch": 4, "dynamic": True}], ids=str
+)
+def test_right_answers_frame_after_frame(make_machine, builds, flavour, integrated, options):
+    machine = make_machine(flavour, integrated=integrated, **options)
+    backend = open_backend(machine)
+    assert backend.name == f"{flavour}-cuda"
+    rows = [1, 4, 2, 4, 1] if options.get("dynamic") else [None] * 5
+    kept = [assert_right(machine, backend, seed, count) for seed, count in enumerate(rows)]
+    copies = [one.copy() for one in kept]
+    assert_right(machine, backend, 9)
+    for mine, copy in zip(kept, copies, strict=True):  # Detection.map belongs to the caller
+        np.testing.assert_array_equal(mine, copy)
+    backend.close()
+    backend.close()
+    assert not machine.cuda.memory and not machine.cuda.graphs, "memory of the GPU is left"
+    with pytest.raises(BackendError, match="is closed"):
+        backend.run(frames(machine), None)
+
+
+def test_full_tensorrt_runs_once_and_is_then_replayed_as_a_graph(make_machine, builds):
+    machine = make_machine("tensorrt")
+    backend = open_backend(machine)
+    context, launches = machine.trt.contexts[-1], machine.cuda.launches
+    for seed in range(4):
+        assert_right(machine, backend, seed)
+    assert context.runs == 2, "once as it is, once to be captured"
+    assert machine.cuda.launches - launches == 3
+
+
+def test_rtx_captures_by_itself(make_machine, builds):
+    machine = make_machine("tensorrt-rtx")
+    backend = open_backend(machine)
+    context = machine.trt.contexts[-1]
+    for seed in range(3):
+        assert_right(machine, backend, seed)
+    assert context.runs == 3 and machine.cuda.launches == 0
+    assert context.engine.config.cuda_graph_strategy == machine.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+
+
+def test_a_dynamic_batch_is_not_captured(make_machine, builds):
+    machine = make_machine("tensorrt", max_batch=4, dynamic=True)
+    backend = open_backend(machine)
+    for rows in (2, 2, 3):
+        assert_right(machine, backend, rows, rows)
+    assert machine.cuda.launches == 0
+
+
+def test_rtx_keeps_what_it_has_compiled_for_the_next_start(make_machine, builds, tmp_path, monkeypatch):
+    machine = make_machine("tensorrt-rtx")
+    monkeypatch.setattr(device, "_DRIVER", tmp_path / "none")
+    backend = open_backend(machine)
+    assert_right(machine, backend)
+    (path,) = (tmp_path / "cache" / "kanoclip" / "engines").glob("*.jit")
+    assert path.read_bytes() == b"kernels for the Fake RTX" and "Fake_RTX-cuda-13000" in path.name
+    backend.close()
+    again = open_backend(machine)
+    assert machine.trt.contexts[-1].engine.kernels.content == b"kernels for the Fake RTX"
+    again.close()
+    path.write_bytes(b"another driver's")
+    other = open_backend(machine)
+    assert machine.trt.contexts[-1].engine.kernels.content == b""
+    assert_right(machine, other)
+    assert path.read_bytes() == b"kernels for the Fake RTX"
+
+
+def test_a_second_start_takes_the_engine_from_the_cache(make_machine, builds):
+    machine = make_machine()
+    first = open_backend(machine)
+    second = open_backend(machine)
+    assert len(builds.asked) == 1
+    assert first.origin == "built now" and second.origin == "built here before"
+    assert_right(machine, second)
+
+
+@pytest.mark.parametrize(
+    ("flavour", "changes", "taken"),
+    [
+        ("tensorrt-rtx", {}, True),
+        ("tensorrt-rtx", {"compute_capabilities": ("8.6", "12.0")}, False),
+        ("tensorrt-rtx", {"version": "1.6.0"}, False),
+        ("tensorrt-rtx", {"flavour": "tensorrt"}, False),
+        ("tensorrt-rtx", {"platform": "win32-x86_64"}, False),
+        ("tensorrt", {}, True),
+        ("tensorrt", {"device": "Another RTX"}, False),
+        ("tensorrt", {"device": "Another RTX", "compatibility": "same-compute-capability"}, True),
+        ("tensorrt", {"compute_capabilities": ("8.6",), "compatibility": "same-compute-capability"}, False),
+        ("tensorrt", {"device": "A100", "compute_capabilities": ("8.0",), "compatibility": "ampere-plus"}, True),
+        ("tensorrt", {"cuda_major": 12, "compatibility": "ampere-plus"}, False),
+    ],
+)
+def test_the_bundles_engine_is_taken_only_where_it_belongs(make_machine, builds, with_engines, flavour, changes, taken):
+    machine = make_machine(flavour)
+    rtx = flavour == "tensorrt-rtx"
+    facts = {
+        "flavour": flavour,
+        "version": machine.flavour.version,
+        "compute_capabilities": ("8.9",),
+        "platform": platform_name(),
+        "device": None if rtx else "Fake RTX",
+        "cuda_major": None if rtx else 13,
+    }
+    machine.bundle = with_engines(machine.bundle, [(EngineInfo(file="engines/a.engine", **(facts | changes)), ENGINE)])
+    backend = open_backend(machine)
+    assert (backend.origin == "the bundle's engines/a.engine", len(builds.asked)) == (taken, int(not taken))
+    assert_right(machine, backend)
+    backend.close()
+    assert open_backend(machine, rebuild=True).origin == "built now"
+
+
+def test_tensorrt_may_list_tensors_in_an_order_of_its_own(make_machine, builds, with_engines):
+    machine = make_machine(classes=("bolt", "nut"), max_batch=2)
+    info = EngineInfo("engines/a.engine", "tensorrt-rtx", "1.7.1", ("8.9",), platform_name())
+    machine.bundle = with_engines(machine.bundle, [(info, b'{"reversed": true}')])
+    assert_right(machine, open_backend(machine))
+
+
+def test_a_stripped_engine_gets_its_weights_from_the_graph(make_machine, builds, with_engines):
+    machine = make_machine("tensorrt")
+    info = EngineInfo(
+        "engines/a.engine", "tensorrt", "10.3.0", ("8.9",), platform_name(), "Fake RTX", 13, stripped=True
+    )
+    machine.bundle = with_engines(machine.bundle, [(info, ENGINE)])
+    open_backend(machine)
+    assert machine.trt.refitted == [str(machine.bundle.model_path)]
+
+
+def test_wrong_attention_on_this_gpu_is_found_and_computed_in_float32(make_machine, builds, caplog):
+    machine = make_machine()
+    builds.drift[0] = lambda chosen: 0.0 if {2, 5} <= chosen else 0.1
+    backend = open_backend(machine)
+    assert backend.origin == "built now, attention blocks 2, 5 in float32"
+    assert "drifts on this GPU" in caplog.text and "blocks 2, 5 in float32" in caplog.text
+    assert_right(machine, backend)
+    count = len(builds.asked)
+    assert count < 20
+    assert open_backend(machine).origin == "built here before, attention blocks 2, 5 in float32"
+    assert len(builds.asked) == count
+
+
+def test_wrong_answers_that_attention_does_not_explain_are_refused(make_machine, builds):
+    machine = make_machine()
+    builds.drift[0] = lambda chosen: 0.1
+    with pytest.raises(BackendError, match=r"wrong answers on this GPU .*--fp32"):
+        open_backend(machine)
+    assert not machine.cuda.memory, "the GPU's memory is freed after an error"
+    builds.drift[0] = lambda chosen: float("nan")
+    with pytest.raises(BackendError, match="wrong answers on this GPU"):
+        open_backend(machine)
+
+
+def test_without_pictures_nothing_is_compared_and_it_says_so(make_machine, builds, caplog):
+    machine = make_machine(samples=0)
+    builds.drift[0] = lambda chosen: 0.1
+    caplog.set_level(logging.WARNING)
+    open_backend(machine)
+    assert "were not compared" in caplog.text and len(builds.asked) == 1
+
+
+def test_an_engine_that_cannot_be_kept_runs_and_says_so(make_machine, builds, caplog, tmp_path, monkeypatch):
+    machine = make_machine()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert_right(machine, open_backend(machine))
+    assert "built at every start" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("engine", "words"),
+    [(b"not an engine", "cannot load the engine"), (b'{"dtype": "HALF"}', "not what the manifest says")],
+)
+def test_engines_that_do_not_load_or_are_another_graphs(make_machine, builds, with_engines, engine, words):
+    machine = make_machine()
+    info = EngineInfo("engines/a.engine", "tensorrt-rtx", "1.7.1", ("8.9",), platform_name())
+    machine.bundle = with_engines(machine.bundle, [(info, engine)])
+    with pytest.raises(BackendError, match=f"{words}.*again"):
+        open_backend(machine)
+    assert not machine.cuda.memory
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("call", ["cudaStreamQuery", "cudaMemcpyAsync", "cudaSetDevice", "execute"])
+def test_a_lost_gpu_is_a_clear_error_and_leaves_a_new_start_possible(make_machine, builds, flavour, call):
+    machine = make_machine(flavour)
+    backend = open_backend(machine)
+    if call == "execute":
+        machine.trt.fails = True
+    else:
+        machine.cuda.fail[call] = 719
+    with pytest.raises(DeviceLostError, match=r"the GPU failed in .*(LaunchFailure|no reason).*dmesg") as caught:
+        backend.run(frames(machine), None)
+    assert "\n" not in str(caught.value)
+    backend.close()
+    assert machine.cuda.resets == 1
+    machine.trt.fails = False
+    assert_right(machine, open_backend(machine))
+
+
+def test_a_gpu_lost_while_a_graph_is_replayed(make_machine, builds):
+    machine = make_machine("tensorrt")
+    backend = open_backend(machine)
+    assert_right(machine, backend)
+    machine.cuda.fail["cudaGraphLaunch"] = 719
+    with pytest.raises(DeviceLostError):
+        backend.run(frames(machine), None)
+
+
+def test_a_gpu_that_does_not_answer_is_no_endless_wait(make_machine, builds, monkeypatch):
+    machine = make_machine()
+    backend = open_backend(machine)
+    monkeypatch.setattr(device, "PATIENCE", 0.05)
+    machine.cuda.asked_before_done = 10**9
+    with pytest.raises(BackendError, match="has not answered") as caught:
+        backend.run(frames(machine), None)
+    assert not isinstance(caught.value, DeviceLostError), "a new backend would only wait again"
+    held = len(machine.cuda.memory)
+    backend.close()
+    assert len(machine.cuda.memory) == held > 0 and machine.cuda.resets == 0, "freeing would wait for ever"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("cudaGetDeviceCount", "look for GPUs"),
+        ("cudaMalloc", "bytes of GPU memory"),
+        ("cudaHostAlloc", "bytes of host memory"),
+    ],
+)
+def test_a_gpu_that_cannot_be_had_names_what_is_missing(make_machine, builds, with_engines, call, words):
+    machine = make_machine()
+    info = EngineInfo("engines/a.engine", "tensorrt-rtx", "1.7.1", ("8.9",), platform_name())
+    machine.bundle = with_engines(machine.bundle, [(info, ENGINE)])
+    machine.cuda.fail[call] = 2
+    with pytest.raises(BackendError, match=f"{words}.*MemoryAllocation"):
+        open_backend(machine)
+    machine.cuda.fail.clear()
+    assert not machine.cuda.memory
+    with pytest.raises(BackendError, match="no GPU 3, only 1"):
+        TensorRtBackend(machine.bundle, "tensorrt-rtx", "cuda:3", silent)
+
+
+def test_fused_attention_is_counted_by_the_names_of_layers(make_machine, builds, with_engines):
+    machine = make_machine()
+    info = EngineInfo("engines/a.engine", "tensorrt-rtx", "1.7.1", ("8.9",), platform_name())
+    machine.bundle = with_engines(machine.bundle, [(info, b'{"fused": 21}')])
+    backend = open_backend(machine)
+    assert backend.fused_attention() == 22, "layers are objects or, without details, plain names"
+    backend.close()
+    with pytest.raises(BackendError, match="is closed"):
+        backend.fused_attention()
+
+
+def test_the_real_binding_says_that_there_is_no_driver():
+    cudart = pytest.importorskip("cuda.bindings.runtime")
+    if int(cudart.cudaGetDeviceCount()[0]) == 0:
+        pytest.skip("there is a GPU")
+    with pytest.raises(BackendError, match=r"CUDA cannot look for GPUs: .*driver"):
+        device.open_device(0)
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"classes": ("bolt", "nut"), "max_batch": 3}, {"max_batch": 4, "dynamic": True}], ids=str
+)
+def test_descriptors_are_copied_only_where_they_are_wanted(
+    make_machine, builds, toy_descriptors, flavour, integrated, options
+):
+    machine = make_machine(flavour, integrated=integrated, grid=(4, 8), **options)
+    backend, most = open_backend(machine), machine.bundle.manifest.max_batch
+    kept = []
+    for seed, rows in enumerate([1, 4, 2, 4] if options.get("dynamic") else [most] * 4):
+        machine.cuda.downloads.clear()
+        assert_right(machine, backend, seed, rows)
+        answers = [] if integrated else [rows * 32 * 32 * 4, rows * 4]
+        assert machine.cuda.downloads == answers
+        machine.cuda.downloads.clear()
+        given = frames(machine, seed + 7, rows)
+        kept.append((backend.describe(given), toy_descriptors(given, (4, 8))))
+        assert machine.cuda.downloads == ([] if integrated else [*answers, rows * 32 * 3 * 4])
+    for found, wanted in kept:
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert (machine.cuda.launches > 0) is (flavour == "tensorrt" and not options.get("dynamic"))
+    backend.close()
+    assert machine.cuda.memory == {}
+    with pytest.raises(BackendError, match="is closed"):
+        backend.describe(frames(machine))
+
+
+def test_an_engine_of_a_bundle_without_descriptors(make_machine, builds):
+    machine = make_machine()
+    backend = open_backend(machine)
+    with pytest.raises(BackendError, match=r"has no descriptor output, .*: export it again"):
+        backend.describe(frames(machine))
+    backend.close()
+
+
+def test_a_gpu_lost_in_descriptors(make_machine, builds):
+    machine = make_machine(grid=(4, 4))
+    backend = open_backend(machine)
+    machine.cuda.fail["cudaStreamQuery"] = 719
+    with pytest.raises(DeviceLostError):
+        backend.describe(frames(machine))
+    machine.cuda.fail.clear()
+    backend.close()

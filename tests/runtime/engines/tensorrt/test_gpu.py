@@ -1,0 +1,75 @@
+"""On a real GPU, with each TensorRT that is installed: `pytest -m gpu`."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.engines.doctor import compare
+from kanoclip.runtime.engines.tensorrt.device import open_device
+
+pytestmark = pytest.mark.gpu
+PICTURES = sorted((Path(__file__).parents[4] / "examples" / "hazelnut_toy").rglob("*.jpg"))[:4]
+
+
+@pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
+def flavour(request, tmp_path, monkeypatch):
+    if importlib.util.find_spec(request.param.replace("-", "_")) is None:
+        pytest.skip(f"{request.param} is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return request.param
+
+
+def export(folder, *arguments):
+    command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "export", "--output", str(folder / "b.kanoclip")]
+    done = subprocess.run([*command, *arguments, "--json"], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder / "b.kanoclip", json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("precision", ["--fp16", "--fp32"])
+@pytest.mark.parametrize("batch", [[], ["--dynamic-batch", "4"]])
+def test_an_engine_built_here_agrees_and_is_kept(tmp_path, flavour, precision, batch):
+    path, _ = export(tmp_path, precision, *batch)
+    first = compare(Bundle.open(path), flavour)
+    assert first.agrees and first.engine.startswith("built now")
+    if precision == "--fp16":
+        assert first.fused_attention == 18
+    second = compare(Bundle.open(path), flavour)
+    assert second.agrees and second.engine.startswith("built here before")
+
+
+@pytest.mark.parametrize("options", [[], ["--strip-weights"], ["--compatibility", "ampere-plus"]], ids=str)
+def test_an_engine_that_travels_with_the_bundle(tmp_path, flavour, options):
+    if flavour == "tensorrt-rtx":
+        if options:
+            pytest.skip("full TensorRT only")
+        gpu = open_device(0)
+        options = ["--compute-capability", gpu.info.compute_capability]
+        gpu.close()
+    path, manifest = export(tmp_path, "--fp16", "--engine", flavour, *options)
+    found = compare(Bundle.open(path), flavour)
+    assert found.agrees and found.engine == f"the bundle's {manifest['engines'][0]['file']}"
+    assert compare(Bundle.open(path)).backend == f"{flavour}-cuda", "auto takes an engine that fits"
+
+
+def test_frames_in_a_row_are_those_of_the_cpu(tmp_path, flavour):
+    path, _ = export(tmp_path, "--fp16")
+    frames = [cv2.imread(str(picture)) for picture in PICTURES]
+    with (
+        Detector.load(path, backend=flavour) as fast,
+        Detector.load(path, backend="onnxruntime", device="cpu") as plain,
+    ):
+        for frame in frames * 3:
+            mine, theirs = fast(frame), plain(frame)
+            assert mine.score == pytest.approx(theirs.score, abs=1e-2)
+            np.testing.assert_allclose(mine.map, theirs.map, atol=2e-2)

@@ -1,0 +1,329 @@
+"""What may be asked of a stream that runs, and changed: class, thresholds, pause, saving, reading again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.store import store
+from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.saved_thresholds import Kept
+from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings_file import read_settings
+from kanoclip.runtime.errors import FrameError, SettingsError
+from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.merge_control import Control
+from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.types import Frame, RegionOfInterest
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Grey:
+    """Frames of grey 100 of 255: score 0.392 of class nut, 0.608 of class bolt."""
+
+    name, fps, root, count = "line 3", None, None, None
+
+    def __init__(self, live):
+        self.live, self.read = live, 0
+
+    def frames(self):
+        while True:
+            self.read += 1
+            yield Frame(self.read - 1, self.name, time.time(), np.full((40, 60, 3), 100, np.uint8), 0.0)
+            time.sleep(0.002)
+
+    def close(self):
+        pass
+
+
+class Collect:
+    name, shows = "collect", False
+
+    def __init__(self):
+        self.seen = []
+
+    def write(self, frame, detection):
+        self.seen.append((frame.index, detection))
+
+    def skip(self, bad):
+        raise AssertionError(bad)
+
+    def close(self):
+        pass
+
+
+NONE = Decision()
+
+
+class Run:
+    def __init__(self, bundle, file, *, live=True, lanes=1, flags=NONE):
+        self.file, self.flags = file, flags
+        self.detector = Detector.load(bundle, backend="onnxruntime", lanes=lanes, settings=self.settings())
+        self.source, self.sink = Grey(live), Collect()
+        config = PipelineConfig(
+            Policy.DROP_OLDEST if live else Policy.WAIT,
+            class_name="nut",
+            lanes=lanes,
+            alarm=self.settings().decision("nut").alarm or EVERY_FRAME,
+        )
+        self.pipeline = Pipeline(self.source, self.detector, [self.sink], config)
+        self.control: Control = StreamControl(
+            self.pipeline,
+            self.detector,
+            self.settings(),
+            "nut",
+            ["line 3"],
+            lambda bundle: Kept(bundle, self.settings(), self.file),
+        )
+
+    def settings(self):
+        there = self.file is not None and self.file.exists()
+        return (read_settings(self.file) if there else Settings()).overruled(self.flags)
+
+    @contextmanager
+    def running(self):
+        thread = threading.Thread(target=self.pipeline.run)
+        thread.start()
+        try:
+            self.wait(3)
+            yield self.sink.seen
+        finally:
+            self.pipeline.stop()
+            thread.join(10)
+            self.detector.close()
+        assert not thread.is_alive()
+
+    def quiet(self):
+        """Waits until what was in work at the pause has come out."""
+        deadline, count = time.monotonic() + 20, -1
+        while count != len(self.sink.seen):
+            assert time.monotonic() < deadline
+            count = len(self.sink.seen)
+            time.sleep(0.3)
+
+    def read_on(self, more):
+        goal, deadline = self.source.read + more, time.monotonic() + 20
+        while self.source.read < goal:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def wait(self, more):
+        goal, deadline = len(self.sink.seen) + more, time.monotonic() + 30
+        while len(self.sink.seen) < goal:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+
+@pytest.fixture
+def bundle(make_toy_bundle, tmp_path):
+    return make_toy_bundle(tmp_path / "own.kanoclip", classes=("nut", "bolt"))
+
+
+@pytest.fixture
+def start(bundle, tmp_path):
+    return lambda **options: Run(bundle, tmp_path / "line3.toml", **options)
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_another_class_from_one_frame_to_the_next(start, lanes):
+    run = start(lanes=lanes, live=False)
+    run.file.write_text('[class.bolt]\nalarm = "2/2"\n')
+    run = start(lanes=lanes, live=False)
+    with run.running() as seen:
+        run.control.choose_class("bolt")
+        run.wait(20)
+        assert run.control.state().class_name == "bolt"
+        with pytest.raises(FrameError, match="unknown class 'washer': this bundle has nut, bolt"):
+            run.control.choose_class("washer")
+    names = [found.class_name for _, found in seen]
+    first = names.index("bolt")
+    assert names == ["nut"] * first + ["bolt"] * (len(names) - first), "no frame of the one after one of the other"
+    assert [found.score for _, found in seen[: first + 1]] == pytest.approx([100 / 255] * first + [155 / 255], abs=1e-5)
+    # 0.39 is normal, 0.61 is anomalous; the class's alarm takes two.
+    assert [found.alarm for _, found in seen[first : first + 3]] == [False, True, True]
+    assert not any(found.alarm for _, found in seen[:first])
+
+
+def test_other_thresholds_of_the_class_looked_for_only(start):
+    run = start(flags=Decision(threshold=0.7))
+    with run.running() as seen:
+        assert run.control.state().threshold == 0.7
+        run.control.choose_thresholds(image=0.3)
+        run.wait(5)
+        assert seen[-1][1].threshold == 0.3 and seen[-1][1].is_anomalous, "over the flag"
+        (peak,) = seen[-1][1].regions
+        assert peak.score < run.control.state().pixel_threshold, "an anomalous image has at least its peak"
+        run.control.choose_thresholds(pixel=0.2)
+        run.wait(5)
+        assert len(seen[-1][1].regions) == 1 and seen[-1][1].threshold == 0.3
+        state = run.control.state()
+        assert (state.threshold, state.pixel_threshold) == (0.3, 0.2)
+        for wrong in (-0.1, 1.1, float("nan")):
+            with pytest.raises(SettingsError):
+                run.control.choose_thresholds(image=wrong)
+        assert run.control.state() == state
+        run.control.choose_class("bolt")
+        assert run.control.state().threshold == 0.7
+        run.control.choose_class("nut")
+        assert run.control.state().threshold == 0.3, "not forgotten"
+
+
+def test_a_pause_lets_a_live_view_s_frames_go_by(start):
+    run = start()
+    with run.running() as seen:
+        run.control.pause()
+        run.quiet()
+        count, read = len(seen), run.source.read
+        assert run.control.state().paused and run.control.progress().paused
+        run.read_on(20)
+        assert len(seen) == count, "the capture goes on, and nothing else"
+        run.control.resume()
+        run.wait(3)
+        assert seen[count][0] > read + 15, "what came meanwhile is gone"
+        assert not run.control.state().paused
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_pause_makes_a_file_wait_and_loses_nothing(start, lanes):
+    run = start(live=False, lanes=lanes)
+    with run.running() as seen:
+        run.control.pause()
+        run.quiet()
+        count = len(seen)
+        time.sleep(0.3)
+        assert len(seen) == count
+        assert run.source.read <= count + 10, "and is not read to its end"
+        run.control.resume()
+        run.wait(10)
+    assert [index for index, _ in seen] == list(range(len(seen)))
+
+
+def test_a_stop_during_a_pause(start):
+    for live in (True, False):
+        run = start(live=live)
+        with run.running():
+            run.control.pause()
+            time.sleep(0.15)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+
+
+def test_saved_thresholds_are_those_of_the_next_start(start, bundle):
+    run = start()
+    with run.running():
+        run.control.choose_thresholds(image=0.625, pixel=0.875)
+        assert run.control.save_thresholds() == str(bundle)
+        assert run.control.save_thresholds() == f"{bundle} (unchanged)"
+        run.control.reload()
+        assert run.control.state().threshold == 0.625
+    again = start()
+    assert (again.control.state().threshold, again.control.state().pixel_threshold) == (0.625, 0.875)
+    again.control.choose_class("bolt")
+    assert again.control.state().threshold == 0.5
+    again.detector.close()
+
+
+def test_saving_beside_a_calibration_loses_neither(start, bundle):
+    run = start()
+    with run.running():
+        store(Bundle.open(bundle), None, "bolt", Thresholds(0.9, 0.8, 3, "conformal"))
+        run.control.choose_thresholds(image=0.625)
+        run.control.save_thresholds()
+    now = Bundle.open(bundle).manifest
+    assert (now.thresholds_of("bolt").image, now.thresholds_of("nut").image) == (0.9, 0.625)
+
+
+def test_what_a_flag_overrules_is_not_saved(start):
+    run = start(flags=Decision(pixel_threshold=0.7))
+    with run.running():
+        run.control.choose_thresholds(pixel=0.2)
+        with pytest.raises(SettingsError, match=r"--pixel-threshold 0\.7 overrules"):
+            run.control.save_thresholds()
+
+
+def test_settings_are_read_again(start, bundle, caplog):
+    run = start()
+    with run.running() as seen, caplog.at_level(logging.INFO, "kanoclip.runtime"):
+        assert not seen[-1][1].is_anomalous
+        run.control.choose_thresholds(image=0.9)
+        run.file.write_text('[decision]\nthreshold = 0.2\nalarm = "9/9"\n')
+        assert run.control.reload()
+        run.wait(20)
+        assert run.control.state().threshold == 0.2, "over what was chosen and not saved"
+        changed = next(n for n, (_, found) in enumerate(seen) if found.threshold == 0.2)
+        assert all(found.is_anomalous for _, found in seen[changed:])
+        # Frames between the two changes are alarmed by the rule before: not all of nine.
+        assert seen[-1][1].alarm and sum(found.is_anomalous and not found.alarm for _, found in seen) >= 2
+        run.file.unlink()
+        store(Bundle.open(bundle), None, "nut", Thresholds(0.35, 0.8, 3, "conformal"))
+        assert run.control.reload()
+        assert run.control.state().threshold == 0.35, "kanoclip-calibrate's"
+    assert caplog.messages.count("settings read again") == 2
+
+
+@pytest.mark.parametrize("wrong", ["[decision\n", "[decision]\nthreshold = 7\n", "[class.washer]\nmin_area = 3\n"])
+def test_what_is_no_good_is_one_warning_and_nothing_changes(start, caplog, wrong):
+    run = start()
+    with run.running():
+        run.control.choose_thresholds(image=0.3)
+        before = run.control.state()
+        run.file.write_text(wrong)
+        assert not run.control.reload()
+        run.wait(3)
+        assert run.control.state() == before
+    (warning,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "line3.toml" in warning and warning.endswith("; the settings before go on")
+
+
+def test_a_region_that_does_not_suit_the_frames_does_not_end_the_run(start, caplog):
+    run = start()
+    with run.running():
+        (run.file.parent / "belt.json").write_text(
+            '{"units": "pixels", "size": [100, 100], "keep": [[[0, 0], [99, 0], [99, 99]]]}'
+        )
+        run.file.write_text('[decision]\nroi = "belt.json"\n')
+        assert not run.control.reload()
+        run.wait(3)
+    assert any("belt.json was drawn on a picture of 100x100" in record.message for record in caplog.records)
+
+
+def test_another_bundle_in_the_same_place_is_no_reload(start, bundle, make_toy_bundle, caplog):
+    run = start()
+    with run.running():
+        make_toy_bundle(bundle, classes=("nut", "bolt", "washer"))
+        assert not run.control.reload()
+        run.wait(3)
+    assert any("has become another bundle" in record.message for record in caplog.records)
+
+
+def test_a_promise_that_is_not_kept_is_said_once(bundle, caplog):
+    detector = Detector.load(bundle, backend="onnxruntime")
+    store(Bundle.open(bundle), None, "nut", Thresholds(0.5, 0.5, 0, "conformal", "0" * 64))
+    elsewhere = Settings(Decision(roi=RegionOfInterest("x", keep=(((0, 0), (1, 0), (1, 1)),))))
+    for _ in range(3):
+        detector.decide_by(elsewhere, detector.bundle.reread())
+        detector.decide_by(elsewhere.choosing("bolt", Decision(threshold=0.3)))
+    assert len([r for r in caplog.records if "calibrated inside of another region" in r.message]) == 1
+    detector.close()
+
+
+def test_alarms_keep_what_they_look_back_on_when_the_rule_changes():
+    from kanoclip.runtime.detect.alarm import Alarm
+
+    alarm = Alarm(AlarmRule(5, 5))
+    for verdict in (True, True, True):
+        assert not alarm.update(verdict)
+    alarm.follow(AlarmRule(3, 4))
+    assert alarm.update(False), "three of the last four"
+    alarm.follow(AlarmRule(1, 1))
+    assert not alarm.update(False)

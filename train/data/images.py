@@ -1,0 +1,24 @@
+"""Reading a dataset's pictures, as the runtime reads its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kanoclip.runtime.errors import DataError
+from kanoclip.runtime.sources.files import images
+from kanoclip.runtime.types import Image
+
+
+def read_image(path: Path) -> Image:
+    """Reads a picture: grey, 16-bit, palette and transparent ones become 8-bit BGR.
+
+    Returns:
+        uint8 [H, W, 3] BGR, turned upright by its EXIF orientation.
+
+    Raises:
+        DataError: It cannot be read or decoded.
+    """
+    image = images.read_image(path)
+    if isinstance(image, str):
+        raise DataError(f"cannot read the picture {path}: {image}; copy or download it again, or remove it")
+    return image

@@ -1,0 +1,1 @@
+"""The forms in which datasets lie on disk, each with its reader."""

@@ -1,0 +1,44 @@
+"""The plain folder for people's own pictures: `normal/`, `abnormal/` and, where there are any, `masks/`.
+
+`abnormal/` holds pictures, or a folder for each kind of defect; `masks/` then holds the same folders, or all masks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kanoclip.train.data.files import MaskPool, child, name_of, pictures, subfolders
+from kanoclip.train.data.layouts.layout import GOOD, Form, Found
+from kanoclip.train.data.types import Problem, Sample
+
+SHAPE = "normal/NAME.png, abnormal/[DEFECT/]NAME.png, masks/[DEFECT/]NAME.png"
+
+
+def plain_folder() -> Form:
+    """The form; its only category has the root's name, and all of it is the test split."""
+    return Form(SHAPE, _matches, _read)
+
+
+def _matches(root: Path) -> bool:
+    return child(root, "normal") is not None and child(root, "abnormal") is not None
+
+
+def _read(root: Path) -> Found:
+    name = name_of(root)
+    abnormal, masks = child(root, "abnormal"), child(root, "masks")
+    shared = MaskPool(pictures(masks))
+    pools = [shared]
+    samples = [Sample(image, False, None, GOOD, "test") for image in pictures(child(root, "normal"))]
+    problems = []
+    for kind in (abnormal, *subfolders(abnormal)) if abnormal else ():
+        pool = shared
+        if kind != abnormal and (own := child(masks, kind.name)) is not None:
+            pool = MaskPool(pictures(own))
+            pools.append(pool)
+        for image in pictures(kind):
+            mask = pool.take(image)
+            if mask is None and masks is not None:
+                problems.append(Problem(name, image, "no mask"))
+            samples.append(Sample(image, True, mask, kind.name, "test"))
+    problems += [Problem(name, mask, "mask without a picture") for pool in pools for mask in pool.left()]
+    return Found({name: samples}, problems, masks is not None)

@@ -1,0 +1,1 @@
+"""Generated images to learn from: materials, things, defects, photographs."""
