@@ -36,9 +36,8 @@ from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.stream.progress import Progress, RunSummary
 from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.system.hardware import lanes_for
-from kanoclip.runtime.system.memory import give_back_spare_memory, keep_frame_buffers, share_heap
+from kanoclip.runtime.system.memory import Upkeep, give_back_spare_memory, keep_frame_buffers, share_heap
 from kanoclip.runtime.system.signals import exit_on_signals
-from kanoclip.runtime.system.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 

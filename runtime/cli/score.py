@@ -22,7 +22,6 @@ from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
 from kanoclip.runtime.engines import GPU_ONLY
 from kanoclip.runtime.engines.triton_address import is_triton
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.ops.score.arrow import parquet
 from kanoclip.runtime.ops.score.bulk import SLICE, Job, MakePool, Outcome, Pool, State, score
 from kanoclip.runtime.ops.score.cluster import LOCAL, Cluster, connected
 from kanoclip.runtime.ops.score.listing import TABLE
@@ -30,7 +29,8 @@ from kanoclip.runtime.ops.score.places import is_url
 from kanoclip.runtime.ops.score.processes import Processes
 from kanoclip.runtime.ops.score.run_folder import GOES_ON, RunFolder
 from kanoclip.runtime.ops.score.scorer import Engine, manifest_digest
-from kanoclip.runtime.ops.score.sizing import default_processes, default_readers
+from kanoclip.runtime.ops.score.table import parquet
+from kanoclip.runtime.ops.score.work import default_processes, default_readers
 from kanoclip.runtime.service.logs import log_lines
 
 _EPILOG = """

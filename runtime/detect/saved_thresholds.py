@@ -1,18 +1,24 @@
-"""Keeps thresholds that were chosen while a stream ran, so that the next start with the same arguments uses them."""
+"""Thresholds that were chosen while a stream ran, saved so that the next start with the same arguments uses them."""
 
 from __future__ import annotations
 
+import copy
+import os
+import re
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Thresholds
 from kanoclip.runtime.bundle.store import check_place, store
 from kanoclip.runtime.detect.settings import Decision, Settings
-from kanoclip.runtime.detect.settings_writer import Place, write_settings
 from kanoclip.runtime.detect.thresholds import decided
-from kanoclip.runtime.errors import BundleError, SettingsError
+from kanoclip.runtime.errors import BundleError, SettingsError, one_line
+from kanoclip.runtime.system.paths import replace_file
 
 
 @dataclass(frozen=True)
@@ -115,3 +121,79 @@ def _into_bundle(bundle: Bundle, class_name: str, wanted: Thresholds) -> Path:
     )
     whose = None if len(bundle.manifest.classes) == 1 else class_name
     return store(bundle, None, whose, thresholds)
+
+
+def own_settings(bundle: Path) -> Path | None:
+    """Where they are, whether the file exists or not; None for a bundle that keeps its thresholds itself.
+
+    `kanoclip/NAME-DIGEST.toml` in `XDG_CONFIG_HOME` or else `~/.config`. The digest is the graph's: a threshold means
+    nothing for another one.
+
+    Args:
+        bundle: The bundle's folder.
+    """
+    try:
+        check_place(bundle, None)
+        return None
+    except BundleError:
+        pass
+    try:
+        manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
+        given = os.environ.get("XDG_CONFIG_HOME")
+        home = Path(given) if given else Path.home() / ".config"
+    except (OSError, UnicodeDecodeError, BundleError, RuntimeError):  # no bundle, which is told elsewhere, or no home
+        return None
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.name)
+    return home / "kanoclip" / f"{name}-{Bundle(bundle, manifest).graph_digest()[:8]}.toml"
+
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Place = tuple[str, ...]
+"""A table's names, such as `("class", "bottle")`."""
+
+
+def write_settings(path: Path, values: Mapping[tuple[Place, str], float]) -> None:
+    """Sets keys in a settings file, which is made if there is none.
+
+    Args:
+        path: The file; the one that a link points to is written.
+        values: By table and key.
+
+    Raises:
+        SettingsError: The library for it is not installed, or the file is no good or cannot be written; then it is as
+            it was.
+    """
+    try:
+        import tomlkit
+        from tomlkit.exceptions import TOMLKitError
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "tomlkit is not installed, which changes a settings file: pip install 'kanoclip-edge[page]'"
+        ) from None
+    target = path.resolve()
+    try:
+        text = target.read_text(encoding="utf-8-sig") if target.exists() else ""
+        expected: dict[str, Any] = copy.deepcopy(tomllib.loads(text))
+        document = tomlkit.parse(text)
+        for (place, key), value in values.items():
+            table: Any = document
+            meant = expected
+            for depth, name in enumerate(place):
+                if name not in table:
+                    # A table that only holds others needs no line of its own.
+                    table[name] = tomlkit.table(is_super_table=depth < len(place) - 1)
+                table, meant = table[name], meant.setdefault(name, {})
+            table[key] = meant[key] = value
+        written = tomlkit.dumps(document)
+        if tomllib.loads(written) != expected:
+            raise ValueError("it is written in a way that cannot be added to: set the thresholds by hand")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, written.encode())
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written ({error.strerror or error})") from error
+    except (ValueError, TOMLKitError) as error:
+        raise SettingsError(f"{path} cannot be changed ({one_line(error)})") from error

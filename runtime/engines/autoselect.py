@@ -23,10 +23,9 @@ from kanoclip.runtime.engines.base import Backend, Frames, Indices
 from kanoclip.runtime.engines.probe import PROBED, Probe, command_for
 from kanoclip.runtime.engines.reference import Reference
 from kanoclip.runtime.errors import BackendError, BundleError
-from kanoclip.runtime.system.cache_folder import cache_folder
 from kanoclip.runtime.system.hardware import cpu_features, cpu_name, own_cores
 from kanoclip.runtime.system.installed import installed_versions, is_installed
-from kanoclip.runtime.system.paths import replace_file
+from kanoclip.runtime.system.paths import cache_folder, replace_file
 
 FIRST = "onnxruntime"
 """What runs unless another engine is clearly faster, and what the reference needs."""

@@ -23,8 +23,8 @@ from kanoclip.runtime.engines.base import (
 )
 from kanoclip.runtime.engines.ort_binding import DeviceTensors
 from kanoclip.runtime.errors import BackendError, one_line
-from kanoclip.runtime.system.cache_folder import cache_folder
 from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.paths import cache_folder
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 BOTH_INSTALLED = "onnxruntime and onnxruntime-gpu are both installed and overwrite each other: uninstall both, keep one"

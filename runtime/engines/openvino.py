@@ -22,8 +22,8 @@ from kanoclip.runtime.engines.base import (
     descriptor_of,
 )
 from kanoclip.runtime.errors import BackendError, one_line
-from kanoclip.runtime.system.cache_folder import cache_folder
 from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.paths import cache_folder
 
 _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 

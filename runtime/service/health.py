@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kanoclip.runtime.service.liveness import Liveness
-from kanoclip.runtime.stream.merge_control import Control
-from kanoclip.runtime.stream.progress import Progress
+from kanoclip.runtime.stream.progress import Control, Progress
 
 MAX_FRAME_AGE_S = 10.0
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.http import Answer
-from kanoclip.runtime.stream.merge_control import Control
-from kanoclip.runtime.stream.progress import SCORE_BOUNDS, Progress, SourceProgress
+from kanoclip.runtime.stream.progress import SCORE_BOUNDS, Control, Progress, SourceProgress
 from kanoclip.runtime.stream.stats import StageSummary
 
 if TYPE_CHECKING:

@@ -10,9 +10,12 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 
 from kanoclip.runtime.errors import one_line
+from kanoclip.runtime.service.health import Health
+from kanoclip.runtime.stream.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -95,3 +98,97 @@ def watchdog_seconds(environ: Mapping[str, str] = os.environ) -> float | None:
     except ValueError:
         return None
     return seconds if mine and seconds > 0 else None
+
+
+STATUS_S = 10.0
+"""A new line of status at most so often."""
+READY_ANYWAY_S = 30.0
+"""Where no frame comes for so long the service is up all the same: a boot does not wait for a camera."""
+
+
+class Supervision:
+    """Tells systemd what a stream does; does nothing where there is no systemd.
+
+    READY=1 is sent after the first judged frame, or after `READY_ANYWAY_S` without one. WATCHDOG=1 is sent three times
+    as often as it must be, while `Health.trouble` has nothing to say: a detector that does not answer, or a main thread
+    that does not come round, is started again by systemd; a camera that is away is not a reason for that.
+
+    Args:
+        notifier: Who is told.
+        health: Gets every tick, and judges whether the stream moves.
+        watchdog_s: What `watchdog_seconds` says.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        health: Health,
+        watchdog_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._notifier = notifier
+        self._health = health
+        self._clock = clock
+        self._beat_every = watchdog_s / 3 if watchdog_s is not None else None
+        self._first_tick: float | None = None
+        self._next_beat = self._next_status = 0.0
+        self._ready = self._stopping = False
+        self._trouble: str | None = None
+
+    @classmethod
+    def from_environment(cls, health: Health, environ: MutableMapping[str, str] = os.environ) -> Supervision:
+        """As systemd has set the environment up."""
+        return cls(Notifier.from_environment(environ), health, watchdog_seconds(environ))
+
+    def tick(self, progress: Progress) -> None:
+        """Takes the stream's state; called all the time by the main thread, also while no frame comes."""
+        self._health.tick(progress)
+        now = self._clock()
+        if self._first_tick is None:
+            self._first_tick = now
+        if not self._ready and (progress.frames or now - self._first_tick >= READY_ANYWAY_S):
+            # Said again at the next tick if systemd's queue was full.
+            self._ready = self._notifier.ready() or not self._notifier.listening
+        if self._beat_every is not None and now >= self._next_beat:
+            self._next_beat = now + self._beat_every
+            self._beat()
+        if self._notifier.listening and now >= self._next_status:
+            self._next_status = now + STATUS_S
+            self._notifier.status(self._trouble or service_status(progress))
+
+    def stopping(self) -> None:
+        """The stream is asked to end; harmless when repeated, and in a signal's handler."""
+        self._health.stopping()
+        if not self._stopping:
+            self._stopping = self._notifier.stopping()
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Wraps a reload; it is over for systemd whether it succeeded or not."""
+        self._notifier.reloading()
+        try:
+            with self._health.reloading():
+                yield
+        finally:
+            self._notifier.ready()
+
+    def _beat(self) -> None:
+        """Feeds the watchdog unless something is stuck, which is said once."""
+        trouble = self._health.trouble()
+        if trouble is None:
+            self._notifier.watchdog()
+            if self._trouble is not None:
+                log.warning("it moves again")
+        elif self._trouble is None:
+            log.error("%s: systemd's watchdog is no longer fed", trouble)
+        self._trouble = trouble
+
+
+def service_status(progress: Progress) -> str:
+    """The stream's state in one line, for `systemctl status`."""
+    away = [f"{source.name} is away: {source.away}" for source in progress.sources if source.away is not None]
+    if not progress.frames:
+        return "; ".join(["waiting for the first frame", *away])
+    figures = f"{progress.fps:.1f} frames a second, {progress.frames} judged, {progress.anomalous} anomalous"
+    return "; ".join([f"{figures}, {progress.dropped} dropped", *away])

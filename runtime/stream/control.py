@@ -13,9 +13,8 @@ from kanoclip.runtime.detect.saved_thresholds import Kept, keep
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.stream.config import Question
-from kanoclip.runtime.stream.merge_control import StreamState
 from kanoclip.runtime.stream.pipeline import Pipeline
-from kanoclip.runtime.stream.progress import Progress, RunSummary
+from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
 
 log = logging.getLogger(__name__)
 

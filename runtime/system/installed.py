@@ -1,4 +1,4 @@
-"""Which versions of which packages are installed."""
+"""Which versions of which packages are installed, and which programs of the system work."""
 
 from __future__ import annotations
 
@@ -38,3 +38,19 @@ def own_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()
+
+
+def succeeds(command: Sequence[str], timeout_s: float) -> bool:
+    """Whether a command, which is given nothing and whose words nobody hears, ends in time and with exit code 0."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout_s,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

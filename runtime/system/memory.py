@@ -1,10 +1,16 @@
-"""How glibc's allocator serves a stream: frame buffers stay in the process, and its threads share one heap."""
+"""Memory of a stream that runs for months: glibc's allocator at the start, upkeep by the clock after it.
+
+Cyclic garbage is collected by `Upkeep`, off the frame's path, and what the allocator has free goes back now and then.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import sys
+import time
+from collections.abc import Callable
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 KEPT = 1 << 28
@@ -52,3 +58,42 @@ def _tell(parameter: int, value: int) -> bool:
     except (OSError, AttributeError):  # musl has no mallopt
         return False
     return bool(mallopt(parameter, value))
+
+
+COLLECTED_EVERY_S = 30.0
+"""A full collection: 26 ms the first time, then 0.07 ms."""
+GIVEN_BACK_EVERY_S = 3600.0
+"""0.4 to 3 ms, and frames' buffers are mapped anew after it, which the next few frames wait for."""
+
+
+class Upkeep:
+    """Keeps a stream's memory in order; a run that ends before the first round has none.
+
+    Args:
+        clock: Monotonic seconds.
+        give_back: Hands spare memory to the system.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, give_back: Callable[[], None] = give_back_spare_memory
+    ) -> None:
+        self._clock = clock
+        self._give_back = give_back
+        self._collect_at = clock() + COLLECTED_EVERY_S
+        self._give_back_at = self._collect_at
+        self._frozen = False
+
+    def tick(self, *_: object) -> None:
+        """Called all the time by one thread."""
+        if self._clock() < self._collect_at:
+            return
+        gc.collect()
+        if not self._frozen:
+            # After the first frames: by now modules, the engine and the page are loaded. What is frozen is still freed
+            # by its reference count; only cycles in it never are.
+            gc.freeze()
+            self._frozen = True
+        if self._clock() >= self._give_back_at:
+            self._give_back()
+            self._give_back_at = self._clock() + GIVEN_BACK_EVERY_S
+        self._collect_at = self._clock() + COLLECTED_EVERY_S

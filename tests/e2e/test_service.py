@@ -174,7 +174,7 @@ class TestSystemd:
         hangs = """
 import threading
 import kanoclip.runtime.service.liveness as liveness
-import kanoclip.runtime.service.supervision as supervision
+import kanoclip.runtime.service.systemd as supervision
 liveness.STUCK_S, supervision.STATUS_S = 2.0, 1.0
 from kanoclip.runtime.detect.detector import Detector
 judge, count = Detector.judge, [0]
@@ -197,7 +197,7 @@ Detector.judge = hang_at_some_time
         assert "hang_at_some_time" in service.errors() and "watchdog is no longer fed" in service.errors()
 
     def test_a_boot_does_not_wait_for_a_camera(self, start, tmp_path):
-        soon = "import kanoclip.runtime.service.supervision as supervision\nsupervision.READY_ANYWAY_S = 1.0\n"
+        soon = "import kanoclip.runtime.service.systemd as supervision\nsupervision.READY_ANYWAY_S = 1.0\n"
         (tmp_path / "in").mkdir()
         service = start("--source", f"watch://{tmp_path / 'in'}", program=patched(soon), watchdog_s=1.5)
         service.hears("READY=1")

@@ -9,8 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from kanoclip.runtime.errors import FrameError, SettingsError
-from kanoclip.runtime.stream.merge_control import StreamState
-from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress
+from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress, StreamState
 from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Detection, Frame, Region, Timings
 

@@ -11,7 +11,7 @@ import numpy as np
 from kanoclip.benchmarks.bench.reports import svg
 from kanoclip.benchmarks.bench.reports import wording as words
 from kanoclip.benchmarks.bench.stages import STAGES
-from kanoclip.runtime.ops.report.svg import line, linear, text, ticks
+from kanoclip.runtime.ops.report.plots import line, linear, text, ticks
 
 BINS = 48
 _ROW = 34

@@ -6,7 +6,7 @@ import html
 import math
 from collections.abc import Sequence
 
-from kanoclip.runtime.ops.report.svg import Scale, line, linear, text
+from kanoclip.runtime.ops.report.plots import Scale, line, linear, text
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 16, 44

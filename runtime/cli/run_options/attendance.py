@@ -20,7 +20,7 @@ from kanoclip.runtime.service.logs import LogFormat
 from kanoclip.runtime.service.page import PageOptions, open_page
 from kanoclip.runtime.service.page.options import TOKEN_VARIABLE
 from kanoclip.runtime.service.prometheus import StreamMetrics, require_prometheus
-from kanoclip.runtime.service.supervision import Supervision
+from kanoclip.runtime.service.systemd import Supervision
 from kanoclip.runtime.sinks import Sink
 from kanoclip.runtime.stream.control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline

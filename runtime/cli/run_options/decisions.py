@@ -13,8 +13,7 @@ import click
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.cli.options import chosen_settings, decision_options, grouped
 from kanoclip.runtime.detect.alarm import AlarmRule
-from kanoclip.runtime.detect.own_settings import own_settings
-from kanoclip.runtime.detect.saved_thresholds import Kept
+from kanoclip.runtime.detect.saved_thresholds import Kept, own_settings
 from kanoclip.runtime.detect.settings import Settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

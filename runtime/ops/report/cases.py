@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.ops.score.masks import decode_runs
 from kanoclip.runtime.ops.score.places import read_bytes
 from kanoclip.runtime.ops.score.scorer import MAP_LEVELS
+from kanoclip.runtime.ops.score.table import decode_runs
 from kanoclip.runtime.sinks.draw.heat import paint_heat
 from kanoclip.runtime.sources.files.images import decode_image
 from kanoclip.runtime.types import Image

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.errors import SinkError, one_line
-from kanoclip.runtime.ops.score.arrow import parquet
 from kanoclip.runtime.ops.score.merge import read_run
-from kanoclip.runtime.ops.score.table import MEAN_KEY, unpack_sum
+from kanoclip.runtime.ops.score.table import MEAN_KEY, parquet, unpack_sum
 
 MEASURES = ("brightness", "contrast", "sharpness", "red", "green", "blue")
 REASONS = 200

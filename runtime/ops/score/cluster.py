@@ -27,8 +27,8 @@ from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.run_folder import GOES_ON
 from kanoclip.runtime.ops.score.scorer import Engine, Part, Scorer
 from kanoclip.runtime.ops.score.work import Slice
-from kanoclip.runtime.system.cache_folder import cache_folder
 from kanoclip.runtime.system.installed import installed_versions
+from kanoclip.runtime.system.paths import cache_folder
 
 LOCAL = "local"
 """The address of a cluster that is this machine alone, started for the run."""

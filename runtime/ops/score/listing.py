@@ -175,7 +175,7 @@ def _matching(pattern: re.Pattern[str], paths: Iterator[str], prefix: str) -> It
 
 
 def _of_table(source: str, column: str, class_column: str | None) -> Iterator[Item]:
-    from kanoclip.runtime.ops.score.arrow import parquet
+    from kanoclip.runtime.ops.score.table import parquet
 
     wanted = [column] if class_column is None else [column, class_column]
     row = 0

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.errors import SinkError, one_line
-from kanoclip.runtime.ops.score.arrow import parquet
 from kanoclip.runtime.ops.score.measures import MEAN_SIDE
 from kanoclip.runtime.ops.score.run_folder import GOES_ON, RunFolder
-from kanoclip.runtime.ops.score.table import COMPRESSION, MEAN_KEY, RUN_KEY, pack_sum, schema, unpack_sum
+from kanoclip.runtime.ops.score.table import COMPRESSION, MEAN_KEY, RUN_KEY, pack_sum, parquet, schema, unpack_sum
 
 ROW_GROUP = 16_384
 """Rows that are in memory at a time, more or less: row groups end where slices do."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.errors import SinkError
-from kanoclip.runtime.ops.score.arrow import parquet
 from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.scorer import Part
+from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import Slice, WorkList, read_slice
 
 GOES_ON = "what is done is kept: the same command goes on from there"

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.ops.score.arrow import parquet
-from kanoclip.runtime.ops.score.masks import encode_runs
+from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.ops.score.measures import MEAN_SIDE, Measures
 from kanoclip.runtime.types import Detection
 
@@ -157,3 +156,42 @@ def unpack_sum(packed: bytes) -> Sums:
     except zlib.error as error:
         raise ValueError(f"no sum of pictures ({error})") from error
     return values.astype(np.uint64).reshape(-1, MEAN_SIDE, MEAN_SIDE)
+
+
+def parquet() -> Any:
+    """`pyarrow.parquet`.
+
+    Raises:
+        SourceError: It is not installed.
+    """
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise SourceError("pyarrow is not installed: pip install 'kanoclip-edge[score]'") from error
+    return pyarrow.parquet
+
+
+def encode_runs(mask: npt.NDArray[np.bool_]) -> list[int]:
+    """Lengths of runs down the columns, one column after the other; the first counts pixels that are not set.
+
+    COCO's uncompressed RLE: with `size` [h, w], `pycocotools.mask.frPyObjects` takes it as it is.
+
+    Args:
+        mask: [h, w].
+    """
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    lengths = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    return [0, *lengths] if flat[0] else lengths
+
+
+def decode_runs(counts: Sequence[int], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """The mask [height, width] that `encode_runs` took.
+
+    Raises:
+        ValueError: The runs do not fill it.
+    """
+    if sum(counts) != height * width or min(counts, default=0) < 0:
+        raise ValueError(f"runs of {sum(counts)} pixels for a mask of {height}x{width}")
+    flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    return np.ascontiguousarray(flat.reshape(width, height).T)

@@ -26,7 +26,7 @@ from kanoclip.runtime.service.page.feed.hub import Hub
 from kanoclip.runtime.service.page.gallery import Gallery, MemoryGallery
 from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.snapshot_gallery import SnapshotGallery
-from kanoclip.runtime.stream.merge_control import Control
+from kanoclip.runtime.stream.progress import Control
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kanoclip.runtime.errors import SettingsError, SinkError, one_line
 from kanoclip.runtime.sinks.events.mqtt_config import MqttConfig
-from kanoclip.runtime.sinks.events.outbox import Outbox
-from kanoclip.runtime.sinks.events.outbox_sink import OutboxSink, record_bytes
+from kanoclip.runtime.sinks.events.outbox import Outbox, OutboxSink, record_bytes
 from kanoclip.runtime.system.backoff import Backoff
 from kanoclip.runtime.types import Detection, Frame
 

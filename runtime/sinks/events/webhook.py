@@ -17,7 +17,7 @@ from kanoclip.runtime.errors import SettingsError, SinkError, one_line
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg
 from kanoclip.runtime.sinks.draw.heat import Canvas
-from kanoclip.runtime.sinks.events.outbox_sink import OutboxSink, record_bytes
+from kanoclip.runtime.sinks.events.outbox import OutboxSink, record_bytes
 from kanoclip.runtime.sinks.events.webhook_config import Picture, WebhookConfig
 from kanoclip.runtime.system.backoff import Backoff
 from kanoclip.runtime.types import Detection, Frame, Image

@@ -20,7 +20,7 @@ import cv2
 
 from kanoclip.runtime.errors import SinkError, one_line
 from kanoclip.runtime.sinks.files import sink_errors
-from kanoclip.runtime.system.programs import succeeds
+from kanoclip.runtime.system.installed import succeeds
 from kanoclip.runtime.types import Image
 
 FOURCC = "mp4v"

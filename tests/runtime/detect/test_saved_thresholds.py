@@ -10,8 +10,7 @@ import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
-from kanoclip.runtime.detect.own_settings import own_settings
-from kanoclip.runtime.detect.saved_thresholds import Kept, keep
+from kanoclip.runtime.detect.saved_thresholds import Kept, keep, own_settings
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.errors import BundleError, SettingsError

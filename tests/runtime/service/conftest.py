@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kanoclip.runtime.stream.merge_control import StreamState
-from kanoclip.runtime.stream.progress import Progress, SourceProgress
+from kanoclip.runtime.stream.progress import Progress, SourceProgress, StreamState
 
 
 class Clock:

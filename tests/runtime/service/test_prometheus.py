@@ -18,8 +18,7 @@ from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.http import serve_texts
 from kanoclip.runtime.service.prometheus import MAX_SOURCES, StreamMetrics
 from kanoclip.runtime.stream.counters import Tally
-from kanoclip.runtime.stream.merge_control import StreamState
-from kanoclip.runtime.stream.progress import SCORE_BOUNDS, RunSummary
+from kanoclip.runtime.stream.progress import SCORE_BOUNDS, RunSummary, StreamState
 from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Detection, Frame, Timings
 

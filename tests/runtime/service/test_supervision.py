@@ -9,8 +9,7 @@ import socket
 import pytest
 
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.service.supervision import READY_ANYWAY_S, Supervision, service_status
-from kanoclip.runtime.service.systemd import Notifier
+from kanoclip.runtime.service.systemd import READY_ANYWAY_S, Notifier, Supervision, service_status
 
 WATCHDOG_S = 30.0
 

@@ -20,8 +20,8 @@ from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.errors import FrameError, SettingsError
 from kanoclip.runtime.stream.control import StreamControl
-from kanoclip.runtime.stream.merge_control import Control
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.progress import Control
 from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.types import Frame, RegionOfInterest
 

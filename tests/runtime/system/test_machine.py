@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kanoclip.runtime.system.machine import Temperature, Thermometers, available_bytes, resident_bytes
+from kanoclip.runtime.system.hardware import Temperature, Thermometers, available_bytes, resident_bytes
 
 
 def write(path, text):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from kanoclip.runtime.system.programs import succeeds
+from kanoclip.runtime.system.installed import succeeds
 
 
 def test_only_an_end_in_time_with_exit_code_0_is_success():

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 from glibc_heaps import PRINTED, further_heaps
 
-from kanoclip.runtime.system.upkeep import COLLECTED_EVERY_S, GIVEN_BACK_EVERY_S, Upkeep
+from kanoclip.runtime.system.memory import COLLECTED_EVERY_S, GIVEN_BACK_EVERY_S, Upkeep
 
 
 class Node:
@@ -73,7 +73,8 @@ def test_a_run_has_it():
     program = f"""
 import gc, sys
 from functools import partial
-from kanoclip.runtime.cli import run, upkeep
+from kanoclip.runtime.cli import run
+from kanoclip.runtime.system import memory as upkeep
 upkeep.COLLECTED_EVERY_S = 0.5
 run.Upkeep = partial(upkeep.Upkeep, give_back=lambda: print("given back", file=sys.stderr))
 from kanoclip.runtime.cli.main import run_main

@@ -21,7 +21,7 @@ from kanoclip.runtime.engines.tensorrt.building.key import EngineKey, engine_key
 from kanoclip.runtime.engines.tensorrt.device import DeviceInfo
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 from kanoclip.runtime.errors import BackendError
-from kanoclip.runtime.system.cache_folder import cache_path
+from kanoclip.runtime.system.paths import cache_path
 
 Judge = Callable[[Serialized], Comparison]
 """Compares an engine's answers on this GPU with the reference's."""

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from kanoclip.runtime.service.page.feed.hub import Hub
-from kanoclip.runtime.stream.merge_control import Control, StreamState
-from kanoclip.runtime.stream.progress import Progress
-from kanoclip.runtime.system import machine
+from kanoclip.runtime.stream.progress import Control, Progress, StreamState
+from kanoclip.runtime.system import hardware as machine
 
 HEALTH_EVERY_S = 1.0
 

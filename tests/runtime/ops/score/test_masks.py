@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from kanoclip.runtime.ops.score.masks import decode_runs, encode_runs
+from kanoclip.runtime.ops.score.table import decode_runs, encode_runs
 
 masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.booleans())
 

@@ -17,9 +17,8 @@ from kanoclip.runtime.detect.roi_file import read_roi
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.ops.score.listing import Item, list_items
-from kanoclip.runtime.ops.score.masks import decode_runs
 from kanoclip.runtime.ops.score.scorer import Scorer
-from kanoclip.runtime.ops.score.table import MEAN_KEY, schema, unpack_sum
+from kanoclip.runtime.ops.score.table import MEAN_KEY, decode_runs, schema, unpack_sum
 
 
 def rows_of(part):

@@ -21,7 +21,7 @@ from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.page import PageOptions, open_page, server
 from kanoclip.runtime.service.page.feed import connections
 from kanoclip.runtime.service.page.feed.live import MAX_WATCHERS
-from kanoclip.runtime.system.machine import resident_bytes
+from kanoclip.runtime.system.hardware import resident_bytes
 
 WISH = json.dumps({"stream": "", "pictures": True, "span": 60})
 

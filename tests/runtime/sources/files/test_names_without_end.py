@@ -9,7 +9,7 @@ import pytest
 from kanoclip.runtime.sinks.files import write_beside
 from kanoclip.runtime.sinks.snapshots.reader import SUFFIXES
 from kanoclip.runtime.sinks.snapshots.ring import SnapshotRing
-from kanoclip.runtime.system import machine
+from kanoclip.runtime.system import hardware as machine
 
 
 @pytest.fixture
