@@ -8,7 +8,7 @@ DEMO_OUT := out/demo
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/kanoclip-run --source examples/hazelnut_toy/test --output $(DEMO_OUT) --jsonl $(DEMO_OUT)/frames.jsonl
-	@echo "annotated pictures: $(DEMO_OUT)/"
+	@echo "annotated images: $(DEMO_OUT)/"
 
 test: $(DEV)/.installed
 	# Two processes, a file in one of them. torch with one thread in each: more would wait for each other's cores.

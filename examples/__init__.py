@@ -1,1 +1,1 @@
-"""Example pictures with masks; see README.md beside this file."""
+"""Example images with masks; see README.md beside this file."""

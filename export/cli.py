@@ -31,7 +31,7 @@ Examples:
   kanoclip-export --backbone vit-l-14-336 --checkpoint run/best.safetensors --fp16 --engine tensorrt-rtx
   kanoclip-export --backbone vit-l-14-336 --prompts handcrafted --weights CLIP.safetensors --fp16
 
-The parity gate compares the graph with torch on pictures; an export that drifts writes nothing.
+The parity gate compares the graph with torch on images; an export that drifts writes nothing.
 Exit codes: 0 written; 1 a failure; 2 wrong usage.
 """
 
@@ -52,7 +52,7 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--checkpoint",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="What kanoclip-train learnt (.safetensors). Default: the packaged one for nano, else an untrained head.",
+    help="What kanoclip-train learned (.safetensors). Default: the packaged one for nano, else an untrained head.",
 )
 @click.option(
     "--weights",
@@ -135,14 +135,14 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--parity-images",
     type=click.Path(exists=True, path_type=Path),
     metavar="PATH",
-    help="Pictures for the parity gate; four travel with the bundle, small. Default: the example photographs.",
+    help="Images for the parity gate; four travel with the bundle, small. Default: the example photographs.",
 )
 @click.option(
     "--parity-limit",
     type=click.IntRange(min=1),
     default=8,
     show_default=True,
-    help="Most pictures to use. In labelled folders (good/ beside others), more make the AUROC before and after finer.",
+    help="Most images to use. In labelled folders (good/ beside others), more make the AUROC before and after finer.",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
@@ -277,7 +277,7 @@ def command(
             precision=precision,
             opset=opset or (19 if for_tensor_cores else 18),
             batch=BatchSpec(dynamic_batch or batch or 1, dynamic=dynamic_batch is not None),
-            parity_images=parity_images or _example_pictures(),
+            parity_images=parity_images or _example_images(),
             parity_limit=parity_limit,
             engine=request,
             threads=threads,
@@ -352,5 +352,5 @@ def _check_engine_flags(
             raise click.UsageError(f"{flag} needs --engine {' or '.join(engines)}.")
 
 
-def _example_pictures() -> Path:
+def _example_images() -> Path:
     return Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy")))

@@ -16,10 +16,10 @@ from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.train.model.smoothing import Matrix, bilinear_matrix
 
 DRIFT_BOUND = 1.0
-"""Of 255: what the graph's resize may differ from the runtime's in any pixel of the gate's pictures."""
+"""Of 255: what the graph's resize may differ from the runtime's in any pixel of the gate's images."""
 
 HALVING_BIAS = 0.125
-"""Rounding means over 2x2 whole values up from .5, as OpenCV does, makes a picture brighter by this on average."""
+"""Rounding means over 2x2 whole values up from .5, as OpenCV does, makes an image brighter by this on average."""
 
 
 def resize_matrices(source: tuple[int, int], target: tuple[int, int]) -> tuple[Matrix, Matrix, float]:

@@ -97,7 +97,7 @@ class DeployGraph(nn.Module):
         return output.map, output.score, self.front.describe(self.tower, image, features)
 
     def text_states(self, class_index: Tensor | None) -> list[TextState]:
-        """What each stage needs of the text of every picture's class, or of the only one."""
+        """What each stage needs of the text of every image's class, or of the only one."""
         return [
             TextState(*(self._of_class(f"text_{part.name}_{index}", class_index) for part in fields(TextState)))
             for index in range(len(self.head.stages))
@@ -106,7 +106,7 @@ class DeployGraph(nn.Module):
     def _resize(self, pixels: Tensor) -> Tensor:
         """Shifted pixels of a camera's frame [B, H, W, 3] -> at the model's size, as the runtime's resize does it.
 
-        Rows first, over the bytes as they lie; what is left to transpose is the small picture.
+        Rows first, over the bytes as they lie; what is left to transpose is the small image.
         """
         _, height, width, _ = pixels.shape
         lower = (self.resize_rows @ pixels.reshape(-1, height, width * 3)).reshape(-1, len(self.resize_rows), width, 3)

@@ -1,4 +1,4 @@
-"""The parity gate: the graph that ships against the checkpoint in torch, on real pictures."""
+"""The parity gate: the graph that ships against the checkpoint in torch, on real images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NORMAL_FOLDERS = ("good", "normal")
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of the gate.
+    """One image of the gate.
 
     Attributes:
         path: Where it is.
@@ -46,7 +46,7 @@ class ParityReport:
     Attributes:
         precision: Of the graph.
         engine: What ran the graph.
-        pictures: How many pictures were compared.
+        pictures: How many images were compared.
         map_drift: Largest absolute difference over all maps' pixels.
         map_drift_mean: Mean absolute difference.
         score_drift: Largest absolute difference over all scores.
@@ -84,22 +84,22 @@ class ParityReport:
 
 
 def load_samples(source: Path, size: tuple[int, int], limit: int, flag: str = "--parity-images") -> list[Sample]:
-    """Reads pictures for the gate or for calibration, spread evenly over a folder.
+    """Reads images for the gate or for calibration, spread evenly over a folder.
 
-    A picture in a folder called `good` or `normal` is normal; beside such a folder, all others are anomalous.
+    An image in a folder called `good` or `normal` is normal; beside such a folder, all others are anomalous.
 
     Args:
-        source: A folder or a picture.
+        source: A folder or an image.
         size: (height, width) that the graph takes.
-        limit: Most pictures to use.
+        limit: Most images to use.
         flag: The command line's name for the source, for messages.
 
     Raises:
-        SourceError: There is no picture.
-        ExportError: A picture cannot be read: a gate is not the place to skip one.
+        SourceError: There is no image.
+        ExportError: An image cannot be read: a gate is not the place to skip one.
     """
     if not source.exists():
-        raise ExportError(f"no pictures at {source}: name a folder or a file with {flag}")
+        raise ExportError(f"no images at {source}: name a folder or a file with {flag}")
     paths = (ImageSource.from_folder(source) if source.is_dir() else ImageSource.from_file(source)).paths
     step = max(len(paths) / limit, 1.0)
     paths = [paths[int(i * step)] for i in range(min(limit, len(paths)))]
@@ -108,7 +108,7 @@ def load_samples(source: Path, size: tuple[int, int], limit: int, flag: str = "-
     for path in paths:
         image = read_image(path)
         if isinstance(image, str):
-            raise ExportError(f"cannot read {path} ({image}): name other pictures with {flag}")
+            raise ExportError(f"cannot read {path} ({image}): name other images with {flag}")
         anomalous = path.parent.name not in NORMAL_FOLDERS if labelled else None
         samples.append(Sample(path, resize(image, *size), anomalous))
     return samples
@@ -128,17 +128,17 @@ def measure_parity(
 ) -> ParityReport:
     """Runs the float32 checkpoint in torch and the graph on the same frames.
 
-    Every class is used at least once: picture i is scored as class i modulo their number.
+    Every class is used at least once: image i is scored as class i modulo their number.
 
     Args:
         model: The checkpoint's model, float32.
         classes: Baked classes, in the graph's order.
         backend: Runs the graph.
-        samples: Pictures of the size that the graph takes, at least one.
+        samples: Images of the size that the graph takes, at least one.
         precision: Of the graph.
         engine: Name of what runs the graph, for the report.
-        batch: Frames per run; pictures are repeated to fill the last one.
-        done: Told (pictures done, pictures in all).
+        batch: Frames per run; images are repeated to fill the last one.
+        done: Told (images done, images in all).
         resized: From the graph's frames to the model's, BGR in 0 to 255, where the graph resizes.
     """
     text = model.text_features(classes)

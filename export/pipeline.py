@@ -46,7 +46,7 @@ from kanoclip.train.checkpoint import LoadedModel
 
 UNQUANTISED_FILE = "unquantised.onnx"
 SAMPLES = 4
-"""Pictures of the parity gate that travel with the bundle."""
+"""Images of the parity gate that travel with the bundle."""
 UNCALIBRATED = Thresholds(image=0.5, pixel=0.5, min_area=0, origin="default, not calibrated")
 
 
@@ -60,11 +60,11 @@ class ExportConfig:
         precision: `fp32`, `fp16`, `bf16`, `int8`, `int8-cpu` or `fp8`.
         opset: ONNX opset.
         batch: The graph's batch axis.
-        parity_images: Pictures for the gate.
-        parity_limit: Most pictures to use.
+        parity_images: Images for the gate.
+        parity_limit: Most images to use.
         engine: Which TensorRT engines to build, None for none.
         threads: CPU threads for torch and ONNX Runtime, None for all cores.
-        calibration_images: Pictures that show the range of the activations; for `int8`, `int8-cpu` and `fp8` only.
+        calibration_images: Images that show the range of the activations; for `int8`, `int8-cpu` and `fp8` only.
         calibration_limit: Most of them to use.
         camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
     """
@@ -96,7 +96,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
 
     Raises:
         ExportError: The graph breaks a rule, drifts past its bound, or cannot be built or written.
-        KanoclipError: Pictures cannot be read, or ONNX Runtime is not installed.
+        KanoclipError: Images cannot be read, or ONNX Runtime is not installed.
     """
     check_output(config.output)
     if len(set(config.classes)) != len(config.classes):
@@ -154,7 +154,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
 
 
 def _write_samples(folder: Path, samples: list[Sample]) -> None:
-    """Puts some of the gate's pictures into the bundle, spread evenly over them."""
+    """Puts some of the gate's images into the bundle, spread evenly over them."""
     folder.mkdir()
     count = min(SAMPLES, len(samples))
     for number in range(count):
@@ -166,7 +166,7 @@ def _write_samples(folder: Path, samples: list[Sample]) -> None:
 def _calibration(config: ExportConfig, size: tuple[int, int]) -> list[Sample]:
     if config.calibration_images is None:
         raise ExportError(
-            f"{config.precision} needs pictures for its calibration: name good frames with --calibration-images"
+            f"{config.precision} needs images for its calibration: name good frames with --calibration-images"
         )
     if config.precision not in FLOAT32 and config.opset < FIRST_OPSET:
         raise ExportError(f"{config.precision} needs opset {FIRST_OPSET} or later, not {config.opset}")
@@ -212,7 +212,7 @@ def _gate(
 
 
 def _resize_drift(resizer: FrameResize, samples: list[Sample]) -> float:
-    """How far the graph's resize is from the runtime's on the gate's pictures, of 255."""
+    """How far the graph's resize is from the runtime's on the gate's images, of 255."""
     drift = max(resizer.drift(sample.frame[None]) for sample in samples)
     if not drift <= DRIFT_BOUND:
         raise ExportError(

@@ -21,7 +21,7 @@ def say(console: Console, output: Path, manifest: Manifest) -> None:
         markup=False,
     )
     console.print(
-        f"parity with torch on {parity['pictures']} pictures: map {parity['map_drift']:.1e}, "
+        f"parity with torch on {parity['pictures']} images: map {parity['map_drift']:.1e}, "
         f"score {parity['score_drift']:.1e}; {parity['attention_blocks']} fusable attention blocks",
         highlight=False,
     )
@@ -58,7 +58,7 @@ def _say_accuracy(console: Console, parity: Any) -> None:
         console.print(
             f"{choice['layers']} layers quantised, {stem}the first {choice['blocks_unquantised']} of "
             f"{choice['blocks']} blocks left alone: map {choice['map_drift']:.1e} from the plain one on "
-            f"{choice['pictures']} calibration pictures (target {choice['target']:.0e})",
+            f"{choice['pictures']} calibration images (target {choice['target']:.0e})",
             highlight=False,
             style="yellow" if choice["map_drift"] > choice["target"] else None,
         )

@@ -28,7 +28,7 @@ drift up to three times as far, which keeps them inside the quantised graphs' ow
 DESCRIPTOR_WEIGHT = 2.0
 """A descriptor's drift, 1 - cosine, counts so many times: within TARGET it is at most 0.01 then, small beside the
 distances that a reference memory compares."""
-PICTURES = 4
+IMAGES = 4
 """Of the calibration's, spread evenly: ViT-L takes seconds a run, and up to five graphs are tried."""
 
 
@@ -107,7 +107,7 @@ def fewest_alone(
         batch: Length of the graph's static batch axis; 1 for a dynamic one.
         report: Told the share that is done.
     """
-    count = min(PICTURES, len(frames))
+    count = min(IMAGES, len(frames))
     seen = [frames[number * len(frames) // count] for number in range(count)]
     described = any(value.name == DESCRIPTOR for value in plain.graph.output)
     names = ["map", DESCRIPTOR] if described else ["map"]

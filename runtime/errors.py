@@ -72,7 +72,7 @@ class ExportError(KanoclipError):
 
 
 class DataError(KanoclipError):
-    """A dataset, picture or mask on disk that is missing, damaged or not in a known layout."""
+    """A dataset, image or mask on disk that is missing, damaged or not in a known layout."""
 
 
 class KnowledgeError(KanoclipError):

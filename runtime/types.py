@@ -12,26 +12,26 @@ import numpy.typing as npt
 from kanoclip.runtime.errors import FrameError, SettingsError
 
 Image = npt.NDArray[np.uint8]
-"""BGR picture as OpenCV gives it, uint8 [height, width, 3]."""
+"""BGR image as OpenCV gives it, uint8 [height, width, 3]."""
 
 FloatMap = npt.NDArray[np.float32]
 """Anomaly map, float32 [height, width], values in [0, 1]."""
 
 Polygon = tuple[tuple[float, float], ...]
-"""Corners (x, y) in shares of the picture's width and height, in [0, 1]; at least 3."""
+"""Corners (x, y) in shares of the image's width and height, in [0, 1]; at least 3."""
 
 Mask = npt.NDArray[np.bool_]
 """True where a map counts, bool [height, width]."""
 
 ASPECT_TOLERANCE = 0.02
-"""By how much of itself a frame's aspect may differ from that of the picture that pixels were counted on."""
+"""By how much of itself a frame's aspect may differ from that of the image that pixels were counted on."""
 _SHIFT = 8
 """Bits after the point in OpenCV's coordinates."""
 
 
 @dataclass(frozen=True)
 class RegionOfInterest:
-    """Where pictures are judged.
+    """Where images are scored.
 
     A pixel counts when a polygon to keep covers it, or there is none, and none to ignore does. OpenCV
     draws the edges too, so that a polygon, to keep or to ignore, may be up to a pixel of the map larger, and a quarter
@@ -39,10 +39,10 @@ class RegionOfInterest:
 
     Attributes:
         name: The file's name, for messages and the manifest.
-        keep: Polygons inside of which the map counts; empty for the whole picture.
+        keep: Polygons inside of which the map counts; empty for the whole image.
         ignore: Polygons inside of which it does not.
-        drawn_on: (width, height) of the picture that pixels were counted on; None for relative coordinates, which fit
-            any picture.
+        drawn_on: (width, height) of the image that pixels were counted on; None for relative coordinates, which fit
+            any image.
     """
 
     name: str
@@ -51,7 +51,7 @@ class RegionOfInterest:
     drawn_on: tuple[int, int] | None = None
 
     def mask(self, height: int, width: int) -> Mask:
-        """The pixels that count, at any size; a picture is stretched to the model's, and so are the polygons.
+        """The pixels that count, at any size; an image is stretched to the model's, and so are the polygons.
 
         Raises:
             SettingsError: None is left.
@@ -59,7 +59,7 @@ class RegionOfInterest:
         mask = _covered(self.keep, height, width) if self.keep else np.ones((height, width), bool)
         mask &= ~_covered(self.ignore, height, width)
         if not mask.any():
-            raise SettingsError(f"{self.name}: the polygons leave nothing of the picture")
+            raise SettingsError(f"{self.name}: the polygons leave nothing of the image")
         return mask
 
     def check_frame(self, height: int, width: int) -> None:
@@ -73,12 +73,12 @@ class RegionOfInterest:
         drawn_width, drawn_height = self.drawn_on
         if abs(width * drawn_height - height * drawn_width) > ASPECT_TOLERANCE * height * drawn_width:
             raise FrameError(
-                f"{self.name} was drawn on a picture of {drawn_width}x{drawn_height}, and this frame has "
+                f"{self.name} was drawn on an image of {drawn_width}x{drawn_height}, and this frame has "
                 f"{width}x{height}: draw it on such a frame, or give relative coordinates"
             )
 
     def outlines(self, height: int, width: int) -> tuple[list[npt.NDArray[np.int32]], list[npt.NDArray[np.int32]]]:
-        """Corners of the polygons to keep and of those to ignore, each int32 [corners, 2], in pixels of a picture."""
+        """Corners of the polygons to keep and of those to ignore, each int32 [corners, 2], in pixels of an image."""
         kept, ignored = (
             [_scaled(polygon, height, width, 1.0).round().astype(np.int32) for polygon in polygons]
             for polygons in (self.keep, self.ignore)
@@ -110,16 +110,16 @@ def _scaled(polygon: Polygon, height: int, width: int, factor: float) -> npt.NDA
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture from a source.
+    """One image from a source.
 
     Attributes:
-        index: Position in the source's stream, counted from 0 and including pictures that could not be read.
+        index: Position in the source's stream, counted from 0 and including images that could not be read.
         source: What it came from: a file's path, `camera 0`, a URL without credentials.
         captured_at: Unix time in seconds at which it was captured (for a file: read).
         image: uint8 [H, W, 3], BGR.
         capture_ms: Milliseconds spent in grabbing or reading and decoding it.
         capture_cpu_ms: Processor time spent on that by other threads than the one that the frame came from.
-        full_size: (height, width) of the picture where `image` was decoded at a smaller scale; else None.
+        full_size: (height, width) of the image where `image` was decoded at a smaller scale; else None.
         stream: Name of the source in a run that has several; empty where there is one.
     """
 
@@ -133,7 +133,7 @@ class Frame:
     stream: str = ""
 
     def shrunk(self, image: Image, full_size: tuple[int, int]) -> Frame:
-        """The same with a smaller picture; for every frame, and in half the time that `dataclasses.replace` takes."""
+        """The same with a smaller image; for every frame, and in half the time that `dataclasses.replace` takes."""
         return Frame(
             self.index,
             self.source,
@@ -148,7 +148,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class BadFrame:
-    """A picture that a source could not read; the stream goes on after it.
+    """An image that a source could not read; the stream goes on after it.
 
     Attributes:
         index: Position in the source's stream, as in `Frame`.
@@ -219,7 +219,7 @@ class Detection:
             peak if nothing else, however small.
         class_name: The class whose text features were used.
         timings: Where the time went.
-        roi: The region of interest; None for the whole picture.
+        roi: The region of interest; None for the whole image.
         alarm: Whether the stream's alarm is up after this frame; None outside of a stream.
     """
 

@@ -158,7 +158,7 @@ def build_toy_bundle(
         dynamic: The batch axis is dynamic, from 1 to `max_batch`.
         max_batch: Batch size.
         bf16: The graph computes in bfloat16, which no CPU provider runs.
-        samples: Pictures that travel with it, and bounds of a parity report.
+        samples: Images that travel with it, and bounds of a parity report.
         grid: (rows, columns) of the descriptor output; None for no such output.
         changes: Other values for fields of the manifest.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints: what was learnt (safetensors) and what it belongs to (json). CLIP's own weights stay outside."""
+"""Checkpoints: what was learned (safetensors) and what it belongs to (json). CLIP's own weights stay outside."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class LoadedModel:
 
     @property
     def trained(self) -> bool:
-        """Whether the answers mean anything: a published backbone, with learnt prompts or ones made of words."""
+        """Whether the answers mean anything: a published backbone, with learned prompts or ones made of words."""
         learned = self.checkpoint_sha256 is not None or self.model.config.prompts != "learned"
         return self.weights.trained and learned
 

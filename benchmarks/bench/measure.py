@@ -19,7 +19,7 @@ from kanoclip.benchmarks.bench.machine.quiet import Watch
 from kanoclip.benchmarks.bench.machine.roofline import Peaks, floor, work_of
 from kanoclip.benchmarks.bench.runners.runners import Runner, first_batch, open_runners
 from kanoclip.benchmarks.bench.stages import measure_stages, measure_streams, stream_frames
-from kanoclip.benchmarks.bench.start import PICTURES, measure_start
+from kanoclip.benchmarks.bench.start import IMAGES, measure_start
 from kanoclip.benchmarks.bench.turns import Tick, batch_sizes, drift, measure_batches, measure_latency, percentiles
 from kanoclip.benchmarks.studies.streams.first_look import write_video
 from kanoclip.benchmarks.studies.streams.run_overhead import example_photographs
@@ -140,8 +140,8 @@ def _measure(
             streams = measure_streams(bundle, runners, video, frames, REPEAT, settings.threads, journal, tick)
             _add(found, "stream", streams)
         if "start" in parts:
-            pictures = _pictures(folder)
-            _add(found, "start", measure_start(bundle, runners, pictures, REPEAT, settings.threads, journal, tick))
+            images = _pictures(folder)
+            _add(found, "start", measure_start(bundle, runners, images, REPEAT, settings.threads, journal, tick))
     if "energy" in parts:
         _add(found, "energy", measure_energy(bundle, runners, batch, REPEAT, journal, tick))
     work, reason = work_of(bundle)
@@ -222,9 +222,9 @@ def _about(bundle: Bundle, work: GraphWork | None) -> dict[str, Any]:
 def _pictures(folder: Path) -> list[Path]:
     """Fills a folder with some of the photographs, as large as the video."""
     folder.mkdir()
-    pictures = []
-    for path in example_photographs()[:PICTURES]:
-        pictures.append(folder / path.name)
+    images = []
+    for path in example_photographs()[:IMAGES]:
+        images.append(folder / path.name)
         large = cv2.resize(cv2.imread(str(path)), VIDEO_SIZE, interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(str(pictures[-1]), large)
-    return pictures
+        cv2.imwrite(str(images[-1]), large)
+    return images

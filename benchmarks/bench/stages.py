@@ -151,7 +151,7 @@ def measure_streams(
         bundle: What runs.
         runners: By what; each with one frame at a time, and with two where it can.
         video: At least `frames` long.
-        frames: To judge.
+        frames: To score.
         repeat: Streams of each, in turns.
         threads: CPU threads, None for all cores.
         journal: Keeps each stream.

@@ -26,8 +26,8 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import KanoclipError, one_line
 
-PICTURES = 4
-"""Judged in one start: the first for the time, all for the memory."""
+IMAGES = 4
+"""Scored in one start: the first for the time, all for the memory."""
 _INTERVAL_S = 0.02
 _MEMORY = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
 
@@ -46,7 +46,7 @@ def measure_start(
     Args:
         bundle: What runs.
         runners: By what.
-        pictures: What to judge.
+        pictures: What to score.
         repeat: Starts of each that count; one before them fills the caches that engines keep.
         threads: CPU threads, None for all cores.
         journal: Keeps each start.
@@ -78,12 +78,12 @@ def _figures(starts: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     }
 
 
-def _command(bundle: Bundle, runner: Runner, pictures: Sequence[Path], threads: int | None) -> list[str]:
+def _command(bundle: Bundle, runner: Runner, images: Sequence[Path], threads: int | None) -> list[str]:
     more = [] if threads is None else ["--threads", str(threads)]
     if runner.is_torch:
         place = [str(bundle.root), runner.engine, runner.device, str(threads or 0)]
-        return [sys.executable, "-m", __name__, *place, *(str(picture) for picture in pictures)]
-    folder = str(pictures[0].parent)
+        return [sys.executable, "-m", __name__, *place, *(str(image) for image in images)]
+    folder = str(images[0].parent)
     command = [
         sys.executable,
         "-m",
@@ -94,7 +94,7 @@ def _command(bundle: Bundle, runner: Runner, pictures: Sequence[Path], threads: 
         "--source",
         folder,
     ]
-    command += ["--backend", runner.engine, *more, "--max-frames", str(len(pictures)), "--jsonl", "-", "--quiet"]
+    command += ["--backend", runner.engine, *more, "--max-frames", str(len(images)), "--jsonl", "-", "--quiet"]
     # OpenVINO knows no --device cuda, and an engine for GPUs no cpu: each has its own place by default.
     return [*command, "--device", runner.device]
 
@@ -159,11 +159,11 @@ def _device_memory_now() -> float | None:
 
 def main() -> None:
     """The child for torch: one verdict a line."""
-    root, name, device, threads, *pictures = sys.argv[1:]
+    root, name, device, threads, *images = sys.argv[1:]
     bundle = Bundle.open(root)
     backend = open_backend(bundle, name, device, int(threads) or None)
     with Detector(bundle, backend) as detector:
-        for picture in pictures:
+        for picture in images:
             image = cv2.imread(picture)
             if image is None:
                 raise KanoclipError(f"{picture} cannot be read")

@@ -85,7 +85,7 @@ def batch_sizes(bundle: Bundle) -> list[int]:
 def measure_batches(
     bundle: Bundle, runners: Sequence[Runner], rounds: int, journal: Journal, tick: Tick
 ) -> dict[str, dict[int, float]]:
-    """Frames a second of each runner at each batch size, from the median run."""
+    """Fps of each runner at each batch size, from the median run."""
     sizes = batch_sizes(bundle)
     work: dict[str, Work] = {}
     for runner in runners:

@@ -1,14 +1,14 @@
-"""Where the time of training goes: reading pictures, the feature cache, and what the steps wait for.
+"""Where the time of training goes: reading images, the feature cache, and what the steps wait for.
 
     python -m kanoclip.benchmarks.studies.training_speed --output benchmarks/results/training/training-speed-nano.json
     python -m kanoclip.benchmarks.studies.training_speed --backbone vit-l-14-336
 
-- "reading": pictures a second through the trainer's own loader without a model, by worker processes: 1080p JPEGs are
+- "reading": images a second through the trainer's own loader without a model, by worker processes: 1080p JPEGs are
   read, decoded and resized.
 - "cache": features a second from the cache of the tower named, each file read once from the page cache, and once from
   the disk where the system drops pages when asked (what a disk below a virtual machine keeps is not known).
 - "training": `kanoclip-train` with an empty cache, whose first epoch fills it, and without one by workers. `waited` is
-  the share of an epoch's time in which the steps wait for pictures or features.
+  the share of an epoch's time in which the steps wait for images or features.
 
 Weights are seeded: speed is the same.
 """
@@ -31,7 +31,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from kanoclip.benchmarks.studies.results import write_result
-from kanoclip.benchmarks.studies.streams.run_overhead import make_pictures
+from kanoclip.benchmarks.studies.streams.run_overhead import make_images
 from kanoclip.train.data.types import Sample
 from kanoclip.train.training.cache import FeatureCache
 from kanoclip.train.training.pictures import EpochOrder, Picture, TrainingSet
@@ -42,7 +42,7 @@ BATCH = 8
 
 
 def reading(folder: Path, pictures: int, workers: int) -> float:
-    """Pictures a second through the loader, the start of its workers included.
+    """Images a second through the loader, the start of its workers included.
 
     Args:
         folder: Of 1080p JPEGs.
@@ -91,7 +91,7 @@ def cache_rates(root: Path) -> dict[str, Any]:
 
 
 def train(arguments: list[str], output: Path) -> list[dict[str, Any]]:
-    """Runs `kanoclip-train` and returns its epochs: seconds, share waited, pictures a second, share from the cache."""
+    """Runs `kanoclip-train` and returns its epochs: seconds, share waited, images a second, share from the cache."""
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "train", *arguments, "--output", str(output)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     records: list[dict[str, Any]] = json.loads(output.with_suffix(".json").read_text())["training"]["epochs"]
@@ -135,7 +135,7 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "large").mkdir()
-        make_pictures(folder / "large", pictures)
+        make_images(folder / "large", pictures)
         read = in_turns(lambda count: reading(folder / "large", pictures, count), workers, repeat)
         common = ["--dataset", "mvtec", "--root", str(root), "--backbone", backbone, "--weights", "none"]
         filled = ["--cache", str(folder / "cache"), "--epochs", str(epochs)]

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Asks kanoclip-run how it is: exit code 0 means well. What is wrong goes to standard output, for `docker inspect`.
 # Usage: healthcheck.sh [healthz|readyz]; $KANOCLIP_HEALTH is the address that kanoclip-run --health was given.
-# healthz: the process works, a camera may be away. readyz: frames come and are judged.
+# healthz: the process works, a camera may be away. readyz: frames come and are scored.
 set -eu
 exec "${PYTHON:-python3}" -I -S - "${KANOCLIP_HEALTH:?is not set: kanoclip-run --health HOST:PORT}" "${1:-healthz}" <<'CHECK'
 import http.client

@@ -16,7 +16,7 @@ from kanoclip.runtime.types import Image
 
 SUFFIX = ".kanoclip"
 SAMPLES_FOLDER = "samples"
-"""Some pictures of the parity gate travel with the bundle, for `kanoclip-doctor` on the machine that runs it."""
+"""Some images of the parity gate travel with the bundle, for `kanoclip-doctor` on the machine that runs it."""
 SHIPPED = "nano" + SUFFIX
 BLOCK = 1 << 20
 MANIFEST_LIMIT = 16 << 20
@@ -56,21 +56,21 @@ class Bundle:
         return Path(self.root, name)
 
     def samples(self) -> list[Image]:
-        """The pictures that travel with the bundle, uint8 [H, W, 3], BGR, of the size that the graph takes.
+        """The images that travel with the bundle, uint8 [H, W, 3], BGR, of the size that the graph takes.
 
         Raises:
-            BundleError: It has none, or one is no picture of that size.
+            BundleError: It has none, or one is no image of that size.
         """
         names = sorted(name for name in self.manifest.files if name.startswith(SAMPLES_FOLDER + "/"))
         if not names:
-            raise BundleError(f"{self.root} has no pictures of its own: export it again with this version")
-        pictures = []
+            raise BundleError(f"{self.root} has no images of its own: export it again with this version")
+        images = []
         for name in names:
-            picture = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
-            if picture is None or picture.shape != (*self.manifest.frame_size, 3):
-                raise BundleError(f"{self.root}: {name} is no picture of the graph's size: export the bundle again")
-            pictures.append(np.asarray(picture, np.uint8))
-        return pictures
+            image = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
+            if image is None or image.shape != (*self.manifest.frame_size, 3):
+                raise BundleError(f"{self.root}: {name} is no image of the graph's size: export the bundle again")
+            images.append(np.asarray(image, np.uint8))
+        return images
 
     def reread(self) -> Bundle:
         """This bundle with the thresholds that are in its manifest by now; no other file is looked at.

@@ -36,7 +36,7 @@ class ModelInfo:
         trained: False when the weights are seeded or the head is untrained: maps and scores mean nothing.
         weights: Origin of the backbone's weights: `seeded:0`, `openai`, `file:NAME`.
         weights_sha256: Digest of the weights file, None for seeded ones.
-        checkpoint_sha256: Digest of the learnt tensors, None for an untrained head.
+        checkpoint_sha256: Digest of the learned tensors, None for an untrained head.
         prompts: `learned`, `template` or `handcrafted`.
         vv: The V-V path is in the graph.
         bicmci: Bi-CMCI is in the graph.
@@ -83,7 +83,7 @@ class Thresholds:
         pixel: Map value from which a pixel belongs to a region, in [0, 1].
         min_area: Smallest region in pixels of the original frame; the peak of an anomalous image may be smaller.
         origin: How they were found.
-        roi: Digest of the region of interest that they were calibrated inside of; None for the whole picture.
+        roi: Digest of the region of interest that they were calibrated inside of; None for the whole image.
     """
 
     image: float

@@ -16,7 +16,7 @@ from kanoclip.runtime.system.paths import replace_file
 
 
 def check_place(bundle: Path, output: Path | None) -> None:
-    """Refuses a place where the thresholds could not be written, before frames are judged for them.
+    """Refuses a place where the thresholds could not be written, before frames are scored for them.
 
     Args:
         bundle: The bundle's folder.

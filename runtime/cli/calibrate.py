@@ -68,7 +68,7 @@ def _known_camera(ctx: click.Context, param: click.Parameter, value: str | None)
 
 @click.command(epilog=_EPILOG)
 @click.argument("bundle", required=False, metavar="[BUNDLE]")
-@click.option("--source", metavar="PATH|GLOB|URL", help="Good frames: a folder, pictures, a video, a stream.")
+@click.option("--source", metavar="PATH|GLOB|URL", help="Good frames: a folder, images, a video, a stream.")
 @click.option("--camera", callback=_known_camera, metavar="N|DEVICE|csi://N", help="Good frames from a camera.")
 @click.option(
     "--false-alarm-rate",
@@ -167,12 +167,12 @@ def command(
             pending.pop_all()  # the pipeline closes it from here on
         with detector:
             engine = detector.backend.name
-            good = _judge(frames, detector, class_name, wanted)
+            good = _infer(frames, detector, class_name, wanted)
             found_bad = None
             if bad is not None:
-                found_bad = _judge(open_source(bad), detector, class_name, None)
+                found_bad = _infer(open_source(bad), detector, class_name, None)
                 if not len(found_bad.scores):
-                    raise CalibrationError(f"{bad}: no picture in it can be read")
+                    raise CalibrationError(f"{bad}: no image in it can be read")
     shown_class = class_name or opened.manifest.classes[0]
     decision = settings.decision(shown_class)
     rule = decision.alarm or EVERY_FRAME
@@ -219,18 +219,18 @@ def _class_of(bundle: Bundle, class_name: str | None) -> str | None:
 
 
 def _wanted(frames: Source, max_frames: int | None, rate: float, confidence: float | None) -> int | None:
-    """How many frames to judge; refuses at once where there are too few of them."""
+    """How many frames to score; refuses at once where there are too few of them."""
     needed = frames_needed(rate, confidence)
     if max_frames is None and (frames.live or (frames.count is None and frames.root is None)):
         return needed
-    # A video's count is an estimate: only pictures are counted before they are read.
+    # A video's count is an estimate: only images are counted before they are read.
     known = [n for n in (max_frames, frames.count if frames.root is not None else None) if n is not None]
     if known:
         bound(min(known), rate, confidence)
     return max_frames
 
 
-def _judge(source: Source, detector: Detector, class_name: str | None, most: int | None) -> Values:
+def _infer(source: Source, detector: Detector, class_name: str | None, most: int | None) -> Values:
     counts = [n for n in (source.count, most) if n is not None]
     with StatusLine(Console(stderr=True), min(counts) if counts else None) as status:
         values = gather(source, detector, class_name, max_frames=most, on_tick=status.update)
@@ -259,7 +259,7 @@ def _thresholds(found: Calibration, before: Thresholds, roi: RegionOfInterest | 
 def _overruled(decision: Decision, origin: str) -> list[str]:
     """Thresholds of the settings file, beside which the calibrated ones never come to bear."""
     names = [name for name in ("threshold", "pixel_threshold") if getattr(decision, name) is not None]
-    return [f"{origin} sets {' and '.join(names)}, which overrules the bundle: take it out"] if names else []
+    return [f"{origin} sets {' and '.join(names)}, which overrides the bundle: take it out"] if names else []
 
 
 def _draw(path: Path, found: Calibration, good: Values, bad: Values | None) -> None:

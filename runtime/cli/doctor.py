@@ -55,7 +55,7 @@ def command(
 ) -> int:
     """Check this machine, verify a bundle, and compare its engine with the reference.
 
-    The engine judges the bundle's own pictures, and ONNX Runtime's plain CPU operators judge them too: the answers may
+    The engine scores the bundle's own images, and ONNX Runtime's plain CPU operators score them too: the answers may
     differ by what the export allowed and no more.
     """
     if rebuild and backend not in FLAVOURS:
@@ -99,7 +99,7 @@ def _show_comparison(found: Comparison, human: Console) -> None:
     verdict = Text("yes", "green") if found.agrees else Text("NO", "bold red")
     human.print(
         verdict.append(
-            f": {found.backend} against the reference on {found.pictures} pictures: {found.drifts()}; "
+            f": {found.backend} against the reference on {found.pictures} images: {found.drifts()}; "
             f"{found.milliseconds:.1f} ms a run",
             "default",
         )

@@ -16,10 +16,10 @@ import click
 from kanoclip.runtime.errors import KanoclipError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("kanoclip.runtime.cli.run:command", "Judge frames of a camera, video, stream or pictures."),
+    "run": ("kanoclip.runtime.cli.run:command", "Score frames of a camera, video, stream or images."),
     "doctor": ("kanoclip.runtime.cli.doctor:command", "Check this machine and whether it gives a bundle's answers."),
     "calibrate": ("kanoclip.runtime.cli.calibrate:command", "Set a bundle's thresholds by good frames."),
-    "score": ("kanoclip.runtime.cli.score:command", "Score any number of pictures into one table."),
+    "score": ("kanoclip.runtime.cli.score:command", "Score any number of images into one table."),
     "report": ("kanoclip.runtime.cli.report:command", "Show a table of scores as one page."),
     "bench": ("kanoclip.benchmarks.bench.cli:command", "Measure a bundle's speed and what this machine could do."),
     "export": ("kanoclip.export.cli:command", "Turn a checkpoint into a bundle that the runtime runs."),

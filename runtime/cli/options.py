@@ -120,13 +120,13 @@ def decision_options(command: _Command) -> _Command:
             "--roi",
             type=click.Path(path_type=Path),
             metavar="FILE.json",
-            help="Polygons to judge inside of and to ignore; our own format or LabelMe's. Default: the whole picture.",
+            help="Polygons to score inside of and to ignore; our own format or LabelMe's. Default: the whole image.",
         ),
         click.option(
             "--config",
             type=click.Path(path_type=Path),
             metavar="FILE.toml",
-            help="Thresholds, region of interest, smallest area, alarm; for all classes or one. Flags overrule it.",
+            help="Thresholds, region of interest, smallest area, alarm; for all classes or one. Flags override it.",
         ),
     ):
         command = option(command)

@@ -48,10 +48,10 @@ docs/scale.md says what the figures mean.
     help="Where to. Default: beside the table, .html.",
 )
 @click.option(
-    "--worst", type=click.IntRange(0, 500), default=24, show_default=True, help="Pictures with the highest scores."
+    "--worst", type=click.IntRange(0, 500), default=24, show_default=True, help="Images with the highest scores."
 )
 @click.option(
-    "--closest", type=click.IntRange(0, 500), default=8, show_default=True, help="Pictures closest to the threshold."
+    "--closest", type=click.IntRange(0, 500), default=8, show_default=True, help="Images closest to the threshold."
 )
 @click.option("--maps", type=click.Path(path_type=Path), metavar="FOLDER", help="What kanoclip-score --maps wrote.")
 @click.option("--no-pictures", is_flag=True, help="Names and figures only.")
@@ -72,7 +72,7 @@ def command(
 ) -> int:
     """Show a table of kanoclip-score as one HTML page that needs nothing beside it.
 
-    Pictures are read from where they were scored, relative to this folder, and go into the page; it can be mailed.
+    Images are read from where they were scored, relative to this folder, and go into the page; it can be mailed.
     """
     if fail_on_drift and reference is None:
         raise click.UsageError("--fail-on-drift needs a --reference to have drifted from")
@@ -82,7 +82,7 @@ def command(
     before = None if reference is None else Results(reference)
     comparison = None if before is None else compare_results(before, now)
     with native_chatter_silenced(active=not debug), step_line(human) as bar:
-        task = bar.add_task("reading pictures", total=None)
+        task = bar.add_task("reading images", total=None)
         page = make_page(
             now,
             before,
@@ -93,7 +93,7 @@ def command(
         replace_file(place, page.encode())
     except OSError as error:
         raise SinkError(f"{place} cannot be written ({error.strerror})") from error
-    human.print(Text(f"{place}: {now.rows:,} pictures, {int(now.anomalous.sum()):,} anomalous"))
+    human.print(Text(f"{place}: {now.rows:,} images, {int(now.anomalous.sum()):,} anomalous"))
     for line in () if comparison is None else comparison.sentences():
         human.print(Text(f"changed: {line}", "yellow"))
     if as_json:

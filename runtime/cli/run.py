@@ -1,4 +1,4 @@
-"""`kanoclip-run`: judge the frames of a camera, video, stream or pictures."""
+"""`kanoclip-run`: score the frames of a camera, video, stream or images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from kanoclip.runtime.cli.run_options.inputs import Inputs, input_options
 from kanoclip.runtime.cli.run_options.outputs import Outputs, output_options
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
-from kanoclip.runtime.cli.terminal.status import PictureTable, StatusLine, print_summary, summary_json
+from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, summary_json
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.settings import Settings
@@ -47,7 +47,7 @@ Examples:
 \b
   kanoclip-run --camera 0
   kanoclip-run --camera 'csi://0?width=1280&height=720&fps=60'
-  kanoclip-run --source pictures/ --output annotated/ --jsonl annotated/frames.jsonl
+  kanoclip-run --source images/ --output annotated/ --jsonl annotated/frames.jsonl
   kanoclip-run --source 'parts/**/*.png' --class screw --threshold 0.6
   kanoclip-run --source clip.mp4 --output annotated.mp4
   kanoclip-run --camera 0 --config line3.toml --roi belt.json --alarm 3/5
@@ -55,7 +55,7 @@ Examples:
   kanoclip-run --source rtsp://user:password@192.168.1.20/stream1 --no-window --jsonl - | jq .score
   kanoclip-run --source 'gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec'
 
-Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or pictures that were skipped; 2 wrong usage.
+Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or images that were skipped; 2 wrong usage.
 """
 
 
@@ -78,7 +78,7 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or pictures t
 @click.option(
     "--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Inferences before the first frame."
 )
-@click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Stop after N judged frames.")
+@click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Stop after N scored frames.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
 @click.option("--quiet", is_flag=True, help="No status line, table or summary; warnings and errors remain.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
@@ -100,7 +100,7 @@ def command(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Judge the frames of cameras, videos, streams or pictures.
+    """Score the frames of cameras, videos, streams or images.
 
     Give --camera or --source, or several of them: they share one engine, and take turns.
     """
@@ -181,7 +181,7 @@ def command(
                 hurry = _hurry(pipeline, detector)
                 pipeline.run(_each(status.update, attendance.tick, Upkeep().tick, hurry))
             if attendance.page is not None and not endless and not pipeline.stopping:
-                human.print(Text("all is judged; the page stays open until Ctrl-C"))
+                human.print(Text("all is scored; the page stays open until Ctrl-C"))
                 attendance.stay()
         except BrokenPipeError:
             pass  # whoever read our JSON lines has seen enough (`| head`): an end like any other
@@ -203,7 +203,7 @@ def _check(inputs: Inputs, outputs: Outputs, listeners: Listeners, watchers: Wat
         raise click.UsageError("--json and --jsonl - both want standard output: give --jsonl a file")
     if inputs.reduced_jpeg and (outputs.shows or listeners.shows or watchers.serve):
         raise click.UsageError(
-            "--reduced-jpeg leaves no full picture to draw on: leave --output, --window, --snapshots and --serve out"
+            "--reduced-jpeg leaves no full image to draw on: leave --output, --window, --snapshots and --serve out"
         )
 
 
@@ -243,7 +243,7 @@ def _total(sources: Sequence[Source], max_frames: int | None) -> int | None:
     return sum(counts) if max_frames is None else min(sum(counts), max_frames)
 
 
-def _report(summary: RunSummary, rows: PictureTable | None, human: Console, as_json: bool) -> None:
+def _report(summary: RunSummary, rows: ImageTable | None, human: Console, as_json: bool) -> None:
     """Prints table and summary."""
     with suppress(OSError):  # the terminal may be gone; what a program reads comes below
         if rows is not None:
@@ -272,7 +272,7 @@ def _hurry(pipeline: Pipeline, detector: Detector) -> Callable[[Progress], None]
 
 
 def _exit_code(summary: RunSummary, endless: bool) -> int:
-    """1 when pictures were skipped, or one of several sources failed, which is said; otherwise 0.
+    """1 when images were skipped, or one of several sources failed, which is said; otherwise 0.
 
     A stream without an end that was asked to stop has done what it should, whatever it could not read on its way.
     """
@@ -282,6 +282,6 @@ def _exit_code(summary: RunSummary, endless: bool) -> int:
         return 1
     if summary.skipped and not (endless and summary.interrupted):
         total = summary.frames + summary.skipped
-        log.error("%d of %d pictures could not be read and were skipped", summary.skipped, total)
+        log.error("%d of %d images could not be read and were skipped", summary.skipped, total)
         return 1
     return os.EX_OK

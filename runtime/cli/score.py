@@ -1,4 +1,4 @@
-"""`kanoclip-score`: score any number of pictures into one table."""
+"""`kanoclip-score`: score any number of images into one table."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ Examples:
   kanoclip-report results.parquet --reference october.parquet --output report.html
 
 The same command goes on where it was stopped or killed. A machine's settings file is used with --config only.
-Exit codes: 0 all pictures are scored; 1 a failure, or pictures that could not be read; 2 wrong usage.
-docs/scale.md has the columns, clusters, and what a million pictures cost.
+Exit codes: 0 all images are scored; 1 a failure, or images that could not be read; 2 wrong usage.
+docs/scale.md has the columns, clusters, and what a million images cost.
 """
 
 log = logging.getLogger(__name__)
@@ -64,11 +64,11 @@ log = logging.getLogger(__name__)
 @click.option(
     "--bundle", metavar="PATH", help="Bundle folder (NAME.kanoclip). Default: one in this folder, or the built-in."
 )
-@click.option("--class", "class_name", metavar="NAME", help="What the pictures show; one of the bundle's classes.")
+@click.option("--class", "class_name", metavar="NAME", help="What the images show; one of the bundle's classes.")
 @click.option("--column", default="path", show_default=True, metavar="NAME", help="Column of a table's paths.")
 @click.option("--class-column", metavar="NAME", help="Column of a table's classes. Default: --class for all.")
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Score from which a picture is anomalous. Default: the bundle's."
+    "--threshold", type=click.FloatRange(0, 1), help="Score from which an image is anomalous. Default: the bundle's."
 )
 @click.option(
     "--pixel-threshold",
@@ -80,7 +80,7 @@ log = logging.getLogger(__name__)
     type=click.IntRange(min=0),
     help="Smallest region, in original pixels; an anomalous image keeps its peak. Default: the bundle's.",
 )
-@click.option("--roi", type=click.Path(path_type=Path), metavar="FILE.json", help="Polygons to judge inside of.")
+@click.option("--roi", type=click.Path(path_type=Path), metavar="FILE.json", help="Polygons to score inside of.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Settings for all classes or one.")
 @click.option("--maps", type=click.Path(path_type=Path), metavar="FOLDER", help="Keep each whole map, PNG of 16 bits.")
 @click.option(
@@ -103,7 +103,7 @@ log = logging.getLogger(__name__)
     default=SLICE,
     show_default=True,
     metavar="N",
-    help="Pictures that are committed together: what a kill costs at the most.",
+    help="Images that are committed together: what a kill costs at the most.",
 )
 @click.option(
     "--ray",
@@ -142,9 +142,9 @@ def command(
     quiet: bool,
     debug: bool,
 ) -> int:
-    """Score all pictures of a folder, glob, table or URL into one Parquet table.
+    """Score all images of a folder, glob, table or URL into one Parquet table.
 
-    It may be killed at any time: the same command goes on, with no picture twice and none lost, and makes the same
+    It may be killed at any time: the same command goes on, with no image twice and none lost, and makes the same
     table. Each engine has one thread unless --threads says otherwise.
     """
     parquet()  # refused before anything is loaded
@@ -190,7 +190,7 @@ def command(
     replaced = sum(pool.replaced for pool in pools if isinstance(pool, Processes))
     _report(job, outcome, count, replaced, human, as_json)
     if outcome.counts.unscored:
-        log_one = f"{outcome.counts.unscored} of {outcome.counts.pictures} pictures could not be scored"
+        log_one = f"{outcome.counts.unscored} of {outcome.counts.pictures} images could not be scored"
         click.echo(f"error: {log_one}: see the column `error`", err=True)
         return 1
     return os.EX_OK
@@ -227,7 +227,7 @@ def _report(job: Job, outcome: Outcome, count: int | None, replaced: int, human:
     counts = outcome.counts
     scored = counts.pictures - outcome.earlier
     rate = scored / outcome.scoring_s if outcome.scoring_s else None
-    told = f"{counts.pictures:,} pictures in {job.output}: {counts.anomalous:,} anomalous, {counts.unscored:,} unscored"
+    told = f"{counts.pictures:,} images in {job.output}: {counts.anomalous:,} anomalous, {counts.unscored:,} unscored"
     human.print(Text(told, "bold"))
     if outcome.earlier:
         human.print(Text(f"{outcome.earlier:,} of them were scored before this start"))

@@ -60,7 +60,7 @@ class Detector:
             revive: Makes the backend anew after its GPU was lost; None to pass that error on.
 
         Raises:
-            SettingsError: The settings name a class that the bundle does not have, or leave nothing of the picture.
+            SettingsError: The settings name a class that the bundle does not have, or leave nothing of the image.
         """
         self.bundle, self.backend = bundle, backend
         self._revive = revive
@@ -87,7 +87,7 @@ class Detector:
         self.bundle, self._limits, self._unkept = bundle, limits, unkept
 
     def thresholds_of(self, class_name: str | None = None) -> Thresholds:
-        """What a class is judged by; None for the first.
+        """What a class is scored by; None for the first.
 
         Raises:
             FrameError: The class is unknown.
@@ -101,7 +101,7 @@ class Detector:
 
     @property
     def batch_size(self) -> int:
-        """How many frames in one run of the engine give the most frames a second.
+        """How many frames in one run of the engine give the most fps.
 
         On a CPU that is one where the bundle leaves the choice, for two lanes beside each other gain more than a batch
         does (docs/measurements.md); a bundle of a fixed batch is best used in full.
@@ -139,7 +139,7 @@ class Detector:
             threshold: Image threshold in [0, 1], None for the bundle's.
             pixel_threshold: Pixel threshold in [0, 1], None for the bundle's.
             min_area: Smallest region in original pixels, None for the bundle's.
-            settings: What else it decides by, as `settings_file.read_settings` gives it; the three before overrule it.
+            settings: What else it decides by, as `settings_file.read_settings` gives it; the three before override it.
             report: Told about an engine's build, which may take minutes.
             lanes: How many threads may use it at a time, as `create_backend` takes it; see `Detector.lanes`.
 
@@ -156,7 +156,7 @@ class Detector:
         return cls(bundle, create(), settings, revive=create)
 
     def __call__(self, frame: Image, class_name: str | None = None) -> Detection:
-        """Judges one frame.
+        """Scores one frame.
 
         Args:
             frame: uint8 [H, W, 3], BGR, any size.
@@ -169,7 +169,7 @@ class Detector:
         return self.batch([frame], class_name)[0]
 
     def batch(self, frames: Sequence[Image], class_name: str | None = None) -> list[Detection]:
-        """Judges several frames, in runs as large as the bundle allows.
+        """Scores several frames, in runs as large as the bundle allows.
 
         A frame's inference time is its run's, divided by the frames in it.
 
@@ -181,15 +181,15 @@ class Detector:
             FrameError: A frame is no such array, or the class is unknown.
             BackendError: The engine failed, or gave NaN.
         """
-        return self.judge([self.prepare(frame, class_name) for frame in frames], class_name)
+        return self.infer([self.prepare(frame, class_name) for frame in frames], class_name)
 
     def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
-        """Checks and resizes a frame; the first half of judging it, which may be done in any thread.
+        """Checks and resizes a frame; the first half of scoring it, which may be done in any thread.
 
         Args:
             frame: uint8 [H, W, 3], BGR, any size.
             class_name: One of the bundle's classes; None for the first.
-            size: Height and width of the original picture, where `frame` was decoded at a smaller scale.
+            size: Height and width of the original image, where `frame` was decoded at a smaller scale.
 
         Raises:
             FrameError: The frame is no such array, or the class is unknown.
@@ -201,8 +201,8 @@ class Detector:
             roi.check_frame(height, width)
         return Prepared(resize(check_frame(frame), *self._size), height, width, *_since(*started))
 
-    def judge(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
-        """Judges prepared frames, in runs as large as the bundle allows; the second half.
+    def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
+        """Scores prepared frames, in runs as large as the bundle allows; the second half.
 
         Args:
             frames: What `prepare` made, for the same class.

@@ -15,7 +15,7 @@ from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.types import Image
 
 RESIZE_RULE = "stretch"
-"""The picture is stretched to the model's size, as AnomalyCLIP and APRIL-GAN do; nothing is cropped away."""
+"""The image is stretched to the model's size, as AnomalyCLIP and APRIL-GAN do; nothing is cropped away."""
 IN_GRAPH = "stretch in the graph"
 """The graph takes the camera's frame and does the same resize itself, by matrices: within 1 of 255 of the one below."""
 INTERPOLATION = "halve-area-linear"
@@ -26,12 +26,12 @@ INTER_AREA pass from 1080p and differs from it by 0.3 to 0.5 of 255 on average (
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A frame at the model's size, which is all that judging needs of it.
+    """A frame at the model's size, which is all that scoring needs of it.
 
     Attributes:
         image: uint8 [h, w, 3], BGR, contiguous; it may be the frame itself.
-        height: Rows of the original picture.
-        width: Columns of the original picture.
+        height: Rows of the original image.
+        width: Columns of the original image.
         resize_ms: Milliseconds that resizing took.
         resize_cpu_ms: Processor time of the calling thread in it.
     """
@@ -44,7 +44,7 @@ class Prepared:
 
 
 def check_frame(frame: object) -> Image:
-    """Returns the frame if it is a picture that the detector can take.
+    """Returns the frame if it is an image that the detector can take.
 
     Args:
         frame: Expected uint8 [H, W, 3], BGR, H and W at least 1.

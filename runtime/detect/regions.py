@@ -1,4 +1,4 @@
-"""From an anomaly map to regions in the original picture, and what a region of interest leaves of map and score."""
+"""From an anomaly map to regions in the original image, and what a region of interest leaves of map and score."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def within(anomaly_map: FloatMap, score: float, mask: Mask) -> tuple[FloatMap, f
     """What map and score would be if only a part of the map counted.
 
     The graph's score is (g + max M) / 2 (eq. 12, halved), so the largest value that counts takes the place of max M
-    exactly. g, which the graph has from the whole picture, stays: what lies outside still has that much say.
+    exactly. g, which the graph has from the whole image, stays: what lies outside still has that much say.
 
     Args:
         anomaly_map: float32 [h, w] in [0, 1]; left as it is.
-        score: Of the whole picture, in [0, 1].
+        score: Of the whole image, in [0, 1].
         mask: bool [h, w], True where the map counts; somewhere it must.
 
     Returns:
-        A new map, 0 where it does not count, and the score, in [0, 1] and at most the one of the whole picture.
+        A new map, 0 where it does not count, and the score, in [0, 1] and at most the one of the whole image.
     """
     kept = np.where(mask, anomaly_map, np.float32(0))
     lost = float(anomaly_map.max()) - float(kept.max())

@@ -13,20 +13,20 @@ from kanoclip.runtime.errors import SettingsError, one_line
 from kanoclip.runtime.types import Polygon, RegionOfInterest
 
 SIZE_LIMIT = 64 << 20
-"""LabelMe may put the whole picture into its file."""
+"""LabelMe may put the whole image into its file."""
 MOST_CORNERS = 2000
 _KEYS = {"units", "size", "keep", "ignore"}
 _LABELS = {"keep": "keep", "roi": "keep", "ignore": "ignore"}
 """LabelMe's labels that mean something here."""
 _TINY = 1e-9
-"""Share of the picture below which a polygon is a line."""
+"""Share of the image below which a polygon is a line."""
 
 
 def read_roi(path: Path) -> RegionOfInterest:
     """Reads and checks a polygon file.
 
     Our own format is an object with `units`, which is `relative` (x and y from 0 to 1) or `pixels`; with `size`,
-    [width, height] of the picture that the pixels were counted on; and with `keep` and `ignore`, lists of polygons,
+    [width, height] of the image that the pixels were counted on; and with `keep` and `ignore`, lists of polygons,
     each a list of [x, y]. From LabelMe's files come polygons and rectangles labelled `keep` (or `roi`) and `ignore`.
 
     Raises:
@@ -61,11 +61,11 @@ def _from_own(name: str, value: dict[str, Any]) -> RegionOfInterest:
     if units not in ("relative", "pixels"):
         raise SettingsError('units must be "relative" or "pixels"')
     if units == "relative" and "size" in value:
-        raise SettingsError("size goes with pixels: relative coordinates fit any picture")
-    size = _size(value.get("size"), "size, [width, height] of the picture that it was drawn on,")
+        raise SettingsError("size goes with pixels: relative coordinates fit any image")
+    size = _size(value.get("size"), "size, [width, height] of the image that it was drawn on,")
     drawn_on = size if units == "pixels" else None
     if units == "pixels" and drawn_on is None:
-        raise SettingsError("pixels need size, [width, height] of the picture that they were counted on")
+        raise SettingsError("pixels need size, [width, height] of the image that they were counted on")
     kept, ignored = (
         tuple(
             _polygon(corners, drawn_on or (1, 1), f"{key}[{number}]")
@@ -137,7 +137,7 @@ def _corner(value: Any, size: tuple[int, int], where: str) -> tuple[float, float
     x, y = value
     width, height = size
     if not (math.isfinite(x) and math.isfinite(y) and 0 <= x <= width and 0 <= y <= height):
-        raise SettingsError(f"{where} is [{x}, {y}], outside of the picture (x 0 to {width}, y 0 to {height})")
+        raise SettingsError(f"{where} is [{x}, {y}], outside of the image (x 0 to {width}, y 0 to {height})")
     return float(x) / width, float(y) / height
 
 

@@ -41,7 +41,7 @@ class Kept:
         return self.settings.flags
 
     def in_file(self, class_name: str) -> bool:
-        """Whether the file sets one of a class's thresholds, and so overrules the bundle."""
+        """Whether the file sets one of a class's thresholds, and so overrides the bundle."""
         of_file = self.settings.common.overruled(self.settings.classes.get(class_name, Decision()))
         return of_file.threshold is not None or of_file.pixel_threshold is not None
 
@@ -58,7 +58,7 @@ class Kept:
 def keep(kept: Kept, class_name: str, wanted: Thresholds) -> Path:
     """Writes a class's image and pixel threshold to where the next start finds them.
 
-    That is the settings file where it sets one of the two, for it overrules the bundle; otherwise the bundle; and again
+    That is the settings file where it sets one of the two, for it overrides the bundle; otherwise the bundle; and again
     the file where the bundle cannot be written to.
 
     Args:
@@ -70,7 +70,7 @@ def keep(kept: Kept, class_name: str, wanted: Thresholds) -> Path:
         The file or the bundle's folder that holds them.
 
     Raises:
-        SettingsError: A flag overrules whatever is kept, or the file cannot be written.
+        SettingsError: A flag overrides whatever is kept, or the file cannot be written.
         BundleError: The bundle cannot be written, and there is no file.
     """
     for flag, set_to, value in (
@@ -78,7 +78,7 @@ def keep(kept: Kept, class_name: str, wanted: Thresholds) -> Path:
         ("--pixel-threshold", kept.flags.pixel_threshold, wanted.pixel),
     ):
         if set_to is not None and set_to != value:
-            raise SettingsError(f"{flag} {set_to:g} overrules whatever is saved: start without it, and save then")
+            raise SettingsError(f"{flag} {set_to:g} overrides whatever is saved: start without it, and save then")
     if not kept.in_file(class_name):
         try:
             check_place(kept.bundle.root, None)

@@ -19,7 +19,7 @@ class Decision:
         threshold: Score from which a frame is anomalous, in [0, 1].
         pixel_threshold: Map value from which a pixel belongs to a region, in [0, 1].
         min_area: Smallest region in pixels of the original frame.
-        roi: Where pictures are judged.
+        roi: Where images are scored.
         alarm: When the stream's alarm is raised.
 
     Raises:
@@ -47,7 +47,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that was set, in the order in which the later overrules the earlier.
+    """Everything that was set, in the order in which the later overrides the earlier.
 
     Attributes:
         common: For every class: `[decision]` of the file.

@@ -34,7 +34,7 @@ def read_settings(path: Path) -> Settings:
     roi = "line3.json"         # beside this file
     alarm = "3/5"              # raised while 3 of the last 5 frames are anomalous
 
-    [class."ceramic tile"]     # overrules it for one class
+    [class."ceramic tile"]     # overrides it for one class
     threshold = 0.8
     ```
 

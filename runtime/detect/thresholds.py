@@ -1,4 +1,4 @@
-"""What a class's maps and scores are judged by: the bundle's thresholds with the settings over them."""
+"""What a class's maps and scores are scored by: the bundle's thresholds with the settings over them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Limits:
 
     Attributes:
         thresholds: For scores, maps and areas.
-        roi: The region of interest; None for the whole picture.
+        roi: The region of interest; None for the whole image.
         mask: Its pixels in a map.
     """
 
@@ -42,10 +42,10 @@ def decided(given: Thresholds, decision: Decision) -> Thresholds:
 
 
 def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
-    """What a class is judged by.
+    """What a class is scored by.
 
     Raises:
-        SettingsError: The region leaves nothing of the picture.
+        SettingsError: The region leaves nothing of the image.
     """
     thresholds = decided(bundle.manifest.thresholds_of(class_name), decision)
     mask = None if decision.roi is None else decision.roi.mask(*bundle.manifest.model.image_size)

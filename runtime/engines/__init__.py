@@ -58,7 +58,7 @@ def create_backend(
         threads: CPU threads, None for as many as cores that this process may use.
         report: Told about an engine's build, which may take minutes.
         lanes: On the CPU and on a server, how many threads may run it at a time. Two frames at a time, each on half of
-            the threads, are more frames a second than one after the other, and each takes longer. The backend's own
+            the threads, are more fps than one after the other, and each takes longer. The backend's own
             `lanes` says what came of it: elsewhere it is 1.
 
     Raises:

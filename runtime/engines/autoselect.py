@@ -1,7 +1,7 @@
 """Which engine is the fastest on this processor: measured once for a bundle, and remembered.
 
 Speed differs by processor, graph and version more than any rule could say, and so do answers: an engine is taken only
-if it agrees with the plain operators on the bundle's own pictures.
+if it agrees with the plain operators on the bundle's own images.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Choice:
 def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create, lanes: int = 1) -> Backend:
     """Makes the fastest engine for the processor that gives the bundle's answers.
 
-    There is a trial only where two engines are installed and the bundle has pictures and bounds to judge by; otherwise
+    There is a trial only where two engines are installed and the bundle has images and bounds to score by; otherwise
     ONNX Runtime runs, or OpenVINO where it alone is installed. What is done is logged: the start and outcome of a trial
     as information, engines that do not work as warnings.
 

@@ -22,7 +22,7 @@ Report = Callable[[str, float], None]
 
 
 def whole_batches(pictures: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
-    """Pictures in full batches, each class used at least once: picture i goes with class i modulo their number.
+    """Images in full batches, each class used at least once: image i goes with class i modulo their number.
 
     Args:
         pictures: Each uint8 [H, W, 3]; repeated where they are too few.

@@ -86,18 +86,18 @@ def compare(
     *,
     rebuild: bool = False,
 ) -> Comparison:
-    """Runs the bundle's own pictures on an engine and on the reference.
+    """Runs the bundle's own images on an engine and on the reference.
 
     Args:
-        bundle: What to judge by.
+        bundle: What to score by.
         backend: As `create_backend` takes it.
         device: As `create_backend` takes it.
-        threads: CPU threads of the engine that is judged, None for all cores.
+        threads: CPU threads of the engine that is scored, None for all cores.
         report: Told about an engine's build.
-        rebuild: Build a TensorRT engine now, judge it on this GPU and keep it.
+        rebuild: Build a TensorRT engine now, score it on this GPU and keep it.
 
     Raises:
-        BundleError: The bundle has no pictures or no bounds of its own.
+        BundleError: The bundle has no images or no bounds of its own.
         BackendError: An engine cannot be made, or failed.
     """
     reference = Reference(bundle)

@@ -1,4 +1,4 @@
-"""An engine's answers against plain operators, on the pictures that travel with a bundle."""
+"""An engine's answers against plain operators, on the images that travel with a bundle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OWN_PRECISION = {"openvino-bf16-cpu": "bf16"}
 
 @dataclass(frozen=True)
 class Answers:
-    """What an engine said to a bundle's pictures.
+    """What an engine said to a bundle's images.
 
     Attributes:
         backend: Its name, such as `onnxruntime-cuda`.
@@ -39,10 +39,10 @@ class Answers:
 
 @dataclass(frozen=True)
 class Comparison:
-    """An engine's answers on a bundle's own pictures against the reference's.
+    """An engine's answers on a bundle's own images against the reference's.
 
     Attributes:
-        backend: What was judged, such as `onnxruntime-cuda`.
+        backend: What was scored, such as `onnxruntime-cuda`.
         pictures: How many were compared.
         map_drift: Largest absolute difference over all maps' pixels; NaN where an answer is.
         score_drift: Largest absolute difference over all scores.
@@ -77,7 +77,7 @@ class Comparison:
 
 
 class Reference:
-    """What plain operators say to a bundle's own pictures; any number of engines can be compared with it.
+    """What plain operators say to a bundle's own images; any number of engines can be compared with it.
 
     The reference is ONNX Runtime on the CPU, on one thread and with every optimisation of the graph turned off: the
     operators one by one as they stand in the file, which no fused or reordered kernel can have got wrong. It is
@@ -85,29 +85,29 @@ class Reference:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        """Reads the pictures.
+        """Reads the images.
 
         Raises:
-            BundleError: The bundle has no pictures or no bounds of its own.
+            BundleError: The bundle has no images or no bounds of its own.
         """
         self._bundle = bundle
         self._bounds = _bounds(bundle)
-        pictures, classes = bundle.samples(), len(bundle.manifest.classes)
-        self.pictures = len(pictures)
+        images, classes = bundle.samples(), len(bundle.manifest.classes)
+        self.pictures = len(images)
         self.batches: list[tuple[Frames, Indices | None]] = [
             (frames, indices if classes > 1 else None)
-            for frames, indices in whole_batches(pictures, classes, bundle.manifest.max_batch)
+            for frames, indices in whole_batches(images, classes, bundle.manifest.max_batch)
         ]
 
     def one_run(self) -> tuple[Frames, Indices | None]:
-        """What to measure an engine's time with: the first pictures, or the first alone where the graph takes one."""
+        """What to measure an engine's time with: the first images, or the first alone where the graph takes one."""
         frames, indices = self.batches[0]
         if not self._bundle.manifest.dynamic_batch:
             return frames, indices
         return frames[:1], None if indices is None else indices[:1]
 
     def ask(self, backend: Backend) -> Answers:
-        """Runs the pictures on an engine.
+        """Runs the images on an engine.
 
         Raises:
             BackendError: It failed.

@@ -1,6 +1,6 @@
 """A model on NVIDIA Triton Inference Server, by gRPC: many boxes share one server's GPU.
 
-The bundle stays on the box: it says how frames are prepared and judged, and what the server has to have.
+The bundle stays on the box: it says how frames are prepared and scored, and what the server has to have.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Metrics of anomaly detection: one implementation for training, evaluation and the parity gate.
 
-Exact: no thresholds are sampled and no scores are binned. `ranking` has the metrics of one score a picture and the
+Exact: no thresholds are sampled and no scores are binned. `ranking` has the metrics of one score an image and the
 sums that all of them share, `pixels` those of maps; behind these are `runs`, sorted pixels in memory or on disk, and
 `slices`, which goes through them.
 """

@@ -122,8 +122,8 @@ class PixelAccumulator:
                 f"map of {scores.dtype} where scores are compared as {self._dtype}: convert it, or ask for float64"
             )
         if np.isnan(scores).any():
-            raise KanoclipError("map that holds NaN cannot be ranked: find out which picture gave it")
-        # Normal pictures, which are most, need no look at each pixel.
+            raise KanoclipError("map that holds NaN cannot be ranked: find out which image gave it")
+        # Normal images, which are most, need no look at each pixel.
         anomalous = bool(truth.any())
         negatives = scores[~truth] if anomalous else scores.flatten()
         self._pending_negatives.append(negatives.astype(self._dtype, copy=False))
@@ -201,7 +201,7 @@ class PixelAccumulator:
 def aupro(masks: Maps, maps: Maps, max_fpr: float = 0.3) -> float:
     """Area under the per-region overlap curve, as MVTec's own evaluation has it.
 
-    For every threshold, the overlap is the mean over all regions (8-connected areas of a mask) of all pictures of the
+    For every threshold, the overlap is the mean over all regions (8-connected areas of a mask) of all images of the
     share of the region at or above the threshold; the false-positive rate is that of all normal pixels. The curve
     between two thresholds is a straight line, its area ends at `max_fpr` and is divided by it.
 

@@ -142,12 +142,12 @@ def as_bools(values: npt.ArrayLike, name: str) -> Bools:
 
 
 def _ranking(labels: npt.ArrayLike, scores: npt.ArrayLike) -> RankingSums | None:
-    """The sums of one score a picture; None when a kind is absent."""
+    """The sums of one score an image; None when a kind is absent."""
     known, values = as_bools(labels, "labels").ravel(), np.asarray(scores, dtype=np.float64).ravel()
     if known.shape != values.shape:
         raise KanoclipError(f"{len(known)} labels and {len(values)} scores: pass one score a label")
     if np.isnan(values).any():
-        raise KanoclipError("scores that hold NaN cannot be ranked: find out which picture gave it")
+        raise KanoclipError("scores that hold NaN cannot be ranked: find out which image gave it")
     thresholds, counts = np.unique(values[known], return_counts=True)
     negatives = np.sort(values[~known])
     if not len(thresholds) or not len(negatives):

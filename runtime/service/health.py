@@ -41,7 +41,7 @@ class HealthReport:
 
 
 class Health:
-    """What is known of a process that judges a stream; every method may be called from any thread.
+    """What is known of a process that scores a stream; every method may be called from any thread.
 
     Until `attach`, the engine is being loaded: alive, but not ready, however long that takes.
 
@@ -98,7 +98,7 @@ class Health:
         return HealthReport(True, "alive", (), facts)
 
     def ready(self) -> HealthReport:
-        """/readyz: ok while frames come and are judged."""
+        """/readyz: ok while frames come and are scored."""
         facts: dict[str, Any] = {"uptime_s": round(self._clock() - self._started, 1)}
         control = self._control
         if control is None:
@@ -107,13 +107,13 @@ class Health:
         age = None if self._judged_at is None else self._clock() - self._judged_at
         reasons = [reason for reason in (self._doing, self.trouble()) if reason is not None]
         if state.paused:
-            reasons.append("it is paused: frames go by unjudged")
+            reasons.append("it is paused: frames go by unscored")
         reasons += self._late(progress)
         if not state.paused and not reasons:
             if age is None:
-                reasons.append("no frame was judged yet")
+                reasons.append("no frame was scored yet")
             elif age > self._max_age:
-                reasons.append(f"the last frame was judged {age:.1f} s ago")
+                reasons.append(f"the last frame was scored {age:.1f} s ago")
         facts |= {
             "bundle": state.bundle,
             "backend": state.backend,

@@ -14,7 +14,7 @@ SLOW = 5.0
 
 
 class Liveness:
-    """Watches a stream's counts. Only what this process should do by itself counts: frames that wait must be judged.
+    """Watches a stream's counts. Only what this process should do by itself counts: frames that wait must be scored.
 
     That no frame comes is nothing to restart for: the sources have stall detectors of their own, which give up or try
     again, and a watched folder may stay empty for days.
@@ -27,7 +27,7 @@ class Liveness:
         self._clock = clock
         self._ticked = self._moved = clock()
         self._done = 0
-        self._let_go = 0  # delivered, and neither judged nor dropped: what a pause let go by
+        self._let_go = 0  # delivered, and neither scored nor dropped: what a pause let go by
         self._limit = STUCK_S
 
     def tick(self, progress: Progress, *, paused: bool = False) -> None:
@@ -47,7 +47,7 @@ class Liveness:
         if now - self._ticked > STUCK_S:
             return f"the main thread has not come round for {now - self._ticked:.0f} s"
         if now - self._moved > self._limit:
-            return f"frames wait, and none was judged for {now - self._moved:.0f} s"
+            return f"frames wait, and none was scored for {now - self._moved:.0f} s"
         return None
 
     def excuse(self) -> None:

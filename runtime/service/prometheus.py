@@ -21,9 +21,9 @@ MAX_SOURCES = 64
 _LONGEST = 200
 
 _COUNTERS = (
-    ("frames", "Frames judged.", "frames"),
-    ("anomalous_frames", "Frames judged at or above the threshold.", "anomalous"),
-    ("unreadable_frames", "Pictures that could not be read.", "skipped"),
+    ("frames", "Frames scored.", "frames"),
+    ("anomalous_frames", "Frames scored at or above the threshold.", "anomalous"),
+    ("unreadable_frames", "Images that could not be read.", "skipped"),
     ("dropped_frames", "Frames that the detector was too slow for.", "dropped"),
     ("delivered_frames", "Frames that came from the source, readable or not.", "delivered"),
     ("source_reconnects", "How often a lost source came back.", "reconnects"),
@@ -77,7 +77,7 @@ class StreamMetrics:
         )
         yield _gauge("threshold", "Score from which a frame is anomalous.", [({}, state.threshold)])
         yield _gauge("pixel_threshold", "Map value from which a pixel counts.", [({}, state.pixel_threshold)])
-        yield _gauge("paused", "Whether frames are let go by unjudged.", [({}, state.paused)])
+        yield _gauge("paused", "Whether frames are let go by unscored.", [({}, state.paused)])
         yield from self._of_sources(progress)
         dropped = [({"sink": name}, count) for name, count in progress.sink_dropped.items()]
         yield self._counter("sink_dropped_results", "Results that an output was too slow for or lost.", dropped)
@@ -106,10 +106,10 @@ class StreamMetrics:
         gauges: tuple[tuple[str, str, list[float | None]], ...] = (
             ("source_up", "Whether the source delivers, or is expected to.", [float(_is_up(s)) for s in named]),
             ("alarm", "Whether the alarm is up.", [None if s.alarm is None else float(s.alarm) for s in named]),
-            ("frames_per_second", "Frames judged a second, over the last ones.", [s.fps for s in named]),
-            ("last_score", "Score of the last frame judged.", [s.last_score for s in named]),
+            ("frames_per_second", "Frames scored a second, over the last ones.", [s.fps for s in named]),
+            ("last_score", "Score of the last frame scored.", [s.last_score for s in named]),
             ("frame_age_seconds", "Since the source delivered its last frame.", [s.last_frame_age_s for s in named]),
-            ("last_capture_timestamp_seconds", "Unix time of the last judged frame.", [s.last_at for s in named]),
+            ("last_capture_timestamp_seconds", "Unix time of the last scored frame.", [s.last_at for s in named]),
         )
         for name, text, values in gauges:
             known = [(label, value) for label, value in zip(labels, values, strict=True) if value is not None]
@@ -145,7 +145,7 @@ def _is_up(source: SourceProgress) -> bool:
 
 
 def _info(**labels: str) -> Metric:
-    return _gauge("info", "What judges, and by what.", [({k: v[:_LONGEST] for k, v in labels.items()}, 1)])
+    return _gauge("info", "What scores, and by what.", [({k: v[:_LONGEST] for k, v in labels.items()}, 1)])
 
 
 def _gauge(name: str, text: str, samples: list[tuple[dict[str, str], Any]]) -> Metric:
@@ -160,7 +160,7 @@ def _gauge(name: str, text: str, samples: list[tuple[dict[str, str], Any]]) -> M
 def _scores(labels: list[dict[str, str]], sources: tuple[SourceProgress, ...]) -> Metric:
     from prometheus_client import Metric
 
-    metric = Metric("kanoclip_score", "Scores of the frames judged.", "histogram")
+    metric = Metric("kanoclip_score", "Scores of the frames scored.", "histogram")
     for label, source in zip(labels, sources, strict=True):
         total = 0
         for bound, count in zip((*map(str, SCORE_BOUNDS), "+Inf"), source.score_counts, strict=False):

@@ -109,13 +109,13 @@ READY_ANYWAY_S = 30.0
 class Supervision:
     """Tells systemd what a stream does; does nothing where there is no systemd.
 
-    READY=1 is sent after the first judged frame, or after `READY_ANYWAY_S` without one. WATCHDOG=1 is sent three times
+    READY=1 is sent after the first scored frame, or after `READY_ANYWAY_S` without one. WATCHDOG=1 is sent three times
     as often as it must be, while `Health.trouble` has nothing to say: a detector that does not answer, or a main thread
     that does not come round, is started again by systemd; a camera that is away is not a reason for that.
 
     Args:
         notifier: Who is told.
-        health: Gets every tick, and judges whether the stream moves.
+        health: Gets every tick, and scores whether the stream moves.
         watchdog_s: What `watchdog_seconds` says.
         clock: Seconds, monotonic.
     """
@@ -190,5 +190,5 @@ def service_status(progress: Progress) -> str:
     away = [f"{source.name} is away: {source.away}" for source in progress.sources if source.away is not None]
     if not progress.frames:
         return "; ".join(["waiting for the first frame", *away])
-    figures = f"{progress.fps:.1f} frames a second, {progress.frames} judged, {progress.anomalous} anomalous"
+    figures = f"{progress.fps:.1f} fps, {progress.frames} scored, {progress.anomalous} anomalous"
     return "; ".join([f"{figures}, {progress.dropped} dropped", *away])

@@ -1,4 +1,4 @@
-"""Where detections go: annotated pictures and videos, JSON lines, a window."""
+"""Where detections go: annotated images and videos, JSON lines, a window."""
 
 from __future__ import annotations
 

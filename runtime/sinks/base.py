@@ -17,7 +17,7 @@ class Sink(Protocol):
 
     @property
     def shows(self) -> bool:
-        """Whether it shows the picture itself, and so needs it at full size."""
+        """Whether it shows the image itself, and so needs it at full size."""
         ...
 
     def write(self, frame: Frame, detection: Detection) -> None:
@@ -29,7 +29,7 @@ class Sink(Protocol):
         ...
 
     def skip(self, bad: BadFrame) -> None:
-        """Learns of a picture that could not be read.
+        """Learns of an image that could not be read.
 
         Raises:
             SinkError: It cannot be written.

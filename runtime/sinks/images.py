@@ -1,4 +1,4 @@
-"""Annotated pictures in a folder."""
+"""Annotated images in a folder."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 class ImageFolderSink:
-    """One annotated picture per frame; pictures already there are overwritten.
+    """One annotated image per frame; images already there are overwritten.
 
-    Pictures from files keep their relative path and name; suffixes other than .jpg, .jpeg and .png get `.jpg` appended.
+    Images from files keep their relative path and name; suffixes other than .jpg, .jpeg and .png get `.jpg` appended.
     Frames of a camera, video or stream become `frame_00000042.jpg`.
 
     Args:
         folder: Made when missing.
         root: The folder that the source's files lie below; None for a camera, video or stream.
-        untrained: The bundle has seeded weights: every picture says so.
+        untrained: The bundle has seeded weights: every image says so.
 
     Raises:
-        SinkError: The folder cannot be made, or is the source's own, whose pictures would be overwritten.
+        SinkError: The folder cannot be made, or is the source's own, whose images would be overwritten.
     """
 
     name = "images"
@@ -41,9 +41,7 @@ class ImageFolderSink:
         with sink_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if root is not None and folder.samefile(root):
-            raise SinkError(
-                f"{folder}: holds the source's own pictures, which would be overwritten; take another folder"
-            )
+            raise SinkError(f"{folder}: holds the source's own images, which would be overwritten; take another folder")
         self._folder = folder
         self._root = root
         self._untrained = untrained
@@ -51,29 +49,29 @@ class ImageFolderSink:
         self._taken: dict[Path, None] = {}  # in the order in which they were taken
 
     def write(self, frame: Frame, detection: Detection) -> None:
-        """Draws and writes one picture.
+        """Draws and writes one image.
 
         Raises:
             SinkError: It cannot be written.
         """
         target = self._target(frame)
-        picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
+        image = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
         options = [] if target.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
         try:
-            ok, data = cv2.imencode(target.suffix, picture, options)
+            ok, data = cv2.imencode(target.suffix, image, options)
         except cv2.error as error:  # a JPEG has at most 65,535 pixels a side
-            raise SinkError(f"{target}: cannot be encoded at {picture.shape[1]}x{picture.shape[0]} pixels") from error
+            raise SinkError(f"{target}: cannot be encoded at {image.shape[1]}x{image.shape[0]} pixels") from error
         if not ok:
-            raise SinkError(f"{target}: cannot be encoded at {picture.shape[1]}x{picture.shape[0]} pixels")
+            raise SinkError(f"{target}: cannot be encoded at {image.shape[1]}x{image.shape[0]} pixels")
         with sink_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
         write_beside(target, data.tobytes())
 
     def skip(self, bad: BadFrame) -> None:
-        """Writes nothing for a picture that could not be read."""
+        """Writes nothing for an image that could not be read."""
 
     def close(self) -> None:
-        """Every picture is finished as it is written: nothing is left to do."""
+        """Every image is finished as it is written: nothing is left to do."""
 
     def _target(self, frame: Frame) -> Path:
         """The file for a frame; never one that this run has just written for another."""

@@ -35,7 +35,7 @@ class Rotation:
 class JsonLinesSink:
     """Writes one line a frame, flushed at once, so that the file can be followed while it grows.
 
-    A judged frame: `frame, time, source, class, score, threshold, is_anomalous, alarm, regions, timings_ms`. A picture
+    A scored frame: `frame, time, source, class, score, threshold, is_anomalous, alarm, regions, timings_ms`. An image
     that could not be read: `frame, source, error`. Of several sources each line also has its `stream`. So every index
     of the source has its line unless it was dropped, and `error` tells the two apart. Numbers that JSON cannot express
     (NaN, infinity) become null.
@@ -69,7 +69,7 @@ class JsonLinesSink:
                 self._open(self._path, append=append)
 
     def write(self, frame: Frame, detection: Detection) -> None:
-        """Writes a judged frame.
+        """Writes a scored frame.
 
         Raises:
             SinkError: The file cannot be written (disk full).
@@ -78,7 +78,7 @@ class JsonLinesSink:
         self._line(record(frame, detection))
 
     def skip(self, bad: BadFrame) -> None:
-        """Writes a picture that could not be read.
+        """Writes an image that could not be read.
 
         Raises:
             SinkError: The file cannot be written.
@@ -160,7 +160,7 @@ def _identity(status: os.stat_result | None) -> tuple[int, int] | None:
 
 
 def record(frame: Frame, detection: Detection) -> dict[str, Any]:
-    """A judged frame as JSON values: pixels of the original frame, milliseconds, ISO-8601 UTC."""
+    """A scored frame as JSON values: pixels of the original frame, milliseconds, ISO-8601 UTC."""
     timings = detection.timings
     return {
         "frame": frame.index,

@@ -45,7 +45,7 @@ class PerSourceSink(Generic[AnySink]):
         self._sinks[frame.stream].write(frame, detection)
 
     def skip(self, bad: BadFrame) -> None:
-        """Learns of a picture that could not be read; raises as the source's sink does."""
+        """Learns of an image that could not be read; raises as the source's sink does."""
         self._sinks[bad.stream].skip(bad)
 
     def reopen(self) -> None:

@@ -57,15 +57,15 @@ class WindowSink:
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Shows a frame."""
-        picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
+        image = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
         if not self._shown:
-            scale = min(1.0, 1280 / picture.shape[1], 800 / picture.shape[0])
-            cv2.resizeWindow(self._title, int(picture.shape[1] * scale), int(picture.shape[0] * scale))
+            scale = min(1.0, 1280 / image.shape[1], 800 / image.shape[0])
+            cv2.resizeWindow(self._title, int(image.shape[1] * scale), int(image.shape[0] * scale))
             self._shown = True
-        cv2.imshow(self._title, picture)
+        cv2.imshow(self._title, image)
 
     def skip(self, bad: BadFrame) -> None:
-        """Leaves the last picture up."""
+        """Leaves the last image up."""
 
     def poll(self) -> bool:
         """Serves the window's events; False after q, Esc or the close button."""

@@ -1,4 +1,4 @@
-"""Where frames come from: cameras, video files, pictures and network streams."""
+"""Where frames come from: cameras, video files, images and network streams."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from kanoclip.runtime.types import BadFrame, Frame
 
 
 class Source(Protocol):
-    """A finite or endless sequence of pictures.
+    """A finite or endless sequence of images.
 
     `frames` and `close` are called from one thread, the one that reads. OpenCV's captures are not safe to release
     while another thread reads from them.
@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
     def frames(self) -> Iterator[Frame | BadFrame]:
-        """Yields the pictures in order; may be called once.
+        """Yields the images in order; may be called once.
 
         Raises:
             SourceError: The source as a whole has failed.

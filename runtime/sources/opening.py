@@ -61,7 +61,7 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
 
     Args:
         spec: A URL, a GStreamer pipeline (`gst://...`), a folder to watch (`watch://...`), a test pattern (`test://`),
-            a folder, a picture file, a video file, or a glob pattern. An existing path wins over a pattern, so that a
+            a folder, an image file, a video file, or a glob pattern. An existing path wins over a pattern, so that a
             folder called `[1]` can be opened.
         stall_s: As `open_camera` takes it.
 
@@ -95,7 +95,7 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
         if suffix in VIDEO_SUFFIXES:
             return VideoSource(path)
         raise SourceError(
-            f"{path}: neither a picture nor a video by its suffix (pictures: {' '.join(sorted(IMAGE_SUFFIXES))}; "
+            f"{path}: neither an image nor a video by its suffix (images: {' '.join(sorted(IMAGE_SUFFIXES))}; "
             f"videos: {' '.join(sorted(VIDEO_SUFFIXES))})"
         )
     if glob.has_magic(spec):

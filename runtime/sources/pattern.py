@@ -30,9 +30,9 @@ class TestPattern:
         width: Pixels.
         height: Pixels.
         fps: Frames per second.
-        defect: The probability that a piece of the belt as long as the picture has a defect.
-        seed: Chooses where and which. With the same values frame N is the same picture.
-        speed: Pictures' widths that the belt moves a second.
+        defect: The probability that a piece of the belt as long as the image has a defect.
+        seed: Chooses where and which. With the same values frame N is the same image.
+        speed: Images' widths that the belt moves a second.
     """
 
     __test__ = False  # it is none of pytest's

@@ -49,7 +49,7 @@ class NamedSource:
         return self._source.root
 
     def frames(self) -> Iterator[Frame | BadFrame]:
-        """Yields the pictures with the source's name in `stream`, and in `source` where that is no file."""
+        """Yields the images with the source's name in `stream`, and in `source` where that is no file."""
         given = self._source.name
         for item in self._source.frames():
             yield replace(item, stream=self.name, source=self.name if item.source == given else item.source)

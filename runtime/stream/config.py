@@ -28,9 +28,9 @@ class PipelineConfig:
     Attributes:
         policy: What a full mailbox does.
         class_name: Class to look for at first; None for the bundle's default.
-        max_frames: Stop after this many judged frames; None for no limit.
-        lanes: Threads that judge side by side; the detector must allow it. Results keep their order.
-        batch: Most frames that a thread judges at once. It takes what is there and waits for no more.
+        max_frames: Stop after this many scored frames; None for no limit.
+        lanes: Threads that score side by side; the detector must allow it. Results keep their order.
+        batch: Most frames that a thread scores at once. It takes what is there and waits for no more.
         sink_capacity: Results of a source that may wait for each sink.
         alarm: When a source's alarm is raised and cleared at first.
         hold_screen: Keep the screen open after the last frame until the user closes it.
@@ -51,7 +51,7 @@ class PipelineConfig:
         return Question(self.class_name, self.alarm)
 
     def room(self, sources: int) -> int:
-        """How many frames of each of some sources may wait to be judged."""
+        """How many frames of each of some sources may wait to be scored."""
         if self.policy is Policy.WAIT:
             # Nobody should have to wait for one; what is read ahead is shared by the sources.
             return max(2, -(-(self.lanes * self.batch + 1) // sources))

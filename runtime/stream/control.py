@@ -26,7 +26,7 @@ class StreamControl:
 
     Args:
         pipeline: What runs.
-        detector: What judges there; nobody else changes what it decides by.
+        detector: What scores there; nobody else changes what it decides by.
         settings: What it decides by now.
         class_name: What the pipeline looks for.
         sources: The sources' names.
@@ -106,7 +106,7 @@ class StreamControl:
                 return f"{kept.place(self._class_name)} (unchanged)"
             place = keep(kept, self._class_name, wanted)
             if self._kept().thresholds(self._class_name) != (wanted.image, wanted.pixel):
-                raise SettingsError(f"{place}: the thresholds were written, but something else overrules them")
+                raise SettingsError(f"{place}: the thresholds were written, but something else overrides them")
             return str(place)
 
     def pause(self) -> None:
@@ -121,7 +121,7 @@ class StreamControl:
         """Reads settings, region of interest and the bundle's thresholds again, and decides by them.
 
         Where they are no good that is one warning, and the stream goes on with those that it has. A frame that is in
-        work meanwhile may be judged by the new thresholds and alarmed by the rule before.
+        work meanwhile may be scored by the new thresholds and alarmed by the rule before.
 
         Returns:
             Whether it goes by the new ones.

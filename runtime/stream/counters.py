@@ -20,10 +20,10 @@ class SourceTally:
     """Counts of one source.
 
     Attributes:
-        frames: Judged.
-        bad_seen: Pictures that could not be read, counted when it was their turn.
+        frames: Scored.
+        bad_seen: Images that could not be read, counted when it was their turn.
         bad_evicted: Those that a newer frame pushed out of the mailbox; they are not frames that were dropped.
-        size: (height, width) of the last judged frame in full; None before the first.
+        size: (height, width) of the last scored frame in full; None before the first.
         error: Why the source ended before its end.
     """
 
@@ -48,7 +48,7 @@ class SourceTally:
         self._delivered_at = time.monotonic()
 
     def count(self, frame: Frame, detection: Detection) -> None:
-        """Counts a judged frame."""
+        """Counts a scored frame."""
         self.frames += 1
         self.anomalous += detection.is_anomalous
         self.size = frame.full_size or frame.image.shape[:2]
@@ -117,7 +117,7 @@ class Tally:
         self._ended = time.monotonic()
 
     def count(self, source: int, frame: Frame, detection: Detection, capture_cpu_ms: float) -> None:
-        """Counts a judged frame of one source and what it cost."""
+        """Counts a scored frame of one source and what it cost."""
         self.sources[source].count(frame, detection)
         self._last_score = detection.score
         timings = detection.timings

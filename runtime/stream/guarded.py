@@ -119,7 +119,7 @@ class GuardedSink:
         self._deliver(lambda sink: sink.write(frame, detection))
 
     def skip(self, bad: BadFrame) -> None:
-        """Hands on that a picture could not be read; raises as `write` does."""
+        """Hands on that an image could not be read; raises as `write` does."""
         self._deliver(lambda sink: sink.skip(bad))
 
     def reopen(self) -> None:

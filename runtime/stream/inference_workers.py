@@ -1,4 +1,4 @@
-"""The threads that judge: each takes frames from the mailbox, and what comes of them keeps the frames' order."""
+"""The threads that score: each takes frames from the mailbox, and what comes of them keeps the frames' order."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class FrameDetector(Protocol):
     """The part of `Detector` that the stream needs."""
 
     def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
-        """Resizes a frame, uint8 [H, W, 3] BGR, of a picture of (height, width) `size`."""
+        """Resizes a frame, uint8 [H, W, 3] BGR, of an image of (height, width) `size`."""
         ...
 
-    def judge(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
-        """Judges prepared frames, in their order."""
+    def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
+        """Scores prepared frames, in their order."""
         ...
 
 
@@ -57,14 +57,14 @@ class SourceAlarm:
 
 
 class Lanes:
-    """Judges what is in a mailbox until it is closed and empty, or a stop is asked for.
+    """Scores what is in a mailbox until it is closed and empty, or a stop is asked for.
 
     Args:
         detector: Used by so many threads at once as there are lanes.
         frames: Where frames come from.
-        config: How many threads judge, how many frames at once, how many in all, and what is asked of them at first.
+        config: How many threads score, how many frames at once, how many in all, and what is asked of them at first.
             Where frames may be dropped, those taken during a pause are let go by; otherwise they wait for its end.
-        stop: Ends the judging after the frames in work.
+        stop: Ends the scoring after the frames in work.
         going: Cleared during a pause.
         hand_on: Takes what comes of the frames, one at a time, in the order in which they were taken.
         refuse: Told a source's number and the error where one of its frames cannot be prepared; it may raise the error.
@@ -106,17 +106,17 @@ class Lanes:
         self._left = config.lanes
         self._lock = threading.Lock()
         self._threads = [
-            threading.Thread(target=self._judge, name=f"kanoclip-detector-{lane}", daemon=True)
+            threading.Thread(target=self._infer, name=f"kanoclip-detector-{lane}", daemon=True)
             for lane in range(config.lanes)
         ]
 
     def start(self) -> None:
-        """Starts to judge."""
+        """Starts to score."""
         for thread in self._threads:
             thread.start()
 
     def at_work(self) -> threading.Thread | None:
-        """A thread that still judges; None when all have ended."""
+        """A thread that still scores; None when all have ended."""
         return next((thread for thread in self._threads if thread.is_alive()), None)
 
     def join(self, seconds: float) -> None:
@@ -138,7 +138,7 @@ class Lanes:
         """
         return self._detector.prepare(frame.image, self.question.class_name, frame.full_size)
 
-    def _judge(self) -> None:
+    def _infer(self) -> None:
         """A thread: mailbox into `hand_on`."""
         try:
             with suppress(MailboxClosedError):
@@ -148,7 +148,7 @@ class Lanes:
                         taken = self._take()
                         if taken is None:
                             break
-                        self._judge_some(*taken)
+                        self._infer_batch(*taken)
         except BaseException as error:
             self._fail(error)
         finally:
@@ -175,18 +175,18 @@ class Lanes:
             return number, jobs
 
     def _outlast_pause(self) -> bool:
-        """Whether what was taken during a pause is to be judged after it."""
+        """Whether what was taken during a pause is to be scored after it."""
         while not (self._lets_by or self._stop.is_set()):
             if self._going.wait(0.1):
                 return True
         return False
 
-    def _judge_some(self, number: int, jobs: Sequence[Job]) -> None:
-        """Judges frames beside the other lanes; what comes of it is handed on after all that came before."""
+    def _infer_batch(self, number: int, jobs: Sequence[Job]) -> None:
+        """Scores frames beside the other lanes; what comes of it is handed on after all that came before."""
         question = self.question
         jobs = [job if job.prepared is not None else self._prepared(job) for job in jobs]
         prepared = [job.prepared for job in jobs if job.prepared is not None]
-        detections = iter(self._detector.judge(prepared, question.class_name) if prepared else ())
+        detections = iter(self._detector.infer(prepared, question.class_name) if prepared else ())
         for offset, job in enumerate(jobs):
             result = job.item if isinstance(job.item, BadFrame) else (job.item, next(detections))
             self._results.put(number + offset, Answer(job, question, result))

@@ -1,7 +1,7 @@
 """Source threads -> mailbox -> detector threads -> sink threads, with the main thread free for signals and the screen.
 
 Where no frame is dropped, the source's thread resizes each one, right after it was decoded and while its pixels are in
-the cache; the detector's threads then do little but infer. A live view's frames are resized when they are judged.
+the cache; the detector's threads then do little but infer. A live view's frames are resized when they are scored.
 
 Every way out is the same: a `stop` event is set, mailboxes are closed or aborted so that nobody waits in one, each
 thread closes what it owns (a capture or a writer must be released by the thread that uses it), and the first error is
@@ -50,13 +50,13 @@ class Pipeline:
 
     Args:
         source: Where frames come from; several with names that differ.
-        detector: What judges them.
+        detector: What scores them.
         sinks: Where results go; each gets a thread and a bounded queue of its own.
         config: How frames flow.
         screen: A sink for the main thread. It shows the newest result of each source only and never holds the stream
             up, whatever the policy.
         observer: Called in a detector's thread with every result, before the sinks; must be quick. Where no sink shows
-            pictures, the frame's may be at the model's size.
+            images, the frame's may be at the model's size.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Pipeline:
             hand_on=self._hand_on,
             refuse=self._refuse,
             fail=self._fail,
-            done=self._judged_all,
+            done=self._all_inferred,
         )
         self._readers = Readers(
             sources,
@@ -120,7 +120,7 @@ class Pipeline:
             What was done; where there are several sources, with the errors of those that failed.
 
         Raises:
-            SourceError: The only source failed; what it had delivered has been judged and written.
+            SourceError: The only source failed; what it had delivered has been scored and written.
             SinkError: A sink of a run that loses nothing hung, and was left behind.
             Exception: The first error of any other thread; `summary` tells how far the run came.
         """
@@ -164,11 +164,11 @@ class Pipeline:
         self._lanes.question = question
 
     def pause(self) -> None:
-        """Lets a live view's frames go by unjudged, or a file's wait, from the next one on; from any thread."""
+        """Lets a live view's frames go by unscored, or a file's wait, from the next one on; from any thread."""
         self._going.clear()
 
     def resume(self) -> None:
-        """Judges again."""
+        """Scores again."""
         self._going.set()
 
     @property
@@ -178,11 +178,11 @@ class Pipeline:
 
     @property
     def paused(self) -> bool:
-        """Whether frames are let go by unjudged."""
+        """Whether frames are let go by unscored."""
         return not self._going.is_set()
 
     def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of the last frame of each source that one was judged of."""
+        """(height, width) of the last frame of each source that one was scored of."""
         return [source.size for source in self._tally.sources if source.size is not None]
 
     def progress(self) -> Progress:
@@ -211,7 +211,7 @@ class Pipeline:
         return lane
 
     def _prepare_early(self, frame: Frame) -> tuple[Frame, Prepared]:
-        """Prepares a frame where none will be dropped; its full picture goes no further if nobody shows it."""
+        """Prepares a frame where none will be dropped; its full image goes no further if nobody shows it."""
         prepared = self._lanes.prepare(frame)
         if not self._shown:
             # Its memory, still in the cache, is there for the next one.
@@ -224,7 +224,7 @@ class Pipeline:
             raise error
         self._readers.give_up(source, error)
 
-    def _judged_all(self) -> None:
+    def _all_inferred(self) -> None:
         """The last lane has ended: nobody reads on, and the sinks may finish."""
         self._stop.set()
         self._readers.interrupt()

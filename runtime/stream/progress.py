@@ -17,11 +17,11 @@ class SourceProgress:
 
     Attributes:
         name: As `Source.name`; where two have the same, with a number.
-        frames: Judged so far.
+        frames: Scored so far.
         anomalous: Of these, at or above the threshold.
-        skipped: Pictures that could not be read.
+        skipped: Images that could not be read.
         dropped: Frames that the detector was too slow for.
-        fps: Judged frames a second over the last `statistics.WINDOW` of them.
+        fps: Scored fps over the last `statistics.WINDOW` of them.
         last_score: Score of the last frame; None before the first.
         last_at: Unix time at which that one was captured.
         alarm: Whether its alarm is up; None before the first frame.
@@ -30,7 +30,7 @@ class SourceProgress:
         last_frame_age_s: Seconds since the last of that; None before the first.
         away: Why nothing comes at present, while it is tried again; None otherwise.
         reconnects: How often it came back.
-        score_counts: Judged frames by score: element i counts those above `SCORE_BOUNDS[i - 1]`, up to and including
+        score_counts: Scored frames by score: element i counts those above `SCORE_BOUNDS[i - 1]`, up to and including
             `SCORE_BOUNDS[i]`; the last one those above all of them. Scores that are no number are in no element.
         score_sum: Sum of these scores.
     """
@@ -58,17 +58,17 @@ class Progress:
     """The state of a running stream.
 
     Attributes:
-        frames: Judged so far.
+        frames: Scored so far.
         anomalous: Of these, at or above the threshold.
-        skipped: Pictures that could not be read.
+        skipped: Images that could not be read.
         dropped: Frames that the detector was too slow for.
         sink_dropped: Results that a sink lost, too slow for them or not working, by the sink's name.
-        fps: Frames a second over the last `statistics.WINDOW` frames.
+        fps: fps over the last `statistics.WINDOW` frames.
         latency_p50: Median milliseconds from capture to verdict over the same frames, waiting included.
         latency_p95: The 95th percentile.
         latency_p99: The 99th percentile.
         last_score: Score of the last frame; None before the first.
-        paused: Whether frames are let go by unjudged.
+        paused: Whether frames are let go by unscored.
         sources: The same by source.
     """
 
@@ -91,9 +91,9 @@ class RunSummary:
     """What a stream did.
 
     Attributes:
-        frames: Judged.
+        frames: Scored.
         anomalous: Of these, at or above the threshold.
-        skipped: Pictures that could not be read.
+        skipped: Images that could not be read.
         dropped: Frames that the detector was too slow for.
         sink_dropped: Results that a sink lost, too slow for them or not working, by the sink's name.
         wall_s: Seconds from start to end.
@@ -114,7 +114,7 @@ class RunSummary:
 
     @property
     def fps(self) -> float:
-        """Judged frames a second over the whole run."""
+        """Scored fps over the whole run."""
         return self.frames / self.wall_s if self.wall_s > 0 else 0.0
 
     @property
@@ -136,7 +136,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """What a stream judges, and by what.
+    """What a stream scores, and by what.
 
     Attributes:
         bundle: The bundle's name.
@@ -146,7 +146,7 @@ class StreamState:
         class_name: The one looked for.
         threshold: Score from which a frame is anomalous, in [0, 1].
         pixel_threshold: Map value from which a pixel belongs to a region, in [0, 1].
-        paused: Whether frames are let go by unjudged.
+        paused: Whether frames are let go by unscored.
         trained: False for seeded weights, whose answers mean nothing.
     """
 
@@ -165,7 +165,7 @@ class Control(Protocol):
     """A running stream, to whoever watches over it. Every method may be called from any thread and returns at once."""
 
     def state(self) -> StreamState:
-        """What is judged now, and by what."""
+        """What is scored now, and by what."""
         ...
 
     def progress(self) -> Progress:
@@ -185,7 +185,7 @@ class Control(Protocol):
         ...
 
     def choose_thresholds(self, *, image: float | None = None, pixel: float | None = None) -> None:
-        """Judges the class looked for by other thresholds from the next frame on; None leaves one as it is.
+        """Scores the class looked for by other thresholds from the next frame on; None leaves one as it is.
 
         Raises:
             SettingsError: Outside of [0, 1].
@@ -204,9 +204,9 @@ class Control(Protocol):
         ...
 
     def pause(self) -> None:
-        """Lets a live view's frames go by unjudged, and a file's wait; nothing reaches a sink."""
+        """Lets a live view's frames go by unscored, and a file's wait; nothing reaches a sink."""
         ...
 
     def resume(self) -> None:
-        """Judges again."""
+        """Scores again."""
         ...

@@ -134,7 +134,7 @@ class Readers:
                             counts.bad_evicted += 1
                     started = time.thread_time()
         except BaseException as error:
-            # What was read before is sound: let it be judged and written, then report. After a stop nobody reads on,
+            # What was read before is sound: let it be scored and written, then report. After a stop nobody reads on,
             # and a device complaining about that is no failure.
             if not self._stop.is_set():
                 self._ended_by(number, error)

@@ -15,7 +15,7 @@ _FEATURES = ("flags", "Features")  # x86, ARM
 
 
 LANES = 2
-"""Pictures and video files are judged two frames at a time, each on half of the threads: on 2 cores half as many frames
+"""Images and video files are scored two frames at a time, each on half of the threads: on 2 cores half as many frames
 a second again."""
 
 
@@ -25,7 +25,7 @@ def own_cores() -> int:
 
 
 def lanes_for(live: bool, threads: int | None) -> int:
-    """How many frames to judge at a time.
+    """How many frames to score at a time.
 
     Args:
         live: A live view, which takes the newest frame with all threads, for a verdict as soon as can be.

@@ -21,7 +21,7 @@ def keep_frame_buffers() -> bool:
 
     By default the memory of a 1080p frame (6 MB) goes back and comes anew, zeroed page by page: 350 to 770 page faults
     and 0.8 to 1.7 ms of a 5.7 to 6.6 ms JPEG decode, measured on one core. No size is too large for that: with
-    pictures of 12 megapixels (36 MB) the faults were a fifth of the whole run's time. Called by the command line only;
+    images of 12 megapixels (36 MB) the faults were a fifth of the whole run's time. Called by the command line only;
     a program that embeds `Detector` decides for itself.
 
     Returns:

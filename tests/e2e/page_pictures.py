@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/page.md: the shipped nano bundle on the hazelnuts of examples/, one every 0.4 s.
+"""Makes the images of docs/page.md: the shipped nano bundle on the hazelnuts of examples/, one every 0.4 s.
 
 python tests/e2e/page_pictures.py docs/
 """
@@ -29,9 +29,9 @@ def deliver(folder, done):
     chance = random.Random(4)
     good, bad = sorted((NUTS / "good").iterdir()), sorted((NUTS / "colour").iterdir())
     for number in itertools.count():
-        picture = chance.choice(bad if chance.random() < BAD_SHARE else good)
-        part = folder / f"part-{number:05d}{picture.suffix}"
-        shutil.copy(picture, part.with_suffix(".part"))
+        image = chance.choice(bad if chance.random() < BAD_SHARE else good)
+        part = folder / f"part-{number:05d}{image.suffix}"
+        shutil.copy(image, part.with_suffix(".part"))
         part.with_suffix(".part").rename(part)
         if done.wait(0.4):
             return
@@ -48,7 +48,7 @@ def save(page, path):
 def main(out):
     done = threading.Event()
     with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        os.chdir(scratch)  # short names in the pictures
+        os.chdir(scratch)  # short names in the images
         belt = Path("line-3")
         belt.mkdir()
         threading.Thread(target=deliver, args=(belt, done), daemon=True).start()

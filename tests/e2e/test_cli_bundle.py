@@ -1,4 +1,4 @@
-"""`kanoclip-bundle` as a user starts it, beside a `kanoclip-run` that goes on judging whatever the store does."""
+"""`kanoclip-bundle` as a user starts it, beside a `kanoclip-run` that goes on scoring whatever the store does."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Runs:
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def goes_on(self, threshold, more=3):
-        """New frames are judged, by this threshold."""
+        """New frames are scored, by this threshold."""
         before = len(self.rows())
         deadline = time.monotonic() + 60
         while len(self.rows()) < before + more:

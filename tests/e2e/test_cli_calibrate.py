@@ -63,7 +63,7 @@ def own(toy_bundle, tmp_path):
 
 @pytest.fixture
 def good(tmp_path):
-    """59 dark pictures of different levels; the toy's score and map are their grey level."""
+    """59 dark images of different levels; the toy's score and map are their grey level."""
     folder = tmp_path / "good"
     folder.mkdir()
     levels = np.random.default_rng(1).permutation(59) + 20
@@ -190,7 +190,7 @@ def test_what_is_refused_at_the_door(own, good, tmp_path, capsys):
     (tmp_path / "roi.json").write_text('{"units": "pixels", "keep": [[[0, 0], [9, 0], [9, 9]]]}')
     refuses(1, "roi.json", "need size", arguments=(*given, "--roi", tmp_path / "roi.json"))
     (tmp_path / "roi.json").write_text('{"units": "pixels", "size": [64, 36], "keep": [[[0, 0], [9, 0], [9, 9]]]}')
-    refuses(1, "drawn on a picture of 64x36", "32x32", arguments=(*given, "--roi", tmp_path / "roi.json", *rate, *CPU))
+    refuses(1, "drawn on an image of 64x36", "32x32", arguments=(*given, "--roi", tmp_path / "roi.json", *rate, *CPU))
     assert manifest(own).thresholds.image == 0.5
 
 
@@ -218,21 +218,21 @@ def test_a_video_is_not_taken_for_independent_frames(own, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "neighbouring frames resemble each other: 400 of them are worth about" in done.stderr
     assert "--every" in done.stderr
-    assert "line.toml sets threshold, which overrules the bundle" in done.stderr
+    assert "line.toml sets threshold, which overrides the bundle" in done.stderr
     done = calibrate(*arguments, "--every", 10)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "40 good frames" in done.stdout
 
 
-def test_unreadable_pictures_are_told_and_bad_folders_without_any_refused(own, good, tmp_path):
-    (good / "zz.png").write_bytes(b"no picture")
+def test_unreadable_images_are_told_and_bad_folders_without_any_refused(own, good, tmp_path):
+    (good / "zz.png").write_bytes(b"no image")
     done = calibrate(own, "--source", good, "--false-alarm-rate", 0.05, *CPU)
-    assert done.returncode == 0 and "1 good pictures could not be read" in done.stderr
+    assert done.returncode == 0 and "1 good images could not be read" in done.stderr
     empty = tmp_path / "bad"
     empty.mkdir()
     before = (own / "manifest.json").read_bytes()
-    fails(calibrate(own, "--source", good, "--bad", empty, "--false-alarm-rate", 0.05, *CPU), 1, "no pictures")
-    (empty / "x.png").write_bytes(b"no picture")
+    fails(calibrate(own, "--source", good, "--bad", empty, "--false-alarm-rate", 0.05, *CPU), 1, "no images")
+    (empty / "x.png").write_bytes(b"no image")
     fails(calibrate(own, "--source", good, "--bad", empty, "--false-alarm-rate", 0.05, *CPU), 1, "can be read")
     assert (own / "manifest.json").read_bytes() == before
 

@@ -81,24 +81,24 @@ def test_json_for_programs(root):
 
 def test_every_problem_is_listed_with_its_path(root):
     folder = root / "hazelnut_toy"
-    (folder / "test" / "good" / "04.jpg").write_bytes(b"no picture")
+    (folder / "test" / "good" / "04.jpg").write_bytes(b"no image")
     (folder / "ground_truth" / "colour" / "00_mask.png").rename(folder / "ground_truth" / "colour" / "zz_mask.png")
     done = data("check", root)
     assert done.returncode == 1
     for name, reason in (
-        ("test/good/04.jpg", "unreadable picture"),
+        ("test/good/04.jpg", "unreadable image"),
         ("test/colour/00.jpg", "no mask"),
-        ("ground_truth/colour/zz_mask.png", "mask without a picture"),
+        ("ground_truth/colour/zz_mask.png", "mask without an image"),
     ):
         assert any(str(folder / name) in line and reason in line for line in done.stdout.splitlines()), name
 
 
-def test_a_damaged_picture_needs_deep(root):
+def test_a_damaged_image_needs_deep(root):
     path = root / "hazelnut_toy" / "test" / "colour" / "05.jpg"
     path.write_bytes(path.read_bytes()[:-500])
     assert data("check", root).returncode == 0
     done = data("check", root, "--deep")
-    assert done.returncode == 1 and f"{path}: unreadable picture: the file is cut short" in done.stdout
+    assert done.returncode == 1 and f"{path}: unreadable image: the file is cut short" in done.stdout
 
 
 def test_names_that_cannot_be_printed(root):

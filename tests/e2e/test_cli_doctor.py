@@ -24,11 +24,11 @@ def test_the_shipped_bundle_runs_here_as_it_was_exported(tmp_path):
     done = kanoclip_doctor("--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "nano.kanoclip" in done.stdout and "onnxruntime" in done.stdout
-    assert re.search(r"yes: (onnxruntime|openvino|openvino-bf16)-cpu against the reference on 4 pictures", done.stdout)
+    assert re.search(r"yes: (onnxruntime|openvino|openvino-bf16)-cpu against the reference on 4 images", done.stdout)
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_the_engine_that_is_named_is_the_one_that_is_judged(tmp_path, backend):
+def test_the_engine_that_is_named_is_the_one_that_is_scored(tmp_path, backend):
     done = kanoclip_doctor("--backend", backend, "--device", "cpu", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"yes: {backend}-cpu against" in done.stdout and done.stderr == ""

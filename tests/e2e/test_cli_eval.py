@@ -115,7 +115,7 @@ def test_training_free_baselines(data, prompts, tmp_path):
     assert record["trained"] is False and record["model"]["prompts"] == prompts
 
 
-def test_pictures_without_masks(data, bundle, tmp_path):
+def test_images_without_masks(data, bundle, tmp_path):
     """Image-level datasets have no pixel metric: null and a dash, never 0."""
     root = tmp_path / "brain"
     for name, folder in (("no", "good"), ("yes", "colour")):
@@ -130,7 +130,7 @@ def test_pictures_without_masks(data, bundle, tmp_path):
     assert row.count(" - ") == 4
 
 
-def test_a_broken_picture(data, bundle, tmp_path):
+def test_a_broken_image(data, bundle, tmp_path):
     root = tmp_path / "broken"
     shutil.copytree(data[3], root)
     victim = sorted((root / "hazelnut" / "test" / "good").iterdir())[2]

@@ -70,9 +70,9 @@ def test_what_was_exported_runs_on_a_camera_sized_frame(exported):
 
 def test_run_finds_the_exported_bundle_by_itself(exported, tmp_path):
     folder, _ = exported
-    pictures = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
+    images = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
     done = subprocess.run(
-        [RUN, "--source", str(pictures), "--json"], cwd=folder, capture_output=True, text=True, timeout=120
+        [RUN, "--source", str(images), "--json"], cwd=folder, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames"] == 6
@@ -82,8 +82,8 @@ def test_run_finds_the_exported_bundle_by_itself(exported, tmp_path):
 def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
     export(tmp_path, "--class", "ceramic tile", "--fp16", "--output", "tile.kanoclip")
     assert Bundle.open(tmp_path / "tile.kanoclip").manifest.classes == ("ceramic tile",)
-    pictures = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
-    run = [RUN, "--source", str(pictures), "--class", "ceramic tile", "--json"]
+    images = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
+    run = [RUN, "--source", str(images), "--class", "ceramic tile", "--json"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and json.loads(done.stdout)["frames"] > 6, done.stderr
 
@@ -108,17 +108,17 @@ def test_without_the_shipped_checkpoint_the_head_is_untrained(tmp_path, flags):
 @pytest.mark.parametrize(
     "precision", ["int8-cpu", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("int8", "fp8"))]
 )
-def test_a_quantised_graph_is_calibrated_on_the_pictures_that_are_named(tmp_path, precision):
+def test_a_quantised_graph_is_calibrated_on_the_images_that_are_named(tmp_path, precision):
     good = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
-    # Compared on good pictures only: which of a few pictures random weights like more is no matter of precision.
-    pictures = ["--calibration-images", str(good), "--parity-images", str(good)]
-    done = export(tmp_path, "--backbone", "random-tiny", f"--{precision}", *pictures)
+    # Compared on good images only: which of a few images random weights like more is no matter of precision.
+    images = ["--calibration-images", str(good), "--parity-images", str(good)]
+    done = export(tmp_path, "--backbone", "random-tiny", f"--{precision}", *images)
     bundle = Bundle.open(tmp_path / "random-tiny.kanoclip")
     assert bundle.manifest.precision == precision
     assert bundle.manifest.opset == (18 if precision == "int8-cpu" else 19)
     choice = bundle.manifest.parity["quantisation"]
     assert choice["blocks"] == 4 and choice["layers"] > 0 and choice["pictures"] == 4
-    # Pictures of one kind have no AUROC; what is lost is said as the map's drift.
+    # Images of one kind have no AUROC; what is lost is said as the map's drift.
     assert bundle.manifest.parity["auroc_torch"] is None and "AUROC" not in done.stderr
     said = " ".join(done.stderr.split())
     assert f"{choice['layers']} layers quantised, the first {choice['blocks_unquantised']} of 4 blocks" in said
@@ -129,10 +129,10 @@ def test_a_quantised_graph_is_calibrated_on_the_pictures_that_are_named(tmp_path
 
 
 @pytest.mark.nightly
-def test_labelled_pictures_show_the_accuracy_before_and_after(tmp_path):
+def test_labelled_images_show_the_accuracy_before_and_after(tmp_path):
     test = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
-    pictures = ["--calibration-images", str(test / "good"), "--parity-images", str(test), "--parity-limit", "23"]
-    done = export(tmp_path, "--fp8", *pictures, "--json")
+    images = ["--calibration-images", str(test / "good"), "--parity-images", str(test), "--parity-limit", "23"]
+    done = export(tmp_path, "--fp8", *images, "--json")
     parity = json.loads(done.stdout)["parity"]
     assert parity["pictures"] == 23, "all that there are, not the gate's few"
     assert abs(parity["auroc_graph"] - parity["auroc_torch"]) <= parity["bounds"]["auroc"]
@@ -146,7 +146,7 @@ def test_labelled_pictures_show_the_accuracy_before_and_after(tmp_path):
 @pytest.mark.nightly
 def test_a_graph_that_resizes_takes_the_cameras_frame(tmp_path):
     good = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
-    # Compared on good pictures only: which of a few pictures random weights like more is no matter of precision.
+    # Compared on good images only: which of a few images random weights like more is no matter of precision.
     common = ["--backbone", "random-tiny", "--fp16", "--parity-images", str(good), "--output"]
     export(tmp_path, *common, "camera.kanoclip", "--camera-size", "640x480")
     export(tmp_path, *common, "plain.kanoclip")
@@ -160,7 +160,7 @@ def test_a_graph_that_resizes_takes_the_cameras_frame(tmp_path):
     found = {}
     for name in ("camera", "plain"):
         with Detector.load(tmp_path / f"{name}.kanoclip") as detector:
-            found[name] = [detector(picture) for picture in (frame, photograph)]  # and one of another size
+            found[name] = [detector(image) for image in (frame, photograph)]  # and one of another size
     for one, other in zip(found["camera"], found["plain"], strict=True):
         assert one.map.shape == (48, 48)
         assert abs(one.score - other.score) < 0.02 and np.abs(one.map - other.map).max() < 0.1

@@ -37,7 +37,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_pipeline_is_judged_to_its_end(fake, tmp_path):
+def test_a_pipeline_is_scored_to_its_end(fake, tmp_path):
     done = run(["--source", "gst://videotestsrc num-buffers=5", "--jsonl", "x.jsonl"], tmp_path, fake("file"))
     assert (done.returncode, done.stderr) == (0, "")
     found = rows(tmp_path / "x.jsonl")

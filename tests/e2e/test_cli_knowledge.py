@@ -31,7 +31,7 @@ ENVIRONMENT = {**os.environ, "OPENAI_API_KEY": KEY, "NO_PROXY": "127.0.0.1", "OM
 
 @dataclass
 class Question:
-    """What arrived: the prompt, the picture if any, the model and the header that holds the key."""
+    """What arrived: the prompt, the image if any, the model and the header that holds the key."""
 
     text: str
     image: np.ndarray | None
@@ -126,11 +126,11 @@ def server():
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory) -> Path:
-    """Two categories with four and two anomalous pictures."""
+    """Two categories with four and two anomalous images."""
     root = tmp_path_factory.mktemp("data")
-    pictures = sorted((EXAMPLES / "test" / "colour").iterdir())
+    images = sorted((EXAMPLES / "test" / "colour").iterdir())
     goods = sorted((EXAMPLES / "test" / "good").iterdir())
-    for category, bad in (("metal_nut", pictures[:4]), ("bottle", pictures[4:6])):
+    for category, bad in (("metal_nut", images[:4]), ("bottle", images[4:6])):
         for folder, paths in (("test/good", goods[:1]), ("test/scratch", bad)):
             (root / category / folder).mkdir(parents=True)
             for path in paths:
@@ -166,7 +166,7 @@ def refused(done, code, *words):
         assert str(word) in last, done.stderr
 
 
-def test_a_dataset_is_described_class_by_class_and_picture_by_picture(server, data, tmp_path):
+def test_a_dataset_is_described_class_by_class_and_image_by_image(server, data, tmp_path):
     output = tmp_path / "new" / "base.json"
     options = ["--model", "llm", "--vision-model", "vqa", "--dataset", "mvtec", "--root", data]
     done = build(server, output, *options)
@@ -352,11 +352,11 @@ def test_nobody_listens(tmp_path):
     assert "cannot reach http://127.0.0.1:9/v1" in done.stderr
 
 
-def test_a_broken_picture_is_named(server, data, tmp_path):
+def test_a_broken_image_is_named(server, data, tmp_path):
     root = tmp_path / "data"
     shutil.copytree(data, root)
     victim = sorted((root / "bottle" / "test" / "scratch").iterdir())[0]
-    victim.write_bytes(b"no picture")
+    victim.write_bytes(b"no image")
     done = build(server, tmp_path / "b.json", "--vision-model", "v", "--dataset", "mvtec", "--root", root)
     refused(done, 1, "1 questions failed")
     assert victim.name in done.stderr

@@ -79,7 +79,7 @@ def photographs(tmp_path):
     return folder
 
 
-def test_pictures_lines_table_and_summary(toy_bundle, photographs, tmp_path):
+def test_images_lines_table_and_summary(toy_bundle, photographs, tmp_path):
     out = tmp_path / "out"
     started = datetime.now(timezone.utc)
     done = kanoclip_run(
@@ -160,14 +160,14 @@ def test_standard_output_stays_pure(toy_bundle, photographs, flag):
     assert "4 frames in" in done.stderr
 
 
-def test_broken_pictures_among_good_ones(toy_bundle, photographs, tmp_path):
+def test_broken_images_among_good_ones(toy_bundle, photographs, tmp_path):
     whole = (photographs / "good" / "04.jpg").read_bytes()
-    (photographs / "good" / "05.jpg").write_bytes(b"no picture")
+    (photographs / "good" / "05.jpg").write_bytes(b"no image")
     (photographs / "good" / "06.jpg").write_bytes(b"")
     (photographs / "good" / "07.jpg").write_bytes(whole[: len(whole) // 2])
     out = tmp_path / "out"
     done = kanoclip_run("--bundle", toy_bundle, "--source", photographs, "--output", out, "--jsonl", out / "x.jsonl")
-    fails(done, 1, "3 of 7 pictures could not be read and were skipped")
+    fails(done, 1, "3 of 7 images could not be read and were skipped")
     assert "4 frames in" in done.stdout and "3 skipped" in done.stdout
     rows = lines_of(out / "x.jsonl")
     assert [("error" in row, row["frame"]) for row in rows] == [
@@ -295,7 +295,7 @@ def test_a_network_camera_with_credentials(toy_bundle, tmp_path):
         (("--source", GOOD, "--max-frames", "0"), 2, ["--max-frames"]),
         (("--camera", "97"), 1, ["camera 97", "cannot be opened"]),
         (("--source", "missing/folder"), 1, ["missing/folder", "no such file"]),
-        (("--source", "none/*.png"), 1, ["none/*.png", "no picture matches"]),
+        (("--source", "none/*.png"), 1, ["none/*.png", "no image matches"]),
         (("--source", "http://me:s3cret@127.0.0.1:9/x"), 1, ["http://***@127.0.0.1:9/x", "nobody listens"]),
         (("--source", GOOD, "--output", "/proc/out"), 1, ["/proc/out", "cannot be written"]),
         (("--source", GOOD, "--jsonl", "/proc/x.jsonl"), 1, ["/proc/x.jsonl", "cannot be written"]),
@@ -316,11 +316,11 @@ def test_sources_that_hold_nothing(toy_bundle, tmp_path, kind):
     source = tmp_path / "source"
     if kind == "empty folder":
         source.mkdir()
-        expected = ["no pictures in this folder"]
+        expected = ["no images in this folder"]
     elif kind == "text file":
         source = tmp_path / "notes.txt"
         source.write_text("x")
-        expected = ["neither a picture nor a video"]
+        expected = ["neither an image nor a video"]
     elif kind == "cut video":
         source = tmp_path / "cut.mp4"
         whole = write_video(tmp_path / "whole.mp4", 20).read_bytes()
@@ -329,7 +329,7 @@ def test_sources_that_hold_nothing(toy_bundle, tmp_path, kind):
     else:
         source.mkdir()
         (source / "1.jpg").write_bytes(b"x")
-        expected = ["1 of 1 pictures"]
+        expected = ["1 of 1 images"]
     done = kanoclip_run("--bundle", toy_bundle, "--source", source, "--output", tmp_path / "out.mp4")
     fails(done, 1, *expected, *([] if kind == "all broken" else [source]))
     assert not (tmp_path / "out.mp4").exists()
@@ -383,7 +383,7 @@ def test_help_is_quick_and_lean():
     assert "kanoclip-run --camera 0" in done.stdout
     assert all(flag in done.stdout for flag in ("--debug", "--threshold", "--policy", "--jsonl"))
     listed = kanoclip_run("--help", program="kanoclip").stdout
-    assert re.search(r"run +Judge", listed) and re.search(r"export +Turn", listed)
+    assert re.search(r"run +Score", listed) and re.search(r"export +Turn", listed)
     check = (
         "import sys; from kanoclip.runtime.cli.main import invoke; invoke('kanoclip', None, ['--help'])\n"
         "assert not {'torch', 'onnx', 'open_clip', 'onnxruntime'} & set(sys.modules)"
@@ -423,20 +423,20 @@ def test_an_unexpected_error_is_one_line_that_tells_how_to_see_more():
 
 
 def test_large_jpegs_at_a_smaller_scale(tmp_path):
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "pictures"
+    images.mkdir()
     photo = cv2.imread(str(next(GOOD.glob("*.jpg"))))
-    cv2.imwrite(str(pictures / "a.jpg"), cv2.resize(photo, (2048, 1024), interpolation=cv2.INTER_CUBIC))
+    cv2.imwrite(str(images / "a.jpg"), cv2.resize(photo, (2048, 1024), interpolation=cv2.INTER_CUBIC))
     runs = []
     for more in ([], ["--reduced-jpeg"]):
         lines = tmp_path / f"{len(more)}.jsonl"
-        done = kanoclip_run("--source", pictures, "--jsonl", lines, "--pixel-threshold", 0.2, "--no-table", *more)
+        done = kanoclip_run("--source", images, "--jsonl", lines, "--pixel-threshold", 0.2, "--no-table", *more)
         assert done.returncode == 0, done.stderr
         runs.append(lines_of(lines)[0])
     full, reduced = runs
     assert reduced["score"] == pytest.approx(full["score"], abs=0.05)
     boxes = [max(run["regions"], key=lambda region: region["area"]) for run in runs]
-    assert boxes[1]["area"] == pytest.approx(boxes[0]["area"], rel=0.2), "in pixels of the whole picture"
+    assert boxes[1]["area"] == pytest.approx(boxes[0]["area"], rel=0.2), "in pixels of the whole image"
 
-    fails(kanoclip_run("--source", pictures, "--reduced-jpeg", "--output", tmp_path / "out"), 2, "--reduced-jpeg")
+    fails(kanoclip_run("--source", images, "--reduced-jpeg", "--output", tmp_path / "out"), 2, "--reduced-jpeg")
     fails(kanoclip_run("--source", write_video(tmp_path / "a.mp4", 3), "--reduced-jpeg"), 2, "--reduced-jpeg", "video")

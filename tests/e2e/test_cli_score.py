@@ -53,8 +53,8 @@ def fails(done, code, *parts):
     assert "Traceback" not in done.stderr
 
 
-def write_pictures(folder, count):
-    """Small pictures that all differ, a thousand in a folder; every 997th is none."""
+def write_images(folder, count):
+    """Small images that all differ, a thousand in a folder; every 997th is none."""
     rng = np.random.default_rng(0)
     grey = rng.integers(0, 256, (64, 24, 32, 3), dtype=np.uint8)
     encoded = [
@@ -71,7 +71,7 @@ def write_pictures(folder, count):
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    write_pictures(folder, 1056)
+    write_images(folder, 1056)
     return folder
 
 
@@ -104,7 +104,7 @@ def test_score_then_report(toy_bundle, pictures, tmp_path):
 def test_killed_three_times_and_started_again(toy_bundle, pictures, tmp_path):
     """With all that it started; the table is the one of a run that nobody touched, to the byte."""
     straight = run("kanoclip-score", *score(toy_bundle, pictures, tmp_path / "straight.parquet", "--processes", "1"))
-    fails(straight, 1, "1 of 1056 pictures could not be scored")
+    fails(straight, 1, "1 of 1056 images could not be scored")
     again = score(toy_bundle, pictures, tmp_path / "killed.parquet", "--processes", "2")
     for least in (2, 6, 11):
         process = start("kanoclip-score", *again)
@@ -202,8 +202,8 @@ def test_without_pyarrow_one_line_says_what_to_install(tmp_path):
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-def test_twenty_thousand_pictures_killed_three_times(toy_bundle, tmp_path):
-    write_pictures(tmp_path / "pictures", 20_000)
+def test_twenty_thousand_images_killed_three_times(toy_bundle, tmp_path):
+    write_images(tmp_path / "pictures", 20_000)
     once = score(toy_bundle, tmp_path / "pictures", tmp_path / "straight.parquet", "--processes", "2")
     fails(run("kanoclip-score", *once, seconds=1500), 1, "20 of 20000")
     again = score(toy_bundle, tmp_path / "pictures", tmp_path / "killed.parquet", "--processes", "2")
@@ -226,8 +226,8 @@ def test_twenty_thousand_pictures_killed_three_times(toy_bundle, tmp_path):
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_memory_over_a_hundred_thousand_paths(toy_bundle, tmp_path):
-    """While pictures are scored no process grows; merging takes a row group's room, however many there are."""
-    write_pictures(tmp_path / "pictures", 100_000)
+    """While images are scored no process grows; merging takes a row group's room, however many there are."""
+    write_images(tmp_path / "pictures", 100_000)
     process = start(
         "kanoclip-score",
         *score(toy_bundle, tmp_path / "pictures", tmp_path / "r.parquet", "--processes", "2", "--json"),
@@ -250,7 +250,7 @@ def test_memory_over_a_hundred_thousand_paths(toy_bundle, tmp_path):
     out, err = process.communicate()
     assert json.loads(out)["pictures"] == 100_000, err
     growth = {pid: (round(first[pid], 1), round(most[pid], 1)) for pid in first}
-    print("memory of their own in MB after ten thousand pictures, and at the most:", growth, merging, json.loads(out))
+    print("memory of their own in MB after ten thousand images, and at the most:", growth, merging, json.loads(out))
     assert len(growth) >= 3
     assert all(high - low < 6 for low, high in growth.values()), growth
     assert 0 < merging < 160

@@ -75,7 +75,7 @@ def test_the_test_pattern_needs_no_camera(toy_bundle, tmp_path):
     assert len(run.rows()) == 10 and {row["source"] for row in run.rows()} == {spec}
 
 
-def test_a_watched_folder_is_judged_until_sigterm(toy_bundle, tmp_path):
+def test_a_watched_folder_is_scored_until_sigterm(toy_bundle, tmp_path):
     folder, done = tmp_path / "in", tmp_path / "done"
     folder.mkdir()
     with running(tmp_path, "--bundle", str(toy_bundle), "--source", f"watch://{folder}?done={done}") as run:

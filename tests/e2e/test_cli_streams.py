@@ -166,18 +166,16 @@ def _catches(pid, number):
 def test_several_videos_side_by_side(toy_bundle, tmp_path):
     videos = [write_video(tmp_path / name / "clip.mp4", 30 + 10 * n, 50 * n + 20) for n, name in enumerate("abc")]
     sources = [part for video in videos for part in ("--source", video)]
-    jsonl, pictures = tmp_path / "x.jsonl", tmp_path / "pictures"
-    done = run(toy_bundle, *sources, "--jsonl", jsonl, "--output", pictures, "--json")
+    jsonl, images = tmp_path / "x.jsonl", tmp_path / "pictures"
+    done = run(toy_bundle, *sources, "--jsonl", jsonl, "--output", images, "--json")
     assert done.returncode == 0, done.stderr
     found = by_source(jsonl)
     for number, video in enumerate(videos):
         rows = found[str(video)]
         assert [row["frame"] for row in rows] == list(range(30 + 10 * number))
-        assert all(row["score"] == pytest.approx((50 * number + 20) / 255, abs=0.02) for row in rows), (
-            "another's picture"
-        )
+        assert all(row["score"] == pytest.approx((50 * number + 20) / 255, abs=0.02) for row in rows), "another's image"
         assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
-    assert {folder.name: len(list(folder.iterdir())) for folder in pictures.iterdir()} == {
+    assert {folder.name: len(list(folder.iterdir())) for folder in images.iterdir()} == {
         "clip": 30, "clip-2": 40, "clip-3": 50,
     }  # fmt: skip
     summary = json.loads(done.stdout)
@@ -300,7 +298,7 @@ def test_page_health_and_metrics_are_there_while_it_runs_and_the_page_after_file
     ) as stream:  # fmt: skip
         stream.until(lambda: jsonl.exists() and len(lines_of(jsonl)) == 20)
         time.sleep(0.5)
-        assert stream.process.poll() is None, "all is judged, and the page stays"
+        assert stream.process.poll() is None, "all is scored, and the page stays"
         assert "<html" in _get(page, "/").lower()
         assert json.loads(_get(port, "/healthz"))["status"] == "alive"
         assert "kanoclip_frames_total" in _get(port, "/metrics")

@@ -57,7 +57,7 @@ def refused(done, code, *words):
 
 
 def test_from_a_folder_to_a_bundle(arguments, tmp_path):
-    """Train, then export what was learnt, then judge with it."""
+    """Train, then export what was learned, then score with it."""
     done = train(*arguments, "--epochs", 3, "--output", tmp_path / "nuts.safetensors")
     assert done.returncode == 0, done.stderr
     assert "epoch 3/3" in done.stderr and "from the cache" in done.stderr

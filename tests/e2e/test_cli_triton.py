@@ -79,7 +79,7 @@ def wait_for(true, run):
         time.sleep(0.02)
 
 
-def test_pictures_judged_by_a_server_as_they_are_here(server, tmp_path):
+def test_images_scored_by_a_server_as_they_are_here(server, tmp_path):
     (tmp_path / "pictures").mkdir()
     for number in range(6):
         noise = np.random.default_rng(number).integers(0, 256, (40, 50, 3), dtype=np.uint8)

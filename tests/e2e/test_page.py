@@ -158,7 +158,7 @@ def stays(value, seconds=1.5):
             found, since = now, time.monotonic()
 
 
-def test_the_picture_and_the_verdict_are_live(open_url, visit):
+def test_the_image_and_the_verdict_are_live(open_url, visit):
     page = visit(open_url)
     set_threshold(page, 1)
     verdict(page, "normal")
@@ -208,7 +208,7 @@ def test_the_threshold_is_dragged_and_moved_by_keys(open_url, visit):
 def test_a_finger_drags_it_too(open_url, visit):
     page = visit(open_url, PHONE, has_touch=True, is_mobile=True)
     set_threshold(page, 0.5)
-    page.locator("#about:not(:empty)").wait_for()  # the picture has its place now
+    page.locator("#about:not(:empty)").wait_for()  # the image has its place now
     page.evaluate("() => document.getElementById('chart').scrollIntoView({ block: 'center' })")
     box = page.locator(".grip").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -458,7 +458,7 @@ def test_without_the_token_there_is_no_page(guarded_url, visit, snapshots):
     dialog = page.get_by_role("dialog")
     page.locator("#anomaly[open] #anomaly-facts dd").first.wait_for()
     assert float(page.locator("#anomaly-facts dd").first.inner_text()) > 0.01
-    settles(lambda: page.evaluate("() => document.querySelector('#anomaly-stage .picture').width"), 320)
+    settles(lambda: page.evaluate("() => document.querySelector('#anomaly-stage .image').width"), 320)
     first = page.locator("#anomaly-record").get_attribute("href")
     page.get_by_role("button", name="Newer").click()
     settles(lambda: page.locator("#anomaly-record").get_attribute("href") != first, True)

@@ -11,7 +11,7 @@ import pytest
 
 EXPORT = Path(sys.executable).with_name("kanoclip-export")
 RUN = Path(sys.executable).with_name("kanoclip-run")
-PICTURES = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
+IMAGES = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test"
 
 
 @pytest.mark.weights
@@ -25,5 +25,5 @@ def test_handcrafted_prompts_tell_coloured_hazelnuts_from_good_ones(tmp_path):
     assert manifest["model"]["trained"] is True and len(manifest["model"]["weights_sha256"]) == 64
     assert "UNTRAINED" not in done.stderr
     assert manifest["parity"]["auroc_graph"] > 0.6  # far from chance, which seeded weights would give
-    run = subprocess.run([RUN, "--source", str(PICTURES)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    run = subprocess.run([RUN, "--source", str(IMAGES)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and "untrained" not in run.stderr

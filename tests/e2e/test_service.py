@@ -146,7 +146,7 @@ class TestSystemd:
         settings.write_text("[decision]\nthreshold = 0.25\n")
         service = start("--source", PATTERN, "--jsonl", lines, "--config", settings, watchdog_s=1.5)
         service.hears("READY=1")
-        assert lines.read_text(), "ready means judged"
+        assert lines.read_text(), "ready means scored"
         service.hears("WATCHDOG=1", 3, seconds=10)
         service.hears("STATUS=")
         settings.write_text("[decision]\nthreshold = 0.75\n")
@@ -177,17 +177,17 @@ import kanoclip.runtime.service.liveness as liveness
 import kanoclip.runtime.service.systemd as supervision
 liveness.STUCK_S, supervision.STATUS_S = 2.0, 1.0
 from kanoclip.runtime.detect.detector import Detector
-judge, count = Detector.judge, [0]
+score, count = Detector.score, [0]
 def hang_at_some_time(*arguments, **named):
     count[0] += 1
     if count[0] > 40:
         threading.Event().wait()
-    return judge(*arguments, **named)
-Detector.judge = hang_at_some_time
+    return score(*arguments, **named)
+Detector.score = hang_at_some_time
 """
         service = start("--source", PATTERN, program=patched(hangs), watchdog_s=1.5)
         service.hears("READY=1")
-        service.hears("STATUS=frames wait, and none was judged for")
+        service.hears("STATUS=frames wait, and none was scored for")
         fed = service.heard().count("WATCHDOG=1")
         time.sleep(2.0)
         assert service.heard().count("WATCHDOG=1") == fed
@@ -266,13 +266,13 @@ class TestHealth:
 class TestLogLines:
     def test_all_of_it_is_json(self, start, tmp_path):
         (tmp_path / "in").mkdir()
-        (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+        (tmp_path / "in" / "broken.png").write_bytes(b"no image")
         assert cv2.imwrite(str(tmp_path / "in" / "one.png"), np.zeros((40, 40, 3), np.uint8))
         service = start("--source", tmp_path / "in", "--log-format", "json")
         assert service.process.wait(60) == 1
         lines = [json.loads(line) for line in service.errors().splitlines()]
         assert lines and all(list(line)[:4] == ["time", "level", "logger", "message"] for line in lines)
-        assert any("1 of 2 pictures could not be read" in line["message"] for line in lines)
+        assert any("1 of 2 images could not be read" in line["message"] for line in lines)
 
     @pytest.mark.parametrize("how", ["option", "variable"])
     def test_also_what_a_command_is_refused_for(self, start, tmp_path, how):
@@ -301,9 +301,9 @@ class Camera:
                 self.end_headers()
                 with contextlib.suppress(OSError):
                     while camera.on.is_set():
-                        picture = cv2.imencode(".jpg", np.full((120, 160, 3), 128, np.uint8))[1].tobytes()
-                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                        self.wfile.write(head.encode() + picture + b"\r\n")
+                        image = cv2.imencode(".jpg", np.full((120, 160, 3), 128, np.uint8))[1].tobytes()
+                        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(image)}\r\n\r\n"
+                        self.wfile.write(head.encode() + image + b"\r\n")
                         time.sleep(0.05)
 
             def log_message(self, *arguments):
@@ -345,9 +345,9 @@ class TestSignals:
     @pytest.fixture
     def folder(self, tmp_path):
         (tmp_path / "many").mkdir()
-        picture = cv2.imencode(".jpg", np.full((480, 640, 3), 90, np.uint8))[1].tobytes()
+        image = cv2.imencode(".jpg", np.full((480, 640, 3), 90, np.uint8))[1].tobytes()
         first = tmp_path / "many" / "0000.jpg"
-        first.write_bytes(picture)
+        first.write_bytes(image)
         for index in range(1, 1500):
             os.link(first, first.with_name(f"{index:04d}.jpg"))
         return tmp_path / "many"

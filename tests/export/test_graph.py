@@ -66,7 +66,7 @@ def test_fp32_graph_of_a_stem_equals_the_model(make_tiny_stem, options):
     assert descriptor.shape == (2, 4 * model.tower.grid[0] * model.tower.grid[1], 264)
 
 
-def test_each_picture_of_a_batch_gets_its_own_class(tiny):
+def test_each_image_of_a_batch_gets_its_own_class(tiny):
     model = tiny.model
     frame, index = frames(1).expand(3, -1, -1, -1), torch.tensor([2, 0, 1])
     text = model.text_features(CLASSES)

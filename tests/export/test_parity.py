@@ -117,7 +117,7 @@ def test_auroc_drift_fails_where_scores_barely_move(tiny, samples):
     assert replace(report, auroc_torch=0.9, auroc_graph=0.89).failures()
 
 
-def test_every_class_is_used_even_with_one_picture(tiny, samples):
+def test_every_class_is_used_even_with_one_image(tiny, samples):
     report, backend = measure(tiny.model, samples[:1], classes=CLASSES)
     assert backend.indices == [0, 1]
     assert report.pictures == 1 and report.auroc_torch is None
@@ -135,17 +135,17 @@ def test_samples_are_spread_over_the_folder_and_labelled(examples):
     assert all("ground_truth" not in s.path.parts for s in samples)
 
 
-def test_pictures_without_a_good_folder_have_no_label(tmp_path, examples):
+def test_images_without_a_good_folder_have_no_label(tmp_path, examples):
     for path in (examples / "test" / "colour").glob("0*.jpg"):
         shutil.copy(path, tmp_path / path.name)
     assert {s.anomalous for s in load_samples(tmp_path, (48, 48), 3)} == {None}
 
 
-def test_broken_and_missing_pictures_stop_the_gate(tmp_path):
-    with pytest.raises(ExportError, match="no pictures"):
+def test_broken_and_missing_images_stop_the_gate(tmp_path):
+    with pytest.raises(ExportError, match="no images"):
         load_samples(tmp_path / "missing", (48, 48), 3)
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
-    (tmp_path / "b.png").write_bytes(b"not a picture")
+    (tmp_path / "b.png").write_bytes(b"not an image")
     with pytest.raises(ExportError, match=r"b\.png"):
         load_samples(tmp_path, (48, 48), 3)
 

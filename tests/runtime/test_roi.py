@@ -57,7 +57,7 @@ def test_ignored_pixels_are_cut_out_of_kept_ones_and_several_polygons_add_up(one
         np.testing.assert_array_equal(found, a & ~b)
 
 
-def test_without_a_polygon_to_keep_the_whole_picture_is():
+def test_without_a_polygon_to_keep_the_whole_image_is():
     mask = RegionOfInterest("x", ignore=(LEFT_HALF,)).mask(10, 20)
     assert not mask[:, :10].any() and mask[:, 11:].all()
     assert RegionOfInterest("x").mask(3, 4).all()
@@ -90,7 +90,7 @@ def test_frames_of_another_shape_than_it_was_drawn_on(height, width, fits):
     if fits:
         region.check_frame(height, width)
     else:
-        with pytest.raises(FrameError, match=f"belt.json was drawn on a picture of 1920x1080.*{width}x{height}"):
+        with pytest.raises(FrameError, match=f"belt.json was drawn on an image of 1920x1080.*{width}x{height}"):
             region.check_frame(height, width)
     RegionOfInterest("x", keep=(LEFT_HALF,)).check_frame(height, width)
 
@@ -106,7 +106,7 @@ def test_digests_tell_regions_apart_and_not_their_files():
     assert len({region.digest() for region in [one, *others]}) == 4
 
 
-def test_outlines_are_in_pixels_of_the_picture():
+def test_outlines_are_in_pixels_of_the_image():
     (kept,), (ignored,) = RegionOfInterest("a", keep=(LEFT_HALF,), ignore=(TOP_HALF,)).outlines(100, 200)
     assert kept.dtype == np.int32 and np.abs(kept - [[0, 0], [100, 0], [100, 100], [0, 100]]).max() <= 1
     assert np.abs(ignored - [[0, 0], [200, 0], [200, 50], [0, 50]]).max() <= 1

@@ -14,7 +14,7 @@ def other_than_default(value):
     assert given == {field.name for field in fields(value)}, "give the new field a value here"
 
 
-def test_a_smaller_picture():
+def test_a_smaller_image():
     frame = Frame(3, "a.jpg", 1.7e9, "large", 4.5, 2.5, (9, 9), "camera 0")
     other_than_default(frame)
     assert frame.shrunk("small", (40, 60)) == replace(frame, image="small", full_size=(40, 60))

@@ -1,4 +1,4 @@
-"""A network camera for tests: each of its pictures carries the time at which it was made, as black and white blocks.
+"""A network camera for tests: each of its images carries the time at which it was made, as black and white blocks.
 
     /usr/bin/python3 camera_server.py rtsp PORT [--codec jpeg] [--user NAME:PASSWORD] [--fps N]
     python camera_server.py mjpeg PORT [--fps N]
@@ -18,7 +18,7 @@ CHECK = 4093
 
 
 def rows_of(milliseconds):
-    """A grey picture, 8 bits a pixel: the time and its remainder in ROWS rows of blocks, the rest grey."""
+    """A grey image, 8 bits a pixel: the time and its remainder in ROWS rows of blocks, the rest grey."""
     bits = milliseconds << 12 | milliseconds % CHECK
     rows = b""
     for row in range(ROWS):
@@ -30,14 +30,14 @@ def rows_of(milliseconds):
 
 
 def read_stamp(image):
-    """The time in seconds that a picture carries, whatever was lost in its compression."""
+    """The time in seconds that an image carries, whatever was lost in its compression."""
     bits = 0
     for row in range(ROWS):
         for column in range(COLUMNS):
             block = image[row * BLOCK + 4 : (row + 1) * BLOCK - 4, column * BLOCK + 4 : (column + 1) * BLOCK - 4]
             bits |= int(block.mean() > 127) << (row * COLUMNS + column)
     milliseconds, check = bits >> 12, bits & 0xFFF
-    assert milliseconds % CHECK == check, "not a picture of this camera"
+    assert milliseconds % CHECK == check, "not an image of this camera"
     return milliseconds / 1e3
 
 

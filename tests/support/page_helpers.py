@@ -80,7 +80,7 @@ def a_frame(index=0, score=0.2, *, stream="", source="camera 0", size=(90, 160),
 
 
 def unpack(message):
-    """An update's header, picture and map."""
+    """An update's header, image and map."""
     (length,) = struct.unpack_from("<I", message)
     head = json.loads(message[4 : 4 + length])
     middle = 4 + length + head.get("picture", {}).get("bytes", 0)

@@ -25,7 +25,7 @@ def small(**options) -> ModelConfig:
 
 @pytest.fixture
 def built(shake):
-    """An untrained model whose learnt tensors have been moved."""
+    """An untrained model whose learned tensors have been moved."""
     loaded = build_model(DEFAULT, "none")
     shake(loaded.model.head, seed=5)
     shake(loaded.model.prompts, seed=6)
@@ -107,7 +107,7 @@ def test_building_is_reproducible_and_leaves_the_global_generator_alone():
     assert torch.equal(first.tower.proj, other.tower.proj)
 
 
-def test_holds_only_what_was_learnt(saved, built):
+def test_holds_only_what_was_learned(saved, built):
     tensors = load_file(saved)
     assert {name.split(".")[0] for name in tensors} == {"prompts", "head"}
     assert set(tensors) == {name for name, p in built.model.named_parameters() if p.requires_grad}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kanoclip.runtime.sources.files import images
-from kanoclip.runtime.sources.files.headers import picture_size
+from kanoclip.runtime.sources.files.headers import image_size
 from kanoclip.train.data.masks import HANDFUL, decode_mask
 from kanoclip.train.data.types import Category, Dataset, Problem, Sample
 
@@ -22,13 +22,13 @@ class CategoryReport:
     Attributes:
         name: Its name in the dataset.
         class_name: Words for [class] in a prompt.
-        train: Pictures of the train split.
-        test: Pictures of the test split.
-        good: Normal pictures of both.
+        train: Images of the train split.
+        test: Images of the test split.
+        good: Normal images of both.
         anomalous: Anomalous ones.
         masks: Masks that were paired.
-        defects: Kind of defect -> pictures.
-        sizes: (height, width) -> pictures, of those that can be read.
+        defects: Kind of defect -> images.
+        sizes: (height, width) -> images, of those that can be read.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Report:
         dataset: Name of its layout.
         root: Its folder.
         pixel_labels: It has masks.
-        deep: Every picture was decoded.
+        deep: Every image was decoded.
         categories: Its classes.
         problems: All that is wrong, sorted by category.
     """
@@ -64,7 +64,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """No picture or mask is lost."""
+        """No image or mask is lost."""
         return not any(problem.loses_data for problem in self.problems)
 
     def as_json(self) -> dict[str, Any]:
@@ -94,13 +94,13 @@ class _Examined(NamedTuple):
 
 
 def inspect(dataset: Dataset, *, deep: bool, advance: Callable[[], None]) -> Report:
-    """Looks at every picture and mask of a dataset.
+    """Looks at every image and mask of a dataset.
 
     Args:
         dataset: With all its splits.
         deep: Decode everything, which finds damaged files, empty masks and masks with shades. Otherwise only headers
             are read, and what they leave open.
-        advance: Called after each picture.
+        advance: Called after each image.
     """
 
     def examine(job: tuple[Category, Sample]) -> _Examined:
@@ -125,25 +125,25 @@ def inspect(dataset: Dataset, *, deep: bool, advance: Callable[[], None]) -> Rep
 
 
 def _examine(category: str, sample: Sample, deep: bool) -> _Examined:
-    size = None if deep else picture_size(sample.image)
+    size = None if deep else image_size(sample.image)
     if size is None:
         image = images.read_image(sample.image)
         if isinstance(image, str):
-            return _Examined(None, [Problem(category, sample.image, f"unreadable picture: {image}")])
+            return _Examined(None, [Problem(category, sample.image, f"unreadable image: {image}")])
         size = image.shape[0], image.shape[1]
-    if sample.mask is None or (not deep and picture_size(sample.mask) == size):
+    if sample.mask is None or (not deep and image_size(sample.mask) == size):
         return _Examined(size, [])
     return _Examined(size, [Problem(category, sample.mask, *fault) for fault in _mask_faults(sample, size)])
 
 
 def _mask_faults(sample: Sample, size: tuple[int, int]) -> list[tuple[str, bool]]:
-    """(reason, does it lose data) of what is wrong with a picture's mask."""
+    """(reason, does it lose data) of what is wrong with an image's mask."""
     decoded = decode_mask(sample.mask) if sample.mask is not None else "there is none"
     if isinstance(decoded, str):
         return [(f"unreadable mask: {decoded}", True)]
     height, width = decoded.pixels.shape
     if (height, width) != size:
-        return [(f"mask of another size: {width} x {height}, its picture {size[1]} x {size[0]}", True)]
+        return [(f"mask of another size: {width} x {height}, its image {size[1]} x {size[0]}", True)]
     if not decoded.pixels.any():
         return [("empty mask: no pixel is anomalous", True)]
     if decoded.shades > HANDFUL:
@@ -158,7 +158,7 @@ def _one_sided(category: Category, dataset: Dataset) -> list[Problem]:
         if all(sample.anomalous is not anomalous for sample in category.samples)
     ]
     return [
-        Problem(category.name, dataset.root, f"no {kind} picture: image-level metrics are undefined", loses_data=False)
+        Problem(category.name, dataset.root, f"no {kind} image: image-level metrics are undefined", loses_data=False)
         for kind in missing
     ]
 

@@ -26,7 +26,7 @@ Examples:
   kanoclip-data check ~/data/mvtec
   kanoclip-data check ~/data/visa --dataset visa --deep
 
-Exit codes: 0 all fine; 1 a failure, or pictures or masks that cannot be used; 2 wrong usage.
+Exit codes: 0 all fine; 1 a failure, or images or masks that cannot be used; 2 wrong usage.
 """
 
 
@@ -71,12 +71,12 @@ def list_datasets(as_json: bool) -> None:
 @click.argument("root", type=click.Path(path_type=Path), metavar="ROOT")
 @click.option("--dataset", metavar="NAME", help="Its layout: see `kanoclip-data list`. Default: found out.")
 @click.option("--category", "categories", multiple=True, metavar="NAME", help="Check these only; repeatable.")
-@click.option("--deep", is_flag=True, help="Decode every picture and mask: finds damaged files and empty masks. Slow.")
+@click.option("--deep", is_flag=True, help="Decode every image and mask: finds damaged files and empty masks. Slow.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(root: Path, dataset: str | None, categories: tuple[str, ...], deep: bool, as_json: bool) -> int:
     """Say what a dataset's folder holds, and what is missing, unpaired or unreadable.
 
-    Without --deep only folders and the pictures' headers are read.
+    Without --deep only folders and the images' headers are read.
     """
     from kanoclip.runtime.errors import DataError
     from kanoclip.train.data.check import inspect
@@ -144,7 +144,7 @@ def _print(report: Report, console: Console) -> None:
     if (more := len(report.problems) - _MOST_PROBLEMS) > 0:
         console.print(Text(f"... and {more} more: --json has all of them"))
     if not report.deep:
-        console.print(Text("only headers were read: --deep decodes every picture and mask"))
+        console.print(Text("only headers were read: --deep decodes every image and mask"))
 
 
 def _named(category: CategoryReport) -> Text:

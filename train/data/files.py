@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kanoclip.runtime.errors import DataError
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 _FOREIGN = frozenset({"__MACOSX", "lost+found", "System Volume Information"})
 
@@ -23,7 +23,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def pictures(folder: Path | None) -> list[Path]:
-    """The picture files in a folder, sorted, whatever the case of their extension; none if there is no folder.
+    """The image files in a folder, sorted, whatever the case of their extension; none if there is no folder.
 
     A link whose target is gone is listed: reading it then says so.
 
@@ -32,7 +32,7 @@ def pictures(folder: Path | None) -> list[Path]:
     """
     if folder is None:
         return []
-    found = [entry for entry in _entries(folder) if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES]  # noqa: PTH122 - a Path per entry is slow
+    found = [entry for entry in _entries(folder) if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES]  # noqa: PTH122 - a Path per entry is slow
     return sorted(Path(entry) for entry in found if not is_folder(entry))
 
 
@@ -76,7 +76,7 @@ def below(root: Path, path: str) -> Path | None:
 
 
 class MaskPool:
-    """Mask files that are given out to pictures by name; what nobody takes has no picture.
+    """Mask files that are given out to images by name; what nobody takes has no image.
 
     `000.png` takes the mask `000_mask`, `000_label` or `000`, of any extension and case.
     """
@@ -89,14 +89,14 @@ class MaskPool:
             self._masks.setdefault(mask.stem.casefold(), []).append(mask)
 
     def take(self, image: Path) -> Path | None:
-        """A picture's mask, which no other picture gets then."""
+        """An image's mask, which no other image gets then."""
         for ending in self._ENDINGS:
             if masks := self._masks.get(image.stem.casefold() + ending):
                 return masks.pop(0)
         return None
 
     def left(self) -> list[Path]:
-        """Masks that no picture has taken, sorted."""
+        """Masks that no image has taken, sorted."""
         return sorted(mask for masks in self._masks.values() for mask in masks)
 
 

@@ -1,4 +1,4 @@
-"""Reading a dataset's pictures, as the runtime reads its own."""
+"""Reading a dataset's images, as the runtime reads its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kanoclip.runtime.types import Image
 
 
 def read_image(path: Path) -> Image:
-    """Reads a picture: grey, 16-bit, palette and transparent ones become 8-bit BGR.
+    """Reads an image: grey, 16-bit, palette and transparent ones become 8-bit BGR.
 
     Returns:
         uint8 [H, W, 3] BGR, turned upright by its EXIF orientation.
@@ -20,5 +20,5 @@ def read_image(path: Path) -> Image:
     """
     image = images.read_image(path)
     if isinstance(image, str):
-        raise DataError(f"cannot read the picture {path}: {image}; copy or download it again, or remove it")
+        raise DataError(f"cannot read the image {path}: {image}; copy or download it again, or remove it")
     return image

@@ -1,4 +1,4 @@
-"""Ground-truth masks: from a file to pixels, and from the picture's size to the model's."""
+"""Ground-truth masks: from a file to pixels, and from the image's size to the model's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def decode_mask(path: Path) -> DecodedMask | str:
     except cv2.error:  # for one, more pixels than OpenCV's limit
         decoded = None
     if decoded is None:
-        return "not a picture that OpenCV can decode" if raw else "the file is empty"
+        return "not an image that OpenCV can decode" if raw else "the file is empty"
     values = decoded if decoded.ndim == 2 else decoded.max(axis=2)
     if values.dtype.kind == "f":
         values = np.nan_to_num(values)
@@ -61,17 +61,17 @@ def decode_mask(path: Path) -> DecodedMask | str:
 
 
 def read_mask(path: Path, image_shape: tuple[int, ...]) -> BoolMask:
-    """Reads a picture's mask.
+    """Reads an image's mask.
 
     Args:
         path: The mask's file.
-        image_shape: The picture's (height, width), or its whole shape.
+        image_shape: The image's (height, width), or its whole shape.
 
     Returns:
         bool [H, W], true where anomalous.
 
     Raises:
-        DataError: It cannot be read, or its size is not the picture's.
+        DataError: It cannot be read, or its size is not the image's.
     """
     decoded = decode_mask(path)
     if isinstance(decoded, str):
@@ -80,8 +80,8 @@ def read_mask(path: Path, image_shape: tuple[int, ...]) -> BoolMask:
     height, width = image_shape[:2]
     if pixels.shape != (height, width):
         raise DataError(
-            f"the mask {path} is {pixels.shape[1]} x {pixels.shape[0]} (width x height), its picture is "
-            f"{width} x {height}: replace it with the mask of this picture, at the picture's size"
+            f"the mask {path} is {pixels.shape[1]} x {pixels.shape[0]} (width x height), its image is "
+            f"{width} x {height}: replace it with the mask of this image, at the image's size"
         )
     return pixels
 

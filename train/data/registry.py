@@ -22,7 +22,7 @@ from kanoclip.train.data.types import Category, Dataset
 
 DATASETS: dict[str, Layout] = {
     "mvtec": Layout(
-        "MVTec-AD, or your own pictures in its tree",
+        "MVTec-AD, or your own images in its tree",
         (any_tree(),),
         CLASS_NAMES["mvtec"],
         True,
@@ -108,14 +108,14 @@ DATASETS: dict[str, Layout] = {
         wrapped=True,
     ),
     "meta": Layout(
-        "Pictures that meta.json lists, as AnomalyCLIP and APRIL-GAN write it",
+        "Images that meta.json lists, as AnomalyCLIP and APRIL-GAN write it",
         (meta_json(),),
         {},
         True,
         any_category=True,
     ),
     "folder": Layout(
-        "Your own pictures in normal/ and abnormal/, masks in masks/", (plain_folder(),), {}, True, any_category=True
+        "Your own images in normal/ and abnormal/, masks in masks/", (plain_folder(),), {}, True, any_category=True
     ),
 }
 """Name -> layout."""
@@ -124,17 +124,17 @@ DATASETS: dict[str, Layout] = {
 def open_dataset(
     name: str, root: Path, *, categories: Sequence[str] = (), split: Literal["train", "test", "all"] = "test"
 ) -> Dataset:
-    """Lists a dataset's pictures and pairs their masks; opens none of them, except SDD's masks, which are its labels.
+    """Lists a dataset's images and pairs their masks; opens none of them, except SDD's masks, which are its labels.
 
     Args:
         name: One of `DATASETS`.
         root: Its folder.
         categories: The categories wanted, all if empty.
-        split: The pictures wanted.
+        split: The images wanted.
 
     Raises:
         DataError: The name or a category is unknown, the root is no such dataset or cannot be read, or it has no
-            picture of this split.
+            image of this split.
     """
     if name not in DATASETS:
         raise DataError(f"no dataset is called {name!r}: the known ones are {', '.join(DATASETS)}")
@@ -152,8 +152,8 @@ def open_dataset(
         chosen.append(Category(category, layout.class_names.get(category) or words(category), tuple(samples)))
     if not any(category.samples for category in chosen):
         others = sorted({sample.split for category in chosen for sample in found.samples[category.name]})
-        has = f": it has pictures of the split {' and '.join(others)}" if others else ""
-        raise DataError(f"{root} ({name}) has no picture{'' if split == 'all' else f' of the split {split}'}{has}")
+        has = f": it has images of the split {' and '.join(others)}" if others else ""
+        raise DataError(f"{root} ({name}) has no image{'' if split == 'all' else f' of the split {split}'}{has}")
     kept = {category.name for category in chosen}
     problems = tuple(problem for problem in found.problems if problem.category in kept)
     return Dataset(name, root, tuple(chosen), found.pixel_labels, problems)

@@ -11,13 +11,13 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture of a dataset.
+    """One image of a dataset.
 
     Attributes:
-        image: The picture's file.
+        image: The image's file.
         anomalous: Its image-level label.
-        mask: Its ground-truth mask, None for a normal picture and where none exists.
-        defect: Kind of defect as the dataset names it, `good` for a normal picture.
+        mask: Its ground-truth mask, None for a normal image and where none exists.
+        defect: Kind of defect as the dataset names it, `good` for a normal image.
         split: The part of the dataset it belongs to.
     """
 
@@ -36,7 +36,7 @@ class Problem:
         category: Where it was found.
         path: The file at fault.
         reason: What is wrong with it, in a few words (`no mask`, `mask without a picture`, ...).
-        loses_data: A picture or mask cannot be used. Otherwise it is only worth knowing.
+        loses_data: An image or mask cannot be used. Otherwise it is only worth knowing.
     """
 
     category: str
@@ -52,7 +52,7 @@ class Category:
     Attributes:
         name: The dataset's own name, as its folder has it (`metal_nut`, `01`, `Class7`).
         class_name: The words that stand for [class] in a prompt (`metal nut`).
-        samples: Its pictures in a fixed order (sorted by path), of the splits asked for.
+        samples: Its images in a fixed order (sorted by path), of the splits asked for.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Dataset:
         name: A name of the registry (`mvtec`).
         root: Its folder.
         categories: Its classes, sorted by name, numbers in it by value.
-        pixel_labels: It has ground-truth masks. Without them no pixel metric is defined, even for normal pictures.
+        pixel_labels: It has ground-truth masks. Without them no pixel metric is defined, even for normal images.
         problems: What is missing or unpaired.
     """
 

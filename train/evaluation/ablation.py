@@ -112,7 +112,7 @@ def run_ablation(
     check_folder(folder, arguments)
     done = []
     for row in ROWS:
-        parts = " + ".join(PARTS[: row.parts]) or "plain CLIP, nothing learnt"
+        parts = " + ".join(PARTS[: row.parts]) or "plain CLIP, nothing learned"
         console.print(f"row {row.parts + 1} of {len(ROWS)}: {parts}", highlight=False)
         done.append((row, measure(row, train_row(row, arguments, folder) if row.trains else None)))
     return done

@@ -31,7 +31,7 @@ Examples:
   kanoclip-eval --ablation --train-dataset visa --train-root ~/data/visa --dataset mvtec --root ~/data/mvtec \\
       --backbone vit-l-14-336 --output ablation/
 
-Exit codes: 0 all fine; 1 a failure, or pictures that were skipped; 2 wrong usage.
+Exit codes: 0 all fine; 1 a failure, or images that were skipped; 2 wrong usage.
 """
 
 
@@ -97,10 +97,10 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all of it as JSON.")
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Write the table as CSV.")
 @click.option("--markdown", "markdown_file", type=_FILE, metavar="FILE", help="Write the table as Markdown.")
-@click.option("--sheet", type=_FILE, metavar="FILE", help="Picture of the best and worst cases (.png, .jpg).")
+@click.option("--sheet", type=_FILE, metavar="FILE", help="Image of the best and worst cases (.png, .jpg).")
 @click.option("--sheet-cases", type=click.IntRange(min=1), default=4, show_default=True, help="Of each kind.")
 @click.option("--compare", type=click.Choice(["paper"]), help="Show the paper's figures for the dataset beside ours.")
-@click.option("--skip-bad", is_flag=True, help="Leave out pictures that cannot be read; exit code 1 says so.")
+@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read; exit code 1 says so.")
 @click.option("--ablation", is_flag=True, help="Train and measure the rows of table 3.")
 @click.option("--train-dataset", metavar="NAME", help="For --ablation: what to train on.")
 @click.option("--train-root", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: its folder.")
@@ -154,7 +154,7 @@ def _check(options: _Options) -> None:
     if options.ablation and (options.sheet or options.csv_file or options.compare):
         raise click.UsageError("--ablation writes --json and --markdown only, the paper's figures always beside ours.")
     if options.class_name is not None and not options.class_name.strip():
-        raise click.UsageError("--class-name is empty: leave it out, or name what the pictures show.")
+        raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"--sheet {options.sheet}: end its name in one of {', '.join(SUFFIXES)}.")
 
@@ -180,13 +180,13 @@ def _evaluate(options: _Options) -> int:
     if options.sheet is not None and keeper is not None:
         write_sheet(options.sheet, keeper)
     if results.skipped:
-        click.echo(f"warning: {len(results.skipped)} pictures were skipped: {results.skipped[0]}", err=True)
+        click.echo(f"warning: {len(results.skipped)} images were skipped: {results.skipped[0]}", err=True)
         return 1
     return 0
 
 
 def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Results:
-    """Opens dataset and predictor and goes through the pictures with a progress bar."""
+    """Opens dataset and predictor and goes through the images with a progress bar."""
     from kanoclip.train.data.registry import open_dataset
     from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
 
@@ -244,7 +244,7 @@ def _predictor(options: _Options) -> Predictor:
 
 
 def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = False) -> Predictor:
-    """A backbone whose head has learnt nothing; a `plain` one has neither V-V path nor head modules."""
+    """A backbone whose head has learned nothing; a `plain` one has neither V-V path nor head modules."""
     from kanoclip.train.backbones import get_backbone
     from kanoclip.train.checkpoint import build_model
     from kanoclip.train.evaluation.predictor import CheckpointPredictor

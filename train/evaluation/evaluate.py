@@ -1,4 +1,4 @@
-"""Runs a predictor over a dataset and measures it. Memory does not grow with the number of pictures."""
+"""Runs a predictor over a dataset and measures it. Memory does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One picture and what was said of it.
+    """One image and what was said of it.
 
     Attributes:
         category: Its category.
@@ -51,10 +51,10 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationConfig:
-    """How to go through the pictures.
+    """How to go through the images.
 
     Attributes:
-        batch_size: Pictures given to the predictor at once.
+        batch_size: Images given to the predictor at once.
         skip_bad: Leave out what cannot be read, and say so, in place of ending.
         class_name: Words for [class] in place of each category's own; None for its own.
     """
@@ -79,15 +79,15 @@ def evaluate(
         dataset: What to measure on.
         predictor: Who answers.
         config: How to go through it.
-        advance: Called after each picture.
+        advance: Called after each image.
         observe: Given each case, in the dataset's order.
 
     Raises:
-        DataError: A picture or mask cannot be read and `skip_bad` is off.
+        DataError: An image or mask cannot be read and `skip_bad` is off.
         KanoclipError: The predictor has no class for a category, or fails.
     """
     started = perf_counter()
-    # Before the first picture: a missing class should not be found after an hour.
+    # Before the first image: a missing class should not be found after an hour.
     words = {
         category.name: predictor.class_for(config.class_name or category.class_name) for category in dataset.categories
     }
@@ -152,7 +152,7 @@ def _category(
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A sample's picture and mask, or why there are none."""
+    """A sample's image and mask, or why there are none."""
 
     sample: Sample
     image: Image | None
@@ -161,7 +161,7 @@ class _Read:
 
 
 class _Reader:
-    """Reads pictures and masks ahead of the predictor, in order, at most two batches of them."""
+    """Reads images and masks ahead of the predictor, in order, at most two batches of them."""
 
     def __init__(self, samples: Sequence[Sample], size: tuple[int, int], config: EvaluationConfig) -> None:
         self.size, self.skip_bad = size, config.skip_bad
@@ -194,6 +194,6 @@ class _Reader:
                 mask = np.zeros(self.size, bool)
         except DataError as error:
             if not self.skip_bad:
-                raise DataError(f"{error} (--skip-bad leaves such pictures out)") from error
+                raise DataError(f"{error} (--skip-bad leaves such images out)") from error
             return _Read(sample, None, None, str(error))
         return _Read(sample, image, mask, "")

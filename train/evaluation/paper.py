@@ -37,7 +37,7 @@ ABLATION = {
 }
 """Table 3: (image, pixel) AUROC of each cumulative row."""
 
-PROTOCOL = "the paper's tables: CLIP ViT-L/14@336, learnt on the test split of another dataset (MVTec-AD for most)"
+PROTOCOL = "the paper's tables: CLIP ViT-L/14@336, learned on the test split of another dataset (MVTec-AD for most)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ DEFAULT_CLASS = "object"
 
 
 class Predictor(Protocol):
-    """Answers for batches of pictures.
+    """Answers for batches of images.
 
     Attributes:
         size: (height, width) of the maps.
@@ -40,7 +40,7 @@ class Predictor(Protocol):
         """
 
     def predict(self, images: Sequence[Image], class_name: str) -> list[tuple[FloatMap, float]]:
-        """Map and score of each picture.
+        """Map and score of each image.
 
         Args:
             images: uint8 [H, W, 3], BGR, of any sizes.
@@ -143,7 +143,7 @@ class CheckpointPredictor:
         return class_name
 
     def predict(self, images: Sequence[Image], class_name: str) -> list[tuple[FloatMap, float]]:
-        """All pictures in one batch; the class's text is encoded once."""
+        """All images in one batch; the class's text is encoded once."""
         import torch
 
         from kanoclip.train.model.kanoclip import to_pixels

@@ -17,10 +17,10 @@ class CategoryResult:
     Attributes:
         metrics: By the names of `METRICS`, in [0, 1]; NaN where undefined.
         class_name: Words that stood for [class].
-        normal: Normal pictures.
-        anomalous: Anomalous pictures.
-        unmasked: Anomalous pictures without a mask, which no pixel metric could use.
-        skipped: Pictures that could not be read, each as `path: reason`.
+        normal: Normal images.
+        anomalous: Anomalous images.
+        unmasked: Anomalous images without a mask, which no pixel metric could use.
+        skipped: Images that could not be read, each as `path: reason`.
     """
 
     metrics: Mapping[str, float]
@@ -58,7 +58,7 @@ class Results:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Pictures that could not be read."""
+        """Images that could not be read."""
         return tuple(line for row in self.categories.values() for line in row.skipped)
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A picture sheet of the best and the worst cases: input, mask, map, overlay."""
+"""An image sheet of the best and the worst cases: input, mask, map, overlay."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write_sheet(path: Path, keeper: CaseKeeper) -> None:
         keeper: After the evaluation.
 
     Raises:
-        KanoclipError: The picture cannot be written.
+        KanoclipError: The image cannot be written.
     """
     _, content = cv2.imencode(path.suffix.lower(), draw_sheet(keeper))
     try:

@@ -37,7 +37,7 @@ def caption(results: Results) -> str:
         f"{model['name']}: {model['backbone']} ({model['weights']}), {size}, {model['precision']}, {model['backend']}"
     )
     if str(model["weights"]).startswith("seeded"):
-        told += "; SEEDED backbone, which knows nothing of pictures or text"
+        told += "; SEEDED backbone, which knows nothing of images or text"
     elif not results.trained:
         told += "; UNTRAINED head"
     elif model["prompts"] == "handcrafted":
@@ -59,12 +59,12 @@ def notes(results: Results) -> list[str]:
     said = []
     for name, row in results.categories.items():
         if row.unmasked:
-            said.append(f"{name}: {row.unmasked} anomalous pictures without a mask are in no pixel metric")
+            said.append(f"{name}: {row.unmasked} anomalous images without a mask are in no pixel metric")
         if not (row.normal and row.anomalous):
             kind = "normal" if not row.normal else "anomalous"
-            said.append(f"{name}: no {kind} picture, so that no image metric is defined")
+            said.append(f"{name}: no {kind} image, so that no image metric is defined")
         if row.skipped:
-            said.append(f"{name}: {len(row.skipped)} pictures could not be read, such as {row.skipped[0]}")
+            said.append(f"{name}: {len(row.skipped)} images could not be read, such as {row.skipped[0]}")
     used: dict[str, list[str]] = {}
     for name, row in results.categories.items():
         used.setdefault(row.class_name, []).append(name)
@@ -80,7 +80,7 @@ def paper_lines(results: Results, paper: Sequence[PaperRow]) -> list[tuple[str, 
 
 
 def comparability(results: Results) -> str:
-    """Under which protocol the paper's figures were found, and whether this run's pictures are the same."""
+    """Under which protocol the paper's figures were found, and whether this run's images are the same."""
     published = CLASS_NAMES[results.dataset]
     if set(published) == set(results.categories):
         return f"Beside {PROTOCOL}."

@@ -1,4 +1,4 @@
-"""The knowledge base: for each class, what an abnormal picture of it looks like, in words (section 2.2.1)."""
+"""The knowledge base: for each class, what an abnormal image of it looks like, in words (section 2.2.1)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NORMAL = re.compile(r"\b(?:normal|flawless|perfect|undamaged|intact)\b", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a VQA model said of one picture.
+    """What a VQA model said of one image.
 
     Attributes:
-        image: The picture's path below the dataset's root, with `/`.
+        image: The image's path below the dataset's root, with `/`.
         text: The description.
     """
 
@@ -41,7 +41,7 @@ class Entry:
         class_name: Words for [class] in a prompt.
         background: How a normal image of it looks; for people, the questions and `normal`, not for eq. 3.
         abnormal: The LLM's n descriptions.
-        observed: The VQA model's descriptions, m for a picture.
+        observed: The VQA model's descriptions, m for an image.
     """
 
     class_name: str

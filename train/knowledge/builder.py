@@ -1,4 +1,4 @@
-"""Builds a knowledge base by asking: the LLM once per class, the VQA model for every picture. It can be stopped."""
+"""Builds a knowledge base by asking: the LLM once per class, the VQA model for every image. It can be stopped."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Target:
         dataset: Dataset's name, `own` for classes without one.
         category: Category's name.
         class_name: Words for it.
-        images: Pictures to show to the VQA model: (name in the base, file).
+        images: Images to show to the VQA model: (name in the base, file).
     """
 
     dataset: str
@@ -58,7 +58,7 @@ class Plan:
         model: Language model, None to leave the LLM part out.
         vision_model: VQA model, None to leave the VQA part out.
         descriptions: n, the LLM's descriptions of a class.
-        per_image: m, the VQA model's descriptions of a picture.
+        per_image: m, the VQA model's descriptions of an image.
         parallel: Questions under way at once.
     """
 
@@ -76,7 +76,7 @@ class _Question:
 
 
 def questions(base: KnowledgeBase, targets: Sequence[Target], plan: Plan) -> list[_Question]:
-    """What is not yet in the base: the LLM's part of every class first, then the pictures."""
+    """What is not yet in the base: the LLM's part of every class first, then the images."""
     open_questions = []
     if plan.model is not None:
         for target in targets:

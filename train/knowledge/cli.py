@@ -40,7 +40,7 @@ A build that was stopped goes on with the same command: what is in the file is n
     epilog="Example:\n\n  kanoclip-knowledge show bottle",
 )
 def command() -> None:
-    """The knowledge base that guides the prompts: in words, how an abnormal picture of each class looks."""
+    """The knowledge base that guides the prompts: in words, how an abnormal image of each class looks."""
 
 
 @command.command()
@@ -97,7 +97,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        told = f"{row['classes']} classes, {row['abnormal']} descriptions, {row['observed']} of single pictures"
+        told = f"{row['classes']} classes, {row['abnormal']} descriptions, {row['observed']} of single images"
         empty = f"; nothing on {row['empty']}" if row["empty"] else ""
         click.echo(f"{row['file']}: {row['domain']} {row['version']}, {told}{empty}")
 
@@ -105,8 +105,8 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
 @command.command(epilog=_BUILD_EPILOG)
 @click.option("--endpoint", required=True, metavar="URL", help="Base URL of an OpenAI-compatible API.")
 @click.option("--model", metavar="NAME", help="Language model: n descriptions of each class.")
-@click.option("--vision-model", metavar="NAME", help="Vision model: m descriptions of each anomalous picture.")
-@click.option("--dataset", metavar="NAME", help="Layout of a dataset, whose classes and pictures are asked about.")
+@click.option("--vision-model", metavar="NAME", help="Vision model: m descriptions of each anomalous image.")
+@click.option("--dataset", metavar="NAME", help="Layout of a dataset, whose classes and images are asked about.")
 @click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The dataset's folder.")
 @click.option("--category", "categories", multiple=True, metavar="NAME", help="Only these categories; repeatable.")
 @click.option("--class", "classes", multiple=True, metavar="NAME", help="A class without a dataset; repeatable.")
@@ -115,7 +115,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
 )
 @click.option("--descriptions", type=click.IntRange(1, 50), default=5, show_default=True, help="n of the paper.")
 @click.option("--per-image", type=click.IntRange(1, 10), default=1, show_default=True, help="m of the paper.")
-@click.option("--images-per-class", type=click.IntRange(min=1), metavar="K", help="At most K pictures. Default: all.")
+@click.option("--images-per-class", type=click.IntRange(min=1), metavar="K", help="At most K images. Default: all.")
 @click.option("--domain", default="own", show_default=True, help="Written into a new file.")
 @click.option("--force", is_flag=True, help="Ask again about what the file knows already.")
 @click.option("--key-env", default="OPENAI_API_KEY", show_default=True, metavar="VARIABLE", help="Holds the key.")
@@ -147,7 +147,7 @@ def build(
     parallel: int,
     quiet: bool,
 ) -> int:
-    """Ask a language model, and a vision model about the pictures, and keep the answers."""
+    """Ask a language model, and a vision model about the images, and keep the answers."""
     from kanoclip.train.knowledge.base import KnowledgeBase, load_knowledge, save_knowledge
     from kanoclip.train.knowledge.builder import Plan, questions
     from kanoclip.train.knowledge.builder import build as ask_all
@@ -160,7 +160,7 @@ def build(
     if dataset is None and not classes:
         raise click.UsageError("nothing to ask about: give --dataset and --root, or --class.")
     if dataset is None and (categories or model is None):
-        raise click.UsageError("--category and --vision-model need --dataset and --root, which hold the pictures.")
+        raise click.UsageError("--category and --vision-model need --dataset and --root, which hold the images.")
     if any(not name.strip() for name in classes):
         raise click.UsageError("--class is empty.")
     key = os.environ.get(key_env) or None
@@ -218,7 +218,7 @@ def _targets(
     *,
     wanted: bool,
 ) -> list[Target]:
-    """The classes to ask about, with their anomalous pictures where those are `wanted`."""
+    """The classes to ask about, with their anomalous images where those are `wanted`."""
     from kanoclip.train.data.registry import open_dataset
     from kanoclip.train.knowledge.builder import Target
 

@@ -73,7 +73,7 @@ def check_endpoint(endpoint: Endpoint, allow_http: bool) -> None:
 
 
 def data_url(image: Image) -> str:
-    """A picture as a JPEG in a data URL, its longer side at most 1024 pixels."""
+    """An image as a JPEG in a data URL, its longer side at most 1024 pixels."""
     scale = _LONGEST_SIDE / max(image.shape[:2])
     if scale < 1:
         size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
@@ -103,7 +103,7 @@ class Client:
         Args:
             model: As the endpoint names it.
             question: Text.
-            image: A picture that the question is about, uint8 [H, W, 3], BGR.
+            image: An image that the question is about, uint8 [H, W, 3], BGR.
 
         Raises:
             FatalError: The key is refused, or the model is unknown.

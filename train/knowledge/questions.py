@@ -17,7 +17,7 @@ class Descriptions:
     """The LLM's answer.
 
     Attributes:
-        background: How a normal picture looks; may be empty.
+        background: How a normal image looks; may be empty.
         abnormal: Distinct descriptions, as many as were given.
     """
 
@@ -26,7 +26,7 @@ class Descriptions:
 
 
 def llm_question(class_name: str, count: int) -> str:
-    """Asks for `count` descriptions of abnormal pictures of a class, and for the background."""
+    """Asks for `count` descriptions of abnormal images of a class, and for the background."""
     return (
         f"Q: Describe what an abnormal image of {class_name} looks like?\n\n"
         f"Give {count} descriptions, each of a different kind of defect and each one sentence of at most 40 words "
@@ -37,7 +37,7 @@ def llm_question(class_name: str, count: int) -> str:
 
 
 def vqa_question(class_name: str) -> str:
-    """Asks what is wrong in the picture that is sent along."""
+    """Asks what is wrong in the image that is sent along."""
     return (
         f"Q: Identify anomalies in the input image of the specified class ({class_name}). "
         "Describe each anomaly's location, color, shape, size, and other characteristics."

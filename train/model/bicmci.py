@@ -41,7 +41,7 @@ class TextState:
     change: Tensor
 
     def select(self, index: Tensor) -> TextState:
-        """Rows of the first axis, int64 [B]: each picture's class."""
+        """Rows of the first axis, int64 [B]: each image's class."""
         return TextState(*(getattr(self, field.name)[index] for field in fields(self)))
 
 

@@ -21,7 +21,7 @@ START = 0.5
 
 
 class DeformableSelfAttention(nn.Module):
-    """Every token samples V at four learnt points around itself, per head, and mixes them with learnt weights.
+    """Every token samples V at four learned points around itself, per head, and mixes them with learned weights.
 
     The paper cites DAT, whose points are shared between queries; per-query points are this project's documented choice.
 

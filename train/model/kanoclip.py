@@ -28,7 +28,7 @@ class ModelConfig:
         bicmci: Bi-CMCI on every stage.
         conv_adapter: Conv-Adapter on the global feature.
         prompts: `learned` (eq. 1), `template` (`a photo of a normal [class]`, the ablation without KnPL) or
-            `handcrafted`, which bypasses every learnt module and reads the last stage.
+            `handcrafted`, which bypasses every learned module and reads the last stage.
         prompt_length: K, learnable vectors per state.
         global_token: Which path's class token is the global feature.
         self_similarity: Weight of a stem's self-similarity in the map's logits; 0, the paper's, leaves it out.
@@ -84,11 +84,11 @@ class KAnoCLIP(nn.Module):
         return features
 
     def forward(self, pixels: Tensor, text: Tensor) -> Output:
-        """Scores pictures.
+        """Scores images.
 
         Args:
             pixels: Normalised RGB, [B, 3, H, W].
-            text: Each picture's F_text [B, 2, C], or [1, 2, C] for all of them.
+            text: Each image's F_text [B, 2, C], or [1, 2, C] for all of them.
         """
         output: Output = self.head(self.tower(pixels), text, self.head.text_states(text))
         return output

@@ -30,7 +30,7 @@ def gaussian_matrix(size: int, sigma: float) -> Matrix:
     offsets = np.arange(-radius, radius + 1)
     kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
     kernel /= kernel.sum()
-    # A mirror at both edges has period 2 * size; folding twice covers kernels wider than the picture.
+    # A mirror at both edges has period 2 * size; folding twice covers kernels wider than the image.
     source = (np.arange(size)[:, None] + offsets[None, :]) % (2 * size)
     source = np.where(source < size, source, 2 * size - 1 - source)
     matrix = np.zeros((size, size))
@@ -52,7 +52,7 @@ class MapSmoothing(nn.Module):
     u_columns: Tensor
 
     def __init__(self, grid: tuple[int, int], size: tuple[int, int]) -> None:
-        """Builds the matrices for a patch grid (rows, columns) and a picture (height, width)."""
+        """Builds the matrices for a patch grid (rows, columns) and an image (height, width)."""
         super().__init__()
         self.elementwise = False
         sigma = 4 * size[0] / 336

@@ -1,1 +1,1 @@
-"""The embedded model `nano`: generated pictures to learn from, and the recipe."""
+"""The embedded model `nano`: generated images to learn from, and the recipe."""

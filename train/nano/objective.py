@@ -78,7 +78,7 @@ class Vocabulary(nn.Module):
     """Word embeddings of the tokens that captions have, and zeros for all others.
 
     Of CLIP's 49,408 tokens a few hundred occur; the others would only cost time here, and a random vector for a word
-    that was never learnt would be noise in every prompt that has it.
+    that was never learned would be noise in every prompt that has it.
     """
 
     def __init__(self, text: TextEncoder, words: Sequence[str]) -> None:
@@ -204,7 +204,7 @@ class Pretraining(nn.Module):
         return F.normalize(self.text(self.vocabulary(ids.to(self.scale.device)), ids.argmax(dim=-1)).float(), dim=-1)
 
     def _states(self, words: Sequence[str], step: int) -> tuple[list[str], Tensor]:
-        """Texts of the two states, in pairs, and which pair belongs to each picture [B]."""
+        """Texts of the two states, in pairs, and which pair belongs to each image [B]."""
         rng = np.random.default_rng((self.config.seed, step))
         names = [word if rng.random() < _NAMED else _ANY[int(rng.integers(len(_ANY)))] for word in words]
         unique = sorted(set(names))

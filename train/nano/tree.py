@@ -1,4 +1,4 @@
-"""Generated pictures as a dataset on disk, for `kanoclip-train` and `kanoclip-eval`, with a knowledge base to match.
+"""Generated images as a dataset on disk, for `kanoclip-train` and `kanoclip-eval`, with a knowledge base to match.
 
 python -m kanoclip.train.nano.tree --output DIR [--held-out]
 """
@@ -21,7 +21,7 @@ from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.scenes.scene import GOOD, Recipe, Scene, generate
 
 ANY = "object"
-"""The category that has pictures of everything, photographs among them: the class that the shipped bundle bakes."""
+"""The category that has images of everything, photographs among them: the class that the shipped bundle bakes."""
 KNOWLEDGE = "knowledge.json"
 HELD_OUT = ("leather", "mesh", "plastic", "circuit board", "gear", "capsule", "fruit", "bracket")
 """Materials and things that the head does not learn on: choices are made by what it does on these."""
@@ -36,9 +36,9 @@ def write_tree(folder: Path, recipe: Recipe, seed: int, each: int, mixed: int, p
     Args:
         folder: Where to; what is there already is written again with the same bytes.
         recipe: Its size, materials, things and defects.
-        seed: Of the pictures.
-        each: Pictures of each material and thing.
-        mixed: Pictures of the category `object`.
+        seed: Of the images.
+        each: Images of each material and thing.
+        mixed: Images of the category `object`.
         photos: Sources of texture for `object`.
     """
     for subject in (*recipe.materials, *recipe.things):
@@ -78,8 +78,8 @@ def _write(folder: Path, category: str, scenes: list[Scene]) -> None:
             replace_file(masks / f"{number:04}_mask.png", _encoded(scene.mask.astype(np.uint8) * 255, ".png", []))
 
 
-def _encoded(picture: np.ndarray, suffix: str, options: list[int]) -> bytes:
-    done, content = cv2.imencode(suffix, picture, options)
+def _encoded(image: np.ndarray, suffix: str, options: list[int]) -> bytes:
+    done, content = cv2.imencode(suffix, image, options)
     assert done
     return content.tobytes()
 
@@ -98,8 +98,8 @@ def split(size: int, *, held_out: bool) -> Recipe:
 @click.option("--held-out", is_flag=True, help="Only of what the others leave out.")
 @click.option("--photos", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Folder of photographs.")
 @click.option("--image-size", default=256, show_default=True)
-@click.option("--each", default=60, show_default=True, help="Pictures of each material and thing.")
-@click.option("--mixed", default=600, show_default=True, help="Pictures of the category `object`.")
+@click.option("--each", default=60, show_default=True, help="Images of each material and thing.")
+@click.option("--mixed", default=600, show_default=True, help="Images of the category `object`.")
 @click.option("--seed", default=1000, show_default=True)
 def main(output: Path, held_out: bool, photos: Path | None, image_size: int, each: int, mixed: int, seed: int) -> None:
     """Draw a dataset in MVTec's layout, all of it in the test split."""

@@ -1,4 +1,4 @@
-"""Changes of a picture and its mask that leave its label as it is."""
+"""Changes of an image and its mask that leave its label as it is."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BRIGHTNESS = 25.0
 
 
 def augment(frame: Image, mask: Mask, seed: tuple[int, int, int]) -> tuple[Image, Mask]:
-    """A random flip and quarter turns of both, and a change of the picture's contrast and brightness.
+    """A random flip and quarter turns of both, and a change of the image's contrast and brightness.
 
     Args:
         frame: uint8 [H, W, 3]; quarter turns are left out when it is not square.
         mask: uint8 [H, W].
-        seed: (seed of the run, epoch, index of the picture): the same always gives the same change.
+        seed: (seed of the run, epoch, index of the image): the same always gives the same change.
 
     Returns:
         New contiguous arrays of the same shapes.

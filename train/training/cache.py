@@ -48,7 +48,7 @@ def unpack(packed: Tensor, cells: int) -> ImageFeatures:
 
 
 def tower_key(tower: ClipVV, amp: str) -> dict[str, object]:
-    """All that decides the features of a picture, apart from the picture itself."""
+    """All that decides the features of an image, apart from the image itself."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(name.encode())
@@ -69,8 +69,8 @@ class CacheUse:
     """What the cache did so far in this process.
 
     Attributes:
-        hits: Pictures read from it.
-        misses: Pictures that had to be computed.
+        hits: Images read from it.
+        misses: Images that had to be computed.
         note: Why nothing more is being stored, None while it is.
     """
 
@@ -80,11 +80,11 @@ class CacheUse:
 
 
 class FeatureCache:
-    """One file per picture, `ROOT/TOWER/PICTURE.npy`, float16 [4 P + 1, C], memory-mapped when read.
+    """One file per image, `ROOT/TOWER/PICTURE.npy`, float16 [4 P + 1, C], memory-mapped when read.
 
     A file is written under another name and renamed, so a killed writer leaves nothing that is read, and several
     processes may share a folder. When the folder would pass its limit, other towers' features go first, those unused
-    for the longest time before the rest; then nothing more is stored, and the pictures left over are computed anew.
+    for the longest time before the rest; then nothing more is stored, and the images left over are computed anew.
     """
 
     def __init__(self, root: Path, key: dict[str, object], shape: tuple[int, int], limit: int) -> None:
@@ -93,7 +93,7 @@ class FeatureCache:
         Args:
             root: The cache's folder.
             key: `tower_key`.
-            shape: (4 P + 1, C) of a picture's features.
+            shape: (4 P + 1, C) of an image's features.
             limit: Most bytes that the whole folder may take.
 
         Raises:
@@ -123,10 +123,10 @@ class FeatureCache:
         return CacheUse(self._hits, self._misses, self._note)
 
     def load(self, picture: str) -> Tensor | None:
-        """A picture's features, float16 [4 P + 1, C], or None when they are not there or are damaged.
+        """An image's features, float16 [4 P + 1, C], or None when they are not there or are damaged.
 
         Args:
-            picture: Digest of the picture's file.
+            picture: Digest of the image's file.
         """
         path = self._path(picture)
         try:
@@ -143,10 +143,10 @@ class FeatureCache:
         return torch.from_numpy(np.array(stored))
 
     def store(self, picture: str, features: Tensor) -> None:
-        """Keeps a picture's features if there is room; a disk that is full ends storing, not the run.
+        """Keeps an image's features if there is room; a disk that is full ends storing, not the run.
 
         Args:
-            picture: Digest of the picture's file.
+            picture: Digest of the image's file.
             features: float16 [4 P + 1, C].
         """
         if self._note is not None or not self._make_room():
@@ -165,8 +165,8 @@ class FeatureCache:
             reason = "the disk is full" if full else str(error.strerror)
             self._note = f"{self.root}: {reason}; what is cached is used, the rest is computed in every epoch"
 
-    def _path(self, picture: str) -> Path:
-        return self.folder / f"{picture}.npy"
+    def _path(self, image: str) -> Path:
+        return self.folder / f"{image}.npy"
 
     def _count(self) -> int:
         return sum(_size(path) for path in self.root.glob("*/*.npy"))

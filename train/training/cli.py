@@ -97,7 +97,7 @@ class _Options:
     type=click.Choice(["test", "train", "all"]),
     default="test",
     show_default=True,
-    help="Which pictures: the test split holds the defects (as APRIL-GAN and AnomalyCLIP train).",
+    help="Which images: the test split holds the defects (as APRIL-GAN and AnomalyCLIP train).",
 )
 @click.option("--class-name", metavar="WORDS", help="Words for [class] in every prompt. Default: each category's own.")
 @click.option("--backbone", metavar="NAME", default="vit-l-14-336", show_default=True, help="The frozen CLIP.")
@@ -149,7 +149,7 @@ class _Options:
     show_default=True,
     help="Which path's class token is the global feature.",
 )
-@click.option("--no-knpl", is_flag=True, help="`a photo of a normal CLASS` in place of learnt prompts (table 3).")
+@click.option("--no-knpl", is_flag=True, help="`a photo of a normal CLASS` in place of learned prompts (table 3).")
 @click.option("--no-vv", is_flag=True, help="Leave the V-V path out.")
 @click.option("--no-bicmci", is_flag=True, help="Leave Bi-CMCI out.")
 @click.option("--no-conv-adapter", is_flag=True, help="Leave the Conv-Adapter out.")
@@ -182,7 +182,7 @@ class _Options:
 @click.option("--quiet", is_flag=True, help="No progress; warnings and errors remain.")
 @click.pass_context
 def command(context: click.Context, /, **_: Any) -> int:
-    """Learn the prompts, Bi-CMCI and the Conv-Adapter on pictures with known defects; CLIP itself stays as it is."""
+    """Learn the prompts, Bi-CMCI and the Conv-Adapter on images with known defects; CLIP itself stays as it is."""
     options = _Options(**context.params)
     config = _config(options)
     output = options.output or Path(f"{options.backbone}-{options.dataset}.safetensors")
@@ -254,11 +254,11 @@ def _check(options: _Options, output: Path) -> None:
     from kanoclip.train.training.state import state_path
 
     if options.class_name is not None and not options.class_name.strip():
-        raise click.UsageError("--class-name is empty: leave it out, or name what the pictures show.")
+        raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.no_cache and options.cache_folder is not None:
         raise click.UsageError("--cache and --no-cache exclude each other.")
     if options.augment and options.cache_folder is not None:
-        raise click.UsageError("--augment changes every picture in every epoch: there is nothing to --cache.")
+        raise click.UsageError("--augment changes every image in every epoch: there is nothing to --cache.")
     if options.resume and options.overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other.")
     if options.tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
@@ -312,7 +312,7 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console,
     base = merged([load_knowledge(path) for path in files]) if files else shipped_knowledge()
     loaded = build_model(config.model, options.weights, config.seed)
     if not loaded.weights.trained:
-        say(f"warning: {options.backbone} has {loaded.weights.origin} weights, which know nothing of pictures or text")
+        say(f"warning: {options.backbone} has {loaded.weights.origin} weights, which know nothing of images or text")
     cache = None
     if not (options.no_cache or config.augment):
         folder = options.cache_folder or _default_cache()
@@ -327,17 +327,17 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console,
         disable=options.quiet or not console.is_terminal,
     ) as progress:
         total = sum(len(category.samples) for category in dataset.categories)
-        task = progress.add_task("reading pictures and masks", total=total)
+        task = progress.add_task("reading images and masks", total=total)
         job = prepare(config, dataset, base, loaded, output, cache, lambda: progress.advance(task))
     _tell(job, config, say)
     return job
 
 
 def _tell(job: Job, config: TrainConfig, say: Callable[[str], None]) -> None:
-    """Warns of pictures and classes that a loss will pass over."""
-    unknown = sum(not picture.known for picture in job.pictures.pictures)
+    """Warns of images and classes that a loss will pass over."""
+    unknown = sum(not image.known for image in job.pictures.pictures)
     if unknown:
-        say(f"warning: {unknown} anomalous pictures have no mask: the local loss passes them over")
+        say(f"warning: {unknown} anomalous images have no mask: the local loss passes them over")
     if config.model.prompts == "learned" and config.kd_weight > 0:
         missing = [name for name, texts in zip(job.class_names, job.knowledge, strict=True) if not texts.abnormal]
         if missing:

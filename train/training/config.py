@@ -23,8 +23,8 @@ class TrainConfig:
 
     Attributes:
         model: The model's shape.
-        epochs: Passes over the pictures.
-        batch_size: Pictures in an optimisation step, over all processes.
+        epochs: Passes over the images.
+        batch_size: Images in an optimisation step, over all processes.
         optimizer: `adam` or `adamw`, betas (0.5, 0.999).
         lr_prompts: Peak learning rate of the prompts.
         lr_modules: Peak learning rate of Bi-CMCI and the Conv-Adapter.

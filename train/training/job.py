@@ -59,7 +59,7 @@ def prepare(
     cache: CacheConfig | None,
     advance: Callable[[], None],
 ) -> Job:
-    """Reads the pictures and puts a run's parts together.
+    """Reads the images and puts a run's parts together.
 
     Args:
         config: Of the run.
@@ -68,14 +68,14 @@ def prepare(
         loaded: The model, in its first state.
         output: The checkpoint to write.
         cache: For the tower's features; None for none.
-        advance: Called after each picture.
+        advance: Called after each image.
 
     Raises:
-        DataError: A picture or mask is damaged.
-        TrainingError: A kind of picture is missing, or the cache cannot be written.
+        DataError: An image or mask is damaged.
+        TrainingError: A kind of image is missing, or the cache cannot be written.
     """
     size = config.model.image_size
-    pictures = scan(dataset, size, advance)
+    images = scan(dataset, size, advance)
     names = tuple(config.class_name or category.class_name for category in dataset.categories)
     # Without KnPL no prompt learns, so that there is nothing for the knowledge base to guide.
     guided = config.model.prompts == "learned" and config.kd_weight > 0
@@ -91,12 +91,12 @@ def prepare(
         store = FeatureCache(cache.folder, tower_key(tower, config.amp), features_shape(tower), cache.limit)
     return Job(
         loaded=loaded,
-        pictures=TrainingSet(pictures, size, store, config.seed if config.augment else None),
+        pictures=TrainingSet(images, size, store, config.seed if config.augment else None),
         class_names=names,
         knowledge=knowledge,
         run=identity(
             told,
-            _pictures_digest(pictures, names),
+            _images_digest(images, names),
             _digest([astuple(texts) for texts in knowledge]),
             loaded.weights.sha256,
         ),
@@ -130,10 +130,10 @@ def _digest(content: Sequence[Any]) -> str:
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-def _pictures_digest(pictures: Sequence[Picture], names: Sequence[str]) -> str:
+def _images_digest(pictures: Sequence[Picture], names: Sequence[str]) -> str:
     masks = ["" if p.mask is None else hashlib.blake2b(p.mask.tobytes(), digest_size=16).hexdigest() for p in pictures]
     rows = [
-        [picture.digest, names[picture.class_index], picture.sample.anomalous, mask]
-        for picture, mask in zip(pictures, masks, strict=True)
+        [image.digest, names[image.class_index], image.sample.anomalous, mask]
+        for image, mask in zip(pictures, masks, strict=True)
     ]
     return _digest(rows)

@@ -1,6 +1,6 @@
 """The losses of eq. 2 and 13-15, all in float32.
 
-Every term is a mean over the pictures of the batch, so that the mean over several processes' parts of a batch is the
+Every term is a mean over the images of the batch, so that the mean over several processes' parts of a batch is the
 whole batch's value.
 """
 
@@ -71,7 +71,7 @@ def global_bce(scores: Tensor, labels: Tensor) -> Tensor:
         labels: 1 for anomalous, 0 for normal, [B].
 
     Returns:
-        Mean over the pictures.
+        Mean over the images.
     """
     # torch's own raises a RuntimeError for NaN; the trainer names the step where a run diverges.
     scores, labels = scores.float().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN), labels.float()
@@ -79,14 +79,14 @@ def global_bce(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def focal(maps: Tensor, masks: Tensor) -> Tensor:
-    """Binary focal loss of M_a, of each picture.
+    """Binary focal loss of M_a, of each image.
 
     Args:
         maps: M_a at full size, [B, H, W] in [0, 1].
         masks: G, 1 for anomalous pixels, [B, H, W].
 
     Returns:
-        [B], the mean over a picture's pixels.
+        [B], the mean over an image's pixels.
     """
     probability = maps.float().clamp(SCORE_MARGIN, 1 - SCORE_MARGIN)
     right = torch.where(masks > 0, probability, 1 - probability)
@@ -94,7 +94,7 @@ def focal(maps: Tensor, masks: Tensor) -> Tensor:
 
 
 def dice(maps: Tensor, masks: Tensor) -> Tensor:
-    """Dice loss of each picture.
+    """Dice loss of each image.
 
     Args:
         maps: [B, H, W] in [0, 1].
@@ -115,10 +115,10 @@ def local_loss(maps: Tensor, masks: Tensor, known: Tensor) -> Tensor:
     Args:
         maps: M_a before the Gaussian, at full size, [B, H, W] in [0, 1].
         masks: G, uint8 of 0 and 1, [B, H, W].
-        known: Pictures whose mask is known, bool [B]; the others add nothing.
+        known: Images whose mask is known, bool [B]; the others add nothing.
 
     Returns:
-        Mean over all pictures of the batch.
+        Mean over all images of the batch.
     """
     each = focal(maps, masks) + dice(1 - maps.float(), 1 - masks.float()) + dice(maps, masks)
     return torch.where(known, each, 0.0).mean()

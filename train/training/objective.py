@@ -84,9 +84,9 @@ class Objective(nn.Module):
         Args:
             image: The tower's features, [B, P, C] four times and [B, C].
             class_index: Index into `class_names`, int64 [B].
-            labels: 1 for anomalous pictures, float32 [B].
+            labels: 1 for anomalous images, float32 [B].
             masks: 1 for anomalous pixels, uint8 [B, H, W].
-            known: Pictures whose mask is known, bool [B].
+            known: Images whose mask is known, bool [B].
 
         Returns:
             The `PARTS`, float32 scalars; only `loss` carries a gradient.
@@ -96,7 +96,7 @@ class Objective(nn.Module):
             text = self.text[classes]
         else:
             text = self.prompts(self.encoder, [self.class_names[i] for i in classes.tolist()])
-        # Text states are computed for each class once; the pictures share them.
+        # Text states are computed for each class once; the images share them.
         states = [state.select(position) for state in self.head.text_states(text)]
         output = self.head(image, text[position], states)
         with torch.autocast(output.cells.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""The training pictures: read and checked once before the first step, then given out in batches."""
+"""The training images: read and checked once before the first step, then given out in batches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCAN_THREADS = 4
 
 @dataclass(frozen=True)
 class Picture:
-    """One training picture.
+    """One training image.
 
     Attributes:
         sample: Where it lies and what it shows.
@@ -42,23 +42,23 @@ class Picture:
 
     @property
     def known(self) -> bool:
-        """Whether its anomalous pixels are known: a normal picture has none."""
+        """Whether its anomalous pixels are known: a normal image has none."""
         return self.mask is not None or not self.sample.anomalous
 
 
 class Batch(NamedTuple):
-    """Some pictures at model size. Each is in `features` or in `frames`, and the two together are the batch.
+    """Some images at model size. Each is in `features` or in `frames`, and the two together are the batch.
 
     Attributes:
         features: Cached features, float16 [k, 4 P + 1, C].
         cached: Positions of `features` in the batch, int64 [k].
-        frames: The other pictures, uint8 [m, H, W, 3], BGR.
+        frames: The other images, uint8 [m, H, W, 3], BGR.
         fresh: Positions of `frames` in the batch, int64 [m].
-        pictures: Index of each picture in the training set, int64 [B].
+        pictures: Index of each image in the training set, int64 [B].
         class_index: int64 [B].
         labels: 1 for anomalous, float32 [B].
         masks: 1 for anomalous pixels, uint8 [B, H, W].
-        known: Pictures whose mask is known, bool [B].
+        known: Images whose mask is known, bool [B].
     """
 
     features: Tensor
@@ -73,7 +73,7 @@ class Batch(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One picture of a batch; either its features or its frame are there."""
+    """One image of a batch; either its features or its frame are there."""
 
     picture: int
     features: Tensor | None
@@ -82,7 +82,7 @@ class Item(NamedTuple):
 
 
 class TrainingSet(torch.utils.data.Dataset[Item]):
-    """Pictures by (epoch, index), and their collation to a `Batch`."""
+    """Images by (epoch, index), and their collation to a `Batch`."""
 
     def __init__(
         self,
@@ -94,26 +94,26 @@ class TrainingSet(torch.utils.data.Dataset[Item]):
         """Takes what `scan` found.
 
         Args:
-            pictures: The training pictures.
+            pictures: The training images.
             size: (height, width) of the model.
-            cache: Where features may lie, None to read every picture.
+            cache: Where features may lie, None to read every image.
             augment_seed: Seed of the augmentation, None for none. Excludes the cache.
         """
         if cache is not None and augment_seed is not None:
-            raise TrainingError("augmented pictures have no features in the cache: leave one of the two out")
+            raise TrainingError("augmented images have no features in the cache: leave one of the two out")
         self.pictures, self.size, self.cache, self.augment_seed = tuple(pictures), size, cache, augment_seed
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The picture of an (epoch, index)."""
+        """The image of an (epoch, index)."""
         epoch, index = key
-        picture = self.pictures[index]
-        mask = self._mask(picture)
-        if self.cache is not None and (features := self.cache.load(picture.digest)) is not None:
+        image = self.pictures[index]
+        mask = self._mask(image)
+        if self.cache is not None and (features := self.cache.load(image.digest)) is not None:
             return Item(index, features, None, torch.from_numpy(mask))
-        frame = resize(read_image(picture.sample.image), *self.size)
+        frame = resize(read_image(image.sample.image), *self.size)
         if self.augment_seed is not None:
             frame, mask = augment(frame, mask, (self.augment_seed, epoch, index))
         return Item(index, None, torch.from_numpy(frame), torch.from_numpy(mask))
@@ -122,35 +122,35 @@ class TrainingSet(torch.utils.data.Dataset[Item]):
         """Items -> a batch."""
         features = [item.features for item in items if item.features is not None]
         frames = [item.frame for item in items if item.frame is not None]
-        pictures = [self.pictures[item.picture] for item in items]
+        images = [self.pictures[item.picture] for item in items]
         return Batch(
             features=torch.stack(features) if features else torch.empty(0),
             cached=torch.tensor([i for i, item in enumerate(items) if item.features is not None], dtype=torch.int64),
             frames=torch.stack(frames) if frames else torch.empty(0),
             fresh=torch.tensor([i for i, item in enumerate(items) if item.features is None], dtype=torch.int64),
             pictures=torch.tensor([item.picture for item in items]),
-            class_index=torch.tensor([picture.class_index for picture in pictures]),
-            labels=torch.tensor([float(picture.sample.anomalous) for picture in pictures]),
+            class_index=torch.tensor([image.class_index for image in images]),
+            labels=torch.tensor([float(image.sample.anomalous) for image in images]),
             masks=torch.stack([item.mask for item in items]),
-            known=torch.tensor([picture.known for picture in pictures]),
+            known=torch.tensor([image.known for image in images]),
         )
 
-    def _mask(self, picture: Picture) -> npt.NDArray[np.uint8]:
-        if picture.mask is None:
+    def _mask(self, image: Picture) -> npt.NDArray[np.uint8]:
+        if image.mask is None:
             return np.zeros(self.size, np.uint8)
-        return np.unpackbits(picture.mask, count=self.size[0] * self.size[1]).reshape(self.size)
+        return np.unpackbits(image.mask, count=self.size[0] * self.size[1]).reshape(self.size)
 
 
 class EpochOrder(torch.utils.data.Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index): a new order in each epoch, the same for the same seed and on every process.
 
-    The last batch is filled up from the epoch's first pictures, so that every batch can be shared out evenly.
+    The last batch is filled up from the epoch's first images, so that every batch can be shared out evenly.
     """
 
     drop_last = False
 
     def __init__(self, length: int, batch_size: int, seed: int) -> None:
-        """Orders `length` pictures."""
+        """Orders `length` images."""
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.epoch, self.start = 0, 0
 
@@ -169,22 +169,22 @@ class EpochOrder(torch.utils.data.Sampler[list[tuple[int, int]]]):
 
 
 def scan(dataset: Dataset, size: tuple[int, int], advance: Callable[[], None]) -> list[Picture]:
-    """Reads every picture and mask of a dataset once, so that a damaged one is found before hours of training.
+    """Reads every image and mask of a dataset once, so that a damaged one is found before hours of training.
 
     Args:
-        dataset: Whose pictures to train on.
+        dataset: Whose images to train on.
         size: (height, width) of the model.
-        advance: Called after each picture.
+        advance: Called after each image.
 
     Raises:
-        DataError: A picture or mask is damaged, or of another size than its picture.
-        TrainingError: There are no anomalous pictures, or no normal ones.
+        DataError: An image or mask is damaged, or of another size than its image.
+        TrainingError: There are no anomalous images, or no normal ones.
     """
     jobs = [(sample, index) for index, category in enumerate(dataset.categories) for sample in category.samples]
     for wanted in (False, True):
         if not any(sample.anomalous is wanted for sample, _ in jobs):
             kind = "anomalous" if wanted else "normal"
-            raise TrainingError(f"{dataset.root} has no {kind} picture to train on: learning needs both kinds")
+            raise TrainingError(f"{dataset.root} has no {kind} image to train on: learning needs both kinds")
 
     def read(job: tuple[Sample, int]) -> Picture:
         sample, index = job

@@ -64,7 +64,7 @@ class ConsoleListener:
         share = record["from_cache"] / record["pictures"]
         self._say(
             f"epoch {self._epoch}/{self._epochs}  {_line(record)}  {record['seconds']:.1f} s, "
-            f"{rate:.1f} pictures/s, {share:.0%} from the cache"
+            f"{rate:.1f} images/s, {share:.0%} from the cache"
         )
         if self.tensorboard:
             values = {f"epoch/{name}": record[name] for name in PARTS}

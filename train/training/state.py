@@ -42,7 +42,7 @@ def identity(config: TrainConfig, data: str, knowledge: str, weights_sha256: str
 
     Args:
         config: The run's configuration.
-        data: Digest of the pictures, masks and classes.
+        data: Digest of the images, masks and classes.
         knowledge: Digest of the descriptions in use.
         weights_sha256: Of the backbone's weights.
     """
@@ -51,7 +51,7 @@ def identity(config: TrainConfig, data: str, knowledge: str, weights_sha256: str
     return {
         **{f"model {name}": value for name, value in model.items()},
         **values,
-        "pictures and masks": data,
+        "images and masks": data,
         "knowledge base": knowledge,
         "backbone weights": weights_sha256,
     }

@@ -68,15 +68,15 @@ def learning_rate(step: int, total: int, warmup: int) -> float:
 class Features:
     """A batch's features: from the cache, or from the frozen tower, which then fills the cache."""
 
-    def __init__(self, tower: ClipVV, pictures: TrainingSet, accelerator: Accelerator) -> None:
+    def __init__(self, tower: ClipVV, images: TrainingSet, accelerator: Accelerator) -> None:
         """Moves the tower to the accelerator's device."""
         self.tower = tower.to(accelerator.device)
         self.cells = tower.grid[0] * tower.grid[1]
-        self.pictures, self.accelerator = pictures, accelerator
+        self.pictures, self.accelerator = images, accelerator
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> ImageFeatures:
-        """Features of all pictures of a batch, in its order."""
+        """Features of all images of a batch, in its order."""
         cache = self.pictures.cache
         if len(batch.fresh) == 0:
             return unpack(batch.features, self.cells)
@@ -109,7 +109,7 @@ class Trainer:
             job: What it works on.
             accelerator: Made with `split_batches=True`: a batch is shared out among its processes.
             listener: Told how it goes.
-            workers: Processes that read pictures; 0 reads them in this one.
+            workers: Processes that read images; 0 reads them in this one.
 
         Raises:
             TrainingError: The batch cannot be shared out among the processes.
@@ -223,13 +223,13 @@ class Trainer:
         return shared.double().cpu()
 
     def _record(self, epoch: int, means: Tensor, counts: Tensor, seconds: float, waited: float) -> dict[str, Any]:
-        pictures, cached = (self._mean(counts) * self.accelerator.num_processes).tolist()
+        images, cached = (self._mean(counts) * self.accelerator.num_processes).tolist()
         return {
             "epoch": epoch + 1,
             **_named(self._mean(means)),
             "seconds": seconds,
             "waited": waited,  # of these, for the loader; by the main process
-            "pictures": int(pictures),
+            "pictures": int(images),
             "from_cache": int(cached),
         }
 

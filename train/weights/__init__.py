@@ -1,4 +1,4 @@
-"""nano's weights, which travel with the package: the CLIP (`nano-clip`) and what KAnoCLIP learnt over it (`nano`)."""
+"""nano's weights, which travel with the package: the CLIP (`nano-clip`) and what KAnoCLIP learned over it (`nano`)."""
 
 from __future__ import annotations
 

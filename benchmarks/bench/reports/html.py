@@ -147,13 +147,13 @@ def _throughput(result: Mapping[str, Any]) -> str | None:
     most = max(rate for rates in found.values() for rate in rates.values())
     x = svg.logarithmic(sizes[0], sizes[-1], svg.LEFT + 20, svg.WIDTH - svg.RIGHT - 20)
     y = linear(0, most, svg.HEIGHT - svg.BOTTOM, svg.TOP)
-    parts = svg.axes(x, y, sizes, ticks(0, most), "batch", "frames a second")
+    parts = svg.axes(x, y, sizes, ticks(0, most), "batch", "fps")
     for number, (name, rates) in enumerate(found.items()):
         points = [(x(float(size)), y(rate)) for size, rate in rates.items()]
         parts.append(svg.path(points, number))
         for (across, up), (size, rate) in zip(points, rates.items(), strict=True):
-            parts.append(svg.circle(across, up, number, f"{name}, batch {size}: {rate:.1f} frames a second"))
-    return svg.picture(parts, "Frames a second of each runner against batch")
+            parts.append(svg.circle(across, up, number, f"{name}, batch {size}: {rate:.1f} fps"))
+    return svg.picture(parts, "fps of each runner against batch")
 
 
 def _roofline(result: Mapping[str, Any]) -> str | None:

@@ -83,7 +83,7 @@ def _stages(result: Mapping[str, Any]) -> Rows | None:
 
 
 def _rates(result: Mapping[str, Any]) -> Rows | None:
-    """Frames a second against batch, and of a whole stream."""
+    """Fps against batch, and of a whole stream."""
     sizes = [str(size) for size in result["settings"]["batches"]]
     runners = result["runners"]
     if not any("batches_fps" in one or "stream" in one for one in runners.values()):
@@ -97,7 +97,7 @@ def _rates(result: Mapping[str, Any]) -> Rows | None:
             told = streams.get(lanes)
             row += [number(told["fps"]), f"{told['inside_inference']:.0%}"] if told else [DASH, DASH]
         rows.append(row)
-    return Rows("Frames a second against batch, and of a whole stream of 1080p", head, rows)
+    return Rows("fps against batch, and of a whole stream of 1080p", head, rows)
 
 
 def notes(result: Mapping[str, Any]) -> list[str]:
@@ -143,7 +143,7 @@ def closing(result: Mapping[str, Any]) -> list[str]:
         line = f"{name}: {told['share']:.0%} of what this machine can do "
         line += f"(at least {told['milliseconds']:.2f} ms, by {bound}; took {runner['p50_ms']:.2f} ms)"
         if told["best_fps"] > runner["fps"] * 1.05:
-            line += f"; {told['share_at_best_fps']:.0%} at its best rate, {told['best_fps']:.1f} frames a second"
+            line += f"; {told['share_at_best_fps']:.0%} at its best rate, {told['best_fps']:.1f} fps"
         found.append(line)
     return found
 

@@ -134,13 +134,13 @@ def first_batch(bundle: Bundle) -> int:
 
 
 def batch_of(bundle: Bundle, size: int) -> tuple[Frames, Indices | None]:
-    """The bundle's own pictures, or noise where it has none, and the first class."""
+    """The bundle's own images, or noise where it has none, and the first class."""
     manifest = bundle.manifest
     try:
-        pictures = bundle.samples()
+        images = bundle.samples()
     except KanoclipError:
-        pictures = [np.random.default_rng(0).integers(0, 256, (*manifest.frame_size, 3), dtype=np.uint8)]
-    frames = np.stack([pictures[number % len(pictures)] for number in range(size)])
+        images = [np.random.default_rng(0).integers(0, 256, (*manifest.frame_size, 3), dtype=np.uint8)]
+    frames = np.stack([images[number % len(images)] for number in range(size)])
     return frames, np.zeros(size, np.int64) if len(manifest.classes) > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""A classical baseline that learns nothing: patches that are unlike the other patches of the same picture."""
+"""A classical baseline that learns nothing: patches that are unlike the other patches of the same image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLOOR = 1e-3
 
 
 class PatchStatistics:
-    """Statistics of colour and texture around every fourth pixel, and how far they are from the picture's own.
+    """Statistics of colour and texture around every fourth pixel, and how far they are from the image's own.
 
     Attributes:
         size: (height, width) of the maps.
@@ -38,7 +38,7 @@ class PatchStatistics:
         return class_name
 
     def predict(self, images: Sequence[Image], class_name: str) -> list[tuple[FloatMap, float]]:
-        """Map in [0, 1] and score in [0, 1] of each picture; both grow with the distance d as d / (1 + d)."""
+        """Map in [0, 1] and score in [0, 1] of each image; both grow with the distance d as d / (1 + d)."""
         return [self._one(resize(image, *self.size)) for image in images]
 
     def close(self) -> None:

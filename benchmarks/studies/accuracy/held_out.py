@@ -5,8 +5,8 @@
     python -m kanoclip.benchmarks.studies.accuracy.held_out --root DATA --backbone nano --seeded all --seeds 3
 
 nano's own text tower has been taught on patches what is abnormal, so that a head over it has little left to learn. A
-seeded text tower knows nothing of the pictures: the untrained head is a random direction then, and whatever is above it
-on the category left out was learnt on the others.
+seeded text tower knows nothing of the images: the untrained head is a random direction then, and whatever is above it
+on the category left out was learned on the others.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Setting:
 
 
 def leave_each_out(root: Path, setting: Setting, weights: str, scratch: Path) -> dict[str, Any]:
-    """For each category that has masks: the untrained head, and the one that learnt on the others."""
+    """For each category that has masks: the untrained head, and the one that learned on the others."""
     data = ["--dataset", "mvtec", "--root", str(root), "--class-name", setting.class_name]
     dataset = open_dataset("mvtec", root)
     names = [category.name for category in dataset.categories if any(sample.mask for sample in category.samples)]

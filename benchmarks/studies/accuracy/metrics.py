@@ -30,11 +30,11 @@ Picture = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 MIB = 1 << 20
 
 
-def make_pictures(count: int, size: int, anomalous: float, distinct: int = 50) -> Iterator[Picture]:
+def make_images(count: int, size: int, anomalous: float, distinct: int = 50) -> Iterator[Picture]:
     """Masks of a few blobs each, and maps that rise there; fields repeat after `distinct`, values do not.
 
     Args:
-        count: Pictures.
+        count: Images.
         size: Rows and columns.
         anomalous: Share of the pixels, in (0, 1).
         distinct: Different fields.
@@ -50,7 +50,7 @@ def make_pictures(count: int, size: int, anomalous: float, distinct: int = 50) -
 
 
 def measure(pictures: Iterator[Picture], memory: int) -> tuple[PixelMetrics, float, int]:
-    """Adds pictures one by one, as an evaluation does.
+    """Adds images one by one, as an evaluation does.
 
     Returns:
         The metrics, the seconds that adding and the result took, and the bytes that went to disk.
@@ -113,13 +113,13 @@ def _field(rng: np.random.Generator, size: int, scale: float) -> npt.NDArray[np.
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(maps: int, size: int, anomalous: float, memory: int, checked: int, output: Path | None) -> None:
     """Measure the pixel metrics of random maps."""
-    # The pictures in stock count as what was there before.
-    pictures = make_pictures(maps, size, anomalous)
-    first = next(pictures)
+    # The images in stock count as what was there before.
+    images = make_images(maps, size, anomalous)
+    first = next(images)
     before = peak_bytes()
-    found, seconds, on_disk = measure(chain([first], pictures), memory * MIB)
+    found, seconds, on_disk = measure(chain([first], images), memory * MIB)
     peak = peak_bytes()
-    subset = list(make_pictures(min(checked, maps), size, anomalous))
+    subset = list(make_images(min(checked, maps), size, anomalous))
     ours, our_seconds, _ = measure(iter(subset), memory * MIB)
     theirs, their_seconds = measure_sklearn(subset)
     result: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
     python -m kanoclip.benchmarks.studies.accuracy.reduced_jpeg --root DATA --output reduced-jpeg.json
 
-Real labelled pictures are seldom large enough, so each is enlarged to four times the model's size with sensor noise
+Real labelled images are seldom large enough, so each is enlarged to four times the model's size with sensor noise
 and saved as JPEG (quality 90, chroma halved), as a camera of that resolution would. Times are the reading thread's
 processor time, for a noisy photograph at usual sizes.
 """
@@ -34,14 +34,14 @@ ENLARGED = 4
 
 
 def save_large(path: Path, image: Image, size: tuple[int, int], rng: np.random.Generator) -> None:
-    """Saves a picture enlarged to (width, height), with noise."""
+    """Saves an image enlarged to (width, height), with noise."""
     large = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
     noisy = np.clip(large + rng.normal(0, 3, large.shape), 0, 255).astype(np.uint8)
     cv2.imwrite(str(path), noisy, [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
 def both(path: Path, model: tuple[int, int]) -> tuple[Image, Image, tuple[int, int] | None]:
-    """A picture in full and reduced, and the whole one's size.
+    """An image in full and reduced, and the whole one's size.
 
     Raises:
         KanoclipError: It cannot be read.
@@ -53,7 +53,7 @@ def both(path: Path, model: tuple[int, int]) -> tuple[Image, Image, tuple[int, i
 
 
 def milliseconds(size: tuple[int, int], model: tuple[int, int], repeat: int) -> dict[str, float]:
-    """Processor time of reading and resizing one picture of (width, height), in full and reduced."""
+    """Processor time of reading and resizing one image of (width, height), in full and reduced."""
     spent: dict[str, list[float]] = {"full": [], "reduced": []}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "a.jpg"
@@ -71,12 +71,12 @@ def milliseconds(size: tuple[int, int], model: tuple[int, int], repeat: int) -> 
 
 
 def drift(detector: Detector, category: Path, limit: int) -> dict[str, Any]:
-    """Judges a category's pictures both ways.
+    """Scores a category's images both ways.
 
     Args:
         detector: By which.
         category: Folder with `test/good` and `test/DEFECT`, as MVTec-AD has them.
-        limit: Most pictures; a random choice.
+        limit: Most images; a random choice.
     """
     rng = np.random.default_rng(0)
     paths = sorted((category / "test").rglob("*.jpg"))
@@ -92,7 +92,7 @@ def drift(detector: Detector, category: Path, limit: int) -> dict[str, Any]:
             save_large(large, image, (width, height), rng)
             full, reduced, size = both(large, detector.frame_size)
             prepared = [detector.prepare(full), detector.prepare(reduced, None, size)]
-            one, other = (detector.judge([frame])[0] for frame in prepared)
+            one, other = (detector.infer([frame])[0] for frame in prepared)
             scores.append((one.score, other.score))
             maps = max(maps, float(np.abs(one.map - other.map).max()))
             labels.append(path.parent.name != "good")
@@ -110,7 +110,7 @@ def drift(detector: Detector, category: Path, limit: int) -> dict[str, Any]:
 @click.command()
 @click.option("--root", type=click.Path(exists=True, path_type=Path), help="MVTec tree. Default: the examples.")
 @click.option("--bundle", metavar="PATH", help="Default: the shipped one.")
-@click.option("--limit", default=100, show_default=True, help="Most pictures of a category.")
+@click.option("--limit", default=100, show_default=True, help="Most images of a category.")
 @click.option("--repeat", default=9, show_default=True, help="Readings of each size.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(root: Path | None, bundle: str | None, limit: int, repeat: int, output: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Frames a second by lanes and batch: what several frames in one run of the graph give beside two runs side by side.
+"""fps by lanes and batch: what several frames in one run of the graph give beside two runs side by side.
 
     python -m kanoclip.benchmarks.studies.graphs.batches --output benchmarks/results/graphs/batches-nano.json
 
@@ -48,7 +48,7 @@ def export(folder: Path, most: int) -> Path:
 
 
 def rate(detector: Detector, frames: int, batch: int) -> float:
-    """Frames a second through the pipeline, with as many lanes as the detector has."""
+    """Fps through the pipeline, with as many lanes as the detector has."""
     config = PipelineConfig(Policy.WAIT, lanes=detector.lanes, batch=batch)
     return Pipeline(MemorySource(frames, detector.frame_size), detector, [], config).run().fps
 
@@ -109,7 +109,7 @@ def main(
     repeat: int,
     output: Path | None,
 ) -> None:
-    """Measure frames a second by lanes and batch on the CPU, with ONNX Runtime and OpenVINO unless others are named."""
+    """Measure fps by lanes and batch on the CPU, with ONNX Runtime and OpenVINO unless others are named."""
     batches = batches or (1, 2, 4, 8)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:

@@ -40,7 +40,7 @@ def build(backbone: str, precision: str, folder: Path) -> list[dict[str, Any]]:
     command += ["--json", "--engine", "tensorrt-rtx", "--compute-capability", ",".join(TARGETS[precision])]
     good = example_photographs()[-1].parent
     if backbone != "nano":
-        # On good pictures only: which of a few pictures random weights like more is no matter of precision.
+        # On good images only: which of a few images random weights like more is no matter of precision.
         command += ["--backbone", backbone, "--weights", "none", "--parity-images", str(good), "--parity-limit", "2"]
     if precision in QUANTISED:
         command += ["--calibration-images", str(good)]

@@ -185,7 +185,7 @@ def _unless(rewrite: str | None) -> Callable[[Any], None]:
 
 
 def runner(engine: str, path: Path, size: tuple[int, int], threads: int) -> Callable[[], object]:
-    """Runs a graph on one frame, or a plain tower on one picture.
+    """Runs a graph on one frame, or a plain tower on one image.
 
     Args:
         engine: One of ENGINES.

@@ -4,10 +4,10 @@
     python -m kanoclip.benchmarks.studies.graphs.int8 --calibration GOOD --root DATA --output int8-nano.json
     python -m kanoclip.benchmarks.studies.graphs.int8 --calibration GOOD --root DATA --backbone vit-l-14-336 --limit 2
 
-Without `--calibration` the bundles that ship are judged. With it, forms are exported by the installed command, parity
+Without `--calibration` the bundles that ship are scored. With it, forms are exported by the installed command, parity
 gate included, and `--nncf` (pip install nncf) adds what NNCF's post-training quantisation makes of the same float32
-graph and pictures: as its documentation has it, heads left alone, and held to what our own forms leave alone as well.
-Drift is from float32 in ONNX Runtime, on every picture of DATA.
+graph and images: as its documentation has it, heads left alone, and held to what our own forms leave alone as well.
+Drift is from float32 in ONNX Runtime, on every image of DATA.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Answers:
     """What one form said in one backend.
 
     Attributes:
-        maps: float32 [h, w] of each picture.
-        scores: Of each picture.
+        maps: float32 [h, w] of each image.
+        scores: Of each image.
         metrics: Of the mean over categories; None where undefined.
     """
 
@@ -79,7 +79,7 @@ def export(form: str, backbone: str, calibration: Path, folder: Path) -> tuple[P
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "export", f"--{form}", "--output", str(bundle)]
     command += ["--json"]
     if backbone != "nano":
-        # On good pictures only: which of a few pictures random weights like more is no matter of precision.
+        # On good images only: which of a few images random weights like more is no matter of precision.
         command += ["--backbone", backbone, "--weights", "none", "--parity-images", str(calibration)]
         command += ["--parity-limit", "2"]
     if form != PLAIN:
@@ -140,7 +140,7 @@ def with_nncf(form: str, loaded: LoadedModel, frames: Sequence[Image], plain: Pa
 
 
 def ask(bundle: Path, backend: str, dataset: Dataset, threads: int | None) -> Answers:
-    """Runs every picture, through the runtime."""
+    """Runs every image, through the runtime."""
     maps: list[FloatMap] = []
     scores: list[float] = []
 
@@ -157,7 +157,7 @@ def ask(bundle: Path, backend: str, dataset: Dataset, threads: int | None) -> An
 
 
 def drift(found: Answers, wanted: Answers) -> dict[str, Any]:
-    """How far answers are from others on the same pictures.
+    """How far answers are from others on the same images.
 
     Returns:
         Largest and mean difference of maps and scores, and what the metrics gained, in points.
@@ -207,7 +207,7 @@ def time_all(bundles: dict[str, Path], backends: Sequence[str], rounds: int, thr
 
 
 def some(dataset: Dataset, limit: int | None) -> Dataset:
-    """At most so many pictures of each category, spread evenly."""
+    """At most so many images of each category, spread evenly."""
     if limit is None:
         return dataset
 
@@ -222,10 +222,10 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.option("--calibration", type=_FOLDER, help="Good pictures to export with. Default: judge what ships.")
-@click.option("--root", type=_FOLDER, required=True, help="MVTec tree to judge on.")
+@click.option("--calibration", type=_FOLDER, help="Good images to export with. Default: score what ships.")
+@click.option("--root", type=_FOLDER, required=True, help="MVTec tree to score on.")
 @click.option("--backbone", default="nano", show_default=True, help="Others have seeded weights.")
-@click.option("--limit", type=click.IntRange(min=1), help="Most pictures of a category. Default: all.")
+@click.option("--limit", type=click.IntRange(min=1), help="Most images of a category. Default: all.")
 @click.option("--rounds", type=click.IntRange(min=1), default=30, show_default=True, help="Timed runs of each.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. Default: all cores.")
 @click.option("--nncf", "also_nncf", is_flag=True, help="NNCF's forms too.")

@@ -67,7 +67,7 @@ def random_head(path: Path) -> None:
 
 
 @click.command()
-@click.option("--parity-limit", default=8, show_default=True, help="Pictures for each parity run.")
+@click.option("--parity-limit", default=8, show_default=True, help="Images for each parity run.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(parity_limit: int, output: Path | None) -> None:
     """Measure exports and the engine build of ViT-L/14@336."""

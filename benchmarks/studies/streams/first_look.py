@@ -1,4 +1,4 @@
-"""What a newcomer sees of the shipped bundle: seconds to the first verdict, frames a second at 720p, memory.
+"""What a newcomer sees of the shipped bundle: seconds to the first verdict, fps at 720p, memory.
 
     python -m kanoclip.benchmarks.studies.streams.first_look --output first-look.json
     python -m kanoclip.benchmarks.studies.streams.first_look --backend onnxruntime --backend openvino
@@ -135,12 +135,12 @@ def _figures(
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(bundles: tuple[Path, ...], backends: tuple[str, ...], frames: int, repeat: int, output: Path | None) -> None:
     """Measure kanoclip-run on all cores, with the shipped bundle unless others are named."""
-    picture = example_photographs()[0]
+    image = example_photographs()[0]
     with tempfile.TemporaryDirectory() as scratch:
         video = Path(scratch) / "camera.mp4"
         write_video(video, frames)
         cases = list(product(bundles or (shipped_bundle(),), backends or ("auto",)))
-        found = measure(cases, video, picture, repeat)
+        found = measure(cases, video, image, repeat)
     click.echo(json.dumps(found, indent=2))
     if output is not None:
         write_result(output, {"video": f"{WIDTH}x{HEIGHT}, {frames} frames", "runs": found})

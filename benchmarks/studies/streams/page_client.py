@@ -1,4 +1,4 @@
-"""A browser's part at the page: it asks for pictures and takes them as they come."""
+"""A browser's part at the page: it asks for images and takes them as they come."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def watching(port: int) -> Iterator[list[int]]:
     """Looks at the page on a loopback port while the block lasts, and comes again when it is thrown out.
 
     Yields:
-        A list of one number: the pictures that came so far.
+        A list of one number: the images that came so far.
     """
     shown, done = [0], threading.Event()
 

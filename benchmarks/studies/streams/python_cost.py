@@ -88,8 +88,8 @@ def microseconds(bundle: Bundle, frames: int, lanes: int, batch: int, regions: i
 
     Args:
         bundle: For its sizes, classes and thresholds; its graph does not run.
-        frames: How many to judge.
-        lanes: Threads that judge.
+        frames: How many to score.
+        lanes: Threads that score.
         batch: Most frames that a thread takes at a time.
         regions: Hot squares in each map.
     """

@@ -1,9 +1,9 @@
-"""What `kanoclip-run` costs outside inference, stage by stage, over 1080p pictures; and its memory over many frames.
+"""What `kanoclip-run` costs outside inference, stage by stage, over 1080p images; and its memory over many frames.
 
     python -m kanoclip.benchmarks.studies.streams.run_overhead nano.kanoclip
     python -m kanoclip.benchmarks.studies.streams.run_overhead nano.kanoclip --frames 5000
 
-The pictures are the example photographs enlarged to 1920x1080 with camera-like noise, saved as JPEG. The threads
+The images are the example photographs enlarged to 1920x1080 with camera-like noise, saved as JPEG. The threads
 of kanoclip-run share the core, so a stage's wall time holds the others' work: its cost is its processor time ("cpu").
 """
 
@@ -36,8 +36,8 @@ def example_photographs() -> list[Path]:
     return sorted(Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy/test"))).rglob("*.jpg"))
 
 
-def make_pictures(folder: Path, count: int, distinct: int = 20) -> None:
-    """Fills a folder with 1080p JPEGs made from the example photographs; pictures repeat after `distinct`."""
+def make_images(folder: Path, count: int, distinct: int = 20) -> None:
+    """Fills a folder with 1080p JPEGs made from the example photographs; images repeat after `distinct`."""
     photographs = example_photographs()
     noise = np.random.default_rng(0)
     encoded = []
@@ -54,7 +54,7 @@ def run(bundle: Path, source: Path, arguments: list[str], *, pinned: bool) -> tu
 
     Args:
         bundle: What to run.
-        source: What to judge.
+        source: What to score.
         arguments: Further ones.
         pinned: On one core, OpenCV and the engine on one thread each.
 
@@ -87,7 +87,7 @@ def run(bundle: Path, source: Path, arguments: list[str], *, pinned: bool) -> tu
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--frames", default=200, show_default=True, help="Pictures; some thousands show whether memory is flat.")
+@click.option("--frames", default=200, show_default=True, help="Images; some thousands show whether memory is flat.")
 @click.option("--repeat", default=1, show_default=True, help="Runs; the one with the median cost is reported.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(bundle: Path, frames: int, repeat: int, output: Path | None) -> None:
@@ -95,7 +95,7 @@ def main(bundle: Path, frames: int, repeat: int, output: Path | None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "pictures"
         folder.mkdir()
-        make_pictures(folder, frames)
+        make_images(folder, frames)
         arguments = ["--jsonl", str(Path(scratch) / "frames.jsonl")]
         runs = [run(bundle, folder, arguments, pinned=True) for _ in range(repeat)]
     runs.sort(key=lambda run: float(run[0]["outside_inference_cpu_ms"]))

@@ -1,9 +1,9 @@
-"""What `kanoclip-score` does on this machine: two processes against one, what reading a picture costs, and memory.
+"""What `kanoclip-score` does on this machine: two processes against one, what reading an image costs, and memory.
 
     python -m kanoclip.benchmarks.studies.streams.score nano.kanoclip --output score-nano.json
     python -m kanoclip.benchmarks.studies.streams.score nano.kanoclip --rounds 0 --paths 100000 --side 32
 
-The pictures are the example photographs at 1 megapixel with camera-like noise, saved as JPEG. Rounds with one process
+The images are the example photographs at 1 megapixel with camera-like noise, saved as JPEG. Rounds with one process
 and with more are taken in turns, so that what else the machine does hits both.
 """
 
@@ -39,7 +39,7 @@ WIDTH, HEIGHT = 1152, 864
 A_FOLDER = 1000
 EVERY_S = 0.5
 SETTLED = 0.1
-"""Share of the pictures after which every process has its working size."""
+"""Share of the images after which every process has its working size."""
 
 
 def make_jpegs(distinct: int, width: int = WIDTH, height: int = HEIGHT) -> list[bytes]:
@@ -53,8 +53,8 @@ def make_jpegs(distinct: int, width: int = WIDTH, height: int = HEIGHT) -> list[
     return encoded
 
 
-def write_pictures(folder: Path, count: int, encoded: list[bytes]) -> None:
-    """Fills folders of a thousand pictures each."""
+def write_images(folder: Path, count: int, encoded: list[bytes]) -> None:
+    """Fills folders of a thousand images each."""
     for number, content in zip(range(count), cycle(encoded), strict=False):
         place = folder / f"{number // A_FOLDER:04}"
         if number % A_FOLDER == 0:
@@ -63,7 +63,7 @@ def write_pictures(folder: Path, count: int, encoded: list[bytes]) -> None:
 
 
 def reading(encoded: list[bytes], size: tuple[int, int], repeat: int = 5) -> dict[str, float]:
-    """Processor time of one thread for a picture, in milliseconds, by step."""
+    """Processor time of one thread for an image, in milliseconds, by step."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -121,7 +121,7 @@ def summary(code: int, out: str, err: str) -> dict[str, Any]:
 
 
 def in_turns(bundle: Path, source: Path, scratch: Path, processes: int, rounds: int, arguments: list[str]) -> Any:
-    """Pictures a second with one process and with more, the ratio of each pair of runs, and processor time a picture.
+    """Images a second with one process and with more, the ratio of each pair of runs, and processor time an image.
 
     The last holds starting as well. Where other programs take a share of the cores, it tells whether processes are in
     each other's way, which the ratio then does not.
@@ -148,7 +148,7 @@ def in_turns(bundle: Path, source: Path, scratch: Path, processes: int, rounds: 
 
 
 def memory(bundle: Path, source: Path, output: Path, processes: int, arguments: list[str]) -> dict[str, Any]:
-    """Memory of each process that is no file's, MB: after a tenth of the pictures, at the most, and in merging."""
+    """Memory of each process that is no file's, MB: after a tenth of the images, at the most, and in merging."""
     process = start(bundle, source, output, ["--processes", str(processes), *arguments])
     parts = output.with_name(output.name + ".run") / "parts"
     first: dict[int, float] = {}
@@ -194,8 +194,8 @@ def _children_cpu_s() -> float:
 @click.option("--pictures", type=click.IntRange(min=1), default=400, show_default=True, help="In each round.")
 @click.option("--rounds", type=click.IntRange(min=0), default=5, show_default=True, help="Runs with each count.")
 @click.option("--processes", type=click.IntRange(min=2), default=2, show_default=True, help="Against one.")
-@click.option("--paths", type=click.IntRange(min=0), default=0, help="Also watch memory over so many pictures.")
-@click.option("--side", type=click.IntRange(min=8), default=64, show_default=True, help="Of those pictures.")
+@click.option("--paths", type=click.IntRange(min=0), default=0, help="Also watch memory over so many images.")
+@click.option("--side", type=click.IntRange(min=8), default=64, show_default=True, help="Of those images.")
 @click.option("--backend", default="auto", show_default=True, help="As of kanoclip-score.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(
@@ -220,10 +220,10 @@ def main(
     with tempfile.TemporaryDirectory(prefix="kanoclip-score-") as name:
         scratch = Path(name)
         if rounds:
-            write_pictures(scratch / "pictures", pictures, encoded)
+            write_images(scratch / "pictures", pictures, encoded)
             result["in_turns"] = in_turns(opened.root, scratch / "pictures", scratch, processes, rounds, arguments)
         if paths:
-            write_pictures(scratch / "many", paths, make_jpegs(20, side, side))
+            write_images(scratch / "many", paths, make_jpegs(20, side, side))
             result["memory"] = memory(opened.root, scratch / "many", scratch / "many.parquet", processes, arguments)
     click.echo(json.dumps(result, indent=2))
     if output is not None:

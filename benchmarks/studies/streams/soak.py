@@ -55,9 +55,9 @@ class Moment:
     Attributes:
         second: Since the first one.
         process: What kanoclip-run uses.
-        frames: Judged so far.
+        frames: Scored so far.
         dropped: Frames that it was too slow for.
-        shown: Pictures that the page's client has got.
+        shown: Images that the page's client has got.
     """
 
     second: float
@@ -81,8 +81,8 @@ def soak(
     """Runs a stream and watches it.
 
     Args:
-        bundle: What judges.
-        seconds: From the first judged frame on.
+        bundle: What scores.
+        seconds: From the first scored frame on.
         fps: The test pattern's rate.
         size: Its size.
         watched: Somebody looks at the page all the time.
@@ -114,7 +114,7 @@ def soak(
     return moments
 
 
-def judge(
+def assess(
     moments: Sequence[Moment], fps: float, settle_s: float, limit_mb_an_hour: float = MB_AN_HOUR
 ) -> dict[str, Any]:
     """What the samples show, the warm-up left out.
@@ -159,13 +159,13 @@ def judge(
 
 
 def plot(moments: Sequence[Moment], settle_s: float) -> Any:
-    """The samples as a picture, uint8 [height, width, 3], BGR."""
+    """The samples as an image, uint8 [height, width, 3], BGR."""
     later = moments[1:]
     processes = [moment.process for moment in later]
     rates, _ = _rates(moments)
     smooth = np.convolve(np.pad(rates, 5, mode="edge"), np.ones(11) / 11, "valid")
     panels = (
-        Panel("frames a second, over 11 s", (("", list(smooth)),), 2.0),
+        Panel("fps, over 11 s", (("", list(smooth)),), 2.0),
         Panel(
             "memory, MB",
             (("resident", [one.rss_mb for one in processes]), ("anonymous", [one.anonymous_mb for one in processes])),
@@ -185,7 +185,7 @@ def _ends(counts: Sequence[int]) -> dict[str, list[int]]:
 
 
 def _rates(moments: Sequence[Moment]) -> tuple[list[float], list[float]]:
-    """Frames a second, and milliseconds of processor time a frame, between each moment and the next."""
+    """fps, and milliseconds of processor time a frame, between each moment and the next."""
     rates, costs = [], []
     for one, two in itertools.pairwise(moments):
         frames, passed = two.frames - one.frames, two.second - one.second
@@ -290,7 +290,7 @@ def main(
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("soak", total=minutes * 60)
         moments = soak(folder, minutes * 60, fps, on_moment=lambda moment: bar.update(task, completed=moment.second))
-    result = {"bundle": folder.name, **judge(moments, fps, settle * 60)}
+    result = {"bundle": folder.name, **assess(moments, fps, settle * 60)}
     click.echo(json.dumps(result, indent=2))
     if output is not None:
         write_result(output, result)

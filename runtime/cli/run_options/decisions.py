@@ -21,7 +21,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the user wants frames to be judged by."""
+    """What the user wants frames to be scored by."""
 
     config: Path | None
     roi: Path | None
@@ -71,7 +71,7 @@ def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) ->
 
 
 def run_decision_options(command: _Command) -> _Command:
-    """Adds what frames are judged by; the command gets it as `decisions`."""
+    """Adds what frames are scored by; the command gets it as `decisions`."""
     unit = click.FloatRange(0.0, 1.0)
     return grouped(
         "decisions",

@@ -51,12 +51,12 @@ class Listeners:
 
     @property
     def shows(self) -> bool:
-        """Whether whole pictures are asked for."""
+        """Whether whole images are asked for."""
         sent = self.webhook is not None and self.webhook_picture != Picture.NONE.value
         return self.snapshots is not None or sent
 
     def makers(self, *, untrained: bool) -> list[tuple[str, bool, Callable[[], Sink]]]:
-        """What opens each sink, with its name and whether it shows pictures; nothing is opened yet.
+        """What opens each sink, with its name and whether it shows images; nothing is opened yet.
 
         Raises:
             SettingsError: An address or a file is no good, or a library is missing; the message names the flag and
@@ -121,7 +121,7 @@ def listener_options(command: _Command) -> _Command:
             "--snapshots",
             type=_FILE,
             metavar="FOLDER",
-            help="Folder for anomalous frames: annotated picture, picture alone, JSON record; the oldest are deleted.",
+            help="Folder for anomalous frames: annotated image, image alone, JSON record; the oldest are deleted.",
         ),
         click.option(
             "--snapshots-on",

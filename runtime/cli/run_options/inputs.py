@@ -22,7 +22,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user wants to have judged."""
+    """What the user wants to have scored."""
 
     camera: tuple[str, ...]
     source: tuple[str, ...]
@@ -63,7 +63,7 @@ class Inputs:
         """Opens them, cameras first.
 
         Raises:
-            click.UsageError: --reduced-jpeg was given with something else than pictures.
+            click.UsageError: --reduced-jpeg was given with something else than images.
             SourceError: One cannot be opened, or they do not go together; none is left open.
         """
         with ExitStack() as opened:
@@ -82,7 +82,7 @@ class Inputs:
                 for source in sources:
                     if not isinstance(source, ImageSource):
                         raise click.UsageError(
-                            "--reduced-jpeg is for pictures: it does not go with a camera, video or stream"
+                            "--reduced-jpeg is for images: it does not go with a camera, video or stream"
                         )
                     source.reduced_for = detector.frame_size
             sources = together(sources)
@@ -118,8 +118,8 @@ def input_options(command: _Command) -> _Command:
             "--source",
             multiple=True,
             metavar="PATH|GLOB|URL",
-            help="Picture, video, folder, glob pattern, rtsp:// or http:// URL, gst:// and a GStreamer pipeline, "
-            "watch:// and a folder where pictures will appear, or test://, a test pattern. May be repeated.",
+            help="Image, video, folder, glob pattern, rtsp:// or http:// URL, gst:// and a GStreamer pipeline, "
+            "watch:// and a folder where images will appear, or test://, a test pattern. May be repeated.",
         ),
         click.option(
             "--reconnect/--no-reconnect",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from kanoclip.runtime.cli.options import grouped, size
-from kanoclip.runtime.cli.terminal.status import PictureTable
+from kanoclip.runtime.cli.terminal.status import ImageTable
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
 from kanoclip.runtime.sinks.jsonl import STDOUT, Rotation
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
@@ -26,7 +26,7 @@ from kanoclip.runtime.stream.guarded import GuardedSink
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 TABLE_LIMIT = 40
-"""Up to so many pictures the table is printed without being asked for."""
+"""Up to so many images the table is printed without being asked for."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Outputs:
 
     @property
     def shows(self) -> bool:
-        """Whether whole pictures are asked for."""
+        """Whether whole images are asked for."""
         return self.output is not None or bool(self.window)
 
     def check(self) -> None:
@@ -78,20 +78,20 @@ class Outputs:
             return None
         return Segments(seconds=self.video_segment, max_bytes=self.video_max_bytes)
 
-    def rows(self, sources: Sequence[Source], quiet: bool) -> PictureTable | None:
-        """The table of pictures, if there is to be one."""
-        pictures = all(source.root is not None and source.count is not None for source in sources)
-        if self.table and not pictures:
-            raise click.UsageError("--table lists pictures: it does not go with a camera, video or stream")
-        modest = pictures and sum(source.count or 0 for source in sources) <= TABLE_LIMIT
+    def rows(self, sources: Sequence[Source], quiet: bool) -> ImageTable | None:
+        """The table of images, if there is to be one."""
+        images = all(source.root is not None and source.count is not None for source in sources)
+        if self.table and not images:
+            raise click.UsageError("--table lists images: it does not go with a camera, video or stream")
+        modest = images and sum(source.count or 0 for source in sources) <= TABLE_LIMIT
         show = modest if self.table is None else self.table
-        return PictureTable(sources[0].root if len(sources) == 1 else None) if show and not quiet else None
+        return ImageTable(sources[0].root if len(sources) == 1 else None) if show and not quiet else None
 
     def open(self, sources: Sequence[Source], pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
         """Opens them.
 
         Args:
-            sources: What is judged.
+            sources: What is scored.
             pending: Closes those that are open if a later one fails.
             endless: The run is to go on whatever happens to a sink.
             untrained: As the sinks take it.
@@ -161,12 +161,12 @@ def output_options(command: _Command) -> _Command:
     return grouped(
         "outputs",
         Outputs,
-        "Pictures, videos and lines",
+        "Images, videos and lines",
         click.option(
             "--output",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="Folder for annotated pictures, or one .mp4. Existing files are overwritten. Several sources get a "
+            help="Folder for annotated images, or one .mp4. Existing files are overwritten. Several sources get a "
             "subfolder each, or a file NAME-SOURCE.mp4.",
         ),
         click.option(
@@ -209,6 +209,6 @@ def output_options(command: _Command) -> _Command:
         click.option(
             "--table/--no-table",
             default=None,
-            help=f"One row per picture. Default: up to {TABLE_LIMIT} pictures.",
+            help=f"One row per image. Default: up to {TABLE_LIMIT} images.",
         ),
     )(command)

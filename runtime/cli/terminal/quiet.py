@@ -13,7 +13,7 @@ from contextlib import contextmanager
 def native_chatter_silenced(active: bool = True) -> Iterator[None]:
     """Sends what C and C++ libraries write to standard error nowhere, while Python's own writing stays visible.
 
-    OpenCV, FFmpeg, libjpeg and Qt each write warnings of their own for every camera that is missing or picture that is
+    OpenCV, FFmpeg, libjpeg and Qt each write warnings of their own for every camera that is missing or image that is
     damaged; this project reports those itself, in one line. Nothing is redirected when standard error is no real file
     (as under some test runners).
 

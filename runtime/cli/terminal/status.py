@@ -1,4 +1,4 @@
-"""What a person sees of a run: the live line, the closing summary and the table of pictures."""
+"""What a person sees of a run: the live line, the closing summary and the table of images."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def status_text(progress: Progress) -> str:
     return "  ".join(parts)
 
 
-class PictureTable:
-    """One row per picture: file, score, verdict, regions. For sources of known, modest length.
+class ImageTable:
+    """One row per image: file, score, verdict, regions. For sources of known, modest length.
 
     Args:
         root: Folder that the names are shown relative to.

@@ -72,7 +72,7 @@ class TensorRtBackend:
                     return Session(bundle, self._device, found, serialized, stripped=stripped, kernels=kernels)
 
                 provided = provide_engine(
-                    bundle, found, self._device.info, lambda: _judge(bundle, load), report, rebuild=rebuild
+                    bundle, found, self._device.info, lambda: _infer(bundle, load), report, rebuild=rebuild
                 )
                 self.origin = provided.origin
                 log.info("engine: %s", provided.origin)
@@ -155,8 +155,8 @@ def fitting_flavour(bundle: Bundle, device: str) -> str | None:
     return None
 
 
-def _judge(bundle: Bundle, load: Callable[[Serialized], Session]) -> Judge | None:
-    """Compares an engine with ONNX Runtime on the bundle's own pictures, where both are there."""
+def _infer(bundle: Bundle, load: Callable[[Serialized], Session]) -> Judge | None:
+    """Compares an engine with ONNX Runtime on the bundle's own images, where both are there."""
     if not is_installed("onnxruntime"):
         return None
     try:
@@ -164,11 +164,11 @@ def _judge(bundle: Bundle, load: Callable[[Serialized], Session]) -> Judge | Non
     except BundleError:
         return None
 
-    def judge(serialized: Serialized) -> Comparison:
+    def infer(serialized: Serialized) -> Comparison:
         session = load(serialized)
         try:
             return reference.compare(reference.ask(session))
         finally:
             session.close()
 
-    return judge
+    return infer

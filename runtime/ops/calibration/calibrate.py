@@ -65,7 +65,7 @@ class Calibration:
         image: Of the score: at or above it a frame is anomalous.
         pixel: Of the map: at or above it a pixel belongs to a region.
         alarms: How often the good frames, in their order, raise the stream's alarm.
-        skipped: Good pictures that could not be read.
+        skipped: Good images that could not be read.
     """
 
     bound: Bound
@@ -101,7 +101,7 @@ class Calibration:
                 f"those to come: spread them over more time, with --every {spacing} or so"
             )
         if self.skipped:
-            said.append(f"{self.skipped} good pictures could not be read and are not in it")
+            said.append(f"{self.skipped} good images could not be read and are not in it")
         return said
 
 

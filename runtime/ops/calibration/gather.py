@@ -24,7 +24,7 @@ class Values:
         scores: The image's score, float64 [n] in [0, 1].
         peaks: The map's largest value, float64 [n] in [0, 1]: a frame that is normal by its score has a region where it
             reaches the threshold.
-        skipped: Pictures that could not be read.
+        skipped: Images that could not be read.
         interrupted: It was ended by a signal.
     """
 
@@ -35,7 +35,7 @@ class Values:
 
 
 class EveryNth:
-    """One frame of every N of a source; the others are read and not judged.
+    """One frame of every N of a source; the others are read and not scored.
 
     Args:
         source: What it reads; closed with it.
@@ -49,7 +49,7 @@ class EveryNth:
         self.fps = None if source.fps is None else source.fps / step
 
     def frames(self) -> Iterator[Frame | BadFrame]:
-        """Yields the first frame, the one N after it, and so on; pictures that cannot be read count as frames."""
+        """Yields the first frame, the one N after it, and so on; images that cannot be read count as frames."""
         for number, item in enumerate(self._source.frames()):
             if number % self._step == 0:
                 yield item
@@ -67,7 +67,7 @@ def gather(
     max_frames: int | None = None,
     on_tick: Callable[[Progress], None] | None = None,
 ) -> Values:
-    """Judges a source to its end.
+    """Scores a source to its end.
 
     Args:
         source: Closed in the end, whatever happens.
@@ -77,7 +77,7 @@ def gather(
         on_tick: Told about the progress.
 
     Raises:
-        KanoclipError: A frame cannot be judged, or the source failed.
+        KanoclipError: A frame cannot be scored, or the source failed.
     """
     scores: list[float] = []
     peaks: list[float] = []

@@ -1,4 +1,4 @@
-"""A picture of how good and bad frames lie about the thresholds, drawn with OpenCV."""
+"""An image of how good and bad frames lie about the thresholds, drawn with OpenCV."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def draw_histograms(panels: list[Histogram]) -> Image:
 
 
 def write_png(path: Path, picture: Image) -> None:
-    """Writes a picture, whole or not at all.
+    """Writes an image, whole or not at all.
 
     Raises:
         SinkError: It cannot be written.

@@ -1,4 +1,4 @@
-"""A picture with what was found in it: a small JPEG inside of the page, and its mask and boxes as lines over it."""
+"""An image with what was found in it: a small JPEG inside of the page, and its mask and boxes as lines over it."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from kanoclip.runtime.sources.files.images import decode_image
 from kanoclip.runtime.types import Image
 
 SIDE = 480
-"""Longer side of a picture in the page."""
+"""Longer side of an image in the page."""
 QUALITY = 82
 
 
 @dataclass(frozen=True)
 class Case:
-    """One picture of the page.
+    """One image of the page.
 
     Attributes:
         row: Its row of the table.
         picture: As a `data:` URL; None where the file cannot be read.
         heat: The same with its map painted over it; None where maps were not kept.
-        reason: Why there is no picture.
+        reason: Why there is no image.
     """
 
     row: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Case:
 
 
 def make_case(row: Mapping[str, Any], maps: Path | None) -> Case:
-    """Reads a row's picture.
+    """Reads a row's image.
 
     Args:
         row: Of the table.
@@ -62,7 +62,7 @@ def make_case(row: Mapping[str, Any], maps: Path | None) -> Case:
 
 
 def overlay(row: Mapping[str, Any]) -> str:
-    """A row's mask and regions as SVG, in pixels of the original picture."""
+    """A row's mask and regions as SVG, in pixels of the original image."""
     width, height = row["width"], row["height"]
     mask = row["mask"]
     rows, columns = mask["size"]
@@ -77,7 +77,7 @@ def overlay(row: Mapping[str, Any]) -> str:
 
 
 def jpeg_url(picture: Image) -> str:
-    """A picture as a `data:` URL."""
+    """An image as a `data:` URL."""
     encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 

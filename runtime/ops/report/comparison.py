@@ -24,11 +24,11 @@ LEVELS = ("none", "slight", "marked")
 
 @dataclass(frozen=True)
 class Move:
-    """Consecutive pictures that are shifted.
+    """Consecutive images that are shifted.
 
     Attributes:
         first: Row of the first of them.
-        last: Row of the last one; both as finely as mean pictures were kept.
+        last: Row of the last one; both as finely as mean images were kept.
         shift: The largest of their pieces'.
     """
 
@@ -43,7 +43,7 @@ class Comparison:
 
     Attributes:
         drifts: Of the score and of each measure.
-        moves: Where the pictures are shifted against the reference's mean.
+        moves: Where the images are shifted against the reference's mean.
         remarks: Other differences that bear on the figures, each a sentence.
     """
 
@@ -65,7 +65,7 @@ class Comparison:
             sideways = f"{abs(across):.1%} of the width to the {'right' if across > 0 else 'left'}"
             upright = f"{abs(down):.1%} of the height {'down' if down > 0 else 'up'}"
             rows = f"{move.first + 1:,} to {move.last + 1:,}"
-            lines.append(f"Pictures {rows} are shifted by {sideways} and {upright}: the camera or the fixture moved")
+            lines.append(f"Images {rows} are shifted by {sideways} and {upright}: the camera or the fixture moved")
         changed = sorted((one for one in self.drifts if one.level != "none"), key=lambda one: -one.distance)
         for meaning in dict.fromkeys(MEANINGS[one.name] for one in changed):
             alike = [one for one in changed if MEANINGS[one.name] == meaning]
@@ -73,7 +73,7 @@ class Comparison:
             medians = ", ".join(f"{one.before:.3g} to {one.now:.3g}" for one in alike)
             lines.append(
                 f"{names.capitalize()} differ{'s' if len(alike) == 1 else ''} in at least {alike[0].distance:.0%} of "
-                f"the pictures (median {medians}): {meaning}"
+                f"the images (median {medians}): {meaning}"
             )
         return lines
 
@@ -82,16 +82,16 @@ def compare_results(before: Results, now: Results) -> Comparison:
     """Compares a table with its reference."""
     drifts = [compare("score", _known(before.scores), _known(now.scores))]
     drifts += [compare(name, _known(before.measures[name]), _known(now.measures[name])) for name in MEASURES]
-    moves = find_moves(now, shifts(now, mean_picture(before)))
+    moves = find_moves(now, shifts(now, mean_image(before)))
     return Comparison(tuple(one for one in drifts if one is not None), tuple(moves), tuple(_remarks(before, now)))
 
 
 def shifts(results: Results, base: Values | None) -> list[Shift | None]:
-    """By how much the mean picture of each piece of a run is shifted; None where nothing can be said.
+    """By how much the mean image of each piece of a run is shifted; None where nothing can be said.
 
     Args:
         results: The run.
-        base: Mean picture that they are compared with.
+        base: Mean image that they are compared with.
     """
     found = [None if base is None or mean is None else find_shift(base, mean) for mean in block_means(results)]
     return [one if one is not None and one.known else None for one in found]
@@ -114,8 +114,8 @@ def find_moves(results: Results, found: list[Shift | None]) -> list[Move]:
     return moves
 
 
-def mean_picture(results: Results) -> Values | None:
-    """Mean grey picture, float64 [64, 64] in 0..255; None where no picture was scored."""
+def mean_image(results: Results) -> Values | None:
+    """Mean grey image, float64 [64, 64] in 0..255; None where no image was scored."""
     scored = int(results.scored.sum())
     return None if scored == 0 else results.sums.sum(axis=0) / scored
 
@@ -139,7 +139,7 @@ def _remarks(before: Results, now: Results) -> list[str]:
         )
     old, new = ((~one.scored).mean() for one in (before, now))
     if new > old:
-        lines.append(f"{new:.2%} of the pictures have no score, {old:.2%} in the reference.")
+        lines.append(f"{new:.2%} of the images have no score, {old:.2%} in the reference.")
     return lines
 
 

@@ -15,9 +15,9 @@ SLIGHT, MARKED = 0.1, 0.25
 CHANCE_Z = 3.09
 """A change that two samples of one population show once in a thousand times is none."""
 LEAST_RESPONSE = 0.25
-"""Below that the mean pictures have too little in common to say by how much one is shifted."""
+"""Below that the mean images have too little in common to say by how much one is shifted."""
 LEAST_SHIFT = 0.02
-"""Of the picture's side: parts that lie a little differently shift the mean of a few by as much as 0.013."""
+"""Of the image's side: parts that lie a little differently shift the mean of a few by as much as 0.013."""
 Values = npt.NDArray[np.float64]
 
 
@@ -30,7 +30,7 @@ class Drift:
         before: Its median in the reference.
         now: Its median.
         psi: Population stability index over the reference's deciles.
-        chance: What the index would be by chance once in a thousand times, for so many pictures.
+        chance: What the index would be by chance once in a thousand times, for so many images.
         distance: Two-sample Kolmogorov-Smirnov: the largest difference of the shares below a value.
         p: Probability of such a distance or a larger one if both were samples of one population.
     """
@@ -53,7 +53,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Shift:
-    """By how much one mean picture is shifted against another.
+    """By how much one mean image is shifted against another.
 
     Attributes:
         across: Share of the width, to the right above 0.
@@ -67,7 +67,7 @@ class Shift:
 
     @property
     def known(self) -> bool:
-        """Whether the pictures have enough in common."""
+        """Whether the images have enough in common."""
         return self.response >= LEAST_RESPONSE
 
     @property
@@ -110,7 +110,7 @@ def compare(name: str, before: Values, now: Values) -> Drift | None:
 def stability(before: Values, now: Values) -> tuple[float, int]:
     """The population stability index, and the number of bins that it is over.
 
-    The bins are the deciles of the reference; fewer where values repeat. Half a picture is added to each, so that an
+    The bins are the deciles of the reference; fewer where values repeat. Half an image is added to each, so that an
     empty one does not make it infinite.
     """
     deciles, times = np.unique(np.quantile(before, np.linspace(0, 1, BINS + 1)[1:-1]), return_counts=True)
@@ -151,7 +151,7 @@ def ks_probability(distance: float, before: int, now: int) -> float:
 
 
 def find_shift(before: Values, now: Values) -> Shift:
-    """By how much a mean picture is shifted, by phase correlation.
+    """By how much a mean image is shifted, by phase correlation.
 
     Args:
         before: float [h, w].
@@ -159,8 +159,8 @@ def find_shift(before: Values, now: Values) -> Shift:
     """
     height, width = before.shape
     window = cv2.createHanningWindow((width, height), cv2.CV_64F)
-    flat = [np.ascontiguousarray(picture - picture.mean(), np.float64) for picture in (before, now)]
-    if min(picture.std() for picture in flat) < 1e-6:  # nothing in it that could be seen to move
+    flat = [np.ascontiguousarray(image - image.mean(), np.float64) for image in (before, now)]
+    if min(image.std() for image in flat) < 1e-6:  # nothing in it that could be seen to move
         return Shift(0.0, 0.0, 0.0)
     (across, down), response = cv2.phaseCorrelate(flat[0], flat[1], window)
     return Shift(across / width, down / height, float(response))

@@ -14,7 +14,7 @@ import numpy as np
 
 from kanoclip.runtime.ops.report import plots
 from kanoclip.runtime.ops.report.cases import Case, make_case, overlay, png_url
-from kanoclip.runtime.ops.report.comparison import Comparison, block_means, compare_results, mean_picture, shifts
+from kanoclip.runtime.ops.report.comparison import Comparison, block_means, compare_results, mean_image, shifts
 from kanoclip.runtime.ops.report.drift import LEAST_SHIFT, Values, find_shift
 from kanoclip.runtime.ops.report.results import MEASURES, Group, Results
 
@@ -34,9 +34,9 @@ class Options:
     """What the page shows.
 
     Attributes:
-        worst: Pictures with the highest scores.
-        closest: Pictures closest to the threshold.
-        pictures: Whether pictures go into the page.
+        worst: Images with the highest scores.
+        closest: Images closest to the threshold.
+        pictures: Whether images go into the page.
         maps: Folder of maps; None without.
     """
 
@@ -58,7 +58,7 @@ def make_page(
         results: The table.
         reference: What it is compared with; None for nothing.
         options: What is shown.
-        told: Called with how many of its pictures are read.
+        told: Called with how many of its images are read.
     """
     comparison = None if reference is None else compare_results(reference, results)
     title = f"{results.path.name}: {results.run['bundle']}"
@@ -135,23 +135,23 @@ def _along(results: Results, reference: Results | None) -> str:
     moved = _moved(results, reference)
     if moved:
         plotted.append(moved)
-    note = "Median and the middle nine tenths, in the order of the pictures"
+    note = "Median and the middle nine tenths, in the order of the images"
     note += "." if reference is None else "; the reference's over the whole width in violet."
     return f'<section><h2>Along the run</h2><p class="note">{note}</p>{"".join(plotted)}</section>'
 
 
 def _moved(results: Results, reference: Results | None) -> str:
-    """By how much the mean picture of each piece is shifted against the reference, or against the first piece."""
+    """By how much the mean image of each piece is shifted against the reference, or against the first piece."""
     first = next((mean for mean in block_means(results) if mean is not None), None)
     if reference is None and len(results.blocks) < 2:
         return ""
-    found = shifts(results, first if reference is None else mean_picture(reference))
+    found = shifts(results, first if reference is None else mean_image(reference))
     values = [None if one is None else 100 * one.length for one in found]
     if not any(value is not None for value in values):
         return ""
     against = "the first piece of the run" if reference is None else "the reference"
     return (
-        f"<h3>Shift of the mean picture against {against}, in per cent of its side</h3>"
+        f"<h3>Shift of the mean image against {against}, in per cent of its side</h3>"
         f"{plots.steps(values, 'shift', 100 * LEAST_SHIFT)}"
     )
 
@@ -170,8 +170,8 @@ def _drift(comparison: Comparison, results: Results, reference: Results) -> str:
     note = (
         "PSI, the population stability index over the reference's deciles, is called slight from 0.1 and marked from "
         "0.25, where it is also more than two samples of one population show once in a thousand times. KS is the "
-        "two-sample Kolmogorov-Smirnov test: of many pictures its p is small for differences that do not matter. Both "
-        "take pictures as independent; frames of one part are not."
+        "two-sample Kolmogorov-Smirnov test: of many images its p is small for differences that do not matter. Both "
+        "take images as independent; frames of one part are not."
     )
     return (
         f'<section><h2>Drift against {_e(reference.path.name)}</h2><p class="note">{note}</p>'
@@ -181,7 +181,7 @@ def _drift(comparison: Comparison, results: Results, reference: Results) -> str:
 
 
 def _means(results: Results, reference: Results) -> str:
-    old, new = mean_picture(reference), mean_picture(results)
+    old, new = mean_image(reference), mean_image(results)
     if old is None or new is None:
         return ""
     shift = find_shift(old, new)
@@ -192,19 +192,19 @@ def _means(results: Results, reference: Results) -> str:
         else "too different to say whether it is shifted"
     )
     shown = [
-        (old, "mean picture of the reference"),
-        (new, f"mean picture now: {told}"),
+        (old, "mean image of the reference"),
+        (new, f"mean image now: {told}"),
         (difference, "difference, doubled"),
     ]
     figures = "".join(
-        f'<figure><img src="{_grey(picture)}" alt=""><figcaption>{_e(text)}</figcaption></figure>'
-        for picture, text in shown
+        f'<figure><img src="{_grey(image)}" alt=""><figcaption>{_e(text)}</figcaption></figure>'
+        for image, text in shown
     )
-    return f'<h3>Mean pictures</h3><div class="means">{figures}</div>'
+    return f'<h3>Mean images</h3><div class="means">{figures}</div>'
 
 
-def _grey(picture: Values) -> str:
-    levels = np.asarray(np.rint(picture), np.uint8)
+def _grey(image: Values) -> str:
+    levels = np.asarray(np.rint(image), np.uint8)
     return png_url(np.asarray(cv2.resize(levels, (200, 200), interpolation=cv2.INTER_CUBIC), np.uint8))
 
 
@@ -230,14 +230,14 @@ def _group_table(title: str, groups: Sequence[Group]) -> str:
 
 
 def _cases(results: Results, options: Options, told: Callable[[int, int], None]) -> tuple[str, str]:
-    """The sections of the worst and of the closest pictures."""
+    """The sections of the worst and of the closest images."""
     worst = results.worst(options.worst)
     closest = [row for row in results.closest(options.closest + len(worst)) if row not in set(worst)][: options.closest]
     rows = worst + closest
     made = []
     for number, row in enumerate(results.read(rows) if rows else []):
         told(number, len(rows))
-        made.append(make_case(row, options.maps) if options.pictures else Case(row, None, reason="pictures left out"))
+        made.append(make_case(row, options.maps) if options.pictures else Case(row, None, reason="images left out"))
     switches = '<label class="switch"><input type="checkbox" id="lines" checked> outlines</label>'
     if any(case.heat for case in made):
         switches += '<label class="switch"><input type="checkbox" id="heat" checked> map&nbsp;&nbsp;</label>'
@@ -288,11 +288,11 @@ def _made(results: Results) -> str:
     facts = {
         "Bundle": f"{run['bundle']}, manifest {run['bundle_sha256']}",
         "Engine": f"{run['backend']} on {run['device']}, threads {run['threads']}",
-        "Work list": f"{run['pictures']:,} pictures, {run['list_sha256']}",
-        "Slice": f"{run['slice']} pictures",
+        "Work list": f"{run['pictures']:,} images, {run['list_sha256']}",
+        "Slice": f"{run['slice']} images",
     }
     for name, decision in run["decisions"].items():
-        region = "whole picture" if decision["roi"] is None else f"region {decision['roi'][:12]}"
+        region = "whole image" if decision["roi"] is None else f"region {decision['roi'][:12]}"
         facts[f"Class {name}"] = (
             f"threshold {decision['threshold']:g}, pixel threshold {decision['pixel_threshold']:g}, "
             f"smallest area {decision['min_area']}, {region}"

@@ -19,7 +19,7 @@ def histogram(
 ) -> str:
     """Scores, those that are anomalous in another colour, thresholds, and a reference's outline.
 
-    Heights are square roots, so that a few bad pictures among a million are seen.
+    Heights are square roots, so that a few bad images among a million are seen.
 
     Args:
         scores: Without NaN, at least one.
@@ -43,7 +43,7 @@ def histogram(
     for value in ticks(low, high, 8):
         parts.append(text(x(value), bottom + 16, _short(value)))
     for start, end, good, wrong in zip(edges, edges[1:], normal, bad, strict=False):
-        told = f"{start:.3f} to {end:.3f}: {good + wrong:,} pictures, {wrong:,} anomalous"
+        told = f"{start:.3f} to {end:.3f}: {good + wrong:,} images, {wrong:,} anomalous"
         bars = [("normal", 0, good), ("anomalous", good, good + wrong)]
         for kind, below, above in bars:
             if above > below:
@@ -68,7 +68,7 @@ def timeline(values: Values, name: str, before: Values | None, limit: float | No
     """A figure along the work list: median and the middle nine tenths of each piece of it.
 
     Args:
-        values: One for each picture, NaN where there is none.
+        values: One for each image, NaN where there is none.
         name: The figure's.
         before: The reference's values, whose middle nine tenths and median are drawn over the whole width.
         limit: A threshold.
@@ -91,7 +91,7 @@ def timeline(values: Values, name: str, before: Values | None, limit: float | No
         parts.append(line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
     for number, (piece, (p5, p50, p95)) in enumerate(zip(pieces, bands, strict=True)):
         if piece.size:
-            told = f"{name}: median {p50:.4g}, middle nine tenths {p5:.4g} to {p95:.4g}, {piece.size:,} pictures"
+            told = f"{name}: median {p50:.4g}, middle nine tenths {p5:.4g} to {p95:.4g}, {piece.size:,} images"
             parts.append(_bar(x(number), y(p95), x(number + 1) - x(number), y(p5) - y(p95), "band", told))
     steps = [(x(n + 0.5), y(p50)) for n, (_, p50, _) in enumerate(bands) if not math.isnan(p50)]
     parts.append(_polyline(steps, "median"))

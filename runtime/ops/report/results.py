@@ -1,4 +1,4 @@
-"""What a page needs of a table: columns of figures whole, rows of pictures only where they are shown."""
+"""What a page needs of a table: columns of figures whole, rows of images only where they are shown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Group:
-    """Pictures of one class, or in one folder.
+    """Images of one class, or in one folder.
 
     Attributes:
         name: Its name.
@@ -57,8 +57,8 @@ class Results:
         thresholds: The same of the image thresholds.
         anomalous: bool [rows].
         measures: float64 [rows] of each of `MEASURES`, NaN where there is an error.
-        sums: uint64 [blocks, 64, 64], sums of grey pictures along the run.
-        blocks: Rows and scored pictures of each block.
+        sums: uint64 [blocks, 64, 64], sums of grey images along the run.
+        blocks: Rows and scored images of each block.
 
     Raises:
         SinkError: It is no table of kanoclip-score.
@@ -82,7 +82,7 @@ class Results:
             self.anomalous = np.asarray(table["is_anomalous"].fill_null(False).to_numpy(), bool)
             self.measures = {name: _numbers(table, name) for name in MEASURES}
         except (OSError, ValueError, KeyError) as error:
-            raise SinkError(f"{path} cannot be read ({one_line(error)}): score the pictures again") from error
+            raise SinkError(f"{path} cannot be read ({one_line(error)}): score the images again") from error
 
     @property
     def scored(self) -> npt.NDArray[np.bool_]:
@@ -141,7 +141,7 @@ class Results:
         return [found[row] for row in rows]
 
     def reasons(self) -> list[tuple[str, str]]:
-        """Path and reason of pictures without a score, `REASONS` at the most."""
+        """Path and reason of images without a score, `REASONS` at the most."""
         rows = np.flatnonzero(~self.scored)[:REASONS].tolist()
         return [(row["path"], row["error"]) for row in self.read(rows)] if rows else []
 

@@ -1,1 +1,1 @@
-"""Scores any number of pictures into one table: on one machine or on a Ray cluster, and goes on where it was killed."""
+"""Scores any number of images into one table: on one machine or on a Ray cluster, and goes on where it was killed."""

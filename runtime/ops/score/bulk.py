@@ -44,7 +44,7 @@ class Job:
         engine: What scores.
         column: Of the paths in a table.
         class_column: Of the classes in a table.
-        slice: Pictures in a slice.
+        slice: Images in a slice.
         maps: Folder for whole maps; None for none.
         restart: Throw away what was begun, and the table that is there.
     """
@@ -65,11 +65,11 @@ class State:
 
     Attributes:
         step: `listing`, `scoring` or `merging`.
-        done: Pictures listed, scored or merged.
+        done: Images listed, scored or merged.
         total: Of how many; None while that is not known.
-        earlier: Pictures that were scored before this start.
-        unscored: Pictures with an error, since this start.
-        anomalous: Pictures that are, since this start.
+        earlier: Images that were scored before this start.
+        unscored: Images with an error, since this start.
+        anomalous: Images that are, since this start.
     """
 
     step: str
@@ -86,7 +86,7 @@ class Outcome:
 
     Attributes:
         counts: What is in the table.
-        earlier: Pictures that were scored before this start.
+        earlier: Images that were scored before this start.
         runs_on: Engine and device; None where nothing was left to score.
         wall_s: Seconds of this start.
         scoring_s: Seconds from the first process that was ready to the last part.
@@ -100,7 +100,7 @@ class Outcome:
 
 
 def score(job: Job, make_pool: MakePool, told: Callable[[State], None] = lambda state: None) -> Outcome:
-    """Scores all pictures of a source into one table, or goes on where an earlier start was stopped.
+    """Scores all images of a source into one table, or goes on where an earlier start was stopped.
 
     Args:
         job: What is asked for.

@@ -2,7 +2,7 @@
 
 Slices of a node that is lost are done again on another one.
 
-Pictures must be at the same path on every node: on a shared folder, or behind a URL. The bundle travels by itself.
+Images must be at the same path on every node: on a shared folder, or behind a URL. The bundle travels by itself.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Cluster:
         ray: As `connected` gives it.
         engine: What scores; its bundle need be on this machine only. A backend `auto` is settled by one actor, for all.
         count: Actors at the most; None for as many as the cluster has cores for, or GPUs.
-        items: Gives a slice's pictures.
+        items: Gives a slice's images.
         on_engine: As of `Processes`.
     """
 

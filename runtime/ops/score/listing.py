@@ -1,6 +1,6 @@
-"""The pictures of a folder, glob, table or URL: one after the other, in an order that never changes.
+"""The images of a folder, glob, table or URL: one after the other, in an order that never changes.
 
-Nothing is held but the names of one folder at a time, so a million pictures take no more memory than the
+Nothing is held but the names of one folder at a time, so a million images take no more memory than the
 largest folder.
 """
 
@@ -23,7 +23,7 @@ _BATCH = 4096
 
 
 class Item(NamedTuple):
-    """A picture to be scored.
+    """An image to be scored.
 
     Attributes:
         path: Path or URL.
@@ -41,16 +41,16 @@ class _Name(NamedTuple):
 
 
 def list_items(source: str, column: str = "path", class_column: str | None = None) -> Iterator[Item]:
-    """Yields the pictures of a source.
+    """Yields the images of a source.
 
     Args:
-        source: A picture, a folder, a glob (`**` crosses folders) or a Parquet table of paths; a path or any URL that
+        source: An image, a folder, a glob (`**` crosses folders) or a Parquet table of paths; a path or any URL that
             fsspec opens. Folders and globs come in natural order, as `kanoclip-run` takes them, tables as they are.
         column: Of the paths in a table; those that are relative belong to the current folder.
-        class_column: Of the pictures' classes in a table; None where they have none.
+        class_column: Of the images' classes in a table; None where they have none.
 
     Raises:
-        SourceError: There is no such source, no picture in it, or a part of it cannot be listed.
+        SourceError: There is no such source, no image in it, or a part of it cannot be listed.
     """
     if source.endswith(TABLE):
         yield from _of_table(source, column, class_column)
@@ -62,11 +62,11 @@ def list_items(source: str, column: str = "path", class_column: str | None = Non
         found = True
         yield Item(path)
     if not found:
-        raise SourceError(f"{source}: no pictures there (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
+        raise SourceError(f"{source}: no images there (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
 
 
 def _of_folder(source: str) -> Iterator[str]:
-    """A picture, folder or glob of this machine."""
+    """An image, folder or glob of this machine."""
     if Path(source).is_dir():
         yield from _walk(source, _scan, masks=False)
     elif Path(source).is_file():
@@ -96,13 +96,13 @@ def _of_url(source: str) -> Iterator[str]:
 
 
 def _walk(folder: str, names_in: Any, *, depth: int | None = None, masks: bool = True) -> Iterator[str]:
-    """Pictures below a folder in natural order.
+    """Images below a folder in natural order.
 
     Args:
         folder: Where.
         names_in: Gives a folder's names.
         depth: Levels to go down; None for all.
-        masks: Whether the masks of an MVTec-layout data set count as pictures.
+        masks: Whether the masks of an MVTec-layout data set count as images.
     """
     names: list[_Name] = [one for one in names_in(folder) if not one.name.startswith(".")]
     folders = {one.name for one in names if one.is_folder}
@@ -111,7 +111,7 @@ def _walk(folder: str, names_in: Any, *, depth: int | None = None, masks: bool =
         if one.is_folder:
             if depth != 1 and not (answers and one.name == MASK_FOLDER):
                 yield from _walk(one.path, names_in, depth=None if depth is None else depth - 1, masks=masks)
-        elif _is_picture(one.name):
+        elif _is_image(one.name):
             yield one.path
 
 
@@ -205,5 +205,5 @@ def _opened(source: str) -> Any:
     return filesystem.open(path, "rb")
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per name is slow

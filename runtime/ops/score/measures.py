@@ -1,4 +1,4 @@
-"""What a picture looks like, in a few figures: they tell a camera that moved from a part that is bad."""
+"""What an image looks like, in a few figures: they tell a camera that moved from a part that is bad."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy.typing as npt
 from kanoclip.runtime.types import Image
 
 CROP = 512
-"""Side of the middle piece that sharpness is taken from, in the picture's own pixels: a smaller copy hides blur."""
+"""Side of the middle piece that sharpness is taken from, in the image's own pixels: a smaller copy hides blur."""
 MEAN_SIDE = 64
-"""Side of the picture that is summed up over a run."""
+"""Side of the image that is summed up over a run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Of one picture; all but sharpness in [0, 1].
+    """Of one image; all but sharpness in [0, 1].
 
     Attributes:
         brightness: Mean grey level.
@@ -38,7 +38,7 @@ class Measures:
 
 
 def measure(frame: Image, small: Image) -> Measures:
-    """Measures a picture.
+    """Measures an image.
 
     Args:
         frame: The original, uint8 [H, W, 3], BGR.
@@ -61,6 +61,6 @@ def measure(frame: Image, small: Image) -> Measures:
 
 
 def grey_thumbnail(small: Image) -> npt.NDArray[np.uint8]:
-    """A grey picture of `MEAN_SIDE` squared, of which a run's mean is made."""
+    """A grey image of `MEAN_SIDE` squared, of which a run's mean is made."""
     grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
     return np.asarray(cv2.resize(grey, (MEAN_SIDE, MEAN_SIDE), interpolation=cv2.INTER_AREA), np.uint8)

@@ -20,7 +20,7 @@ ROW_GROUP = 16_384
 """Rows that are in memory at a time, more or less: row groups end where slices do."""
 
 BLOCKS = 40
-"""Pieces of a run, at the most, whose mean pictures are kept: when a camera moved is seen by them."""
+"""Pieces of a run, at the most, whose mean images are kept: when a camera moved is seen by them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a picture lies, a path or a URL, and how its bytes come from there."""
+"""Where an image lies, a path or a URL, and how its bytes come from there."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ TICK_S = 0.25
 AHEAD = 2
 """Slices that a process has: the one in work, and the next, so that it never waits for us."""
 DEATHS = 2
-"""After so many at the same picture, the picture is to blame."""
+"""After so many at the same image, the image is to blame."""
 STARTS = 3
 """A process that dies so often before it is ready will not come up."""
 
@@ -127,7 +127,7 @@ class Processes:
 
         Args:
             slices: What to do; taken as it is needed.
-            on_tick: Called four times a second with how many pictures are done of the slices in work.
+            on_tick: Called four times a second with how many images are done of the slices in work.
 
         Raises:
             KanoclipError: The engine fails, or no process comes up. What was yielded stays good.
@@ -204,7 +204,7 @@ class Processes:
         self._start()
 
     def _blamed(self, task: _Task, place: int, cause: str) -> _Task:
-        """The task for another try, picture by picture; without the one that two careful tries have died of."""
+        """The task for another try, image by image; without the one that two careful tries have died of."""
         if task.careful:
             key = (task.where.number, place)
             self._deaths[key] = self._deaths.get(key, 0) + 1

@@ -35,13 +35,13 @@ class Identity:
     Attributes:
         list_sha256: Of the work list.
         pictures: In it.
-        slice: Pictures in a slice.
+        slice: Images in a slice.
         bundle: The bundle's name.
         bundle_sha256: Of its manifest.
         backend: As `create_backend` takes it; `auto` before it is settled.
         device: `cpu`, `cuda`, or `auto` before it is settled and on a server; which GPU does not matter.
         threads: Of one engine.
-        class_name: Of pictures whose work list names none.
+        class_name: Of images whose work list names none.
         decisions: Thresholds, smallest area and digest of the region of interest, by class.
         maps: Whether whole maps are kept.
         version: Of this package.
@@ -70,7 +70,7 @@ class Identity:
         """What is not as it was stored, each `NAME (BEFORE, now NOW)`."""
         own = json.loads(json.dumps(self.as_json()))
         if own["list_sha256"] != stored.get("list_sha256"):  # which is all that a person understands of it
-            return [f"the pictures ({stored.get('pictures')}, now {self.pictures})"]
+            return [f"the images ({stored.get('pictures')}, now {self.pictures})"]
         now, before = _flat(own), _flat(stored)
         return [f"{name} ({before.get(name)}, now {value})" for name, value in now.items() if value != before.get(name)]
 
@@ -171,7 +171,7 @@ class RunFolder:
             raise SinkError(f"{error.filename or self.root} cannot be written ({error.strerror}); {GOES_ON}") from error
 
     def items(self, where: Slice) -> list[Item]:
-        """The pictures of a slice."""
+        """The images of a slice."""
         return read_slice(self.list_path, where)
 
     def remove(self) -> None:

@@ -41,9 +41,9 @@ class Engine:
         device: As `create_backend` takes it.
         threads: CPU threads of the engine; a server has its own.
         settings: Over the bundle's thresholds.
-        class_name: Of pictures whose work list names none.
+        class_name: Of images whose work list names none.
         maps: Whether whole maps are kept.
-        readers: Threads that read ahead; 1 reads between two pictures.
+        readers: Threads that read ahead; 1 reads between two images.
     """
 
     bundle: Path
@@ -145,15 +145,15 @@ class Scorer:
     ) -> Part:
         """Scores a slice.
 
-        Batches begin anew with each slice and hold one class, so what a picture is judged together with does not depend
+        Batches begin anew with each slice and hold one class, so what an image is scored together with does not depend
         on who scores it, or on what was scored before.
 
         Args:
             number: The slice's.
-            items: Its pictures.
+            items: Its images.
             left_out: Places in it that are not to be touched, with the reason.
-            careful: Read each picture only when its turn comes, so that `told` says who is to blame for a crash.
-            told: Called with a picture's place in the slice before it is read.
+            careful: Read each image only when its turn comes, so that `told` says who is to blame for a crash.
+            told: Called with an image's place in the slice before it is read.
 
         Raises:
             BackendError: The engine failed.
@@ -167,12 +167,12 @@ class Scorer:
                 rows.found[place] = Unscored(items[place].path, class_name, read)
                 continue
             if batch and (class_name != of_class or len(batch) == self._detector.batch_size):
-                self._judge(number, items, batch, of_class, rows)
+                self._infer(number, items, batch, of_class, rows)
                 batch = []
             of_class = class_name
             batch.append(read)
         if batch:
-            self._judge(number, items, batch, of_class, rows)
+            self._infer(number, items, batch, of_class, rows)
         ordered = [rows.found[place] for place in range(len(items))]
         scored = [row for row in ordered if isinstance(row, Scored)]
         return Part(
@@ -183,9 +183,9 @@ class Scorer:
             anomalous=sum(row.detection.is_anomalous for row in scored),
         )
 
-    def _judge(self, number: int, items: Sequence[Item], batch: list[_Ready], class_name: str, rows: _Rows) -> None:
+    def _infer(self, number: int, items: Sequence[Item], batch: list[_Ready], class_name: str, rows: _Rows) -> None:
         pixel_threshold = self._detector.thresholds_of(class_name).pixel
-        detections = self._detector.judge([one.prepared for one in batch], class_name)
+        detections = self._detector.infer([one.prepared for one in batch], class_name)
         for one, detection in zip(batch, detections, strict=True):
             name = None
             if self._engine.maps:
@@ -197,7 +197,7 @@ class Scorer:
     def _read(
         self, items: Sequence[Item], left_out: Mapping[int, str], careful: bool, told: Callable[[int], None]
     ) -> Iterator[tuple[int, _Ready | str]]:
-        """Reads pictures in order, ahead of who takes them where several threads are to."""
+        """Reads images in order, ahead of who takes them where several threads are to."""
 
         def read(place: int) -> _Ready | str:
             return left_out[place] if place in left_out else self._prepare(place, items[place])
@@ -218,14 +218,14 @@ class Scorer:
                 yield place, ahead.popleft().result()
 
     def _prepare(self, place: int, item: Item) -> _Ready | str:
-        """Reads, decodes and resizes a picture, and measures it; or the reason why that cannot be."""
+        """Reads, decodes and resizes an image, and measures it; or the reason why that cannot be."""
         raw = read_bytes(item.path)
         frame = raw if isinstance(raw, str) else decode_image(raw)
         if isinstance(frame, str):
             return frame
         try:
             prepared = self._detector.prepare(frame, item.class_name or self._engine.class_name)
-        except (FrameError, SettingsError) as error:  # an unknown class, or polygons of another picture's size
+        except (FrameError, SettingsError) as error:  # an unknown class, or polygons of another image's size
             return str(error)
         return _Ready(place, prepared, measure(frame, prepared.image))
 

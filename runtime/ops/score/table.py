@@ -19,21 +19,21 @@ from kanoclip.runtime.ops.score.measures import MEAN_SIDE, Measures
 from kanoclip.runtime.types import Detection
 
 RUN_KEY, MEAN_KEY = b"kanoclip.run", b"kanoclip.mean_picture"
-"""Of the file's metadata: what made the table, as JSON; sums of pictures, see `pack_sum`."""
+"""Of the file's metadata: what made the table, as JSON; sums of images, see `pack_sum`."""
 COMPRESSION = "zstd"
 Sums = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A picture that was judged.
+    """An image that was scored.
 
     Attributes:
         path: Path or URL.
         detection: What the detector said.
         pixel_threshold: Map value from which a pixel belongs to the mask.
-        height: Rows of the picture.
-        width: Columns of the picture.
+        height: Rows of the image.
+        width: Columns of the image.
         measures: What it looks like.
         map_file: Where its map is kept, relative to the folder of maps; None without.
     """
@@ -49,7 +49,7 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Unscored:
-    """A picture that was not.
+    """An image that was not.
 
     Attributes:
         path: Path or URL.
@@ -97,7 +97,7 @@ def encode_part(rows: Sequence[Scored | Unscored], sums: Sums) -> bytes:
 
     Args:
         rows: In the order of the work list.
-        sums: uint64 [MEAN_SIDE, MEAN_SIDE], the sum of the grey thumbnails of the pictures that were scored.
+        sums: uint64 [MEAN_SIDE, MEAN_SIDE], the sum of the grey thumbnails of the images that were scored.
     """
     parquet()
     import pyarrow as pa
@@ -154,7 +154,7 @@ def unpack_sum(packed: bytes) -> Sums:
     try:
         values = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<u8")
     except zlib.error as error:
-        raise ValueError(f"no sum of pictures ({error})") from error
+        raise ValueError(f"no sum of images ({error})") from error
     return values.astype(np.uint64).reshape(-1, MEAN_SIDE, MEAN_SIDE)
 
 

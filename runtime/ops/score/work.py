@@ -1,4 +1,4 @@
-"""The work list on disk: which pictures, in which order, cut into slices.
+"""The work list on disk: which images, in which order, cut into slices.
 
 A run writes it once, so that a million paths are in no process's memory, and so that a later run can tell whether it
 would go on with the same list.
@@ -21,12 +21,12 @@ from kanoclip.runtime.system.hardware import available_bytes, own_cores
 
 @dataclass(frozen=True)
 class Slice:
-    """Consecutive pictures, which one process scores and commits in one file.
+    """Consecutive images, which one process scores and commits in one file.
 
     Attributes:
         number: Counted from 0.
         offset: Where its lines begin in the list, in bytes.
-        count: Pictures in it.
+        count: Images in it.
     """
 
     number: int
@@ -35,17 +35,17 @@ class Slice:
 
 
 class WorkList:
-    """A file with a line of JSON for each picture: its path, or path and class.
+    """A file with a line of JSON for each image: its path, or path and class.
 
     Attributes:
         path: The file.
         pictures: How many.
-        size: Pictures in a slice; the last one may have fewer.
+        size: Images in a slice; the last one may have fewer.
         digest: sha256 of the file: that of paths, classes and their order.
     """
 
-    def __init__(self, path: Path, pictures: int, size: int, digest: str, offsets: array[int]) -> None:
-        self.path, self.pictures, self.size, self.digest = path, pictures, size, digest
+    def __init__(self, path: Path, images: int, size: int, digest: str, offsets: array[int]) -> None:
+        self.path, self.pictures, self.size, self.digest = path, images, size, digest
         self._offsets = offsets
 
     @classmethod
@@ -56,9 +56,9 @@ class WorkList:
 
         Args:
             path: Where; replaced.
-            items: The pictures, each taken once.
-            size: Pictures in a slice, at least 1.
-            told: Called with the number of pictures so far, once a slice.
+            items: The images, each taken once.
+            size: Images in a slice, at least 1.
+            told: Called with the number of images so far, once a slice.
 
         Raises:
             OSError: The file cannot be written.
@@ -90,7 +90,7 @@ class WorkList:
 
 
 def read_slice(path: Path, where: Slice) -> list[Item]:
-    """The pictures of a slice.
+    """The images of a slice.
 
     Args:
         path: Of the list.
@@ -127,7 +127,7 @@ def default_readers(remote: bool, feeds: bool) -> int:
     """One for local files, whose decoding takes the core that the engine wants; more from afar, or to feed others.
 
     Args:
-        remote: The pictures come over a network.
+        remote: The images come over a network.
         feeds: The engine is no core of this machine, but its GPU or a server.
     """
     if remote:

@@ -57,7 +57,7 @@ def make_app(
         options: Where it is served, and for whom.
         facts: The stream and what is known of it.
         gallery: The last anomalies.
-        pool: Encodes pictures.
+        pool: Encodes images.
         health: Answers /healthz and /readyz; None for none.
         metrics: Gives /metrics; None for none.
     """
@@ -97,9 +97,9 @@ async def _index(request: Request) -> Response:
     return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
 
 
-def _report(judge: Callable[[], HealthReport]) -> Callable[[Request], Any]:
+def _report(infer: Callable[[], HealthReport]) -> Callable[[Request], Any]:
     async def answer(request: Request) -> Response:
-        report = judge()
+        report = infer()
         return JSONResponse(report.as_json(), report.http_status)
 
     return answer
@@ -176,7 +176,7 @@ class _Changes:
         else:
             self._facts.control.resume()
         self._facts.changes += 1
-        log.info("%s (%s)", "paused: frames go by unjudged" if paused else "judges again", _who(request))
+        log.info("%s (%s)", "paused: frames go by unscored" if paused else "scores again", _who(request))
         return self._state()
 
     def _state(self) -> Response:

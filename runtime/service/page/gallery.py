@@ -15,7 +15,7 @@ from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.types import Detection, Frame
 
 MAX_SIDE = 1280
-"""Longer side of the pictures that are sent."""
+"""Longer side of the images that are sent."""
 THUMBNAIL_SIDE = 320
 JPEG_QUALITY = 80
 MAX_ENTRIES = 60
@@ -134,7 +134,7 @@ class MemoryGallery:
             while len(self._kept_at) > MAX_ENTRIES:  # each file of a folder is a source
                 self._kept_at.popitem(last=False)
         try:
-            pictures = (
+            images = (
                 encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE),
                 encode_jpeg(frame.image, JPEG_QUALITY, THUMBNAIL_SIDE),
             )
@@ -156,7 +156,7 @@ class MemoryGallery:
                 float(detection.score),
                 float(detection.threshold),
             )
-            kept = _Kept(entry, *pictures, heat, about)
+            kept = _Kept(entry, *images, heat, about)
             self._kept[entry.key] = kept
             self._bytes += kept.size
             while len(self._kept) > MAX_ENTRIES or (self._bytes > MAX_BYTES and len(self._kept) > 1):

@@ -59,7 +59,7 @@ class PageOptions:
 
         Args:
             address: `HOST:PORT`, `[IPV6]:PORT`.
-            token_file: A file whose only line is the token; overrules `token`.
+            token_file: A file whose only line is the token; overrides `token`.
             token: The token, from the environment.
             tls_cert: Certificate chain, PEM.
             tls_key: Its key, PEM.

@@ -98,7 +98,7 @@ class Page:
             http=BoundedHttp,
             ws="websockets-sansio",
             ws_max_size=MAX_BODY,
-            ws_per_message_deflate=False,  # pictures are compressed already
+            ws_per_message_deflate=False,  # images are compressed already
             lifespan="off",
             access_log=False,
             log_config=None,

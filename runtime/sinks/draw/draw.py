@@ -1,4 +1,4 @@
-"""The annotated picture: heat map, region of interest, regions and a caption bar."""
+"""The annotated image: heat map, region of interest, regions and a caption bar."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kanoclip.runtime.sinks.draw.heat import Canvas, array_of, paint_heat
 from kanoclip.runtime.types import Detection, Image, RegionOfInterest
 
 MIN_WIDTH = 192
-"""Narrower pictures are enlarged by a whole factor so that the caption can be read."""
+"""Narrower images are enlarged by a whole factor so that the caption can be read."""
 
 _RED = (48, 48, 230)
 _GREEN = (88, 170, 60)
@@ -28,7 +28,7 @@ def annotate(image: Image, detection: Detection, *, untrained: bool, canvas: Can
         image: The original frame, uint8 [H, W, 3] BGR; left as it is.
         detection: What the detector said about it.
         untrained: The bundle has seeded weights: the caption says so.
-        canvas: Memory that the picture lies in until the next one is drawn there; None takes new.
+        canvas: Memory that the image lies in until the next one is drawn there; None takes new.
 
     Returns:
         uint8 [k*H + bar, k*W, 3]; k is 1 unless the frame is narrower than `MIN_WIDTH`. Its size depends only on the
@@ -50,25 +50,25 @@ def annotate(image: Image, detection: Detection, *, untrained: bool, canvas: Can
     return annotated
 
 
-def _draw_roi(picture: Image, roi: RegionOfInterest) -> None:
+def _draw_roi(image: Image, roi: RegionOfInterest) -> None:
     """Draws the outlines of what is kept, and more faintly of what is ignored."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     thin = max(1, round(min(height, width) / 540))
     kept, ignored = roi.outlines(height, width)
     for outlines, colour in ((ignored, _GREY), (kept, _CYAN)):
-        cv2.polylines(picture, outlines, True, (0, 0, 0), thin + 2, cv2.LINE_AA)
-        cv2.polylines(picture, outlines, True, colour, thin, cv2.LINE_AA)
+        cv2.polylines(image, outlines, True, (0, 0, 0), thin + 2, cv2.LINE_AA)
+        cv2.polylines(image, outlines, True, colour, thin, cv2.LINE_AA)
 
 
-def _draw_regions(picture: Image, detection: Detection, factor: int) -> None:
+def _draw_regions(image: Image, detection: Detection, factor: int) -> None:
     """Draws each region's box; the best one also gets its score."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     thin = max(1, round(min(height, width) / 360))
     for rank, region in enumerate(detection.regions):
         x0, y0 = region.x * factor, region.y * factor
         x1, y1 = (region.x + region.width) * factor - 1, (region.y + region.height) * factor - 1
-        cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), thin + 2 * max(1, thin // 2))
-        cv2.rectangle(picture, (x0, y0), (x1, y1), _WHITE, thin)
+        cv2.rectangle(image, (x0, y0), (x1, y1), (0, 0, 0), thin + 2 * max(1, thin // 2))
+        cv2.rectangle(image, (x0, y0), (x1, y1), _WHITE, thin)
         if rank < 5 and width >= 400:
             scale = max(0.4, min(height, width) / 1400)
             text = f"{region.score:.2f}"
@@ -77,12 +77,12 @@ def _draw_regions(picture: Image, detection: Detection, factor: int) -> None:
                 min(x0, width - text_width),
                 y0 - 2 * thin - 2 if y0 > 2 * text_height else y1 + text_height + 4 * thin,
             )
-            cv2.putText(picture, text, at, _FONT, scale, (0, 0, 0), 2 + 2 * thin, cv2.LINE_AA)
-            cv2.putText(picture, text, at, _FONT, scale, _WHITE, max(1, thin), cv2.LINE_AA)
+            cv2.putText(image, text, at, _FONT, scale, (0, 0, 0), 2 + 2 * thin, cv2.LINE_AA)
+            cv2.putText(image, text, at, _FONT, scale, _WHITE, max(1, thin), cv2.LINE_AA)
 
 
 def _caption(width: int, detection: Detection, *, untrained: bool) -> Image:
-    """The bar above the picture: verdict of the frame, score, threshold, class; its edge is red during an alarm.
+    """The bar above the image: verdict of the frame, score, threshold, class; its edge is red during an alarm.
 
     Two lines when narrow, one when wide. Height depends on the width alone, so that all frames of a video agree.
     """

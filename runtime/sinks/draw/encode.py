@@ -1,4 +1,4 @@
-"""Pictures and maps as bytes for files, browsers and messages."""
+"""Images and maps as bytes for files, browsers and messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kanoclip.runtime.types import FloatMap, Image
 
 
 def encode_jpeg(image: Image, quality: int, max_side: int | None = None) -> bytes:
-    """A picture as JPEG.
+    """An image as JPEG.
 
     Args:
         image: uint8 [H, W, 3] BGR.
@@ -44,5 +44,5 @@ def _encode(suffix: str, image: Image, options: list[int]) -> bytes:
     except cv2.error:
         done = False
     if not done:
-        raise SinkError(f"a picture of {image.shape[1]}x{image.shape[0]} pixels cannot be encoded as {suffix[1:]}")
+        raise SinkError(f"an image of {image.shape[1]}x{image.shape[0]} pixels cannot be encoded as {suffix[1:]}")
     return data.tobytes()

@@ -1,6 +1,6 @@
-"""The coloured map over a picture, and the memory that drawing takes.
+"""The coloured map over an image, and the memory that drawing takes.
 
-The map is painted as it is, never stretched to the picture's own range, which would paint normal pictures red.
+The map is painted as it is, never stretched to the image's own range, which would paint normal images red.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAT_FLOOR = 0.04
 
 _Bytes = npt.NDArray[np.uint8]
 
-# Of a map's 256 levels, what is left of the picture and what is laid over it.
+# Of a map's 256 levels, what is left of the image and what is laid over it.
 _OPACITY = np.arange(256) / 255 * HEAT_OPACITY
 _KEPT: _Bytes = np.rint((1 - _OPACITY) * 255).astype(np.uint8)
 _TURBO = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)
@@ -30,7 +30,7 @@ _LAID: _Bytes = np.rint(_TURBO * _OPACITY[:, None, None]).astype(np.uint8)
 class Canvas:
     """Memory to draw in, taken once and used again; for one thread.
 
-    How much a picture takes while it is drawn depends on what it shows. Taken anew for each, the largest so far would
+    How much an image takes while it is drawn depends on what it shows. Taken anew for each, the largest so far would
     add to the process's memory for hours after the start, whenever two of them met.
     """
 
@@ -43,7 +43,7 @@ class Canvas:
         Args:
             name: What it is for: each name has its own, which its next use overwrites.
             shape: Wanted.
-            most: The largest shape that a picture of this size may want; None for this one.
+            most: The largest shape that an image of this size may want; None for this one.
 
         Returns:
             uint8 of that shape, contiguous.
@@ -62,11 +62,11 @@ def array_of(canvas: Canvas | None, name: str, shape: tuple[int, ...], most: tup
 
 
 def paint_heat(picture: Image, heat: FloatMap, canvas: Canvas | None = None) -> None:
-    """Blends the coloured map into a picture, in place.
+    """Blends the coloured map into an image, in place.
 
     Args:
         picture: uint8 [H, W, 3] BGR.
-        heat: float32 [h, w] in [0, 1], stretched over the picture; what is not a number stays as it was.
+        heat: float32 [h, w] in [0, 1], stretched over the image; what is not a number stays as it was.
         canvas: Memory for what is needed meanwhile; None takes new.
     """
     hot = heat >= HEAT_FLOOR
@@ -75,7 +75,7 @@ def paint_heat(picture: Image, heat: FloatMap, canvas: Canvas | None = None) -> 
         return
     rows, columns = heat.shape
     height, width = picture.shape[:2]
-    # Only the rectangle that has heat is touched: most pictures are normal, and blending is the dear part. One map cell
+    # Only the rectangle that has heat is touched: most images are normal, and blending is the dear part. One map cell
     # more on each side, since interpolation bleeds that far.
     top, bottom = max(int(hot_rows[0]) - 1, 0), min(int(hot_rows[-1]) + 2, rows)
     left, right = max(int(hot_columns[0]) - 1, 0), min(int(hot_columns[-1]) + 2, columns)

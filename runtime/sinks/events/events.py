@@ -15,7 +15,7 @@ class Events(str, Enum):
     ALARMS = "alarms"
     """The frame that raises a stream's alarm, and the one that clears it."""
     FRAMES = "frames"
-    """Every judged frame."""
+    """Every scored frame."""
 
 
 class EventFilter:

@@ -153,7 +153,7 @@ class OutboxSink(Generic[M]):
         return self._trouble.words or self._slow.words
 
     def skip(self, bad: BadFrame) -> None:
-        """Sends nothing for a picture that could not be read."""
+        """Sends nothing for an image that could not be read."""
 
     def _keep(self, message: M) -> None:
         """Puts a message into the outbox."""
@@ -168,5 +168,5 @@ class OutboxSink(Generic[M]):
 
 
 def record_bytes(frame: Frame, detection: Detection) -> bytes:
-    """A judged frame's record as JSON in ASCII."""
+    """A scored frame's record as JSON in ASCII."""
     return json.dumps(record(frame, detection), allow_nan=False, ensure_ascii=True).encode("ascii")

@@ -34,7 +34,7 @@ LONGEST_WISH_S = 600.0
 """A receiver may ask for a longer pause (Retry-After), up to this."""
 CLOSE_GRACE_S = 3.0
 """How long the end of a run waits for the receiver to take what is left."""
-PICTURE_SIDE, PICTURE_QUALITY = 1280, 85
+IMAGE_SIDE, IMAGE_QUALITY = 1280, 85
 _SHORT_ANSWER = 4096
 _RETRIED = frozenset({408, 425, 429})
 """Refusals of the moment. Others of the 400s stand, whatever the number of tries."""
@@ -63,7 +63,7 @@ class _Message:
 class WebhookSink(OutboxSink[_Message]):
     """Posts events as JSON records, one after the other, each until it is taken, refused or too old.
 
-    The body is the record (`application/json`), or with a picture a form of two parts (`multipart/form-data`):
+    The body is the record (`application/json`), or with an image a form of two parts (`multipart/form-data`):
     `record`, and `picture`, a JPEG. Taken is what is answered with 2xx. A refused connection, an answer that does not
     come, 5xx, 408, 425 and 429 are tried again; another answer is a refusal, and the message is dropped. Redirections
     are not followed: they are refusals.
@@ -73,7 +73,7 @@ class WebhookSink(OutboxSink[_Message]):
 
     Args:
         config: Where to, and what.
-        untrained: The bundle has seeded weights: every annotated picture says so.
+        untrained: The bundle has seeded weights: every annotated image says so.
         notify: Takes a message when messages no longer arrive, and one when they do again.
 
     Raises:
@@ -119,7 +119,7 @@ class WebhookSink(OutboxSink[_Message]):
         """Queues a message, if the result is one of the events wanted.
 
         Raises:
-            SinkError: The picture cannot be encoded.
+            SinkError: The image cannot be encoded.
         """
         if not self._filter.takes(frame, detection):
             return
@@ -146,14 +146,14 @@ class WebhookSink(OutboxSink[_Message]):
         number = str(uuid.uuid4())
         expires_at = time.monotonic() + self._config.deadline_s
         body = record_bytes(frame, detection)
-        picture: Image | None = None
+        image: Image | None = None
         if self._config.picture is Picture.PLAIN:
-            picture = frame.image
+            image = frame.image
         elif self._config.picture is Picture.ANNOTATED:
-            picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
-        if picture is None:
+            image = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
+        if image is None:
             return _Message(number, body, "application/json", expires_at)
-        jpeg = encode_jpeg(picture, PICTURE_QUALITY, PICTURE_SIDE)
+        jpeg = encode_jpeg(image, IMAGE_QUALITY, IMAGE_SIDE)
         body, content_type = encode_multipart_formdata(
             [
                 ("record", ("record.json", body, "application/json")),

@@ -12,9 +12,9 @@ from typing import Any
 
 from kanoclip.runtime.errors import SinkError
 
-RECORD, PICTURE, ANNOTATED, MAP = ".json", ".jpg", ".annotated.jpg", ".map.png"
+RECORD, IMAGE, ANNOTATED, MAP = ".json", ".jpg", ".annotated.jpg", ".map.png"
 """What the files of one snapshot end in. The record is written last, and deleted first: where it is, all are."""
-SUFFIXES = (RECORD, PICTURE, ANNOTATED, MAP)
+SUFFIXES = (RECORD, IMAGE, ANNOTATED, MAP)
 
 _NAME = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z_[0-9A-Za-z-]{1,40}_[0-9]{8,15}"
 NAME = re.compile(_NAME)
@@ -30,11 +30,11 @@ class Snapshot:
 
     Attributes:
         name: Sorts by the time of capture, then by source.
-        record: What the JSON lines say of the frame; its `stream`; the picture's `size`, [width, height]; and
+        record: What the JSON lines say of the frame; its `stream`; the image's `size`, [width, height]; and
             `skipped_before`: anomalous frames of the same source, since the snapshot before, that were not kept because
             they came too soon.
-        annotated: The picture with heat map, regions and verdict, JPEG.
-        picture: The picture alone, JPEG.
+        annotated: The image with heat map, regions and verdict, JPEG.
+        picture: The image alone, JPEG.
         map: The anomaly map at the model's size, PNG of 8 bits grey: 255 is 1.
     """
 
@@ -85,5 +85,5 @@ def read_snapshot(folder: Path, name: str) -> Snapshot | None:
         return None
     if not isinstance(record, dict):
         return None
-    annotated, picture, heat = (folder / f"{name}{suffix}" for suffix in (ANNOTATED, PICTURE, MAP))
-    return Snapshot(name, record, annotated, picture, heat)
+    annotated, image, heat = (folder / f"{name}{suffix}" for suffix in (ANNOTATED, IMAGE, MAP))
+    return Snapshot(name, record, annotated, image, heat)

@@ -1,4 +1,4 @@
-"""Pictures and records of anomalous frames in a ring on disk."""
+"""Images and records of anomalous frames in a ring on disk."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from kanoclip.runtime.sinks.draw.heat import Canvas
 from kanoclip.runtime.sinks.events.events import EventFilter, Events
 from kanoclip.runtime.sinks.images import JPEG_QUALITY
 from kanoclip.runtime.sinks.jsonl import record
-from kanoclip.runtime.sinks.snapshots.reader import ANNOTATED, MAP, PICTURE, RECORD
+from kanoclip.runtime.sinks.snapshots.reader import ANNOTATED, IMAGE, MAP, RECORD
 from kanoclip.runtime.sinks.snapshots.ring import SnapshotRing
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 log = logging.getLogger(__name__)
 
-PICTURE_QUALITY = 95
-"""Of the picture alone, which may be judged, labelled or learnt from later."""
+IMAGE_QUALITY = 95
+"""Of the image alone, which may be scored, labelled or learned from later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,14 @@ class SnapshotConfig:
 
 
 class SnapshotSink:
-    """Keeps the annotated picture, the picture alone, the map and the JSON record of anomalous frames.
+    """Keeps the annotated image, the image alone, the map and the JSON record of anomalous frames.
 
     Their names begin with the time of capture (UTC) and the source: 20231114T221320.250Z_camera-0_00000042.jpg,
     .annotated.jpg, .map.png and .json. `snapshot_reader` lists and reads them.
 
     Args:
         config: Where, what and how much.
-        untrained: The bundle has seeded weights: every annotated picture says so.
+        untrained: The bundle has seeded weights: every annotated image says so.
 
     Raises:
         SinkError: The folder cannot be written, or another process keeps its snapshots there.
@@ -92,7 +92,7 @@ class SnapshotSink:
             "skipped_before": self._skipped.get(frame.stream, 0),
         }
         files = {
-            PICTURE: encode_jpeg(frame.image, PICTURE_QUALITY),
+            IMAGE: encode_jpeg(frame.image, IMAGE_QUALITY),
             ANNOTATED: encode_jpeg(
                 annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas), JPEG_QUALITY
             ),
@@ -104,7 +104,7 @@ class SnapshotSink:
         self._skipped[frame.stream] = 0
 
     def skip(self, bad: BadFrame) -> None:
-        """Keeps nothing of a picture that could not be read."""
+        """Keeps nothing of an image that could not be read."""
 
     def close(self) -> None:
         """Every snapshot is finished as it is written; the folder is free for others."""

@@ -1,4 +1,4 @@
-"""What turns pictures into video: H.264 by a program of the system where there is one, else OpenCV's MPEG-4.
+"""What turns images into video: H.264 by a program of the system where there is one, else OpenCV's MPEG-4.
 
 A program is fed through a pipe and writes fragmented MP4, every part of which can be played without what would have
 come after it. So a file is readable up to its last two seconds or so whatever happens to this process or the machine.
@@ -35,7 +35,7 @@ class Encoder(Protocol):
     """Writes one video file."""
 
     def write(self, picture: Image) -> None:
-        """Adds a picture, uint8 [H, W, 3] BGR, of the size that the encoder was opened with.
+        """Adds an image, uint8 [H, W, 3] BGR, of the size that the encoder was opened with.
 
         Raises:
             SinkError: It cannot be written.
@@ -58,7 +58,7 @@ class Recipe(NamedTuple):
         name: For people.
         command: With `{width}`, `{height}`, `{fps}` (a second, times 1000), `{interval}` (frames from one key frame to
             the next) and `{fragment}` (milliseconds); raw BGR on standard input, MP4 on standard output.
-        trial: Encodes a picture of its own making into nothing; its exit status tells whether that works here.
+        trial: Encodes an image of its own making into nothing; its exit status tells whether that works here.
     """
 
     name: str
@@ -128,7 +128,7 @@ class PipeEncoder:
         recipe: Which, and how.
         path: The file; overwritten.
         size: (height, width), both even.
-        fps: Frames a second.
+        fps: fps.
 
     Raises:
         SinkError: The file or the program cannot be opened.
@@ -199,7 +199,7 @@ class OpenCvEncoder:
         if not self._writer.isOpened():
             raise SinkError(
                 f"{path}: this OpenCV cannot encode {FOURCC} video at {size[1]}x{size[0]}; "
-                "give --output a folder to get pictures"
+                "give --output a folder to get images"
             )
 
     def write(self, picture: Image) -> None:

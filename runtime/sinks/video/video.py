@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 DEFAULT_FPS = 10.0
 MAX_GAP_S = 5.0
-"""Longest stretch for which a live video repeats a picture to keep in step with the clock."""
+"""Longest stretch for which a live video repeats an image to keep in step with the clock."""
 
 
 class VideoSink:
@@ -30,7 +30,7 @@ class VideoSink:
     The first frame sets the size; frames of another size are fitted into it with black borders.
 
     A video of files is written beside and renamed when it is complete; what had its name before is overwritten. A live
-    recording has its name from the start and can be watched while it grows. Its pictures repeat as needed, so that it
+    recording has its name from the start and can be watched while it grows. Its images repeat as needed, so that it
     plays at the speed of life although frames were dropped, and what had its name before is kept under another one
     (`segments`). It may be split into files that together take a bounded part of the disk.
 
@@ -82,19 +82,19 @@ class VideoSink:
         Raises:
             SinkError: It cannot be encoded or written.
         """
-        picture = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
+        image = annotate(frame.image, detection, untrained=self._untrained, canvas=self._canvas)
         if self._encoder is not None and frame.captured_at >= self._ends_at:
             self._finish()
         if self._encoder is None:
-            self._open(picture, frame.captured_at)
+            self._open(image, frame.captured_at)
         assert self._encoder is not None
-        picture = fit(picture, *self._size)
+        image = fit(image, *self._size)
         for _ in range(self._repeats(frame.captured_at)):
-            self._encoder.write(picture)
+            self._encoder.write(image)
             self._written += 1
 
     def skip(self, bad: BadFrame) -> None:
-        """Writes nothing for a picture that could not be read."""
+        """Writes nothing for an image that could not be read."""
 
     def close(self) -> None:
         """Completes the file; without a single frame none is left.
@@ -117,9 +117,9 @@ class VideoSink:
         if encoder is not None:
             encoder.close()
 
-    def _open(self, picture: Image, captured_at: float) -> None:
+    def _open(self, image: Image, captured_at: float) -> None:
         """Starts a file at this frame's size, rounded up to even numbers as the codec wants."""
-        self._size = (picture.shape[0] + picture.shape[0] % 2, picture.shape[1] + picture.shape[1] % 2)
+        self._size = (image.shape[0] + image.shape[0] % 2, image.shape[1] + image.shape[1] % 2)
         self._epoch = captured_at
         self._written = 0
         target = self._partial
@@ -148,10 +148,10 @@ class VideoSink:
 
 
 def fit(picture: Image, height: int, width: int) -> Image:
-    """Scales a picture down into a size if it is larger, centred on black.
+    """Scales an image down into a size if it is larger, centred on black.
 
     Returns:
-        uint8 [height, width, 3]; the picture itself when it has that size.
+        uint8 [height, width, 3]; the image itself when it has that size.
     """
     if picture.shape[:2] == (height, width):
         return picture

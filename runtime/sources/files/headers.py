@@ -1,4 +1,4 @@
-"""A picture's size from the first bytes of its file, which is some hundred times faster than decoding it."""
+"""An image's size from the first bytes of its file, which is some hundred times faster than decoding it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})
 """JPEG markers among C0..CF that start no frame."""
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
+def image_size(path: Path) -> tuple[int, int] | None:
     """The (height, width) of a PNG, JPEG or BMP file, upright by its EXIF orientation.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Picture files: one, a folder or a glob."""
+"""Image files: one, a folder or a glob."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kanoclip.runtime.types import BadFrame, Frame, Image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"})
 MASK_FOLDER = "ground_truth"
-"""Folder of an MVTec-layout data set that holds masks beside `test`; its pictures are answers, not inputs."""
+"""Folder of an MVTec-layout data set that holds masks beside `test`; its images are answers, not inputs."""
 
 MOST_READERS = 4
 LARGEST_SCALE = 8
@@ -36,7 +36,7 @@ _JPEG = b"\xff\xd8"
 
 
 class ImageSource:
-    """Pictures in a fixed order, read ahead by some threads.
+    """Images in a fixed order, read ahead by some threads.
 
     Args:
         paths: Files, in the order wanted; at least one.
@@ -62,44 +62,44 @@ class ImageSource:
 
     @classmethod
     def from_file(cls, path: Path) -> ImageSource:
-        """One picture file."""
+        """One image file."""
         return cls([path], path.parent, str(path))
 
     @classmethod
     def from_folder(cls, folder: Path) -> ImageSource:
-        """All pictures below a folder, in natural order; masks of an MVTec-layout data set are left out.
+        """All images below a folder, in natural order; masks of an MVTec-layout data set are left out.
 
         Raises:
             SourceError: There is none, or the folder cannot be listed.
         """
         paths = []
         for parent, folders, files in os.walk(folder, onerror=_refuse):
-            # Hidden folders and files are leftovers (`._x.jpg` of macOS, partial files), not pictures meant for us.
+            # Hidden folders and files are leftovers (`._x.jpg` of macOS, partial files), not images meant for us.
             folders[:] = [f for f in folders if not f.startswith(".")]
             if "test" in folders and MASK_FOLDER in folders:
                 folders.remove(MASK_FOLDER)
-            paths += [Path(parent, f) for f in files if not f.startswith(".") and _is_picture(f)]
+            paths += [Path(parent, f) for f in files if not f.startswith(".") and _is_image(f)]
         if not paths:
-            raise SourceError(f"{folder}: no pictures in this folder (looked for {_suffixes()})")
+            raise SourceError(f"{folder}: no images in this folder (looked for {_suffixes()})")
         return cls(sorted(paths, key=natural_key), folder, str(folder))
 
     @classmethod
     def from_glob(cls, pattern: str) -> ImageSource:
-        """Pictures that match a pattern (`**` crosses folders), in natural order.
+        """Images that match a pattern (`**` crosses folders), in natural order.
 
         Raises:
             SourceError: Nothing matches.
         """
         # pathlib's own glob takes no absolute pattern.
         matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-        paths = [Path(p) for p in matches if _is_picture(p) and Path(p).is_file()]
+        paths = [Path(p) for p in matches if _is_image(p) and Path(p).is_file()]
         if not paths:
-            raise SourceError(f"{pattern}: no picture matches this pattern (looked for {_suffixes()})")
+            raise SourceError(f"{pattern}: no image matches this pattern (looked for {_suffixes()})")
         root = Path(os.path.commonpath([p.parent for p in paths])) if len(paths) > 1 else paths[0].parent
         return cls(sorted(paths, key=natural_key), root, pattern)
 
     def frames(self) -> Iterator[Frame | BadFrame]:
-        """Yields each picture, or a `BadFrame` for one that cannot be read."""
+        """Yields each image, or a `BadFrame` for one that cannot be read."""
         if self.readers == 1 or len(self.paths) == 1:
             yield from (self._read(index, path) for index, path in enumerate(self.paths))
             return
@@ -108,7 +108,7 @@ class ImageSource:
             ahead: deque[Future[Frame | BadFrame]] = deque()
             try:
                 while True:
-                    # No more than one picture a thread: large ones take much memory.
+                    # No more than one image a thread: large ones take much memory.
                     for index, path in islice(todo, self.readers - len(ahead)):
                         ahead.append(pool.submit(self._read, index, path, elsewhere=True))
                     if not ahead:
@@ -133,7 +133,7 @@ class ImageSource:
 
 
 def read_image(path: Path) -> Image | str:
-    """Reads a picture file.
+    """Reads an image file.
 
     Returns:
         uint8 [H, W, 3] BGR, turned upright by its EXIF orientation; or the reason why it cannot be read.
@@ -143,7 +143,7 @@ def read_image(path: Path) -> Image | str:
 
 
 def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int, int] | None] | str:
-    """Reads a picture file; a large JPEG at 1/2, 1/4 or 1/8 of its scale, which saves most of its decoding.
+    """Reads an image file; a large JPEG at 1/2, 1/4 or 1/8 of its scale, which saves most of its decoding.
 
     At least twice the model's size is left, since the last halving decides the most: what the decoder leaves out of a
     block is not quite the mean over its pixels. Scores differ by that (docs/measurements.md).
@@ -154,7 +154,7 @@ def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int,
         width: Columns of the model.
 
     Returns:
-        The picture as `read_image` gives it, smaller where it could be, and then (height, width) of the whole; or the
+        The image as `read_image` gives it, smaller where it could be, and then (height, width) of the whole; or the
         reason why it cannot be read.
     """
     raw = _content(path)
@@ -185,7 +185,7 @@ def decode_image(raw: bytes) -> Image | str:
 def _why_not_whole(raw: bytes) -> str | None:
     if not raw:
         return "the file is empty"
-    # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not judge that.
+    # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not score that.
     return "the file is cut short" if _is_cut_short(raw) else None
 
 
@@ -195,7 +195,7 @@ def _decode(raw: bytes, scale: int) -> Image | str:
     except cv2.error:  # for one, more pixels than OpenCV's limit
         image = None
     if image is None:
-        return "not a picture that OpenCV can decode"
+        return "not an image that OpenCV can decode"
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -225,7 +225,7 @@ def _is_cut_short(raw: bytes) -> bool:
     return raw.rfind(b"\xff\xd9") < position  # from the end, where the marker of a whole file is
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per directory entry is slow
 
 

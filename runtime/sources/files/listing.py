@@ -1,4 +1,4 @@
-"""The pictures in a folder that others write to, and which of them are known already."""
+"""The images in a folder that others write to, and which of them are known already."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from kanoclip.runtime.sources.files.images import IMAGE_SUFFIXES
 
 MOST_GONE = 1 << 16
-"""So many files that have gone are still known: a share may be unmounted, and come back with all that was judged."""
+"""So many files that have gone are still known: a share may be unmounted, and come back with all that was scored."""
 
 _CHUNK = 4096
 _Keys = npt.NDArray[np.uint64]
@@ -35,8 +35,8 @@ class Entry(NamedTuple):
     key: int
 
 
-def list_pictures(folder: Path, without: Path | None = None) -> Iterator[Entry]:
-    """Yields the pictures in a folder and all below it, but hidden ones, in no order.
+def list_images(folder: Path, without: Path | None = None) -> Iterator[Entry]:
+    """Yields the images in a folder and all below it, but hidden ones, in no order.
 
     What cannot be looked at, such as a file that was just deleted, is left out.
 

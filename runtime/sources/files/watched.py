@@ -1,4 +1,4 @@
-"""`watch://FOLDER`: pictures that some other program puts into a folder, each judged once.
+"""`watch://FOLDER`: images that some other program puts into a folder, each scored once.
 
 The folder is looked through again and again. Being told of changes (inotify) would cost less, and does not work where
 it matters: what another machine writes to a network share is never told. Nothing about a file that has gone is kept
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.files.images import natural_key, read_image
-from kanoclip.runtime.sources.files.listing import Entry, Known, list_pictures
+from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
 from kanoclip.runtime.sources.gstreamer.query import decimal, split_query, whole
 from kanoclip.runtime.types import BadFrame, Frame
 
@@ -28,7 +28,7 @@ WATCH = "watch://"
 LOOK_S = 0.25
 """Pause between two looks at the folder."""
 UNFINISHED_S = 30.0
-"""A picture that cannot be read, and that nobody has written to for so long, is damaged."""
+"""An image that cannot be read, and that nobody has written to for so long, is damaged."""
 MOST_AT_ONCE = 1000
 """Files taken up in one look, oldest first; the rest is found in the next one."""
 SLOW_LOOK_S = 2.0
@@ -45,7 +45,7 @@ class WatchedFolder:
     Attributes:
         folder: The folder, with all below it.
         done: A folder that files are moved to once they were read; None leaves them.
-        existing: Whether files are judged that are there at the start. With `done`, they are what an earlier run has
+        existing: Whether files are scored that are there at the start. With `done`, they are what an earlier run has
             left over.
         every_s: Seconds between two looks.
     """
@@ -77,17 +77,17 @@ class WatchedFolder:
 
 
 class WatchSource:
-    """Pictures that appear in a folder, in the order in which they were written, without end.
+    """Images that appear in a folder, in the order in which they were written, without end.
 
-    A picture is taken when two looks found it with the same size and time, and it can be read to its end. One that is
-    written again is judged again. It waits for its reader rather than lose one, so it is not live.
+    An image is taken when two looks found it with the same size and time, and it can be read to its end. One that is
+    written again is scored again. It waits for its reader rather than lose one, so it is not live.
 
     Args:
         spec: `watch://` with a folder and options, see `WatchedFolder`.
 
     Raises:
         SourceRefusedError: There is no such folder.
-        SourceError: It is not of that form, or the folder for judged pictures cannot be made.
+        SourceError: It is not of that form, or the folder for scored images cannot be made.
     """
 
     live = False
@@ -112,12 +112,12 @@ class WatchSource:
         self._told: set[str] = set()
         self._away_since: float | None = None
         if not self.watched.existing:
-            for _ in self._known.look(list_pictures(self.watched.folder, self.watched.done)):
+            for _ in self._known.look(list_images(self.watched.folder, self.watched.done)):
                 pass
             self._known.add_present()
 
     def frames(self) -> Iterator[Frame | BadFrame]:
-        """Yields pictures as they appear, or a `BadFrame` for one that cannot be read, until `interrupt` is called."""
+        """Yields images as they appear, or a `BadFrame` for one that cannot be read, until `interrupt` is called."""
         index = 0
         while not self._interrupted.is_set():
             for entry in self._look():
@@ -144,7 +144,7 @@ class WatchSource:
         """The files that have been the same for two looks, oldest first."""
         started = time.monotonic()
         try:
-            unknown = self._known.look(list_pictures(self.watched.folder, self.watched.done))
+            unknown = self._known.look(list_images(self.watched.folder, self.watched.done))
             found = heapq.nsmallest(MOST_AT_ONCE, unknown, key=lambda e: (e.changed_ns, natural_key(Path(e.path))))
         except OSError as error:
             if self._away_since is None:
@@ -158,8 +158,8 @@ class WatchSource:
         self._took = now - started
         if self._took > SLOW_LOOK_S:
             self._tell(
-                f"{self.name}: a look at {self._known.count} pictures takes {self._took:.1f} s; "
-                "remove judged ones, or have them moved with ?done=FOLDER"
+                f"{self.name}: a look at {self._known.count} images takes {self._took:.1f} s; "
+                "remove scored ones, or have them moved with ?done=FOLDER"
             )
         before, self._waiting = self._waiting, {}
         for entry in found:
@@ -168,7 +168,7 @@ class WatchSource:
         return [entry for entry in found if before.get(entry.path, (None,))[0] == entry.key]
 
     def _read(self, entry: Entry, index: int) -> Frame | BadFrame | None:
-        """The picture; None while it may still be written, or when it has gone."""
+        """The image; None while it may still be written, or when it has gone."""
         captured_at, started = time.time(), time.perf_counter()
         read = read_image(Path(entry.path))
         if not isinstance(read, str):
@@ -179,7 +179,7 @@ class WatchSource:
         return BadFrame(index, entry.path, read)
 
     def _put_away(self, path: Path) -> None:
-        """Moves a file that was read to where judged ones go."""
+        """Moves a file that was read to where scored ones go."""
         if self.watched.done is None:
             return
         target = self.watched.done / path.relative_to(self.watched.folder)
@@ -191,7 +191,7 @@ class WatchSource:
         except FileNotFoundError:
             pass  # somebody was faster
         except OSError as error:
-            self._tell(f"{self.name}: judged pictures stay where they are: moving failed ({error.strerror or error})")
+            self._tell(f"{self.name}: scored images stay where they are: moving failed ({error.strerror or error})")
 
     def _tell(self, words: str) -> None:
         """Says a thing once, whatever its numbers."""

@@ -54,7 +54,7 @@ class CsiCamera:
     def pipeline(self) -> list[str]:
         """Arguments of `gst-launch-1.0` up to BGRx in system memory.
 
-        The picture leaves NVIDIA's memory as BGRx, since nvvidconv does not write BGR. The queue holds the newest
+        The image leaves NVIDIA's memory as BGRx, since nvvidconv does not write BGR. The queue holds the newest
         frame only, so that a late reader never ages those that follow.
         """
         mode = [] if self.mode is None else [f"sensor-mode={self.mode}"]

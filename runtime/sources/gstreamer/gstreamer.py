@@ -6,7 +6,7 @@ frames must say where they end:
 - bare frames give nothing to check. The size would have to be asked for beforehand, and a camera that changes it in
   mid-stream makes garbage of every frame after, without an error (tried: exit code 0). `matroskamux` refuses that;
 - `gdppay` and `pnmenc` are in plugins-bad, which a Jetson need not have; `avimux` wants to seek; `y4menc` takes no RGB,
-  so a picture would lose half of its colour and be converted twice;
+  so an image would lose half of its colour and be converted twice;
 - 300 frames of 1920x1080 cost 1.1 s of processor time bare, 1.2 s in Matroska and 2.1 s in y4m (two cores, GStreamer
   1.22).
 """
@@ -151,7 +151,7 @@ class GStreamerSource:
             spelling = f"install the GStreamer plugin that has it, or check its spelling (gst-inspect-1.0 {missing[1]})"
             return _REMEDIES.get(missing[1], spelling)
         if "Could not multiplex" in said:
-            return "the pictures changed their size or format in mid-stream: fix it with videoscale and a caps filter"
+            return "the images changed their size or format in mid-stream: fix it with videoscale and a caps filter"
         if self._kind == "genicam":
             return "check the camera's power, cable and address, that no other program holds it, and arv-tool-0.8"
         if self._endless:

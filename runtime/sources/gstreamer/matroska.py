@@ -1,4 +1,4 @@
-"""Raw BGR pictures out of a Matroska stream, as GStreamer's `matroskamux` writes it into a pipe.
+"""Raw BGR images out of a Matroska stream, as GStreamer's `matroskamux` writes it into a pipe.
 
 Only what that element writes for one uncompressed track is understood: elements are an id, a size and a body, and of
 the bodies just the track's header and the blocks are looked into (RFC 8794 and RFC 9559).
@@ -26,7 +26,7 @@ _BGR = b"BGR\x18"  # 24 bits
 
 _LONGEST_SIDE = 32768
 _LARGEST_OTHER = 1 << 20
-"""Bytes of an element that is no picture; the real ones take hundreds."""
+"""Bytes of an element that is no image; the real ones take hundreds."""
 
 
 class StreamFormatError(Exception):
@@ -39,7 +39,7 @@ class StreamCutError(Exception):
 
 @dataclass(frozen=True)
 class Track:
-    """What the stream says of its pictures.
+    """What the stream says of its images.
 
     Attributes:
         width: Pixels.
@@ -53,14 +53,14 @@ class Track:
 
 
 class MatroskaReader:
-    """Reads the track's header, then picture after picture.
+    """Reads the track's header, then image after image.
 
     Args:
         fill: Where bytes come from. What it raises goes through.
 
     Attributes:
         track: What the header says; None before it was read.
-        ticks_ms: Time of the picture that `next_size` came to, on the pipeline's clock, in milliseconds, which is
+        ticks_ms: Time of the image that `next_size` came to, on the pipeline's clock, in milliseconds, which is
             matroskamux's unit.
     """
 
@@ -90,13 +90,13 @@ class MatroskaReader:
         return None
 
     def next_size(self) -> int | None:
-        """Reads up to the next picture's first byte.
+        """Reads up to the next image's first byte.
 
         Returns:
-            Bytes that the picture takes; None when the stream ended before it.
+            Bytes that the image takes; None when the stream ended before it.
 
         Raises:
-            StreamFormatError: A picture is not of the track's size.
+            StreamFormatError: An image is not of the track's size.
             StreamCutError: The stream ended inside an element.
         """
         while (element := self._element()) is not None:
@@ -114,7 +114,7 @@ class MatroskaReader:
         return None
 
     def read_picture(self, size: int) -> Image:
-        """Reads the picture that `next_size` came to.
+        """Reads the image that `next_size` came to.
 
         Args:
             size: What `next_size` gave.
@@ -124,15 +124,15 @@ class MatroskaReader:
 
         Raises:
             StreamFormatError: The bytes are not H rows of W pixels.
-            StreamCutError: The stream ended inside the picture.
+            StreamCutError: The stream ended inside the image.
         """
         if self.track is None:
-            raise StreamFormatError("a picture before the track's header")
+            raise StreamFormatError("an image before the track's header")
         width, height = self.track.width, self.track.height
         stride, rest = divmod(size, height)
-        # GStreamer pads the rows of a picture to a multiple of 4 bytes.
+        # GStreamer pads the rows of an image to a multiple of 4 bytes.
         if rest or stride not in (3 * width, -(-3 * width // 4) * 4):
-            raise StreamFormatError(f"a picture of {size} bytes is no {width}x{height} in BGR")
+            raise StreamFormatError(f"an image of {size} bytes is no {width}x{height} in BGR")
         rows = np.empty((height, stride), np.uint8)
         if self._fill(rows.data.cast("B")) != size:
             raise StreamCutError
@@ -158,9 +158,9 @@ class MatroskaReader:
         return number, None if unknown else size
 
     def _body(self, size: int | None) -> bytes:
-        """The body of an element that is no picture."""
+        """The body of an element that is no image."""
         if size is None or size > _LARGEST_OTHER:
-            raise StreamFormatError(f"an element of {size} bytes that is no picture")
+            raise StreamFormatError(f"an element of {size} bytes that is no image")
         return bytes(self._exactly(size))
 
     def _exactly(self, count: int) -> bytearray:
@@ -179,12 +179,12 @@ def _track(body: bytes) -> Track:
     video = dict(_children(fields.get(_VIDEO, b"")))
     codec, fourcc = fields.get(_CODEC, b"").rstrip(b"\0"), video.get(_FOURCC)
     if codec != b"V_UNCOMPRESSED" or fourcc != _BGR:
-        raise StreamFormatError(f"pictures in {codec!r} {fourcc!r} instead of uncompressed BGR")
+        raise StreamFormatError(f"images in {codec!r} {fourcc!r} instead of uncompressed BGR")
     width, height = (int.from_bytes(video.get(side, b""), "big") for side in (_WIDTH, _HEIGHT))
     if not (1 <= width <= _LONGEST_SIDE and 1 <= height <= _LONGEST_SIDE):
-        raise StreamFormatError(f"pictures of {width}x{height}")
+        raise StreamFormatError(f"images of {width}x{height}")
     nanoseconds = int.from_bytes(fields.get(_DEFAULT_DURATION, b""), "big")
-    # Whole nanoseconds make 30 frames a second 30.0000003.
+    # Whole nanoseconds make 30 fps 30.0000003.
     return Track(width, height, round(1e9 / nanoseconds, 3) if nanoseconds else None)
 
 

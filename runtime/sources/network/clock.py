@@ -1,7 +1,7 @@
 """When a frame was captured, told from when it arrived and from the stream's own clock.
 
 What comes out of a connection first is old: FFmpeg buffers a second or more of frames while it finds out what the
-stream is, and some servers send the pictures since the last key frame. Stamped with the time at which they are read,
+stream is, and some servers send the images since the last key frame. Stamped with the time at which they are read,
 they would all seem to be of now (measured on loopback: 1.1 s wrong). The same goes for what piles up while a network
 or this program was held up.
 """
@@ -21,7 +21,7 @@ _STEPS, _EACH = 3, 0.25
 """And when each of the last ones took its share, since a busy machine may hold up a frame of a heap, too."""
 _UNCLOCKED_STEPS = 2
 _UNCLOCKED_GAP_S = 0.015
-"""The same where the stream has no clock: decoding takes less, and hardly any such stream has 60 frames a second."""
+"""The same where the stream has no clock: decoding takes less, and hardly any such stream has 60 fps."""
 _DRIFT = 2e-4
 """How fast the camera's clock may go wrong against ours; quartz keeps within half of that."""
 _MOST_LAG_S = 20.0

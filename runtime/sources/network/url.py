@@ -76,7 +76,7 @@ class UrlSource:
         options = [
             *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_S * 1e3)),
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int((read_timeout_s or 0) * 1e3)),
-            # Each further thread holds a frame back: 8 cores would age the picture by 0.3 s at 25 frames a second.
+            # Each further thread holds a frame back: 8 cores would age the image by 0.3 s at 25 fps.
             *(cv2.CAP_PROP_N_THREADS, 1),
         ]
         self._capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
@@ -85,7 +85,7 @@ class UrlSource:
         self.count = frame_count(self._capture)
         self.live = self.count is None
         self.fps = frame_rate(self._capture)
-        # Pictures by HTTP, and bare TCP, carry no time: FFmpeg counts them then.
+        # Images by HTTP, and bare TCP, carry no time: FFmpeg counts them then.
         scheme, codec = urlsplit(url).scheme.lower(), int(self._capture.get(cv2.CAP_PROP_FOURCC))
         self._clocked = scheme != "tcp" and not (scheme.startswith("http") and codec == _MJPEG)
 

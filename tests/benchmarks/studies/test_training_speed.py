@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from kanoclip.benchmarks.studies.streams.run_overhead import make_pictures
+from kanoclip.benchmarks.studies.streams.run_overhead import make_images
 from kanoclip.benchmarks.studies.training_speed import main, reading
 
 
@@ -29,10 +29,10 @@ def test_reading_cache_and_epochs_are_measured(tmp_path):
     assert found["first_epoch_over_later_ones"] == [pytest.approx(filling["seconds"] / later["seconds"])]
 
 
-def test_the_loader_reads_every_picture_at_model_size(tmp_path, monkeypatch):
+def test_the_loader_reads_every_image_at_model_size(tmp_path, monkeypatch):
     from kanoclip.train.training import pictures
 
-    make_pictures(tmp_path, 8, distinct=2)
+    make_images(tmp_path, 8, distinct=2)
     read, original = [], pictures.read_image
     monkeypatch.setattr(pictures, "read_image", lambda path: read.append(path.name) or original(path))
     assert reading(tmp_path, 8, 0) > 0 and reading(tmp_path, 8, 1) > 0

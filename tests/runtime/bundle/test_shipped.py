@@ -51,7 +51,7 @@ def test_shipped_bundle_tells_stained_from_good_hazelnuts(request, tmp_path):
     assert image_auroc(np.stack(truth).ravel(), np.stack(pixels).ravel()) > 0.9
 
 
-def test_shipped_bundle_gives_a_map_that_follows_the_picture(tmp_path, request):
+def test_shipped_bundle_gives_a_map_that_follows_the_image(tmp_path, request):
     folder = request.config.rootpath / "examples" / "hazelnut_toy" / "test"
     first, second = (cv2.imread(str(folder / name)) for name in ("colour/00.jpg", "good/04.jpg"))
     with Detector.load(find_bundle(None, tmp_path)) as detector:

@@ -207,7 +207,7 @@ def test_anomalous_means_a_region_and_a_normal_image_keeps_its_own(toy_bundle, l
     image, pixel, min_area = limits
     detector = fake(toy_bundle, threshold=image, pixel_threshold=pixel, min_area=min_area, roi=roi)
     prepared = replace(detector.prepare(grey(0, (64, 64))), image=level.repeat(3, 2), height=size[0], width=size[1])
-    (found,) = detector.judge([prepared])
+    (found,) = detector.infer([prepared])
     mask = None if roi is None else roi.mask(32, 32)
     above = find_regions(found.map, pixel, min_area, *size, mask)
     assert found.is_anomalous is (found.score >= image)
@@ -420,21 +420,21 @@ def test_preparing_and_judging_are_the_whole(detector):
     prepared = [detector.prepare(frame) for frame in frames]
     assert [frame.image.shape for frame in prepared] == [(32, 32, 3)] * 4
     assert all(frame.resize_ms >= 0 and frame.resize_cpu_ms >= 0 for frame in prepared)
-    for frame, found in zip(frames, detector.judge(prepared), strict=True):
+    for frame, found in zip(frames, detector.infer(prepared), strict=True):
         alone = detector(frame)
         assert (found.score, found.regions) == (alone.score, alone.regions)
         np.testing.assert_array_equal(found.map, alone.map)
 
 
-def test_regions_of_a_reduced_frame_are_in_pixels_of_the_whole_picture(detector):
+def test_regions_of_a_reduced_frame_are_in_pixels_of_the_whole_image(detector):
     large = np.repeat(np.repeat(spot(), 8, 0), 8, 1)
     (whole,) = detector(large).regions
-    (reduced,) = detector.judge([detector.prepare(large[::4, ::4], None, large.shape[:2])])[0].regions
+    (reduced,) = detector.infer([detector.prepare(large[::4, ::4], None, large.shape[:2])])[0].regions
     assert reduced == whole
 
 
-def test_nothing_to_judge(detector):
-    assert detector.judge([]) == []
+def test_nothing_to_score(detector):
+    assert detector.infer([]) == []
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_a_pixel_threshold_of_zero_stays_inside_of_the_region(toy_bundle):
 def test_a_frame_of_another_shape_than_the_region_was_drawn_on(toy_bundle):
     detector = fake(toy_bundle, roi=LEFT)
     detector(grey(9, (100, 100)))
-    with pytest.raises(FrameError, match=r"left\.json was drawn on a picture of 64x64, and this frame has 64x48"):
+    with pytest.raises(FrameError, match=r"left\.json was drawn on an image of 64x64, and this frame has 64x48"):
         detector(grey(9, (48, 64)))
 
 

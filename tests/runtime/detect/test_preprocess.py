@@ -22,13 +22,13 @@ def noise(height, width, seed=0):
 def scene(height, width):
     """Something like a photograph: shapes at every scale, light fall-off and a little noise."""
     random = np.random.default_rng(1)
-    picture = np.full((height, width, 3), 90, np.uint8)
+    image = np.full((height, width, 3), 90, np.uint8)
     for _ in range(400):
         centre = (int(random.integers(width)), int(random.integers(height)))
         colour = [int(c) for c in random.integers(0, 256, 3)]
-        cv2.circle(picture, centre, int(random.integers(2, height // 6)), colour, -1, cv2.LINE_AA)
+        cv2.circle(image, centre, int(random.integers(2, height // 6)), colour, -1, cv2.LINE_AA)
     light = np.linspace(0.6, 1, width, dtype=np.float32)[None, :, None]
-    return np.clip(picture * light + random.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+    return np.clip(image * light + random.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
 
 
 @given(SIZES, SIZES, st.tuples(*[st.integers(0, 255)] * 3))

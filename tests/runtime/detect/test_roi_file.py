@@ -106,7 +106,7 @@ def test_a_byte_order_mark(write):
         (RELATIVE | {"ignore": [SQUARE[:2] * 5]}, ["ignore[0] has no area"]),
         (RELATIVE | {"keep": [[[0, 0], [0.5, 0.5], [1, 1]]]}, ["keep[0] has no area"]),
         (RELATIVE | {"keep": [[[0, 0], [1, 1], [1, 0], [0, 0.6]]]}, ["keep[0] crosses itself", "corners 0 and 2"]),
-        (RELATIVE | {"ignore": [SQUARE]}, ["leave nothing of the picture"]),
+        (RELATIVE | {"ignore": [SQUARE]}, ["leave nothing of the image"]),
         ({"units": "relative"}, ["no polygon"]),
         ({"units": "relative", "keep": [], "ignore": []}, ["no polygon"]),
         (LABELME | {"imageHeight": None}, ["imageWidth and imageHeight"]),

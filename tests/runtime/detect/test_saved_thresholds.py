@@ -62,7 +62,7 @@ def test_a_file_that_sets_other_things_leaves_them_to_the_bundle(bundle, tmp_pat
         ("[class.nut]\nthreshold = 0.9 # c\n", "[class.nut]\nthreshold = 0.3 # c\n"),
     ],
 )
-def test_a_file_that_overrules_the_bundle_is_changed(bundle, tmp_path, text, expected):
+def test_a_file_that_overrides_the_bundle_is_changed(bundle, tmp_path, text, expected):
     file = tmp_path / "line3.toml"
     file.write_text(text)
     kept = Kept(bundle, read_settings(file), file)
@@ -82,10 +82,10 @@ def test_a_bundle_of_one_class_needs_no_table_for_it(single, tmp_path):
     assert again(kept).thresholds("object") == (0.3, 0.4)
 
 
-def test_a_flag_that_overrules_them_is_told_and_nothing_is_written(bundle):
+def test_a_flag_that_overrides_them_is_told_and_nothing_is_written(bundle):
     before = (bundle.root / MANIFEST_NAME).read_bytes()
     kept = Kept(bundle, Settings(flags=Decision(threshold=0.6)), None)
-    with pytest.raises(SettingsError, match=r"--threshold 0\.6 overrules whatever is saved"):
+    with pytest.raises(SettingsError, match=r"--threshold 0\.6 overrides whatever is saved"):
         keep(kept, "nut", wanted(kept, "nut", 0.3, 0.5))
     assert (bundle.root / MANIFEST_NAME).read_bytes() == before
     keep(kept, "nut", wanted(kept, "nut", 0.6, 0.7))

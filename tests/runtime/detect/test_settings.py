@@ -128,7 +128,7 @@ DECISIONS = st.builds(
 
 
 @given(DECISIONS, DECISIONS, DECISIONS)
-def test_the_later_overrules_the_earlier(common, one, flags):
+def test_the_later_overrides_the_earlier(common, one, flags):
     found = Settings(common, {"one": one}, flags).decision("one")
     for name in ("threshold", "pixel_threshold", "min_area"):
         given = [getattr(d, name) for d in (common, one, flags) if getattr(d, name) is not None]

@@ -19,7 +19,7 @@ FILE = """\
 threshold   =  0.72        # found on 3 May
 min_area = 400
 
-[class."ceramic tile"]     # overrules it
+[class."ceramic tile"]     # overrides it
 pixel_threshold = 0.8
 # the end
 """
@@ -51,7 +51,7 @@ def test_keys_and_tables_are_added(path):
     assert settings.classes["nut"].threshold == 0.25 and settings.common.pixel_threshold == 1.0
     assert settings.common.threshold == 0.72
     text = path.read_text()
-    assert all(part in text for part in ("# line 3, night shift", "# found on 3 May", "# overrules it", "# the end"))
+    assert all(part in text for part in ("# line 3, night shift", "# found on 3 May", "# overrides it", "# the end"))
 
 
 def test_a_file_that_is_not_there_is_made(tmp_path):

@@ -143,7 +143,7 @@ def test_the_fastest_that_agrees(bundle, caplog, ours, theirs, expected):
         ((20, *NO_DRIFT), "openvino"),
     ],
 )
-def test_bfloat16_is_judged_by_its_own_bounds(bundle, bf16_probe, bf16, expected):
+def test_bfloat16_is_scored_by_its_own_bounds(bundle, bf16_probe, bf16, expected):
     bf16_probe("")
     engines = Engines(onnxruntime=(20, 0, 0), openvino=(10, 0, 0), openvino_bf16=bf16)
     assert choose(bundle, engines) == expected
@@ -230,7 +230,7 @@ def test_engines_take_turns_and_the_median_counts(bundle, monkeypatch):
             return super().run(frames, class_index)
 
     assert choose_backend(bundle, "cpu", 1, create).name == "openvino-cpu"
-    timed = order[6:]  # three runs each on two pictures: one to warm up, two that are compared
+    timed = order[6:]  # three runs each on two images: one to warm up, two that are compared
     assert timed[:4] == ["onnxruntime-cpu", "openvino-cpu"] * 2
     assert timed.count("openvino-cpu") == timed.count("onnxruntime-cpu") == trial.ROUNDS
 
@@ -360,7 +360,7 @@ def test_one_engine_needs_no_trial(bundle, cache, monkeypatch, caplog, present, 
 
 
 @pytest.mark.parametrize("changes", [{"samples": 0}, {"samples": 1, "parity": None}])
-def test_a_bundle_that_cannot_be_judged_runs_on_onnx_runtime(make_toy_bundle, tmp_path, cache, caplog, changes):
+def test_a_bundle_that_cannot_be_scored_runs_on_onnx_runtime(make_toy_bundle, tmp_path, cache, caplog, changes):
     engines = Engines(onnxruntime=(1, 0, 0))
     assert choose(Bundle.open(make_toy_bundle(tmp_path / "b", **changes)), engines) == "onnxruntime"
     assert engines.made[0].batches == [] and not cache.exists() and caplog.messages == []

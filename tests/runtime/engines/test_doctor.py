@@ -87,9 +87,9 @@ class Watching:
         return self.right.run(frames, class_index)
 
 
-def test_bundles_that_cannot_be_judged(tmp_path, make_toy_bundle):
+def test_bundles_that_cannot_be_scored(tmp_path, make_toy_bundle):
     bare = Bundle.open(make_toy_bundle(tmp_path / "bare.kanoclip", parity={"bounds": {"map": 1.0, "score": 1.0}}))
-    with pytest.raises(BundleError, match="no pictures of its own: export it again"):
+    with pytest.raises(BundleError, match="no images of its own: export it again"):
         compare(bare, device="cpu")
     unmeasured = Bundle.open(make_toy_bundle(tmp_path / "u.kanoclip", samples=1, parity=None))
     with pytest.raises(BundleError, match="without a parity report"):
@@ -99,12 +99,12 @@ def test_bundles_that_cannot_be_judged(tmp_path, make_toy_bundle):
         compare(bf16, device="cpu")
 
 
-def test_a_picture_of_another_size_is_refused(tmp_path, make_toy_bundle):
+def test_an_image_of_another_size_is_refused(tmp_path, make_toy_bundle):
     folder = make_toy_bundle(tmp_path / "toy.kanoclip", samples=1)
     bundle = Bundle.open(folder)
-    for content in (cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), b"no picture"):
+    for content in (cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes(), b"no image"):
         (folder / "samples" / "0.jpg").write_bytes(content)
-        with pytest.raises(BundleError, match=r"samples/0\.jpg is no picture of the graph's size"):
+        with pytest.raises(BundleError, match=r"samples/0\.jpg is no image of the graph's size"):
             bundle.samples()
 
 

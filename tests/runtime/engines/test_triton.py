@@ -97,7 +97,7 @@ def test_a_server_without_the_bundle_s_descriptors(served, make_toy_bundle, tmp_
         detector.backend.describe(pictures(1))
 
 
-def test_the_doctor_judges_a_server_too(served):
+def test_the_doctor_scores_a_server_too(served):
     folder, _, url = served(samples=2)
     found = compare(Bundle.open(folder), url)
     assert found.agrees and found.pictures == 2 and found.backend == url

@@ -57,7 +57,7 @@ def slow_aupro(masks, maps, max_fpr):
 
 @st.composite
 def pictures(draw):
-    """A few small pictures, mostly with few different values, so that ties are everywhere."""
+    """A few small images, mostly with few different values, so that ties are everywhere."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7)))
     levels = draw(st.sampled_from([1, 2, 3, 10, 1000]))
@@ -68,7 +68,7 @@ def pictures(draw):
     return masks, maps
 
 
-PICTURES = pictures().filter(lambda both: both[0].size > 1)
+IMAGES = pictures().filter(lambda both: both[0].size > 1)
 
 
 def measure(masks, maps, **options):
@@ -88,14 +88,14 @@ def assert_as_scikit_learn(masks, maps, found):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-@given(PICTURES)
+@given(IMAGES)
 def test_equal_to_scikit_learn(both):
     found = (pixel_auroc(*both), pixel_average_precision(*both), pixel_f1_max(*both))
     assert_as_scikit_learn(*both, found)
 
 
 @settings(max_examples=60, deadline=None)
-@given(PICTURES, st.sampled_from([0.001, 0.05, 0.3, 0.77, 1.0]))
+@given(IMAGES, st.sampled_from([0.001, 0.05, 0.3, 0.77, 1.0]))
 def test_aupro_is_mvtecs(both, max_fpr):
     assert aupro(*both, max_fpr) == pytest.approx(slow_aupro(*both, max_fpr), abs=1e-12)
 
@@ -116,12 +116,12 @@ def test_many_portions_and_slices_are_as_one(anomalous, memory):
 
 
 @settings(deadline=None)
-@given(PICTURES, st.sampled_from([0, 64, 300, 2000]))
+@given(IMAGES, st.sampled_from([0, 64, 300, 2000]))
 def test_memory_changes_no_bit(both, memory):
     assert measure(*both, memory=memory) == measure(*both)
 
 
-@given(PICTURES, st.randoms())
+@given(IMAGES, st.randoms())
 def test_neither_order_nor_a_monotone_change_changes_a_bit(both, random):
     masks, maps = both
     expected = measure(masks, maps)
@@ -133,7 +133,7 @@ def test_neither_order_nor_a_monotone_change_changes_a_bit(both, random):
 
 
 def test_order_changes_no_bit_where_many_regions_tie():
-    """Sums of 1/3, 1/7 and so on depend on their order, so it must not depend on that of the pictures."""
+    """Sums of 1/3, 1/7 and so on depend on their order, so it must not depend on that of the images."""
     rng = np.random.default_rng(6)
     masks = rng.random((30, 25, 25)) < 0.3
     maps = rng.integers(0, 3, masks.shape).astype(np.float32)
@@ -143,7 +143,7 @@ def test_order_changes_no_bit_where_many_regions_tie():
         assert measure(masks[order], maps[order], memory=memory) == expected
 
 
-@given(PICTURES)
+@given(IMAGES)
 def test_the_other_way_round(both):
     masks, maps = both
     assert pixel_auroc(masks, -maps) == pytest.approx(1 - pixel_auroc(masks, maps), abs=1e-12)
@@ -206,7 +206,7 @@ def test_infinite_maps_are_ordered_like_others():
     assert measure(masks, maps) == measure(masks, finite) == measure(masks, maps, memory=200)
 
 
-def test_pictures_of_several_sizes_and_kinds_of_numbers():
+def test_images_of_several_sizes_and_kinds_of_numbers():
     masks = [np.array([[0, 7], [0, 0]], np.uint8), np.array([[1, 0, 0]])]
     maps = [np.array([[0.1, 0.9], [0.2, 0.3]], np.float16), np.array([[0.8, 0.1, 0.5]], np.float64)]
     assert pixel_auroc(masks, maps) == 1
@@ -229,7 +229,7 @@ def test_views_are_read_and_copied():
     assert (found.auroc, found.average_precision, found.f1_max, found.aupro) == expected
 
 
-def test_the_map_of_a_normal_picture_is_copied():
+def test_the_map_of_a_normal_image_is_copied():
     heat = np.arange(6, dtype=np.float32).reshape(2, 3)
     with PixelAccumulator() as pixels:
         pixels.add(np.zeros((2, 3)), heat)

@@ -97,7 +97,7 @@ def test_the_other_way_round(pairs):
 
 
 @given(BOTH, st.randoms())
-def test_the_order_of_pictures_does_not_count(pairs, random):
+def test_the_order_of_images_does_not_count(pairs, random):
     shuffled = random.sample(pairs, len(pairs))
     assert image_auroc(*split(shuffled)) == image_auroc(*split(pairs))
 

@@ -45,7 +45,7 @@ class Stream:
         self.now = replace(self.now, **changes)
 
     def delivers(self, count=1, judged=None, number=0, dropped=0):
-        """A source delivers, and so many of that are judged and dropped."""
+        """A source delivers, and so many of that are scored and dropped."""
         sources = list(self.now.sources)
         source = sources[number]
         sources[number] = replace(source, delivered=source.delivered + count, last_frame_age_s=0.0)

@@ -44,7 +44,7 @@ def test_loaded_and_no_frame_yet(health, stream):
     assert not_ready(health) == ["belt has delivered no frame yet", "oven has delivered no frame yet"]
     stream.delivers(number=0, judged=0)
     stream.delivers(number=1, judged=0)
-    assert not_ready(health) == ["no frame was judged yet"]
+    assert not_ready(health) == ["no frame was scored yet"]
 
 
 def test_ready(health, stream):
@@ -76,21 +76,21 @@ def test_a_last_frame_that_is_too_old(health, stream):
     assert not_ready(health) == ["the last frame of belt is 12.3 s old"]
 
 
-def test_frames_that_come_and_are_not_judged(health, stream, clock):
+def test_frames_that_come_and_are_not_scored(health, stream, clock):
     running(health, stream)
     for _ in range(15):
         clock.passes(1)
         stream.delivers(number=0, judged=0)
         health.tick(stream.now)
-    assert not_ready(health) == ["the last frame was judged 15.0 s ago"]
+    assert not_ready(health) == ["the last frame was scored 15.0 s ago"]
     assert health.alive().ok
     for _ in range(30):
         clock.passes(1)
         health.tick(stream.now)
     report = health.alive()
     assert (report.ok, report.status, report.http_status) == (False, "stuck", 503)
-    assert report.reasons == ("frames wait, and none was judged for 45 s",)
-    assert not_ready(health) == ["frames wait, and none was judged for 45 s"]
+    assert report.reasons == ("frames wait, and none was scored for 45 s",)
+    assert not_ready(health) == ["frames wait, and none was scored for 45 s"]
 
 
 def test_paused(health, stream):
@@ -98,7 +98,7 @@ def test_paused(health, stream):
     stream.becomes(paused=True)
     health.tick(stream.now)
     assert health.alive().ok
-    assert not_ready(health) == ["it is paused: frames go by unjudged"]
+    assert not_ready(health) == ["it is paused: frames go by unscored"]
 
 
 def test_reloading_takes_as_long_as_it_takes(health, stream, clock):

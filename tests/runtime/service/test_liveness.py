@@ -30,15 +30,15 @@ def watch(clock, stream):
     return passes
 
 
-def test_frames_that_are_judged(watch, stream):
+def test_frames_that_are_scored(watch, stream):
     assert watch(300, stream.delivers) is None
 
 
-def test_frames_that_wait_while_none_is_judged(watch, stream):
+def test_frames_that_wait_while_none_is_scored(watch, stream):
     watch(5, stream.delivers)
     stream.delivers(2, judged=0)  # the mailbox is full and the source waits
     assert watch(int(STUCK_S)) is None
-    assert watch(2) == f"frames wait, and none was judged for {STUCK_S + 2:.0f} s"
+    assert watch(2) == f"frames wait, and none was scored for {STUCK_S + 2:.0f} s"
     stream.becomes(frames=stream.now.frames + 1)
     assert watch(1) is None
 
@@ -53,7 +53,7 @@ def test_dropping_beside_judging_is_a_stream_that_moves(watch, stream):
     assert watch(300, lambda: stream.delivers(5, judged=1, dropped=4)) is None
 
 
-def test_pictures_that_cannot_be_read_count_as_moving(watch, stream):
+def test_images_that_cannot_be_read_count_as_moving(watch, stream):
     def each():
         stream.delivers(1, judged=0)
         stream.becomes(skipped=stream.now.skipped + 1)
@@ -114,7 +114,7 @@ steps = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 
 
 @given(steps)
 def test_a_detector_that_answers_within_the_time_is_never_in_trouble(steps):
-    """Whatever comes and is dropped, as long as all that waits is judged before the time is over."""
+    """Whatever comes and is dropped, as long as all that waits is scored before the time is over."""
     now = 0.0
     counts = {"delivered": 0, "frames": 0, "dropped": 0}
     liveness = Liveness(lambda: now)

@@ -35,7 +35,7 @@ class FakeControl:
         self.pushed_out = [0] * len(self.names)
         self.sink_dropped = {}
 
-    def judge(self, score, source=0, alarm=False):
+    def infer(self, score, source=0, alarm=False):
         detection = Detection(
             score, np.zeros((2, 2), np.float32), score >= 0.5, 0.5, (), "nut", Timings(1, 2, 3, 0.5, 0.5), alarm=alarm
         )
@@ -67,7 +67,7 @@ def test_counts_states_and_costs():
     metrics = StreamMetrics(control)
     assert read(metrics)[("kanoclip_frames_total", ("source", "camera 0"))] == 0
     for score in (0.05, 0.051, 0.5, 1.0, float("nan")):
-        control.judge(score, alarm=score == 1.0)
+        control.infer(score, alarm=score == 1.0)
     control.pushed_out = [3]
     control.sink_dropped = {"mqtt": 7}
     control.tally.sources[0].error = "unplugged"
@@ -106,7 +106,7 @@ def test_names_are_bounded_in_number_and_length_and_escaped():
     names = ['a "quoted\\\n', "x" * 5000, *map(str, range(MAX_SOURCES + 3))]
     control = FakeControl(*names)
     for source in range(len(names)):
-        control.judge(0.7, source)
+        control.infer(0.7, source)
     found = read(StreamMetrics(control))
     frames = {dict(key[1:])["source"]: value for key, value in found.items() if key[0] == "kanoclip_frames_total"}
     assert len(frames) == MAX_SOURCES + 1 and frames["others"] == 5
@@ -117,7 +117,7 @@ def test_names_are_bounded_in_number_and_length_and_escaped():
 def test_the_histogram_is_that_of_the_scores(scores):
     control = FakeControl()
     for score in scores:
-        control.judge(score)
+        control.infer(score)
     (source,) = control.progress().sources
     cumulative = np.cumsum(source.score_counts)
     assert cumulative[-1] == len(scores)
@@ -139,7 +139,7 @@ def test_it_is_served_and_read_by_many_at_a_time():
         for thread in threads:
             thread.start()
         for _ in range(500):
-            control.judge(0.6)
+            control.infer(0.6)
         for thread in threads:
             thread.join()
         assert len(answers) == 8

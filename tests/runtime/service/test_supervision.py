@@ -74,7 +74,7 @@ def beats(found):
     return [second for second, message in found if message == "WATCHDOG=1"]
 
 
-def test_ready_with_the_first_judged_frame_and_once(runs, stream):
+def test_ready_with_the_first_scored_frame_and_once(runs, stream):
     assert "READY=1" not in [message for _, message in runs(5)]
     found = runs(60, stream.delivers)
     assert [entry for entry in found if entry[1] == "READY=1"] == [(0, "READY=1")]
@@ -151,7 +151,7 @@ def test_status_now_and_then(supervision, stream, clock, heard):
         supervision.tick(stream.now)
         said += [(second, message) for message in heard() if message.startswith("STATUS=")]
         clock.passes(1)
-    figures = "STATUS=12.3 frames a second, 30 judged, 2 anomalous, 1 dropped; belt is away: no frame for 5 s"
+    figures = "STATUS=12.3 fps, 30 scored, 2 anomalous, 1 dropped; belt is away: no frame for 5 s"
     assert said == [
         (0, "STATUS=waiting for the first frame"),
         (10, "STATUS=waiting for the first frame"),

@@ -32,8 +32,8 @@ def test_each_message_is_one_datagram(manager):
     assert notifier.ready() and bound.recv(4096) == b"READY=1"
     assert notifier.watchdog() and bound.recv(4096) == b"WATCHDOG=1"
     assert notifier.stopping() and bound.recv(4096) == b"STOPPING=1"
-    assert notifier.status("belt: 12.0 frames a second\nREADY=0  é")
-    assert bound.recv(4096) == "STATUS=belt: 12.0 frames a second READY=0 é".encode()
+    assert notifier.status("belt: 12.0 fps\nREADY=0  é")
+    assert bound.recv(4096) == "STATUS=belt: 12.0 fps READY=0 é".encode()
     before = time.monotonic_ns() // 1000
     assert notifier.reloading()
     first, second = bound.recv(4096).decode().split("\n")

@@ -41,7 +41,7 @@ class Detector:
     def prepare(self, frame, class_name=None, size=None):
         return Prepared(frame[:8, :8], *frame.shape[:2], 0.1, 0.1)
 
-    def judge(self, frames, class_name=None):
+    def infer(self, frames, class_name=None):
         np.sort(np.random.default_rng(0).random(20_000))  # some work for a processor, as an engine has
         return [ANOMALY for _ in frames]
 
@@ -175,7 +175,7 @@ def test_the_frame_rate_stays(kind, tmp_path):
             if loss <= 0.05:
                 return
     if len(judged_by) < 2:
-        pytest.skip(f"this machine is too busy to judge {FPS} frames a second without any fault: {without}")
+        pytest.skip(f"this machine is too busy to score {FPS} fps without any fault: {without}")
     pytest.fail(f"{kind}: {np.round(100 * np.array(judged_by), 1)} % fewer frames beside it, each time")
 
 
@@ -190,8 +190,6 @@ def test_the_measure_sees_what_does_slow_the_camera():
 def test_the_frame_rate_stays_for_longer(kind, tmp_path):
     without, beside, lines, dropped = compare(kind, tmp_path, 15.0, 3, fps=40)
     loss = said_once_and_lost(without, beside, lines, dropped)
-    print(
-        f"\n{kind}: {np.median(without):.2f} -> {np.median(beside):.2f} frames a second ({100 * loss:+.2f} %)", dropped
-    )
+    print(f"\n{kind}: {np.median(without):.2f} -> {np.median(beside):.2f} fps ({100 * loss:+.2f} %)", dropped)
     print("\n".join(lines[-1]))
     assert loss <= 0.05

@@ -36,7 +36,7 @@ def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_pictures_mirror_the_source_s_tree_and_overwrite(tmp_path):
+def test_images_mirror_the_source_s_tree_and_overwrite(tmp_path):
     root, out = tmp_path / "in", tmp_path / "deep" / "out"
     root.mkdir()
     for _ in range(2):
@@ -45,12 +45,12 @@ def test_pictures_mirror_the_source_s_tree_and_overwrite(tmp_path):
             sink.write(frame(root / name, index), DETECTION)
         sink.close()
     assert files(out) == ["a/1.jpg", "a/1.png", "b/1.jpeg", "b/2.bmp.jpg"]
-    picture = cv2.imread(str(out / "a" / "1.png"))
-    assert picture.shape[1] == 320 and picture.shape[0] > 240
-    assert abs(int(picture[-1, -1, 0]) - 90) <= 1
+    image = cv2.imread(str(out / "a" / "1.png"))
+    assert image.shape[1] == 320 and image.shape[0] > 240
+    assert abs(int(image[-1, -1, 0]) - 90) <= 1
 
 
-def test_pictures_never_collide_within_a_run(tmp_path):
+def test_images_never_collide_within_a_run(tmp_path):
     root = tmp_path / "in"
     root.mkdir()
     sink = ImageFolderSink(tmp_path / "out", root, untrained=False)
@@ -65,7 +65,7 @@ def test_frames_of_a_stream_are_numbered(tmp_path):
     assert files(tmp_path) == ["frame_00000007.jpg"]
 
 
-def test_the_source_s_own_pictures_are_never_overwritten(tmp_path):
+def test_the_source_s_own_images_are_never_overwritten(tmp_path):
     with pytest.raises(SinkError, match="would be overwritten"):
         ImageFolderSink(tmp_path, tmp_path, untrained=False)
 
@@ -80,7 +80,7 @@ def test_a_folder_that_is_a_file(tmp_path):
         JsonLinesSink(str(tmp_path / "out" / "x.jsonl"))
 
 
-def test_a_picture_that_cannot_be_renamed_leaves_nothing_behind(tmp_path):
+def test_an_image_that_cannot_be_renamed_leaves_nothing_behind(tmp_path):
     (tmp_path / "frame_00000000.jpg").mkdir()
     sink = ImageFolderSink(tmp_path, None, untrained=False)
     with pytest.raises(SinkError, match=r"frame_00000000\.jpg: cannot be written"):
@@ -88,7 +88,7 @@ def test_a_picture_that_cannot_be_renamed_leaves_nothing_behind(tmp_path):
     assert files(tmp_path) == []
 
 
-def test_a_picture_too_large_for_jpeg(tmp_path):
+def test_an_image_too_large_for_jpeg(tmp_path):
     sink = ImageFolderSink(tmp_path, None, untrained=False)
     with pytest.raises(SinkError, match="cannot be encoded at 200x7"):
         sink.write(frame(size=(70_000, 200)), DETECTION)
@@ -219,7 +219,7 @@ def test_a_video_named_like_a_folder(tmp_path):
         VideoSink(tmp_path, 25, live=False, untrained=False)
 
 
-def test_fitting_keeps_the_whole_picture_and_its_proportions():
+def test_fitting_keeps_the_whole_image_and_its_proportions():
     out = fit(np.full((100, 400, 3), 255, np.uint8), 100, 200)
     assert out.shape == (100, 200, 3)
     assert (out[25:75] == 255).all() and (out[:25] == 0).all() and (out[75:] == 0).all()

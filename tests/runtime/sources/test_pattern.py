@@ -1,4 +1,4 @@
-"""The test pattern: the same picture for the same number, at its rate, and a defect where one was asked for."""
+"""The test pattern: the same image for the same number, at its rate, and a defect where one was asked for."""
 
 from __future__ import annotations
 

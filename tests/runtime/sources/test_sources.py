@@ -53,7 +53,7 @@ def only(source):
     return item
 
 
-def test_the_example_set_gives_pictures_and_never_masks():
+def test_the_example_set_gives_images_and_never_masks():
     source = open_source(str(EXAMPLES))
     frames = list(source.frames())
     assert len(frames) == source.count == 23
@@ -72,7 +72,7 @@ def test_folders_are_read_recursively_in_natural_order_without_hidden_files(tmp_
     names = ["img10.png", "img2.png", "b/1.png", "a/10.PNG", "a/9.png", ".hidden.png", ".trash/x.png", "notes.txt"]
     for name in names:
         if name.endswith(".txt"):
-            (tmp_path / name).write_text("no picture")
+            (tmp_path / name).write_text("no image")
         elif name.endswith(".PNG"):
             shutil.move(write(tmp_path / "x.png", gradient()), tmp_path / name)
         else:
@@ -95,7 +95,7 @@ def test_globs(tmp_path):
     source = open_source(str(tmp_path / "**" / "*.png"))
     assert (source.count, source.root) == (5, tmp_path)
     assert open_source(str(tmp_path / "p" / "?.png")).count == 2
-    with pytest.raises(SourceError, match=r"\*\.jpg: no picture matches"):
+    with pytest.raises(SourceError, match=r"\*\.jpg: no image matches"):
         open_source(str(tmp_path / "*.jpg"))
 
 
@@ -105,7 +105,7 @@ def test_an_existing_name_with_glob_characters_is_taken_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["grey", "alpha", "16 bit", "16 bit grey"])
-def test_every_kind_of_picture_ends_as_bgr_bytes(tmp_path, kind):
+def test_every_kind_of_image_ends_as_bgr_bytes(tmp_path, kind):
     colour = gradient()
     grey = colour[:, :, 0]
     stored = {
@@ -133,7 +133,7 @@ def test_exif_orientation_is_applied(tmp_path):
 
 
 def broken(tmp_path, kind):
-    """A folder with a good picture, a bad one, and a good one."""
+    """A folder with a good image, a bad one, and a good one."""
     write(tmp_path / "1.png", gradient())
     write(tmp_path / "3.png", gradient())
     photo = PHOTO.read_bytes()
@@ -141,9 +141,9 @@ def broken(tmp_path, kind):
     assert ok
     name, data = {
         "empty": ("2.jpg", b""),
-        "junk": ("2.jpg", b"this is no picture"),
+        "junk": ("2.jpg", b"this is no image"),
         "cut jpeg": ("2.jpg", photo[: len(photo) // 2]),
-        # The whole file as the thumbnail of a cut one: the thumbnail's end marker must not pass for the picture's.
+        # The whole file as the thumbnail of a cut one: the thumbnail's end marker must not pass for the image's.
         "cut jpeg with thumbnail": (
             "2.jpg",
             photo[:2] + segment(photo[:20] + b"\xff\xd9") + photo[2 : len(photo) // 2],
@@ -160,13 +160,13 @@ def segment(payload):
 
 
 @pytest.mark.parametrize("kind", ["empty", "junk", "cut jpeg", "cut jpeg with thumbnail", "cut png", "broken png"])
-def test_a_broken_picture_is_reported_and_the_stream_goes_on(tmp_path, kind):
+def test_a_broken_image_is_reported_and_the_stream_goes_on(tmp_path, kind):
     name = broken(tmp_path, kind)
     first, bad, last = ImageSource.from_folder(tmp_path).frames()
     assert isinstance(first, Frame) and isinstance(last, Frame)
     assert isinstance(bad, BadFrame)
     assert (bad.index, bad.source) == (1, str(tmp_path / name))
-    expected = {"empty": "the file is empty"}.get(kind, "the file is cut short" if "cut" in kind else "not a picture")
+    expected = {"empty": "the file is empty"}.get(kind, "the file is cut short" if "cut" in kind else "not an image")
     assert expected in bad.reason
 
 
@@ -176,7 +176,7 @@ def test_a_jpeg_with_data_after_its_end_is_fine(tmp_path):
     assert only(open_source(str(path))).image.shape == (512, 512, 3)
 
 
-def test_a_picture_that_vanishes_after_listing_is_a_bad_frame(tmp_path):
+def test_an_image_that_vanishes_after_listing_is_a_bad_frame(tmp_path):
     write(tmp_path / "1.png", gradient())
     source = open_source(str(tmp_path))
     (tmp_path / "1.png").unlink()
@@ -190,9 +190,9 @@ def test_what_cannot_be_opened_says_so_by_name(tmp_path):
     video = write_video(tmp_path / "ok.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(video[: len(video) // 2])
     for spec, message in {
-        str(tmp_path / "empty"): "empty: no pictures in this folder",
+        str(tmp_path / "empty"): "empty: no images in this folder",
         str(tmp_path / "missing"): "missing: no such file or folder",
-        str(tmp_path / "notes.txt"): "notes.txt: neither a picture nor a video",
+        str(tmp_path / "notes.txt"): "notes.txt: neither an image nor a video",
         str(tmp_path / "junk.mp4"): "junk.mp4: not a video",
         str(tmp_path / "cut.mp4"): "cut.mp4: not a video",
         "gopher://host/x": "gopher://host/x: unknown kind of URL",
@@ -265,7 +265,7 @@ def test_no_password_survives(password):
 
 
 class Mjpeg(BaseHTTPRequestHandler):
-    """A camera as cheap ones are: JPEG pictures in a multipart answer, then the connection ends."""
+    """A camera as cheap ones are: JPEG images in a multipart answer, then the connection ends."""
 
     def do_GET(self):
         if self.path.startswith("/nothing"):
@@ -335,11 +335,11 @@ os.write(2, b"native speaks after")
 
 
 @pytest.mark.parametrize("readers", [1, 2, 4])
-def test_pictures_that_are_read_ahead_keep_their_order(tmp_path, readers):
+def test_images_that_are_read_ahead_keep_their_order(tmp_path, readers):
     for index in range(23):
         # Large and small ones in turns, so that later ones are ready first.
         write(tmp_path / f"{index}.png", np.full((400, 400, 3) if index % 4 == 0 else (4, 4, 3), index, np.uint8))
-    (tmp_path / "7.png").write_bytes(b"no picture")
+    (tmp_path / "7.png").write_bytes(b"no image")
     source = ImageSource.from_folder(tmp_path)
     source.readers = readers
     items = list(source.frames())
@@ -361,7 +361,7 @@ def test_a_reader_that_stops_early_leaves_no_thread(tmp_path):
 
 
 def photo(height, width):
-    """A picture of low frequencies, which every scale shows alike."""
+    """An image of low frequencies, which every scale shows alike."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     y, x = y / height * 6, x / width * 6
     return (127 + 100 * np.stack([np.sin(x), np.cos(y), np.sin(x + y)], -1)).astype(np.uint8)
@@ -378,11 +378,11 @@ def test_large_jpegs_are_reduced_to_no_less_than_twice_the_models_size(tmp_path,
     assert image.shape[:2] == tuple(-(-side // scale) for side in size)
     assert scale == 1 or min(image.shape[:2]) >= 64
     drift = np.abs(resize(image, 32, 32).astype(int) - resize(read_image(path), 32, 32))
-    # A side that the scale does not divide is rounded up: the picture is then stretched by a part of a pixel.
+    # A side that the scale does not divide is rounded up: the image is then stretched by a part of a pixel.
     assert drift.mean() < (1.5 if size[0] % scale == size[1] % scale == 0 else 4) and drift.max() <= 24
 
 
-def test_a_reduced_picture_is_upright_and_so_is_its_size(tmp_path):
+def test_a_reduced_image_is_upright_and_so_is_its_size(tmp_path):
     path = write(tmp_path / "x.jpg", photo(128, 256))
     raw = path.read_bytes()
     tiff = b"MM\x00*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
@@ -392,7 +392,7 @@ def test_a_reduced_picture_is_upright_and_so_is_its_size(tmp_path):
     np.testing.assert_allclose(image.astype(int), read_image(path)[::2, ::2], atol=12)
 
 
-def test_other_pictures_are_read_in_full_and_bad_ones_refused(tmp_path):
+def test_other_images_are_read_in_full_and_bad_ones_refused(tmp_path):
     image, full = read_reduced(write(tmp_path / "x.png", photo(256, 256)), 32, 32)
     assert image.shape == (256, 256, 3) and full is None
     (tmp_path / "y.jpg").write_bytes(write(tmp_path / "z.jpg", photo(256, 256)).read_bytes()[:5000])

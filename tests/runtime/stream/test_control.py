@@ -243,11 +243,11 @@ def test_saving_beside_a_calibration_loses_neither(start, bundle):
     assert (now.thresholds_of("bolt").image, now.thresholds_of("nut").image) == (0.9, 0.625)
 
 
-def test_what_a_flag_overrules_is_not_saved(start):
+def test_what_a_flag_overrides_is_not_saved(start):
     run = start(flags=Decision(pixel_threshold=0.7))
     with run.running():
         run.control.choose_thresholds(pixel=0.2)
-        with pytest.raises(SettingsError, match=r"--pixel-threshold 0\.7 overrules"):
+        with pytest.raises(SettingsError, match=r"--pixel-threshold 0\.7 overrides"):
             run.control.save_thresholds()
 
 
@@ -294,7 +294,7 @@ def test_a_region_that_does_not_suit_the_frames_does_not_end_the_run(start, capl
         run.file.write_text('[decision]\nroi = "belt.json"\n')
         assert not run.control.reload()
         run.wait(3)
-    assert any("belt.json was drawn on a picture of 100x100" in record.message for record in caplog.records)
+    assert any("belt.json was drawn on an image of 100x100" in record.message for record in caplog.records)
 
 
 def test_another_bundle_in_the_same_place_is_no_reload(start, bundle, make_toy_bundle, caplog):

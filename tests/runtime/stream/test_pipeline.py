@@ -61,7 +61,7 @@ class FakeDetector:
         height, width = size or frame.shape[:2]
         return Prepared(frame, height, width, 2.0, 1.5)
 
-    def judge(self, frames, class_name=None):
+    def infer(self, frames, class_name=None):
         self.runs.append(len(frames))
         return [self.judge_one(frame.image, class_name) for frame in frames]
 
@@ -343,7 +343,7 @@ def test_lanes_work_side_by_side_and_results_keep_their_order(lanes):
     settle()
 
 
-def test_lanes_judge_no_more_frames_than_asked_for():
+def test_lanes_score_no_more_frames_than_asked_for():
     for limit in (1, 2, 7):
         detector, sink = Uneven(), FakeSink()
         config = PipelineConfig(Policy.WAIT, max_frames=limit, lanes=3)
@@ -416,7 +416,7 @@ class Halving(FakeDetector):
         return replace(super().prepare(frame, class_name, size), image=frame[::2, ::2])
 
 
-def test_the_full_picture_goes_no_further_than_it_is_shown():
+def test_the_full_image_goes_no_further_than_it_is_shown():
     def frames_seen(*sinks, policy=Policy.WAIT):
         seen = []
         Pipeline(FakeSource(4), Halving(), list(sinks), PipelineConfig(policy), observer=seen.append).run()
@@ -428,7 +428,7 @@ def test_the_full_picture_goes_no_further_than_it_is_shown():
     assert frames_seen(text, FakeSink()) == [((4, 4, 3), None)] * 4
 
 
-def test_a_frame_that_cannot_be_judged_ends_the_run_after_those_before_it():
+def test_a_frame_that_cannot_be_scored_ends_the_run_after_those_before_it():
     class Picky(FakeDetector):
         def prepare(self, frame, class_name=None, size=None):
             if frame[0, 0, 0] == 3:

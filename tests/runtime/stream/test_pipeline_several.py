@@ -64,10 +64,10 @@ class Detector:
 
     def prepare(self, frame, class_name=None, size=None):
         if frame[1, 1, 0] == 250:
-            raise FrameError("belt.json was drawn on a picture of another shape")
+            raise FrameError("belt.json was drawn on an image of another shape")
         return Prepared(frame, *(size or frame.shape[:2]), 0.0, 0.0)
 
-    def judge(self, frames, class_name=None):
+    def infer(self, frames, class_name=None):
         time.sleep(self._pause)
         self.runs.append([int(frame.image[1, 1, 0]) for frame in frames])
         return [
@@ -129,7 +129,7 @@ def test_files_lose_nothing_and_each_keeps_its_order_and_its_times(counts, lanes
         for item, detection in sink.by_stream[stream]:
             if detection is not None:
                 assert item.captured_at == camera.taken_at[item.index]
-                assert item.image[1, 1, 0] == camera.mark, "the picture of another source"
+                assert item.image[1, 1, 0] == camera.mark, "the image of another source"
                 assert item.source == camera.name
         skipped = len([index for index in bad if index < camera.count])
         assert (told.name, told.frames, told.skipped, told.dropped) == (
@@ -178,7 +178,7 @@ def test_equal_cameras_get_equal_shares_whatever_their_number():
     assert min(frames) > 15 and max(frames) - min(frames) <= 3
 
 
-def test_frames_of_several_cameras_are_judged_in_one_batch():
+def test_frames_of_several_cameras_are_scored_in_one_batch():
     cameras = [Camera(f"c{n}", n, 40, live=True, pause=0.01) for n in range(3)]
     detector = Detector(pause=0.015)
     Pipeline(together(cameras), detector, [], PipelineConfig(Policy.DROP_OLDEST, batch=3)).run()

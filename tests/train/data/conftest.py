@@ -1,4 +1,4 @@
-"""Small trees of pictures and masks, made from the example photographs. Never square, so that a swap shows."""
+"""Small trees of images and masks, made from the example photographs. Never square, so that a swap shows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Draw:
         return path
 
     def category(self, folder: Path, good: int = 2, bad: int = 3, defect: str = "crack") -> Path:
-        """A category of the MVTec tree, with one train picture."""
+        """A category of the MVTec tree, with one train image."""
         self.image(folder / "train" / "good" / "000.png")
         for number in range(good):
             self.image(folder / "test" / "good" / f"{number:03}.png")

@@ -41,22 +41,22 @@ def test_mask_of_another_size(tmp_path, draw, deep):
     folder = draw.category(tmp_path / "nut", bad=1) / "ground_truth" / "crack"
     draw.mask(folder / "000_mask.png", (32, 24))
     report = look(tmp_path, deep=deep)
-    assert found(report) == [("000_mask.png", "mask of another size: 24 x 32, its picture 32 x 24", True)]
+    assert found(report) == [("000_mask.png", "mask of another size: 24 x 32, its image 32 x 24", True)]
     assert not report.complete
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_files_that_are_no_pictures(tmp_path, draw, deep):
+def test_files_that_are_no_images(tmp_path, draw, deep):
     folder = draw.category(tmp_path / "nut", good=2, bad=2)
-    (folder / "test" / "good" / "000.png").write_bytes(b"not a picture")
+    (folder / "test" / "good" / "000.png").write_bytes(b"not an image")
     (folder / "test" / "good" / "001.png").unlink()
     (folder / "test" / "good" / "001.png").symlink_to("gone.png")
     (folder / "ground_truth" / "crack" / "001_mask.png").write_bytes(b"")
     report = look(tmp_path, deep=deep)
     assert found(report) == [
         ("001_mask.png", "unreadable mask: the file is empty", True),
-        ("000.png", "unreadable picture: not a picture that OpenCV can decode", True),
-        ("001.png", "unreadable picture: No such file or directory", True),
+        ("000.png", "unreadable image: not an image that OpenCV can decode", True),
+        ("001.png", "unreadable image: No such file or directory", True),
     ]
     assert sum(report.categories[0].sizes.values()) == 3
 
@@ -72,7 +72,7 @@ def test_only_decoding_finds_these(tmp_path, draw):
     report = look(tmp_path, deep=True)
     assert found(report) == [
         ("000_mask.png", "empty mask: no pixel is anomalous", True),
-        ("002.png", "unreadable picture: the file is cut short", True),
+        ("002.png", "unreadable image: the file is cut short", True),
         ("001_mask.png", "mask is not binary: 200 values, anomalous from half of the largest on", False),
     ]
 
@@ -90,8 +90,8 @@ def test_one_kind_alone_is_said_but_loses_nothing(tmp_path, draw):
     draw.mask(tmp_path / "bolt" / "ground_truth" / "crack" / "0.png")
     report = look(tmp_path)
     assert [(problem.category, problem.reason.split(":")[0]) for problem in report.problems] == [
-        ("bolt", "no normal picture"),
-        ("nut", "no anomalous picture"),
+        ("bolt", "no normal image"),
+        ("nut", "no anomalous image"),
     ]
     assert report.complete
 

@@ -24,7 +24,7 @@ def test_every_kind_becomes_8_bit_bgr(tmp_path, name, values):
     assert (image == 200).all()
 
 
-def test_a_picture_cut_short_is_named(tmp_path, draw):
+def test_an_image_cut_short_is_named(tmp_path, draw):
     path = draw.image(tmp_path / "a.jpg", (200, 200))
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(DataError, match="cut short") as caught:

@@ -165,7 +165,7 @@ def test_another_size_is_refused_with_both_sizes(tmp_path, shape):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"", "empty"), (b"text", "not a picture")])
+@pytest.mark.parametrize(("content", "reason"), [(None, "No such file"), (b"", "empty"), (b"text", "not an image")])
 def test_a_file_that_is_no_mask_is_named(tmp_path, content, reason):
     path = tmp_path / "mask.png"
     if content is not None:

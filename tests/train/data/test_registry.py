@@ -48,14 +48,14 @@ def test_another_layout_that_fits_is_named(tmp_path, draw):
     assert "CATEGORY is one of 01, 02, 03" in refused("btad", tmp_path)
 
 
-def test_a_split_without_pictures(tmp_path, draw):
+def test_a_split_without_images(tmp_path, draw):
     draw.image(tmp_path / "yes" / "0.png")
     (tmp_path / "no").mkdir()
-    assert "no picture of the split train: it has pictures of the split test" in refused(
+    assert "no image of the split train: it has images of the split test" in refused(
         "brainmri", tmp_path, split="train"
     )
     (tmp_path / "yes" / "0.png").unlink()
-    assert "has no picture" in refused("brainmri", tmp_path, split="all")
+    assert "has no image" in refused("brainmri", tmp_path, split="all")
 
 
 def test_categories_are_chosen_with_their_problems(tmp_path, draw):

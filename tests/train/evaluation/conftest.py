@@ -14,7 +14,7 @@ SIZE = (16, 16)
 
 
 class Known:
-    """Reads its answer off the picture: blue is the map, the brightest blue is the score, unless told otherwise."""
+    """Reads its answer off the image: blue is the map, the brightest blue is the score, unless told otherwise."""
 
     size = SIZE
     trained = True
@@ -51,7 +51,7 @@ def known():
 
 @pytest.fixture
 def draw(tmp_path):
-    """Writes one category out of (label, blue picture [16, 16] or None for a broken file, mask [16, 16] or None)."""
+    """Writes one category out of (label, blue image [16, 16] or None for a broken file, mask [16, 16] or None)."""
 
     def write(rows, name="part", pixel_labels=True) -> Dataset:
         samples = []
@@ -59,7 +59,7 @@ def draw(tmp_path):
             path = tmp_path / name / f"{i:03d}.png"
             path.parent.mkdir(exist_ok=True)
             if blue is None:
-                path.write_bytes(b"no picture")
+                path.write_bytes(b"no image")
             else:
                 cv2.imwrite(str(path), np.dstack([blue, np.zeros((16, 16, 2), np.uint8)]).astype(np.uint8))
             mask_path = None

@@ -18,9 +18,9 @@ def flat(value):
 
 
 def spot(value, base=10, rows=slice(2, 6)):
-    picture = flat(base)
-    picture[rows, 3:9] = value
-    return picture
+    image = flat(base)
+    image[rows, 3:9] = value
+    return image
 
 
 def square(rows=slice(2, 6)):
@@ -29,7 +29,7 @@ def square(rows=slice(2, 6)):
     return mask
 
 
-def test_metrics_are_those_of_all_pictures_and_pixels(draw, known):
+def test_metrics_are_those_of_all_images_and_pixels(draw, known):
     rng = np.random.default_rng(0)
     blues = [rng.integers(0, 200, (16, 16)) for _ in range(6)]
     masks = [None, None, rng.random((16, 16)) < 0.1, rng.random((16, 16)) < 0.2, None, rng.random((16, 16)) < 0.1]
@@ -89,7 +89,7 @@ def test_mean_is_unweighted_over_what_is_defined(draw, known):
     assert list(results.categories) == ["good", "bad", "single"]
 
 
-def test_a_broken_picture_ends_it_or_is_counted(draw, known):
+def test_a_broken_image_ends_it_or_is_counted(draw, known):
     dataset = draw([(False, flat(10), None), (True, None, None), (True, spot(200), square())])
     with pytest.raises(DataError, match=r"001\.png.*--skip-bad"):
         evaluate(dataset, known, EvaluationConfig())
@@ -100,7 +100,7 @@ def test_a_broken_picture_ends_it_or_is_counted(draw, known):
     assert row.metrics["image_auroc"] == 1
 
 
-def test_a_category_of_broken_pictures_only(draw, known):
+def test_a_category_of_broken_images_only(draw, known):
     results = evaluate(draw([(True, None, None)] * 3), known, EvaluationConfig(skip_bad=True))
     assert math.isnan(results.mean["image_auroc"]) and len(results.skipped) == 3
     assert known.asked == []
@@ -128,7 +128,7 @@ def test_words_for_the_class(draw, known):
     assert [words for _, words in known.asked] == ["metal_nut", "object"]
 
 
-def test_a_class_that_the_model_lacks_is_found_before_the_first_picture(draw, known):
+def test_a_class_that_the_model_lacks_is_found_before_the_first_image(draw, known):
     def lacks(class_name):
         raise KanoclipError(f"no class {class_name}")
 

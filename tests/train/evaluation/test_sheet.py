@@ -41,7 +41,7 @@ def test_first_come_wins_ties():
     assert [c.sample.image.name for c in keeper.kind("caught")] == ["a", "b"]
 
 
-def test_kept_pictures_are_small():
+def test_kept_images_are_small():
     keeper = CaseKeeper(1)
     keeper(case(0.5, True))
     assert keeper.kind("missed")[0].image.shape == (TILE, TILE, 3)
@@ -76,6 +76,6 @@ def test_file(tmp_path):
         write_sheet(tmp_path / "a.png" / "b.png", keeper)
 
 
-def test_nothing_to_show_is_still_a_picture(tmp_path):
+def test_nothing_to_show_is_still_an_image(tmp_path):
     write_sheet(tmp_path / "a.png", CaseKeeper(1))
     assert cv2.imread(str(tmp_path / "a.png")) is not None

@@ -64,9 +64,9 @@ def test_terminal_shows_percent_dashes_and_what_to_know(results):
     assert "91.2" in text and "50.0" in text
     line = next(line for line in text.splitlines() if "grid" in line)
     assert line.count(" - ") == 4
-    assert "grid: 2 anomalous pictures without a mask" in text
-    assert "grid: no anomalous picture" in text
-    assert "grid: 1 pictures could not be read, such as a.png: broken" in text
+    assert "grid: 2 anomalous images without a mask" in text
+    assert "grid: no anomalous image" in text
+    assert "grid: 1 images could not be read, such as a.png: broken" in text
     assert "'grid [x]' for grid" in text, "brackets are no markup"
 
 

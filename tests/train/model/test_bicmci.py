@@ -48,7 +48,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def reference(stage: BiCMCI, patches: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """One picture: [P, C] and [2, C]."""
+    """One image: [P, C] and [2, C]."""
     q, k, v = F.linear(norm(stage.text_norm, text), stage.text_qkv.weight, stage.text_qkv.bias).split(DIM // 4, -1)
     text = text + 0.1 * F.linear(attend(q, k, v), stage.text_out.weight, stage.text_out.bias)
     own = stage.deformable(norm(stage.deformable_norm, patches)[None])[0]
@@ -101,7 +101,7 @@ def test_every_part_counts(stage, patches, text):
     assert moved["visual_to_text_out"][1] > 1e-3 and moved["visual_to_text_out"][0] == 0
 
 
-def test_text_of_first_axis_one_is_text_for_every_picture(stage, patches, text):
+def test_text_of_first_axis_one_is_text_for_every_image(stage, patches, text):
     one = stage(patches, stage.text_state(text[:1]))
     copies = stage(patches, stage.text_state(text[:1].repeat(3, 1, 1)))
     for got, expected in zip(one, copies, strict=True):

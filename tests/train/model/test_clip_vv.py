@@ -42,7 +42,7 @@ def attend(queries: list[Tensor], keys: list[Tensor], values: list[Tensor], head
 
 @torch.no_grad()
 def reference(visual, pixels: Tensor, *, vv: bool, global_token: str, quick: bool) -> tuple[list[Tensor], Tensor]:
-    """Taps [P, C] and the global feature [C] of one picture [3, H, W], in float64 from open_clip's own parameters."""
+    """Taps [P, C] and the global feature [C] of one image [3, H, W], in float64 from open_clip's own parameters."""
 
     def gelu(x: Tensor) -> Tensor:
         return x * torch.sigmoid(1.702 * x) if quick else x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
@@ -93,12 +93,12 @@ def test_equals_the_papers_equations_written_as_loops(make_clip, normal, vv, glo
     pixels = normal(2, 3, 24, 32)
     tower = ClipVV(clip.visual, (24, 32), vv=vv, global_token=global_token)
     features = tower(pixels)
-    for picture in range(2):
-        taps, first = reference(clip.visual, pixels[picture], vv=vv, global_token=global_token, quick=quick)
+    for image in range(2):
+        taps, first = reference(clip.visual, pixels[image], vv=vv, global_token=global_token, quick=quick)
         assert len(features.patches) == len(taps) == 4
         for got, expected in zip(features.patches, taps, strict=True):
-            torch.testing.assert_close(got[picture].double(), expected, rtol=2e-4, atol=2e-4)
-        torch.testing.assert_close(features.global_token[picture].double(), first, rtol=2e-4, atol=2e-4)
+            torch.testing.assert_close(got[image].double(), expected, rtol=2e-4, atol=2e-4)
+        torch.testing.assert_close(features.global_token[image].double(), first, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("vv", [True, False])

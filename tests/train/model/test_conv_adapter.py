@@ -27,8 +27,8 @@ def test_equals_loops_over_the_cells(untrained, shake, normal):
     token, patches = normal(2, DIM), normal(2, 15, DIM)
     got = adapter(token, patches)
     kernel, bias = adapter.depthwise.weight[:, 0], adapter.depthwise.bias
-    for picture in range(2):
-        cells = F.layer_norm(patches[picture] + token[picture], (DIM,), adapter.norm.weight, adapter.norm.bias)
+    for image in range(2):
+        cells = F.layer_norm(patches[image] + token[image], (DIM,), adapter.norm.weight, adapter.norm.bias)
         hidden = []
         for row in range(GRID[0]):
             for column in range(GRID[1]):
@@ -40,8 +40,8 @@ def test_equals_loops_over_the_cells(untrained, shake, normal):
                             total = total + kernel[:, y + 1, x + 1] * cell
                 hidden.append(torch.relu(adapter.pointwise.weight @ total + adapter.pointwise.bias))
         mean = torch.stack(hidden).mean(0)
-        expected = token[picture] + adapter.up.weight @ mean + adapter.up.bias
-        torch.testing.assert_close(got[picture], expected, rtol=1e-5, atol=1e-5)
+        expected = token[image] + adapter.up.weight @ mean + adapter.up.bias
+        torch.testing.assert_close(got[image], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_quarter_wide_and_depthwise(untrained):

@@ -26,11 +26,11 @@ def sampled(value: Tensor, positions: Tensor, weights: Tensor, grid: tuple[int, 
     for batch in range(len(value)):
         heads = []
         for head in range(value.shape[1]):
-            picture = value[batch, head].T.reshape(1, -1, rows, columns)
+            image = value[batch, head].T.reshape(1, -1, rows, columns)
             total = 0
             for point in range(positions.shape[3]):
                 where = positions[batch, head, :, point].flip(-1) * 2 / last - 1
-                read = F.grid_sample(picture, where[None, :, None], align_corners=True, padding_mode="zeros")
+                read = F.grid_sample(image, where[None, :, None], align_corners=True, padding_mode="zeros")
                 total = total + weights[batch, head, :, point, None] * read[0, :, :, 0].T
             heads.append(total)
         batches.append(torch.cat(heads, dim=-1))

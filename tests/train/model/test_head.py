@@ -23,7 +23,7 @@ def make_head(grid=(6, 6), size=(48, 48), **options) -> Head:
 
 @pytest.fixture
 def picture(normal):
-    """Features of three pictures, of very different norms, near enough to the text for maps between 0 and 1."""
+    """Features of three images, of very different norms, near enough to the text for maps between 0 and 1."""
 
     def draw(cells: int = 36, batch: int = 3) -> ImageFeatures:
         return ImageFeatures(tuple(normal(batch, cells, DIM) * 10**i for i in range(-1, 3)), normal(batch, DIM) * 5)
@@ -53,7 +53,7 @@ def eq_10(normal_map: np.ndarray, abnormal_map: np.ndarray, size: tuple[int, int
 
 
 def expected_output(stages, global_token, text, grid, size) -> tuple[np.ndarray, np.ndarray, float]:
-    """cells, map and score of one picture from its refined stages [(patches, text), ...] and adapted global token."""
+    """cells, map and score of one image from its refined stages [(patches, text), ...] and adapted global token."""
     shares = [states_softmax(p.double().numpy(), t.double().numpy()) for p, t in stages]
     both = np.mean(shares, axis=0).reshape(*grid, 2)
     anomaly_map = eq_10(both[..., 0], both[..., 1], size)

@@ -82,7 +82,7 @@ def test_untrained_model_is_plain_clip_vv(make_model, normal):
     torch.testing.assert_close(output.score, (share + output.map.amax(dim=(1, 2))) / 2, rtol=1e-4, atol=1e-5)
 
 
-def test_handcrafted_bypasses_every_learnt_module_and_reads_the_last_stage(make_model, normal):
+def test_handcrafted_bypasses_every_learned_module_and_reads_the_last_stage(make_model, normal):
     model = make_model(prompts="handcrafted")
     assert model.prompts is None and model.head.adapter is None and len(model.head.stages) == 0
     assert model.learnable() == {}
@@ -106,7 +106,7 @@ def test_each_flag_changes_the_answer_and_removes_its_part(make_model, normal, f
         assert (whole(pixels, text).score - without(pixels, text).score).abs().max() > 1e-5
 
 
-def test_one_class_for_all_pictures_is_the_class_repeated(make_model, normal):
+def test_one_class_for_all_images_is_the_class_repeated(make_model, normal):
     model = make_model()
     pixels = normal(3, 3, 48, 48)
     text = model.text_features(["nut"]).detach()

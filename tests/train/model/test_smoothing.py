@@ -67,9 +67,9 @@ def test_forward_is_interpolate_and_opencvs_gaussian(normal, grid, size):
     kernel = 2 * math.ceil(4 * sigma) + 1
     upsampled = F.interpolate(cells[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
     blurred = MapSmoothing(grid, size)(cells)
-    for got, picture in zip(blurred, upsampled, strict=True):
+    for got, image in zip(blurred, upsampled, strict=True):
         expected = cv2.GaussianBlur(
-            picture.double().numpy(), (kernel, kernel), sigma, sigmaY=sigma, borderType=cv2.BORDER_REFLECT
+            image.double().numpy(), (kernel, kernel), sigma, sigmaY=sigma, borderType=cv2.BORDER_REFLECT
         )
         np.testing.assert_allclose(got.numpy(), expected, atol=2e-5)
 

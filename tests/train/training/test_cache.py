@@ -107,7 +107,7 @@ def test_full_disk_ends_storing_and_leaves_what_is_there(tmp_path, monkeypatch):
     assert cache.load("b") is None
     assert not list(tmp_path.glob("*/*.part"))
     cache.store("b", features(2))
-    assert cache.load("b") is None, "it does not try again for every picture"
+    assert cache.load("b") is None, "it does not try again for every image"
 
 
 def test_killed_writer_leaves_nothing_that_is_read(tmp_path):

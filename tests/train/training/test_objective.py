@@ -48,7 +48,7 @@ def losses(model, batch, texts=TEXTS, **options):
     ],
 )
 def test_total_is_eq_13_of_what_the_model_itself_answers(make_model, batch, options):
-    """Against the model's own forward, which knows nothing of sharing text between pictures."""
+    """Against the model's own forward, which knows nothing of sharing text between images."""
     model = make_model()
     parts = losses(model, batch, **options)
     text = model.text_features([NAMES[i] for i in batch["class_index"]])

@@ -12,7 +12,7 @@ from kanoclip.train.model.clip_vv import ImageFeatures
 from kanoclip.train.training.state import state_path
 from kanoclip.train.training.trainer import learning_rate
 
-STEPS = 5  # 18 pictures in batches of 4
+STEPS = 5  # 18 images in batches of 4
 
 
 def equal(one, other):
@@ -83,11 +83,11 @@ def test_cached_features_change_nothing_but_rounding(tmp_path, run):
         assert one["loss"] == pytest.approx(two["loss"], abs=2e-3)
 
 
-def test_a_cache_too_small_for_all_pictures_serves_the_rest_fresh(tmp_path, run, tensors):
+def test_a_cache_too_small_for_all_images_serves_the_rest_fresh(tmp_path, run, tensors):
     run(tmp_path / "a.safetensors", cache=tmp_path / "one")
     one_file = next((tmp_path / "one").glob("*/*.npy")).stat().st_size
     _, recorder = run(tmp_path / "b.safetensors", cache=tmp_path / "two", limit=7 * one_file)
-    assert recorder.records[1]["from_cache"] in (7, 8, 9), "7 of 18 pictures, of which 2 come twice in an epoch"
+    assert recorder.records[1]["from_cache"] in (7, 8, 9), "7 of 18 images, of which 2 come twice in an epoch"
     for name, other in tensors(tmp_path / "a.safetensors").items():
         torch.testing.assert_close(tensors(tmp_path / "b.safetensors")[name], other, atol=1e-3, rtol=0)
 
@@ -123,13 +123,13 @@ def test_resuming_another_run_is_refused_by_name(tmp_path, run, changed, named):
     assert state_path(output).read_bytes() == before
 
 
-def test_resuming_on_changed_pictures_is_refused(tmp_path, run, write_tree):
+def test_resuming_on_changed_images_is_refused(tmp_path, run, write_tree):
     root = tmp_path / "data"
     write_tree(root, "hazelnut")
     output = tmp_path / "c.safetensors"
     run(output, root=root, stop_after=1)
     next((root / "hazelnut" / "test" / "good").glob("*")).unlink()
-    with pytest.raises(TrainingError, match="pictures and masks"):
+    with pytest.raises(TrainingError, match="images and masks"):
         run(output, root=root, resume=True)
 
 

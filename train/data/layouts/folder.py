@@ -1,6 +1,6 @@
-"""The plain folder for people's own pictures: `normal/`, `abnormal/` and, where there are any, `masks/`.
+"""The plain folder for people's own images: `normal/`, `abnormal/` and, where there are any, `masks/`.
 
-`abnormal/` holds pictures, or a folder for each kind of defect; `masks/` then holds the same folders, or all masks.
+`abnormal/` holds images, or a folder for each kind of defect; `masks/` then holds the same folders, or all masks.
 """
 
 from __future__ import annotations
@@ -40,5 +40,5 @@ def _read(root: Path) -> Found:
             if mask is None and masks is not None:
                 problems.append(Problem(name, image, "no mask"))
             samples.append(Sample(image, True, mask, kind.name, "test"))
-    problems += [Problem(name, mask, "mask without a picture") for pool in pools for mask in pool.left()]
+    problems += [Problem(name, mask, "mask without an image") for pool in pools for mask in pool.left()]
     return Found({name: samples}, problems, masks is not None)

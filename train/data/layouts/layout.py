@@ -9,7 +9,7 @@ from pathlib import Path
 from kanoclip.train.data.types import Problem, Sample
 
 GOOD = "good"
-"""`Sample.defect` of a normal picture."""
+"""`Sample.defect` of a normal image."""
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Found:
     """What a reader found below a root.
 
     Attributes:
-        samples: By category, of every split, in any order. A category without pictures is there too.
+        samples: By category, of every split, in any order. A category without images is there too.
         problems: What is missing or unpaired.
         pixel_labels: There are masks.
     """
@@ -33,7 +33,7 @@ class Form:
 
     Attributes:
         shape: What it looks like, for people.
-        matches: Whether a folder looks like that. Cheap: it lists folders and opens no picture.
+        matches: Whether a folder looks like that. Cheap: it lists folders and opens no image.
         read: Reads it.
         vague: Other datasets look like that too, so a folder's name has to tell, unless the user has.
     """

@@ -1,4 +1,4 @@
-"""Datasets that list their pictures in a file: `meta.json`, and VisA's csv."""
+"""Datasets that list their images in a file: `meta.json`, and VisA's csv."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kanoclip.train.data.types import Problem, Sample, Split
 
 
 class Listing:
-    """Collects the entries of such a file; a picture that is listed but missing is a problem, not a failure.
+    """Collects the entries of such a file; an image that is listed but missing is a problem, not a failure.
 
     Args:
         root: The folder that paths are relative to.
@@ -25,7 +25,7 @@ class Listing:
         self._found = Found()
         self._unmasked: list[Problem] = []
         self.seen: set[Path] = set()
-        """Every picture and mask that was listed."""
+        """Every image and mask that was listed."""
 
     def category(self, name: str) -> None:
         """Adds a category, which may stay empty."""
@@ -37,9 +37,9 @@ class Listing:
         Args:
             category: Its category.
             split: Its split.
-            image: The picture's path.
+            image: The image's path.
             mask: The mask's path; empty, or a folder as AnomalyCLIP's scripts write it, where there is none.
-            defect: Kind of defect, None for a normal picture.
+            defect: Kind of defect, None for a normal image.
             place: Where the file says so, for error messages.
 
         Raises:
@@ -71,7 +71,7 @@ class Listing:
         self._found.samples[category].append(Sample(path, True, mask_path, defect, split))
 
     def found(self) -> Found:
-        """What was listed. That an anomalous picture has no mask is only a problem where others have one."""
+        """What was listed. That an anomalous image has no mask is only a problem where others have one."""
         if self._found.pixel_labels:
             self._found.problems += self._unmasked
             self._unmasked = []

@@ -11,7 +11,7 @@ masks `anomaly_mask`; BMAD's own Liver and RESC archives swap the two levels (`t
 
 COVID-19 Radiography (Kaggle tawsifurrahman/covid19-radiography-database): `COVID` against `Normal`, the other diseases
 are left out. `masks/` beside `images/` are outlines of the lungs, not of anomalies: they are never used. The first
-releases, which AnomalyCLIP's covid.py reads, have the pictures in `COVID/` and `NORMAL/` themselves.
+releases, which AnomalyCLIP's covid.py reads, have the images in `COVID/` and `NORMAL/` themselves.
 
 HeadCT (Kaggle felipekitamura/head-ct-hemorrhage): `head_ct/head_ct/000.png` and `labels.csv` with the columns id and
 hemorrhage. AnomalyCLIP and AdaCLIP use a copy in the MVTec tree, without masks.
@@ -34,7 +34,7 @@ _MASKS = ("label", "anomaly_mask", "test_label")
 
 
 def two_folders(category: str, abnormal: str, normal: str) -> Form:
-    """A folder of abnormal and one of normal pictures, or of their `images`; no masks."""
+    """A folder of abnormal and one of normal images, or of their `images`; no masks."""
 
     def read(root: Path) -> Found:
         samples = []
@@ -64,7 +64,7 @@ def head_ct(category: str) -> Form:
 
 
 def _bmad_test(root: Path) -> tuple[Path, Path, Path | None] | None:
-    """Folders of the normal and the abnormal test pictures and of their masks."""
+    """Folders of the normal and the abnormal test images and of their masks."""
     test = child(root, "test")
     good, bad = child(test, "good"), child(test, "ungood")
     normal, abnormal, masks = child(good, *_IMAGES), child(bad, *_IMAGES), child(bad, *_MASKS)
@@ -91,7 +91,7 @@ def _read_bmad(category: str, root: Path) -> Found:
         if mask is None and masks is not None:
             problems.append(Problem(category, image, "no mask"))
         samples.append(Sample(image, True, mask, "Ungood", "test"))
-    problems += [Problem(category, mask, "mask without a picture") for mask in pool.left()]
+    problems += [Problem(category, mask, "mask without an image") for mask in pool.left()]
     return Found({category: samples}, problems, pixel_labels=masks is not None)
 
 

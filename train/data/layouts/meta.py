@@ -19,9 +19,9 @@ from kanoclip.train.data.types import Split
 
 META = "meta.json"
 UNNAMED = "anomaly"
-"""`Sample.defect` of an anomalous picture whose kind is not given, as in VisA's."""
+"""`Sample.defect` of an anomalous image whose kind is not given, as in VisA's."""
 
-_SPLITS: tuple[Split, ...] = ("test", "train")  # a picture that is listed in both counts as a test picture
+_SPLITS: tuple[Split, ...] = ("test", "train")  # an image that is listed in both counts as a test image
 
 
 def meta_json() -> Form:
@@ -57,7 +57,7 @@ def _add(listing: Listing, path: Path, category: str, split: Split, entry: Any, 
     fields = _object(entry, path, place)
     image = _text(fields, "img_path", path, place)
     if not image:
-        raise _wrong(path, f"{place}.img_path", "the path of a picture")
+        raise _wrong(path, f"{place}.img_path", "the path of an image")
     anomaly = fields.get("anomaly")
     if anomaly not in (0, 1) or isinstance(anomaly, float):
         raise _wrong(path, f"{place}.anomaly", "0 or 1")

@@ -1,13 +1,13 @@
-"""KolektorSDD and DAGM 2007 as they are downloaded: the picture's label is in the masks.
+"""KolektorSDD and DAGM 2007 as they are downloaded: the image's label is in the masks.
 
-KolektorSDD (https://www.vicos.si/resources/kolektorsdd): `kos01/Part0.jpg` with `kos01/Part0_label.bmp`; a picture is
+KolektorSDD (https://www.vicos.si/resources/kolektorsdd): `kos01/Part0.jpg` with `kos01/Part0_label.bmp`; an image is
 defective where its mask has an anomalous pixel (anomalib's kolektor.py, AdaCLIP's sdd-pre.py). It has no split for
-anomaly detection: all of it is the test split, as zero-shot needs no training pictures. AnomalyCLIP and AdaCLIP test
+anomaly detection: all of it is the test split, as zero-shot needs no training images. AnomalyCLIP and AdaCLIP test
 on a part of it, cut in three, in the MVTec tree, which is read too.
 
 DAGM (the Kaggle upload `DAGM_KaggleUpload`, which AnomalyCLIP's DAGM.py and AdaCLIP's dagm-pre.py read):
 `Class1/{Train,Test}/0576.PNG`, `Class1/Train/Label/0576_label.PNG` for the defective ones and `Label/Labels.txt` with
-lines of number, 0 or 1, picture, 0, mask or 0. The split is the dataset's own.
+lines of number, 0 or 1, image, 0, mask or 0. The split is the dataset's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from kanoclip.train.data.types import Problem, Sample, Split
 
 SDD = "electrical_commutator"
 DEFECT = "defect"
-"""`Sample.defect` of the defective pictures: neither dataset names kinds."""
+"""`Sample.defect` of the defective images: neither dataset names kinds."""
 
 _SPLITS: tuple[Split, ...] = ("train", "test")
 _LABEL = "_label"
@@ -62,12 +62,12 @@ def _read_sdd(root: Path) -> Found:
                 samples.append(Sample(image, True, mask, DEFECT, "test"))
             else:
                 samples.append(Sample(image, False, None, GOOD, "test"))
-        problems += [Problem(SDD, mask, "mask without a picture") for mask in pool.left()]
+        problems += [Problem(SDD, mask, "mask without an image") for mask in pool.left()]
     return Found({SDD: samples}, problems, pixel_labels=True)
 
 
 def _split(files: list[Path]) -> tuple[list[Path], MaskPool]:
-    """Pictures, and the masks among them."""
+    """Images, and the masks among them."""
     masks = [file for file in files if file.stem.casefold().endswith(_LABEL)]
     return [file for file in files if file not in masks], MaskPool(masks)
 
@@ -88,7 +88,7 @@ def _read_dagm(root: Path) -> Found:
             labels = child(part, "Label")
             if labels is None:
                 if images and part:
-                    reason = f"no labels: this folder is missing, so the {len(images)} pictures are left out"
+                    reason = f"no labels: this folder is missing, so the {len(images)} images are left out"
                     found.problems.append(Problem(name, part / "Label", reason))
                 continue
             pool, listed = MaskPool(pictures(labels)), _listed(labels)
@@ -100,12 +100,12 @@ def _read_dagm(root: Path) -> Found:
                     samples.append(Sample(image, False, None, GOOD, split))
                     continue
                 samples.append(Sample(image, True, mask, DEFECT, split))
-            found.problems += [Problem(name, mask, "mask without a picture") for mask in pool.left()]
+            found.problems += [Problem(name, mask, "mask without an image") for mask in pool.left()]
     return found
 
 
 def _listed(labels: Path) -> frozenset[str]:
-    """Names of the pictures that `Labels.txt` gives a mask, so that a lost mask does not make its picture normal."""
+    """Names of the images that `Labels.txt` gives a mask, so that a lost mask does not make its image normal."""
     path = next((file for file in labels.glob("*.txt") if file.name.casefold() == "labels.txt"), None)
     text = path.read_text(encoding="utf-8", errors="replace") if path is not None else ""
     return frozenset(name.casefold() for name in re.findall(rf"(\S+){_LABEL}\.png\b", text, re.IGNORECASE))

@@ -4,10 +4,10 @@
 https://www.mvtec.com/company/research/datasets/mvtec-ad has it. What varies, and is read too:
 
 - MPDD (https://github.com/stepanje/MPDD) is the same tree.
-- BTAD (BTech_Dataset_transformed) calls normal pictures `ok` and defective ones `ko`; masks have the picture's name
-  without `_mask`, as .png or .bmp whatever the picture is (anomalib's btech.py, AnomalyCLIP's btad.py).
+- BTAD (BTech_Dataset_transformed) calls normal images `ok` and defective ones `ko`; masks have the image's name
+  without `_mask`, as .png or .bmp whatever the image is (anomalib's btech.py, AnomalyCLIP's btad.py).
 - VisA after spot-diff's prepare_data.py (`1cls/`, or anomalib's `visa_pytorch/`): one defect, `bad`, and masks of the
-  picture's name.
+  image's name.
 - AdaCLIP's conversions of DAGM: masks end in `_label`.
 """
 
@@ -59,7 +59,7 @@ def _by_name(folders: list[Path]) -> dict[str, Path]:
 
 
 def _is_category(folder: Path) -> bool:
-    """Pictures in folders of `test`, and something that says that these folders are defects and not other classes."""
+    """Images in folders of `test`, and something that says that these folders are defects and not other classes."""
     kinds = _kinds(folder, "test")
     if not any(pictures(kind) for kind in kinds):
         return False
@@ -95,7 +95,7 @@ def _read_category(name: str, folder: Path, truth: Path | None) -> tuple[list[Sa
             problems.append(Problem(name, image, "no mask"))
         samples.append(Sample(image, True, mask, kind.name, split))
     left = [mask for kind, pool in pools.items() if kind not in NORMAL for mask in pool.left()]
-    problems += [Problem(name, mask, "mask without a picture") for mask in (*left, *pictures(truth))]
+    problems += [Problem(name, mask, "mask without an image") for mask in (*left, *pictures(truth))]
     return samples, problems
 
 

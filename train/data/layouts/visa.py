@@ -48,7 +48,7 @@ def _read(root: Path) -> Found:
             listing.add(category, _SPLITS[split], image, mask, _DEFECTS[label], f"line {number}")
     found = listing.found()
     for name, data in categories.items():
-        for folder, reason in (("Images", "not listed in 1cls.csv"), ("Masks", "mask without a picture")):
+        for folder, reason in (("Images", "not listed in 1cls.csv"), ("Masks", "mask without an image")):
             kinds = (child(child(data, folder), kind) for kind in ("Normal", "Anomaly"))
             extra = [
                 file for kind in kinds for file in pictures(kind) if root / file.relative_to(root) not in listing.seen

@@ -1,4 +1,4 @@
-"""Where surfaces end and what reaches into a picture from outside, all of it harmless."""
+"""Where surfaces end and what reaches into an image from outside, all of it harmless."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kanoclip.train.nano.scenes.noise import Field, Rng, fractal, smooth
 
 
 def end_of_surface(rng: Rng, image: Paint) -> tuple[Paint, Field, Paint]:
-    """A surface that ends inside the picture: (picture, where it is, what lies beyond).
+    """A surface that ends inside the image: (image, where it is, what lies beyond).
 
     It ends at one or two sides, or at all four with its corners square, cut off or round, and sometimes with notches
     in two opposite sides: none of that is a defect, and a corner is no more of one than the middle is.
@@ -22,7 +22,7 @@ def end_of_surface(rng: Rng, image: Paint) -> tuple[Paint, Field, Paint]:
 
 
 def intrude(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
-    """Bits of a neighbour, a clamp or a label that the picture's border cuts: (picture, what is left of the region)."""
+    """Bits of a neighbour, a clamp or a label that the image's border cuts: (image, what is left of the region)."""
     size = image.shape[0]
     ramp = np.arange(size, dtype=np.float32)
     left = region
@@ -50,7 +50,7 @@ def _sides(rng: Rng, size: int) -> Field:
 
 
 def _plate(rng: Rng, size: int) -> Field:
-    """A rectangle whose border is near the picture's or just outside of it."""
+    """A rectangle whose border is near the image's or just outside of it."""
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     x, y = np.abs(ramp)[None, :], np.abs(ramp)[:, None]
     width, height = rng.uniform(0.84, 1.04, 2)

@@ -1,4 +1,4 @@
-"""What happens between a thing and its picture, all of it harmless: light, shadow, print, pose, blur, noise."""
+"""What happens between a thing and its image, all of it harmless: light, shadow, print, pose, blur, noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kanoclip.train.nano.scenes.noise import Field, Rng, smooth
 
 
 def distract(rng: Rng, image: Paint, region: Field) -> Paint:
-    """Things that are no defects: seams, print, reflections. None of them in many pictures."""
+    """Things that are no defects: seams, print, reflections. None of them in many images."""
     size = image.shape[0]
     if rng.random() < 0.15:  # straight seams or grooves from border to border, evenly spaced
         canvas = np.zeros((size, size), np.float32)
@@ -66,12 +66,12 @@ def light(rng: Rng, image: Paint) -> Paint:
 
 
 def pose(rng: Rng, image: Paint, *masks: Field, upright: bool) -> tuple[npt.NDArray[np.float32], ...]:
-    """The same turn, scale, shift and lean for a picture and its masks; the border repeats mirrored."""
+    """The same turn, scale, shift and lean for an image and its masks; the border repeats mirrored."""
     size = image.shape[0]
     turn = rng.uniform(-8, 8) + 90 * int(rng.integers(4)) if upright else rng.uniform(0, 360)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
     leant = corners * rng.uniform(0.75, 1.2) + rng.uniform(-0.08, 0.08, (4, 2))
-    if rng.random() < 0.3:  # a long picture pressed into the square that the model wants
+    if rng.random() < 0.3:  # a long image pressed into the square that the model wants
         leant *= rng.permutation([1.0, rng.uniform(1, 2.2)])
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
     leant = leant @ np.array([[cos, sin], [-sin, cos]]) + rng.uniform(-0.06, 0.06, 2)

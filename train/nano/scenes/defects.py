@@ -1,4 +1,4 @@
-"""Defects: each changes a picture inside a region it may touch, and says which pixels it changed."""
+"""Defects: each changes an image inside a region it may touch, and says which pixels it changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Defect:
 
     Attributes:
         words: For captions: `with WORDS`.
-        apply: Gives (picture, strength): float32 [size, size, 3], and how far each pixel was changed, [size, size] in
+        apply: Gives (image, strength): float32 [size, size, 3], and how far each pixel was changed, [size, size] in
             [0, 1]. The region in which it may act is [size, size] in [0, 1].
     """
 
@@ -67,7 +67,7 @@ def line(rng: Rng, region: Field, length: float, wander: float, width: int) -> F
 
 
 def blend(image: Paint, strength: Field, other: npt.NDArray[np.float32] | Paint) -> Paint:
-    """The other colour or picture where strength is 1."""
+    """The other colour or image where strength is 1."""
     return np.asarray(image + strength[..., None] * (other - image), np.float32)
 
 
@@ -112,7 +112,7 @@ def _hairline(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     count = max(6, int(size * rng.uniform(0.2, 0.8) / 3))
     turns = turn + np.cumsum(rng.normal(0, 0.04, count)) + rng.normal(0, rng.uniform(0.05, 0.35), count)
     points = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], axis=1) * 3, axis=0) + inside(rng, region)
-    if rng.random() < 0.5:  # from the border of the picture inwards
+    if rng.random() < 0.5:  # from the border of the image inwards
         points -= np.clip(points[0], 0, size) * np.abs([math.cos(turn), math.sin(turn)]).round()
         points += np.where(points.mean(0) < 0, size, 0) * np.abs([math.cos(turn), math.sin(turn)]).round()
     strength, faint = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
@@ -217,7 +217,7 @@ def _cut(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
 
 
 def _patch(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
-    """A part of the picture from elsewhere, turned: broken order in a pattern, a swapped or extra part."""
+    """A part of the image from elsewhere, turned: broken order in a pattern, a swapped or extra part."""
     size = image.shape[0]
     strength = blob(rng, region, size * rng.uniform(0.05, 0.16), 0.3)
     other = np.rot90(image, int(rng.integers(1, 4)))

@@ -1,4 +1,4 @@
-"""Materials that fill a picture: name -> a function that paints one, float32 [size, size, 3], BGR in [0, 1]."""
+"""Materials that fill an image: name -> a function that paints one, float32 [size, size, 3], BGR in [0, 1]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random fields that the generated pictures are made of. All float32."""
+"""Random fields that the generated images are made of. All float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Rng = np.random.Generator
 
 
 def smooth(rng: Rng, size: int, cells: float, stretch: float = 1.0) -> Field:
-    """Smooth noise of about `cells` bumps across the picture.
+    """Smooth noise of about `cells` bumps across the image.
 
     Args:
         rng: Source of randomness.
@@ -56,7 +56,7 @@ def streaks(rng: Rng, size: int, length: int, width: float) -> Field:
 
 
 def warp(rng: Rng, image: npt.NDArray[np.float32], strength: float, cells: float) -> npt.NDArray[np.float32]:
-    """Shifts a field's or picture's pixels about, smoothly and by up to `strength` pixels."""
+    """Shifts a field's or image's pixels about, smoothly and by up to `strength` pixels."""
     size = image.shape[0]
     y, x = np.mgrid[:size, :size].astype(np.float32)
     dx, dy = (smooth(rng, size, cells) * 2 - 1 for _ in range(2))

@@ -32,7 +32,7 @@ class Thing:
 
 
 def fill(size: int, *outlines: Points) -> Silhouette:
-    """Outlines in units of the picture's side (0 to 1), filled with the even-odd rule and smooth edges."""
+    """Outlines in units of the image's side (0 to 1), filled with the even-odd rule and smooth edges."""
     canvas = np.zeros((size, size), np.uint8)
     fixed = [np.round(points * size * 16).astype(np.int32) for points in outlines]
     cv2.fillPoly(canvas, fixed, 255, cv2.LINE_AA, 4)

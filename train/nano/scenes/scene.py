@@ -1,4 +1,4 @@
-"""One generated picture: a material or a thing, whole or with a defect, photographed; with its mask and captions."""
+"""One generated image: a material or a thing, whole or with a defect, photographed; with its mask and captions."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ TRANSPLANT = "foreign texture"
 _VISIBLE = 0.35
 """Share of a change from which a pixel belongs to the mask."""
 _LEAST = 6
-"""Pixels; a picture whose mask came out smaller is drawn again, since nobody could see its defect."""
+"""Pixels; an image whose mask came out smaller is drawn again, since nobody could see its defect."""
 _GOOD = ("normal", "flawless", "perfect", "undamaged", "good")
 _BAD = ("abnormal", "defective", "damaged", "faulty", "broken")
-_OPENINGS = ("a photo of", "a close-up photo of", "a picture of", "an image of")
+_OPENINGS = ("a photo of", "a close-up photo of", "an image of", "an image of")
 _MISSING_WORDS = "a missing part"
 _TRANSPLANT_WORDS = "a foreign texture in it"
 CAPTION_TEXTS = (*_GOOD, *_BAD, *_OPENINGS, _MISSING_WORDS, _TRANSPLANT_WORDS, "a an with without defect")
@@ -36,7 +36,7 @@ CAPTION_TEXTS = (*_GOOD, *_BAD, *_OPENINGS, _MISSING_WORDS, _TRANSPLANT_WORDS, "
 
 @dataclass(frozen=True)
 class Scene:
-    """A generated picture.
+    """A generated image.
 
     Attributes:
         image: uint8 [size, size, 3], BGR.
@@ -60,11 +60,11 @@ class Recipe:
     """What may appear.
 
     Attributes:
-        size: Side of the pictures in pixels, at least 64.
+        size: Side of the images in pixels, at least 64.
         materials: Names of `MATERIALS`.
         things: Names of `THINGS`.
         defects: Names of `DEFECTS`, `MISSING` and `TRANSPLANT`.
-        anomalous: Share of pictures with a defect.
+        anomalous: Share of images with a defect.
         photographed: Share of surfaces and grounds that are taken from photographs, where there are any.
         whole: Share of images that are whole photographs, where there are any.
     """
@@ -78,23 +78,23 @@ class Recipe:
     whole: float = 0.5
 
     def __post_init__(self) -> None:
-        """Refuses pictures too small for their details.
+        """Refuses images too small for their details.
 
         Raises:
             TrainingError: The size is below 64 pixels.
         """
         if self.size < 64:
-            raise TrainingError(f"generated pictures of {self.size} pixels show nothing: 64 is the least")
+            raise TrainingError(f"generated images of {self.size} pixels show nothing: 64 is the least")
 
 
 def generate(recipe: Recipe, seed: int, index: int, photos: Photos | None = None) -> Scene:
-    """Picture `index` of the endless sequence that a recipe, a seed and photographs stand for."""
+    """Image `index` of the endless sequence that a recipe, a seed and photographs stand for."""
     for attempt in range(50):
         rng = np.random.default_rng((seed, index, attempt))
         scene = _draw(rng, recipe, photos)
         if scene is not None:
             return scene
-    raise AssertionError("50 pictures in a row without a visible defect")
+    raise AssertionError("50 images in a row without a visible defect")
 
 
 def _draw(rng: Rng, recipe: Recipe, photos: Photos | None) -> Scene | None:
@@ -189,7 +189,7 @@ def _transplant(rng: Rng, image: Paint, region: Field, photos: Photos | None) ->
 
 
 def _place(rng: Rng, name: str, size: int, photos: Photos | None) -> tuple[Paint, Silhouette, Paint]:
-    """A thing on a ground: (picture, where the thing is, the bare ground)."""
+    """A thing on a ground: (image, where the thing is, the bare ground)."""
     if THINGS[name].dark_ground or rng.random() < 0.6:
         ground = np.empty((size, size, 3), np.float32)
         ground[:] = rng.uniform(0, 0.06) if THINGS[name].dark_ground else any_colour(rng)

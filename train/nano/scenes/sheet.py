@@ -17,7 +17,7 @@ _LINE = 16
 
 
 def tile(scene: Scene) -> Image:
-    """A picture with the outline of its mask, its subject and defect below."""
+    """An image with the outline of its mask, its subject and defect below."""
     image = scene.image.copy()
     outlines, _ = cv2.findContours(scene.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, outlines, -1, (60, 60, 255), 1)
@@ -29,18 +29,18 @@ def tile(scene: Scene) -> Image:
 
 
 def sheet(recipe: Recipe, seed: int, rows: int, columns: int) -> Image:
-    """The first rows x columns pictures of a recipe and a seed: uint8 [H, W, 3]."""
+    """The first rows x columns images of a recipe and a seed: uint8 [H, W, 3]."""
     tiles = [tile(generate(recipe, seed, index)) for index in range(rows * columns)]
     return np.vstack([np.hstack(tiles[row * columns : (row + 1) * columns]) for row in range(rows)])
 
 
 @click.command()
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Picture to write (.jpg, .png).")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Image to write (.jpg, .png).")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--rows", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option("--columns", type=click.IntRange(min=1), default=10, show_default=True)
 def main(output: Path, seed: int, rows: int, columns: int) -> None:
-    """Draw the first pictures of a seed, for a person to look at."""
+    """Draw the first images of a seed, for a person to look at."""
     _, content = cv2.imencode(output.suffix, sheet(Recipe(), seed, rows, columns), [cv2.IMWRITE_JPEG_QUALITY, 82])
     replace_file(output, content.tobytes())
 

@@ -29,7 +29,7 @@ class BuiltEngine:
     Attributes:
         serialized: Its bytes.
         fp32_attention: Attention blocks that had to be computed in float32 to pass, by number.
-        judged: Whether its answers were compared with the reference on this GPU.
+        scored: Whether its answers were compared with the reference on this GPU.
     """
 
     serialized: Serialized

@@ -16,7 +16,7 @@ def find_fallback(blocks: int, passes: Passes) -> frozenset[int] | None:
 
     Args:
         blocks: How many there are.
-        passes: Judges one choice.
+        passes: Scores one choice.
 
     Returns:
         A set that passes and from which no single block can be left out; None when even all of them do not help, so

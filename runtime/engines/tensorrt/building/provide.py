@@ -1,4 +1,4 @@
-"""Finds the engine of a bundle for the GPU that is here: built before, brought along, or built now and judged."""
+"""Finds the engine of a bundle for the GPU that is here: built before, brought along, or built now and scored."""
 
 from __future__ import annotations
 
@@ -129,11 +129,11 @@ def _build_and_judge(
         return build_engine(flavour, bundle.model_path, options, partial(report, title + kept))
 
     serialized = build(frozenset())
-    judge = make_judge()
-    if judge is None:
+    infer = make_judge()
+    if infer is None:
         log.warning("the engine's answers were not compared: pip install onnxruntime, then kanoclip-doctor does it")
         return BuiltEngine(serialized, (), judged=False)
-    found = judge(serialized)
+    found = infer(serialized)
     if found.agrees:
         return BuiltEngine(serialized, (), judged=True)
     log.warning("the engine drifts on this GPU, %s: looking for the attention blocks at fault", found.drifts())
@@ -143,7 +143,7 @@ def _build_and_judge(
         if not chosen:
             return False  # that is the engine above
         candidate = build(chosen)
-        if good := judge(candidate).agrees:
+        if good := infer(candidate).agrees:
             last.clear()  # one at a time: they are large
             last[chosen] = candidate
         return good

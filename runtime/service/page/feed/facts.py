@@ -1,4 +1,4 @@
-"""What browsers are told beside pictures and scores."""
+"""What browsers are told beside images and scores."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Facts:
         self._lock = threading.Lock()
 
     def state(self) -> dict[str, Any]:
-        """What is judged, and by what, after so many changes by the page.
+        """What is scored, and by what, after so many changes by the page.
 
         By their number a browser tells a state that was on its way when it asked for a change from the one after it.
         """

@@ -15,7 +15,7 @@ from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 MAX_FPS = 15.0
-"""Pictures a second of each source that are encoded at most; whoever watches shares them."""
+"""Images a second of each source that are encoded at most; whoever watches shares them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Picture:
     """A frame, ready to be sent.
 
     Attributes:
-        number: Of the source's judged frames, from 1.
+        number: Of the source's scored frames, from 1.
         head: What is known about it, as JSON values.
         jpeg: The frame.
         map_png: Its map, 8 bits.
@@ -40,9 +40,9 @@ class Count:
     """A source's figures.
 
     Attributes:
-        frames: Judged.
+        frames: Scored.
         anomalous: Of these, at or above the threshold.
-        age_s: Seconds since the last frame was judged; None before the first.
+        age_s: Seconds since the last frame was scored; None before the first.
         alarm_age_s: Seconds since the alarm was up, or without one since the last anomalous frame; None before.
         score: The last frame's.
         alarm: Whether the alarm is up, or without one whether the last frame was anomalous.
@@ -98,7 +98,7 @@ class Hub:
 
 
 class Feed:
-    """One source's newest frame and scores. Pictures are encoded for whoever asks, not before.
+    """One source's newest frame and scores. Images are encoded for whoever asks, not before.
 
     Args:
         clock: Monotonic seconds.
@@ -167,7 +167,7 @@ class Feed:
     def picture(self, pixel_threshold: float) -> Picture | None:
         """The newest frame, encoded; the one before where that is younger than 1 / `MAX_FPS`, None before the first.
 
-        Whoever asks waits for whoever asked before, and takes the same picture.
+        Whoever asks waits for whoever asked before, and takes the same image.
 
         Args:
             pixel_threshold: What its regions were found by.
@@ -192,7 +192,7 @@ class Feed:
 
 
 def head_of(frame: Frame, detection: Detection, pixel_threshold: float) -> dict[str, Any]:
-    """What goes along with a picture: its record, and the sizes that its regions and its map are counted in."""
+    """What goes along with an image: its record, and the sizes that its regions and its map are counted in."""
     height, width = frame.full_size or frame.image.shape[:2]
     rows, columns = detection.map.shape
     return record(frame, detection) | {

@@ -1,6 +1,6 @@
 """The live connection: one update at a time, and the next one when the browser has shown the last.
 
-An update is one binary message: the header's length (4 bytes, little-endian), the header (JSON), the picture (JPEG)
+An update is one binary message: the header's length (4 bytes, little-endian), the header (JSON), the image (JPEG)
 and its map (8-bit PNG). The browser answers each with what it wants next, such as `{"stream": "", "pictures": true,
 "span": 60}`. So there is at most one update on its way to each browser, and what it shows is new however slow its
 network is. One that does not answer costs one message in a socket's buffer until `ANSWER_S` is over.
@@ -31,7 +31,7 @@ MAX_WATCHERS = 8
 ANSWER_S = 30.0
 """Longest that a browser may take for an update."""
 QUIET_S = 0.25
-"""How often a browser hears of the stream although there is no new picture."""
+"""How often a browser hears of the stream although there is no new image."""
 POLL_S = 0.02
 TOO_MANY = 4008
 NO_ANSWER = 4009
@@ -68,10 +68,10 @@ class Wish:
             raise ValueError("nested too deep") from error
         if not isinstance(values, dict):
             raise ValueError("not an object")
-        stream, pictures, span = values.get("stream"), values.get("pictures"), values.get("span")
-        if not isinstance(stream, str) or not isinstance(pictures, bool) or span not in SPANS_S:
+        stream, images, span = values.get("stream"), values.get("pictures"), values.get("span")
+        if not isinstance(stream, str) or not isinstance(images, bool) or span not in SPANS_S:
             raise ValueError("not a wish")
-        return cls(stream if stream in streams else streams[0], pictures, int(span))
+        return cls(stream if stream in streams else streams[0], images, int(span))
 
 
 class Watcher:
@@ -90,12 +90,12 @@ class Watcher:
         self._health_at = float("-inf")
 
     def fresh(self, wish: Wish) -> bool:
-        """Whether there is a new picture for it."""
+        """Whether there is a new image for it."""
         shown = self._shown if self._wish is not None and self._wish.stream == wish.stream else 0
         return wish.pictures and self._facts.hub.feed(wish.stream).fresh(shown)
 
     def update(self, wish: Wish) -> bytes:
-        """The next message; takes as long as it takes to encode a picture."""
+        """The next message; takes as long as it takes to encode an image."""
         facts = self._facts
         if self._wish is None or self._wish.stream != wish.stream:
             self._shown = self._next_bucket = 0
@@ -117,11 +117,11 @@ class Watcher:
         found_at, health = facts.health()
         if found_at > self._health_at:
             self._health_at, head["health"] = found_at, health
-        picture = self._picture(wish, state.pixel_threshold)
-        if picture is not None:
-            self._shown = picture.number
-            head["picture"] = picture.head | {"stream": wish.stream, "bytes": len(picture.jpeg)}
-            return _message(head, picture.jpeg, picture.map_png)
+        image = self._picture(wish, state.pixel_threshold)
+        if image is not None:
+            self._shown = image.number
+            head["picture"] = image.head | {"stream": wish.stream, "bytes": len(image.jpeg)}
+            return _message(head, image.jpeg, image.map_png)
         return _message(head)
 
     def _picture(self, wish: Wish, pixel_threshold: float) -> Picture | None:
@@ -129,10 +129,10 @@ class Watcher:
         if not wish.pictures or not feed.fresh(self._shown):
             return None
         try:
-            picture = feed.picture(pixel_threshold)
+            image = feed.picture(pixel_threshold)
         except SinkError:
             return None
-        return picture if picture is not None and picture.number > self._shown else None
+        return image if image is not None and image.number > self._shown else None
 
 
 class Live:
@@ -141,7 +141,7 @@ class Live:
     Args:
         facts: What there is to tell.
         gallery: The last anomalies.
-        pool: Encodes pictures; one thread, so that the browsers' pictures cost no more than one core.
+        pool: Encodes images; one thread, so that the browsers' images cost no more than one core.
     """
 
     def __init__(self, facts: Facts, gallery: Gallery, pool: Executor) -> None:

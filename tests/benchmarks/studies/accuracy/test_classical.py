@@ -4,7 +4,7 @@ import pytest
 from kanoclip.benchmarks.studies.accuracy.classical import PatchStatistics, mahalanobis, patch_features
 
 
-def test_a_spot_stands_out_and_a_plain_picture_does_not():
+def test_a_spot_stands_out_and_a_plain_image_does_not():
     rng = np.random.default_rng(0)
     plain = rng.normal(128, 6, (200, 300, 3)).clip(0, 255).astype(np.uint8)
     spotted = plain.copy()
@@ -16,7 +16,7 @@ def test_a_spot_stands_out_and_a_plain_picture_does_not():
     assert high > low + 0.1
 
 
-def test_a_picture_of_one_colour_is_nowhere_anomalous():
+def test_an_image_of_one_colour_is_nowhere_anomalous():
     ((heat, score),) = PatchStatistics().predict([np.full((64, 64, 3), 90, np.uint8)], "object")
     assert np.isfinite(heat).all() and score == pytest.approx(0, abs=1e-3)
 

@@ -48,8 +48,8 @@ def test_towers_do_not_share_checkpoints(monkeypatch, tmp_path):
     for name in ("bolt", "nut"):
         for folder in ("train/good", "test/good", "test/bent", "ground_truth/bent"):
             (tmp_path / name / folder).mkdir(parents=True)
-        for picture in ("train/good/0.png", "test/good/0.png", "test/bent/0.png", "ground_truth/bent/0_mask.png"):
-            (tmp_path / name / picture).touch()
+        for image in ("train/good/0.png", "test/good/0.png", "test/bent/0.png", "ground_truth/bent/0_mask.png"):
+            (tmp_path / name / image).touch()
     output = tmp_path / "o.json"
     arguments = ["--root", str(tmp_path), "--seeded", "text", "--seeds", "2", "--output", str(output)]
     done = CliRunner().invoke(main, arguments)

@@ -14,8 +14,8 @@ def test_both_ways_of_decoding_are_compared(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     found = json.loads(output.read_text())
     large = found["milliseconds"]["2048x1536"]
-    assert 0 < large["reduced"] < large["full"], "a large picture's decoding is what is saved"
+    assert 0 < large["reduced"] < large["full"], "a large image's decoding is what is saved"
     (drift,) = found["drift"].values()
     assert drift["pictures"] == 2
-    # Another decoding is another picture: no drift at all would mean that the same one was judged twice.
+    # Another decoding is another image: no drift at all would mean that the same one was scored twice.
     assert 0 < drift["score"]["mean"] <= drift["score"]["most"] < 0.05 and 0 < drift["map"]["most"] < 0.1

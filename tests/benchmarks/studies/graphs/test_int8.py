@@ -22,14 +22,14 @@ def answers(values, auroc):
     return Answers(maps, [value / 2 for value in values], {"image_auroc": auroc, "pixel_auroc": None})
 
 
-def test_drift_is_of_the_worst_picture_and_of_all():
+def test_drift_is_of_the_worst_image_and_of_all():
     found = drift(answers([0.1, 0.5], 0.9), answers([0.1, 0.3], 0.905))
     assert found["map_max"] == pytest.approx(0.2) and found["map_mean"] == pytest.approx(0.1)
     assert found["score_max"] == pytest.approx(0.1) and found["score_mean"] == pytest.approx(0.05)
     assert found["image_auroc_points"] == pytest.approx(-0.5) and found["pixel_auroc_points"] is None
 
 
-def test_a_limit_takes_pictures_of_both_kinds():
+def test_a_limit_takes_images_of_both_kinds():
     dataset = open_dataset("mvtec", EXAMPLES)
     few = some(dataset, 6)
     assert [len(one.samples) for one in few.categories] == [6]
@@ -37,7 +37,7 @@ def test_a_limit_takes_pictures_of_both_kinds():
     assert some(dataset, None) is dataset
 
 
-def test_what_ships_is_judged_where_nothing_is_named(tmp_path):
+def test_what_ships_is_scored_where_nothing_is_named(tmp_path):
     command = [sys.executable, "-m", "kanoclip.benchmarks.studies.graphs.int8", "--root", str(EXAMPLES), "--limit", "4"]
     command += ["--rounds", "2", "--output", str(tmp_path / "r.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -47,7 +47,7 @@ def test_what_ships_is_judged_where_nothing_is_named(tmp_path):
     assert 0 < forms["int8-cpu"]["onnxruntime"]["map_max"] < 0.1, "the bundle's own bound"
 
 
-def test_another_backbone_needs_pictures_to_calibrate_on():
+def test_another_backbone_needs_images_to_calibrate_on():
     said = CliRunner().invoke(main, ["--root", str(EXAMPLES), "--backbone", "random-tiny"])
     assert said.exit_code == 2 and "--calibration" in said.output
 

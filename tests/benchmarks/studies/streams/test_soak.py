@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from kanoclip.benchmarks.studies.line_plot import HEIGHT, WIDTH
 from kanoclip.benchmarks.studies.streams.process_samples import ProcessSample, children_of
-from kanoclip.benchmarks.studies.streams.soak import Moment, judge, main, plot
+from kanoclip.benchmarks.studies.streams.soak import Moment, assess, main, plot
 
 
 def moments(seconds=180, fps=20.0, leak_bytes=0, slower=0.0, more_threads=False):
@@ -29,7 +29,7 @@ def moments(seconds=180, fps=20.0, leak_bytes=0, slower=0.0, more_threads=False)
 
 
 def test_a_stream_that_stays_as_it_is():
-    found = judge(moments(), 20.0, 60.0)
+    found = assess(moments(), 20.0, 60.0)
     assert found["fps"] == pytest.approx(20, abs=0.1) and found["source_fps"] == 20.0
     assert abs(found["fps_change"]) < 0.01
     low, high = found["fps_change_interval"]
@@ -43,30 +43,30 @@ def test_a_stream_that_stays_as_it_is():
 
 @pytest.mark.parametrize("leak", [100_000, 1_000])
 def test_a_leak_of_so_many_bytes_a_frame(leak):
-    found = judge(moments(leak_bytes=leak), 20.0, 60.0)
+    found = assess(moments(leak_bytes=leak), 20.0, 60.0)
     assert found["grows"]
     assert found["anonymous_mb"]["per_hour"] == pytest.approx(leak * 20 * 3600 / 1e6, rel=0.1)
 
 
 def test_one_that_slows_down():
-    found = judge(moments(slower=0.2), 20.0, 60.0)
+    found = assess(moments(slower=0.2), 20.0, 60.0)
     assert found["fps_change_interval"][1] < -0.05
 
 
 def test_threads_that_come_and_stay():
-    assert judge(moments(more_threads=True), 20.0, 60.0)["threads"] == {"first": [20, 20], "last": [21, 21]}
+    assert assess(moments(more_threads=True), 20.0, 60.0)["threads"] == {"first": [20, 20], "last": [21, 21]}
 
 
 def test_the_limit_is_what_is_let_pass():
     leaking = moments(leak_bytes=1_000)  # 72 MB an hour
-    assert judge(leaking, 20.0, 60.0, 60.0)["grows"] and not judge(leaking, 20.0, 60.0, 80.0)["grows"]
+    assert assess(leaking, 20.0, 60.0, 60.0)["grows"] and not assess(leaking, 20.0, 60.0, 80.0)["grows"]
 
 
 def test_the_curves_are_drawn():
-    picture = plot(moments(), 60.0)
-    assert picture.shape == (3 * HEIGHT, WIDTH, 3) and picture.dtype == np.uint8
+    image = plot(moments(), 60.0)
+    assert image.shape == (3 * HEIGHT, WIDTH, 3) and image.dtype == np.uint8
     for number in range(3):  # each panel has a curve in colour
-        panel = picture[number * HEIGHT : (number + 1) * HEIGHT].astype(int)
+        panel = image[number * HEIGHT : (number + 1) * HEIGHT].astype(int)
         assert (np.ptp(panel, axis=2) > 60).sum() > 300
 
 
@@ -77,7 +77,7 @@ def test_a_soak_too_short_to_show_anything_is_refused_before_it_starts(minutes, 
 
 
 def test_what_is_watched_ends_with_it(toy_bundle):
-    """Left behind, it would judge frames until somebody finds it."""
+    """Left behind, it would score frames until somebody finds it."""
     command = [sys.executable, "-m", "kanoclip.benchmarks.studies.streams.soak", str(toy_bundle)]
     command += ["--minutes", "5", "--settle", "1"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from kanoclip.runtime.cli.terminal.status import PictureTable, StatusLine, print_summary, status_text, summary_json
+from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, status_text, summary_json
 from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress
 from kanoclip.runtime.stream.stats import RESERVOIR, WINDOW, Latency, SlidingWindow, StageStats, StageSummary
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
@@ -183,13 +183,13 @@ def test_the_summary_as_json():
     }
 
 
-def test_the_table_has_a_row_for_every_picture():
-    table = PictureTable(Path("/data"))
+def test_the_table_has_a_row_for_every_image():
+    table = ImageTable(Path("/data"))
     heat = np.zeros((2, 2), np.float32)
-    picture = np.zeros((2, 2, 3), np.uint8)
+    image = np.zeros((2, 2, 3), np.uint8)
     for index, (name, anomalous) in enumerate([("/data/a/[bold]1.png", True), ("/elsewhere/2.png", False)]):
         detection = Detection(0.25 * (index + 1), heat, anomalous, 0.5, (), "x", Timings(0, 0, 0, 0, 0))
-        table.add((Frame(index, name, 0.0, picture, 0.0), detection))
+        table.add((Frame(index, name, 0.0, image, 0.0), detection))
     table.add(BadFrame(2, "/data/b.png", "the file is empty"))
     rows = text_of(lambda console: console.print(table.render())).splitlines()
     find = lambda name: next(row for row in rows if name in row)  # noqa: E731

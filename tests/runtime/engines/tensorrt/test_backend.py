@@ -215,7 +215,7 @@ def test_wrong_answers_that_attention_does_not_explain_are_refused(make_machine,
         open_backend(machine)
 
 
-def test_without_pictures_nothing_is_compared_and_it_says_so(make_machine, builds, caplog):
+def test_without_images_nothing_is_compared_and_it_says_so(make_machine, builds, caplog):
     machine = make_machine(samples=0)
     builds.drift[0] = lambda chosen: 0.1
     caplog.set_level(logging.WARNING)

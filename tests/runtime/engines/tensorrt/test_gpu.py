@@ -18,7 +18,7 @@ from kanoclip.runtime.engines.doctor import compare
 from kanoclip.runtime.engines.tensorrt.device import open_device
 
 pytestmark = pytest.mark.gpu
-PICTURES = sorted((Path(__file__).parents[4] / "examples" / "hazelnut_toy").rglob("*.jpg"))[:4]
+IMAGES = sorted((Path(__file__).parents[4] / "examples" / "hazelnut_toy").rglob("*.jpg"))[:4]
 
 
 @pytest.fixture(params=["tensorrt", "tensorrt-rtx"])
@@ -64,7 +64,7 @@ def test_an_engine_that_travels_with_the_bundle(tmp_path, flavour, options):
 
 def test_frames_in_a_row_are_those_of_the_cpu(tmp_path, flavour):
     path, _ = export(tmp_path, "--fp16")
-    frames = [cv2.imread(str(picture)) for picture in PICTURES]
+    frames = [cv2.imread(str(image)) for image in IMAGES]
     with (
         Detector.load(path, backend=flavour) as fast,
         Detector.load(path, backend="onnxruntime", device="cpu") as plain,

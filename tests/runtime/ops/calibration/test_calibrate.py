@@ -75,9 +75,9 @@ def test_frames_of_a_video_are_worth_fewer_than_they_are():
     assert "independent ones;" not in calibrate(video, 0.1, None).warnings(1)[0]  # these are enough for that rate
 
 
-def test_skipped_pictures_are_told():
+def test_skipped_images_are_told():
     (warning,) = calibrate(values(good().scores, skipped=2), 0.02, None).warnings(1)
-    assert "2 good pictures could not be read" in warning
+    assert "2 good images could not be read" in warning
 
 
 def test_sentences_and_json_hold_the_same_figures():

@@ -53,7 +53,7 @@ def test_every_frame_five_times():
     assert not thinned.strong and thinned.spacing == 1
 
 
-def test_the_same_picture_over_and_over_is_one():
+def test_the_same_image_over_and_over_is_one():
     found = dependence([0.25] * 500)
     assert found.strong and found.effective == 1 and found.spacing == 500
 

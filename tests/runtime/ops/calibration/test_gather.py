@@ -27,7 +27,7 @@ class Pictures:
     def frames(self):
         for index in range(self.count):
             if index == self.error_at:
-                raise SourceError("pictures: unplugged")
+                raise SourceError("images: unplugged")
             if index in self.bad:
                 yield BadFrame(index, f"{index}.png", "broken")
                 continue
@@ -47,7 +47,7 @@ def load(toy_bundle):
     return load
 
 
-def test_values_in_order_and_bad_pictures_counted(load):
+def test_values_in_order_and_bad_images_counted(load):
     source = Pictures(20, bad={3, 4})
     with load() as detector:
         found = gather(source, detector, None)

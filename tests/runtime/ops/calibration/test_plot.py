@@ -1,4 +1,4 @@
-"""The histogram, judged by its pixels."""
+"""The histogram, scored by its pixels."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def columns_of(picture, red):
 
 def test_good_left_bad_right_and_the_threshold_between():
     random = np.random.default_rng(0)
-    picture = draw_histograms([Histogram("score", random.uniform(0, 0.4, 500), random.uniform(0.8, 1, 30), 0.6)])
-    assert picture.shape == (HEIGHT, WIDTH, 3) and picture.dtype == np.uint8
-    good, bad = columns_of(picture, red=False), columns_of(picture, red=True)
-    dark = np.flatnonzero((picture[60:310] < 60).all(axis=2).mean(axis=0) > 0.9)
+    image = draw_histograms([Histogram("score", random.uniform(0, 0.4, 500), random.uniform(0.8, 1, 30), 0.6)])
+    assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+    good, bad = columns_of(image, red=False), columns_of(image, red=True)
+    dark = np.flatnonzero((image[60:310] < 60).all(axis=2).mean(axis=0) > 0.9)
     assert good.max() < dark.min() and dark.max() < bad.min()
     assert dark.mean() == pytest.approx(64 + 0.6 * (WIDTH - 88), abs=30)
 
 
 def test_few_bad_frames_are_seen_beside_many_good_ones():
-    picture = draw_histograms([Histogram("score", np.linspace(0, 0.4, 10_000), np.array([0.9]), 0.5)])
-    assert pixels(picture[40:], red=True) > 1000
+    image = draw_histograms([Histogram("score", np.linspace(0, 0.4, 10_000), np.array([0.9]), 0.5)])
+    assert pixels(image[40:], red=True) > 1000
 
 
 def test_without_bad_frames_nothing_is_red():
@@ -50,8 +50,8 @@ def test_values_without_a_range(values):
 
 
 def test_the_file(tmp_path):
-    picture = draw_histograms([Histogram("score", np.linspace(0, 1, 50), NONE, 0.9)])
-    write_png(tmp_path / "p.png", picture)
-    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "p.png")), picture)
+    image = draw_histograms([Histogram("score", np.linspace(0, 1, 50), NONE, 0.9)])
+    write_png(tmp_path / "p.png", image)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "p.png")), image)
     with pytest.raises(SinkError, match=r"none/p.png: cannot be written \(No such file"):
-        write_png(tmp_path / "none" / "p.png", picture)
+        write_png(tmp_path / "none" / "p.png", image)

@@ -1,4 +1,4 @@
-"""Drift against SciPy, against samples of one population, and against pictures that were moved."""
+"""Drift against SciPy, against samples of one population, and against images that were moved."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_quantile_is_scipys(freedom):
 
 
 def test_stability_by_hand():
-    """Halves of a hundred become a quarter and three quarters: half a picture is added to each bin."""
+    """Halves of a hundred become a quarter and three quarters: half an image is added to each bin."""
     before = np.repeat([0.0, 1.0], 50)
     psi, bins = stability(before, np.repeat([0.0, 1.0], [25, 75]))
     old, new = np.array([50.5, 50.5]) / 101, np.array([25.5, 75.5]) / 101
@@ -78,7 +78,7 @@ def test_what_changes_is_found():
 
 
 def scene(across, down):
-    """A textured picture of 640 pixels that is moved, made as small as mean pictures are."""
+    """A textured image of 640 pixels that is moved, made as small as mean images are."""
     rng = np.random.default_rng(5)
     large = cv2.GaussianBlur(rng.normal(size=(1040, 1040)), (0, 0), 25)
     cut = large[200 - down : 840 - down, 200 - across : 840 - across]
@@ -99,7 +99,7 @@ def test_light_is_no_shift():
     assert not find_shift(scene(0, 0), 0.6 * scene(0, 0) + 30).moved
 
 
-def test_other_pictures_and_empty_ones_say_nothing():
+def test_other_images_and_empty_ones_say_nothing():
     rng = np.random.default_rng(2)
     assert not find_shift(rng.normal(size=(64, 64)), rng.normal(size=(64, 64))).known
     assert not find_shift(np.full((64, 64), 9.0), scene(0, 0)).known

@@ -37,7 +37,7 @@ class Here:
 
 @pytest.fixture(scope="module")
 def make_results(toy_bundle, tmp_path_factory):
-    """Scores a folder of pictures that a function draws: number -> picture, or bytes for what is none."""
+    """Scores a folder of images that a function draws: number -> image, or bytes for what is none."""
 
     def make(draw, count=200, name="results", maps=None, **decision) -> Results:
         root = tmp_path_factory.mktemp("run")
@@ -68,8 +68,8 @@ SCENE = 90 + 25 * SCENE / SCENE.std()
 def line(number, across=0, darker=0.0, spot=False):
     """A part that lies in front of the same background."""
     rng = np.random.default_rng(number)
-    picture = SCENE[50:146, 60 + across : 188 + across] * (1 - darker) + rng.normal(0, 4, (96, 128)) + rng.normal(0, 3)
-    grey = np.clip(picture, 0, 255).astype(np.uint8)
+    image = SCENE[50:146, 60 + across : 188 + across] * (1 - darker) + rng.normal(0, 4, (96, 128)) + rng.normal(0, 3)
+    grey = np.clip(image, 0, 255).astype(np.uint8)
     if spot:
         cv2.circle(grey, (90, 30), 9, 255, -1)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
@@ -82,7 +82,7 @@ def good(make_results):
 
 @pytest.fixture(scope="module")
 def knocked(make_results):
-    """From picture 97 to 144 the camera looks elsewhere, and it is darker."""
+    """From image 97 to 144 the camera looks elsewhere, and it is darker."""
 
     def draw(n):
         if n == 20:
@@ -136,7 +136,7 @@ def test_names_are_escaped(knocked):
     assert "line &lt;1&gt;" in page and "line <1>" not in page
 
 
-def test_the_worst_pictures_and_what_was_found_in_them(knocked):
+def test_the_worst_images_and_what_was_found_in_them(knocked):
     page = make_page(knocked, None, Options(worst=5, closest=3))
     first = knocked.read(knocked.worst(5))
     assert {Path(row["path"]).stem for row in first[:2]} == {"003", "060"}
@@ -148,15 +148,15 @@ def test_the_worst_pictures_and_what_was_found_in_them(knocked):
     )
     assert "normal" in shown[4] and "no region" in shown[4]
     jpeg = base64.b64decode(re.search(r"data:image/jpeg;base64,([^\"]+)", shown[0])[1])
-    picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     original = cv2.imread(first[0]["path"])
-    assert np.abs(picture.astype(int) - original).mean() < 6
+    assert np.abs(image.astype(int) - original).mean() < 6
 
 
 def test_the_outline_lies_on_the_spot(knocked):
     [row] = knocked.read([3])
     points = np.array(re.findall(r"[ML]([0-9.-]+) ([0-9.-]+)", overlay(row)), float)
-    # The map has 4x3 pixels of the picture in each of its own, and those at the circle's edge are below the threshold.
+    # The map has 4x3 pixels of the image in each of its own, and those at the circle's edge are below the threshold.
     assert np.abs(points.mean(axis=0) - (90, 30)).max() < 4
     assert 8 < np.ptp(points[:, 0]) < 24 and 8 < np.ptp(points[:, 1]) < 24
 
@@ -168,7 +168,7 @@ def test_what_changed_is_said_and_where(knocked, good):
     assert (move.first, move.last) == (96, 143)
     assert move.shift.across == pytest.approx(-10 / 128, abs=0.02) and abs(move.shift.down) < 0.02
     first, *others = comparison.sentences()
-    assert first.startswith("Pictures 97 to 144 are shifted by") and "to the left" in first and "camera" in first
+    assert first.startswith("Images 97 to 144 are shifted by") and "to the left" in first and "camera" in first
     assert any("Brightness" in one and "lighting" in one for one in others)
     page = make_page(knocked, good, Options(pictures=False))
     assert 'class="verdict marked"' in page.replace("section class", "class") or "verdict marked" in page
@@ -182,12 +182,12 @@ def test_the_same_line_on_another_day_has_not_changed(good, make_results):
     assert "Nothing has changed" in make_page(again, good, Options(pictures=False))
 
 
-def test_pictures_that_are_gone_or_changed(knocked):
+def test_images_that_are_gone_or_changed(knocked):
     [row] = knocked.read([0])
     assert make_case({**row, "path": "/nowhere.png"}, None).reason == "No such file or directory"
     assert "has changed" in make_case({**row, "width": 5}, None).reason
     page = make_page(knocked, None, Options(pictures=False))
-    assert "data:image/jpeg" not in page and "pictures left out" in page
+    assert "data:image/jpeg" not in page and "images left out" in page
 
 
 def test_maps_are_painted_where_they_were_kept(make_results, tmp_path):
@@ -199,9 +199,9 @@ def test_maps_are_painted_where_they_were_kept(make_results, tmp_path):
     assert make_case(results.read([2])[0], tmp_path / "elsewhere").heat is None
 
 
-def test_pictures_without_a_score_are_listed(knocked):
+def test_images_without_a_score_are_listed(knocked):
     page = make_page(knocked, None, Options(pictures=False))
-    assert "Without a score" in page and "not a picture that OpenCV can decode" in page and "020.png" in page
+    assert "Without a score" in page and "not an image that OpenCV can decode" in page and "020.png" in page
 
 
 def test_a_run_of_which_nothing_could_be_read(make_results, good):
@@ -212,10 +212,10 @@ def test_a_run_of_which_nothing_could_be_read(make_results, good):
         make_page(good, empty, Options()),
     ):
         parsed(page)
-    assert "100.00% of the pictures have no score" in make_page(empty, good, Options())
+    assert "100.00% of the images have no score" in make_page(empty, good, Options())
 
 
-def test_one_picture(make_results):
+def test_one_image(make_results):
     parsed(make_page(make_results(line, count=1), None, Options()))
 
 
@@ -223,7 +223,7 @@ def test_groups(knocked):
     [group] = knocked.groups("class")
     assert (group.name, group.pictures, group.anomalous, group.unscored) == ("object", 200, 2, 1)
     [folder] = knocked.groups("folder")
-    assert folder.name.endswith("pictures/line <1>")
+    assert folder.name.endswith("images/line <1>")
     assert folder.highest == np.nanmax(knocked.scores) and folder.median == np.nanmedian(knocked.scores)
 
 

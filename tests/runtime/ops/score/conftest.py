@@ -1,4 +1,4 @@
-"""Small pictures, an engine that gives their grey level as score, and a list of them."""
+"""Small images, an engine that gives their grey level as score, and a list of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kanoclip.runtime.ops.score.scorer import Engine, manifest_digest
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory) -> Path:
-    """40 pictures in two folders, of grey levels 0, 6, 12, ..., and among them one that is none."""
+    """40 images in two folders, of grey levels 0, 6, 12, ..., and among them one that is none."""
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(40):
         path = folder / f"line{number // 20}" / f"{number}.png"
@@ -23,7 +23,7 @@ def pictures(tmp_path_factory) -> Path:
         level = np.full((20, 30, 3), number * 6, np.uint8)
         level[5:9, 5 : 5 + number % 9] = 255 - number  # something for masks and sharpness
         assert cv2.imwrite(str(path), level)
-    (folder / "line1" / "30.png").write_bytes(b"no picture")
+    (folder / "line1" / "30.png").write_bytes(b"no image")
     return folder
 
 

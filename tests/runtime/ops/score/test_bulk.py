@@ -146,7 +146,7 @@ def test_another_run_is_not_gone_on_with(make_job, make_toy_bundle, make_engine,
     other = make_engine(bundle=make_toy_bundle(tmp_path / "other.kanoclip", size=16))
     for different, told in (
         (replace(job, slice=8), r"slice \(7, now 8\)"),
-        (replace(job, source=f"{pictures}/line0"), r"the pictures \(40, now 20\)"),
+        (replace(job, source=f"{pictures}/line0"), r"the images \(40, now 20\)"),
         (replace(job, engine=replace(job.engine, threads=2)), r"threads \(1, now 2\)"),
         (replace(job, engine=other), "bundle_sha256"),
         (changed_settings(job, threshold=0.9), r"other threshold of \w+ \(0.5, now 0.9\)"),
@@ -184,13 +184,13 @@ def test_a_run_begun_on_a_gpu_does_not_go_on_without(make_job):
         score(job, Pools())
 
 
-def test_pictures_that_come_and_go(make_job, pictures, tmp_path):
+def test_images_that_come_and_go(make_job, pictures, tmp_path):
     mine = shutil.copytree(pictures, tmp_path / "mine")
     job = make_job(source=str(mine))
     with pytest.raises(Stop):
         score(job, Pools(2))
     shutil.copy(mine / "line0" / "1.png", mine / "line0" / "1b.png")
-    with pytest.raises(SettingsError, match=r"the pictures \(40, now 41\)"):
+    with pytest.raises(SettingsError, match=r"the images \(40, now 41\)"):
         score(job, Pools())
     (mine / "line0" / "1b.png").unlink()
     assert score(job, Pools()).earlier == 12

@@ -38,7 +38,7 @@ def nodes(monkeypatch):
 
 @pytest.fixture
 def long_job(make_job, pictures, tmp_path):
-    """600 rows in 120 slices: the same pictures again and again, the bad one among them."""
+    """600 rows in 120 slices: the same images again and again, the bad one among them."""
     paths = [item.path for item in list_items(str(pictures))]
     pq.write_table(pa.table({"path": [paths[n % 40] for n in range(SLICES * 5)]}), tmp_path / "list.parquet")
     return make_job(source=str(tmp_path / "list.parquet"), slice=5, output=tmp_path / "cluster.parquet")

@@ -1,4 +1,4 @@
-"""Folders, globs, tables and URLs: which pictures, and in which order."""
+"""Folders, globs, tables and URLs: which images, and in which order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_folder_comes_as_kanoclip_run_takes_it(tree):
     assert len(paths(tree)) == 12
 
 
-def test_the_masks_of_a_data_set_are_no_pictures(tree):
+def test_the_masks_of_a_data_set_are_no_images(tree):
     for name in ("bottle/test/good/1.png", "bottle/ground_truth/broken/1_mask.png", "bottle/train/1.png"):
         (tree / name).parent.mkdir(parents=True)
         (tree / name).write_bytes(b"x")
@@ -136,7 +136,7 @@ def test_tables(tmp_path):
     [
         ("nowhere", "no such file or folder"),
         ("nowhere.parquet", "cannot be read"),
-        ("*.jpg", "no pictures there"),
+        ("*.jpg", "no images there"),
         ("nosuch://a/b", "cannot be opened"),
         ("ftp://me:secret@host/a", "no password in a URL"),
     ],
@@ -149,7 +149,7 @@ def test_what_is_no_source_is_refused(tmp_path, monkeypatch, source, told):
 
 
 def test_an_empty_folder_and_one_that_cannot_be_listed(tmp_path):
-    with pytest.raises(SourceError, match="no pictures there"):
+    with pytest.raises(SourceError, match="no images there"):
         paths(tmp_path)
     with pytest.raises(SourceError, match=r"only a \.parquet table has a column of classes"):
         paths(tmp_path, class_column="kind")

@@ -1,4 +1,4 @@
-"""What a picture looks like."""
+"""What an image looks like."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_colours_and_brightness():
     assert flat.contrast == flat.sharpness == 0
 
 
-def test_blur_is_seen_at_the_pictures_own_size():
-    """At the model's size both pictures are nearly the same."""
+def test_blur_is_seen_at_the_images_own_size():
+    """At the model's size both images are nearly the same."""
     smooth = cv2.GaussianBlur(NOISE, (0, 0), 6)
     fine = cv2.addWeighted(smooth, 0.9, NOISE, 0.1, 0)
     blurred = cv2.GaussianBlur(fine, (0, 0), 2)
@@ -48,8 +48,8 @@ def test_odd_shapes(shape):
 
 
 def test_the_thumbnail_keeps_where_things_are():
-    picture = np.zeros((256, 256, 3), np.uint8)
-    picture[128:, 192:] = 255
-    thumbnail = grey_thumbnail(picture)
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[128:, 192:] = 255
+    thumbnail = grey_thumbnail(image)
     assert thumbnail.shape == (MEAN_SIDE, MEAN_SIDE)
     assert (thumbnail[32:, 48:] == 255).all() and thumbnail[:32].max() == 0

@@ -1,4 +1,4 @@
-"""Processes that score, and die: by a signal, or of a picture."""
+"""Processes that score, and die: by a signal, or of an image."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_one_that_is_killed_is_replaced_and_its_slices_done_again(make_engine, w
     assert 1 <= pool.replaced <= 2  # the second may have come after the last slice
 
 
-def test_a_picture_that_kills_is_left_out_and_told(make_engine, make_job, pictures, tmp_path):
-    """A pipe that nobody writes to holds the process at this very picture, and it is killed there each time."""
+def test_an_image_that_kills_is_left_out_and_told(make_engine, make_job, pictures, tmp_path):
+    """A pipe that nobody writes to holds the process at this very image, and it is killed there each time."""
     names = [item.path for item in list_items(str(pictures))][:12]
     os.mkfifo(tmp_path / "deadly.png")
     names[4] = str(tmp_path / "deadly.png")
@@ -95,7 +95,7 @@ def test_a_picture_that_kills_is_left_out_and_told(make_engine, make_job, pictur
     assert rows[4]["error"] == f"the process that scored it died of it (SIGKILL), {DEATHS} times"
     assert [row["path"] for row in rows] == names
     assert [n for n, row in enumerate(rows) if row["error"]] == [4]
-    assert len(killed) == DEATHS + 1  # the first time it is not known which picture it was
+    assert len(killed) == DEATHS + 1  # the first time it is not known which image it was
 
 
 def test_an_engine_that_cannot_be_made(make_engine, work, toy_bundle):

@@ -37,12 +37,12 @@ def test_rows_are_what_the_detector_says(make_engine, pictures, toy_bundle):
     with Detector.load(toy_bundle, backend="onnxruntime", device="cpu", threads=1, settings=settings) as detector:
         total = np.zeros((64, 64), np.uint64)
         for row in rows:
-            picture = cv2.imread(row["path"])
-            if picture is None:
-                assert row["error"] == "not a picture that OpenCV can decode"
+            image = cv2.imread(row["path"])
+            if image is None:
+                assert row["error"] == "not an image that OpenCV can decode"
                 assert all(row[name] is None for name in row if name not in ("path", "class", "error"))
                 continue
-            found = detector(picture)
+            found = detector(image)
             assert row["score"] == found.score and row["is_anomalous"] == found.is_anomalous
             assert row["threshold"] == 0.6 and row["class"] == "object" and row["error"] is None
             assert [(r["x"], r["y"], r["width"], r["height"], r["score"], r["area"]) for r in row["regions"]] == [
@@ -51,8 +51,8 @@ def test_rows_are_what_the_detector_says(make_engine, pictures, toy_bundle):
             assert np.array_equal(decode_runs(row["mask"]["counts"], *row["mask"]["size"]), found.map >= 0.55)
             assert row["peak"] == found.map.max()
             assert (row["height"], row["width"]) == (20, 30)
-            assert row["brightness"] == pytest.approx(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY).mean() / 255, abs=0.05)
-            total += cv2.resize(cv2.cvtColor(cv2.resize(picture, (32, 32)), cv2.COLOR_BGR2GRAY), (64, 64))
+            assert row["brightness"] == pytest.approx(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).mean() / 255, abs=0.05)
+            total += cv2.resize(cv2.cvtColor(cv2.resize(image, (32, 32)), cv2.COLOR_BGR2GRAY), (64, 64))
     assert part.number == 5 and part.unscored == 1
     assert part.anomalous == sum(bool(row["is_anomalous"]) for row in rows) > 0
     sums = unpack_sum(table.schema.metadata[MEAN_KEY])
@@ -69,7 +69,7 @@ def test_readers_and_care_change_nothing(make_engine, pictures):
     assert places == list(range(len(items)))
 
 
-def test_a_picture_that_is_left_out_is_not_read(make_engine, pictures):
+def test_an_image_that_is_left_out_is_not_read(make_engine, pictures):
     items = list(list_items(str(pictures)))[:5]
     places = []
     rows = rows_of(
@@ -94,8 +94,8 @@ def test_batches_of_one_class_in_the_order_of_the_list(make_toy_bundle, make_eng
     assert "unknown class 'other'" in rows[4]["error"]
 
 
-def test_a_region_of_interest_and_pictures_of_another_shape(make_engine, pictures, tmp_path):
-    """Its polygons were drawn on wide pictures: what does not fit is told for the picture, and the run goes on."""
+def test_a_region_of_interest_and_images_of_another_shape(make_engine, pictures, tmp_path):
+    """Its polygons were drawn on wide images: what does not fit is told for the image, and the run goes on."""
     corners = {"label": "keep", "shape_type": "rectangle", "points": [[0, 0], [640, 240]]}
     (tmp_path / "roi.json").write_text(json.dumps({"imageWidth": 640, "imageHeight": 480, "shapes": [corners]}))
     settings = Settings().overruled(Decision(roi=read_roi(tmp_path / "roi.json")))
@@ -103,7 +103,7 @@ def test_a_region_of_interest_and_pictures_of_another_shape(make_engine, picture
     assert cv2.imwrite(str(wide), np.full((48, 64, 3), 200, np.uint8))
     items = [Item(str(pictures / "line0" / "3.png")), Item(str(wide))]
     other, fitting = rows_of(Scorer(make_engine(settings=settings)).score(0, items))
-    assert "was drawn on a picture of 640x480, and this frame has 30x20" in other["error"]
+    assert "was drawn on an image of 640x480, and this frame has 30x20" in other["error"]
     mask = decode_runs(fitting["mask"]["counts"], *fitting["mask"]["size"])
     assert mask[:15].all() and not mask[17:].any()
 

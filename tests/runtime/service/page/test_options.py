@@ -44,7 +44,7 @@ def test_bad_addresses_are_refused_by_name(address):
         PageOptions.parse(address, token=TOKEN)
 
 
-def test_a_file_overrules_the_environment(tmp_path):
+def test_a_file_overrides_the_environment(tmp_path):
     path = tmp_path / "token"
     path.write_text(f"{TOKEN}\n")
     path.chmod(0o600)

@@ -106,7 +106,7 @@ def test_frames_reach_a_browser(start):
 
 
 def writes_per_second(page, seconds, rate=200.0):
-    """How many frames a second the stream's thread gets rid of, of `rate` that come."""
+    """How many fps the stream's thread gets rid of, of `rate` that come."""
     frame, detection = a_frame(0, 0.3, size=(720, 1280))
     started, done, slowest = time.monotonic(), 0, 0.0
     while (now := time.monotonic()) - started < seconds:

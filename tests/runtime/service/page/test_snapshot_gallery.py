@@ -42,8 +42,8 @@ def test_it_shows_what_the_sink_keeps(sink, gallery, make_page):
     assert record["size"] == [800, 600] and record["pixel_threshold"] == 0.4 and record["regions"][0]["area"] == 900
     heat = cv2.imdecode(np.frombuffer(client.get(f"{base}/map").content, np.uint8), cv2.IMREAD_UNCHANGED)
     assert heat.shape == (16, 24) and heat.max() == round(0.9 * 255)
-    picture = cv2.imdecode(np.frombuffer(client.get(f"{base}/picture").content, np.uint8), cv2.IMREAD_COLOR)
-    assert picture.shape == (600, 800, 3)
+    image = cv2.imdecode(np.frombuffer(client.get(f"{base}/picture").content, np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (600, 800, 3)
     small = cv2.imdecode(np.frombuffer(client.get(f"{base}/thumbnail").content, np.uint8), cv2.IMREAD_COLOR)
     assert max(small.shape) <= 320
 

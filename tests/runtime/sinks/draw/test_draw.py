@@ -1,4 +1,4 @@
-"""The annotated picture, judged by its pixels."""
+"""The annotated image, scored by its pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def noise(height, width):
 
 
 @pytest.mark.parametrize("size", [(300, 400), (1080, 1920), (333, 777)])
-def test_a_normal_picture_is_left_exactly_as_it_is(size):
+def test_a_normal_image_is_left_exactly_as_it_is(size):
     image = noise(*size)
     before = image.copy()
     out = annotate(image, detection(np.full((16, 16), HEAT_FLOOR * 0.9, np.float32)), untrained=False)
@@ -42,7 +42,7 @@ def test_regions_are_boxed_in_the_frame_s_own_pixels():
 
 
 @pytest.mark.parametrize("width", [1, 32, 100, 191])
-def test_small_pictures_are_enlarged_by_a_whole_factor(width):
+def test_small_images_are_enlarged_by_a_whole_factor(width):
     image = noise(20, width)
     out = annotate(image, detection(np.zeros((4, 4), np.float32)), untrained=False)
     factor = out.shape[1] // width
@@ -95,12 +95,12 @@ def test_the_region_of_interest_is_outlined_and_the_rest_left_alone():
     inner = ((0.4, 0.4), (0.6, 0.4), (0.6, 0.6), (0.4, 0.6))
     roi = RegionOfInterest("x", keep=(box,), ignore=(inner,))
     found = replace(detection(np.zeros((8, 8), np.float32)), roi=roi)
-    picture = annotate(np.full((400, 800, 3), 90, np.uint8), found, untrained=False)[-400:]
-    rows, columns = np.nonzero((picture != 90).any(axis=2))
+    image = annotate(np.full((400, 800, 3), 90, np.uint8), found, untrained=False)[-400:]
+    rows, columns = np.nonzero((image != 90).any(axis=2))
     assert abs(rows.min() - 100) <= 3 and abs(rows.max() - 300) <= 3
     assert abs(columns.min() - 200) <= 3 and abs(columns.max() - 600) <= 3
-    assert (picture[100:103, 300].max(axis=1).max() > 150) and (picture[159:162, 400].max() > 150)
-    assert (picture[105:155, 205:595] == 90).all() and (picture[165:235, 325:475] == 90).all()
+    assert (image[100:103, 300].max(axis=1).max() > 150) and (image[159:162, 400].max() > 150)
+    assert (image[105:155, 205:595] == 90).all() and (image[165:235, 325:475] == 90).all()
 
 
 def test_an_alarm_that_is_held_or_not_yet_raised_is_told_from_the_verdict():

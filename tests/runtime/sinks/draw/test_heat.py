@@ -1,4 +1,4 @@
-"""The coloured map, judged by its pixels, and the memory that drawing takes."""
+"""The coloured map, scored by its pixels, and the memory that drawing takes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from kanoclip.runtime.types import Detection, Frame, Timings
 
 @pytest.mark.parametrize("level", [0.1, 0.5, 1.0])
 def test_heat_is_blended_in_proportion_to_the_map(level):
-    picture = np.full((64, 64, 3), 200, np.uint8)
-    paint_heat(picture, np.full((16, 16), level, np.float32))
+    image = np.full((64, 64, 3), 200, np.uint8)
+    paint_heat(image, np.full((16, 16), level, np.float32))
     colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
     expected = 200 * (1 - HEAT_OPACITY * level) + colour * HEAT_OPACITY * level
-    assert np.abs(picture.astype(float) - expected).max() <= 2
+    assert np.abs(image.astype(float) - expected).max() <= 2
 
 
 def test_heat_does_not_depend_on_the_rest_of_the_map():
@@ -44,9 +44,9 @@ def test_heat_does_not_depend_on_the_rest_of_the_map():
 def test_heat_lands_where_the_map_is_hot(at):
     heat = np.zeros((16, 16), np.float32)
     heat[at] = 1.0
-    picture = np.full((161, 243, 3), 128, np.uint8)
-    paint_heat(picture, heat)
-    change = np.abs(picture.astype(int) - 128).sum(-1)
+    image = np.full((161, 243, 3), 128, np.uint8)
+    paint_heat(image, heat)
+    change = np.abs(image.astype(int) - 128).sum(-1)
     row, column = np.unravel_index(change.argmax(), change.shape)
     assert abs((row + 0.5) * 16 / 161 - at[0] - 0.5) < 0.6
     assert abs((column + 0.5) * 16 / 243 - at[1] - 0.5) < 0.6
@@ -57,21 +57,21 @@ def test_heat_lands_where_the_map_is_hot(at):
 
 @pytest.mark.parametrize("level", np.linspace(0, 1, 256, dtype=np.float32)[::15])
 def test_every_level_is_painted_as_it_is(level):
-    """All of a map's levels, over all of a picture's."""
-    picture = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    before = picture.astype(float)
-    paint_heat(picture, np.full((1, 256), level, np.float32))
+    """All of a map's levels, over all of an image's."""
+    image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    before = image.astype(float)
+    paint_heat(image, np.full((1, 256), level, np.float32))
     colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
     opacity = HEAT_OPACITY * level if level >= HEAT_FLOOR else 0.0
-    assert np.abs(picture - (before * (1 - opacity) + colour * opacity)).max() <= (2 if opacity else 0)
+    assert np.abs(image - (before * (1 - opacity) + colour * opacity)).max() <= (2 if opacity else 0)
 
 
-def test_what_is_not_a_number_leaves_the_picture():
+def test_what_is_not_a_number_leaves_the_image():
     heat = np.full((16, 16), np.nan, np.float32)
     heat[3:5, 3:5] = 1.0
-    picture = np.full((64, 64, 3), 90, np.uint8)
-    paint_heat(picture, heat)
-    assert (picture[14:18, 14:18] != 90).any() and (picture[24:] == 90).all() and (picture[:, 24:] == 90).all()
+    image = np.full((64, 64, 3), 90, np.uint8)
+    paint_heat(image, heat)
+    assert (image[14:18, 14:18] != 90).any() and (image[24:] == 90).all() and (image[:, 24:] == 90).all()
 
 
 def test_what_is_above_one_is_as_hot_as_one():
@@ -105,7 +105,7 @@ def test_a_canvas_changes_nothing_of_what_is_drawn(pictures):
         np.testing.assert_array_equal(drawn, annotate(image, found, untrained=False))
 
 
-def test_without_a_canvas_a_picture_is_nobody_else_s():
+def test_without_a_canvas_an_image_is_nobody_else_s():
     image = np.zeros((100, 200, 3), np.uint8)
     one = annotate(image, detection(hot(60, 60, 0, 0)), untrained=False)
     two = annotate(image, detection(hot(1, 1, 0, 0)), untrained=False)
@@ -139,7 +139,7 @@ def test_what_drawing_takes_is_taken_once_and_does_not_depend_on_what_is_shown()
     assert peak(lambda: annotate(image, detection(hot(256, 256, 0, 0, 256)), untrained=False)) > 2 * FRAME
 
 
-def test_pictures_of_one_size_lie_in_the_same_place():
+def test_images_of_one_size_lie_in_the_same_place():
     canvas = Canvas()
     image = np.zeros((100, 200, 3), np.uint8)
     drawn = [annotate(image, detection(hot(n, n, 0, 0)), untrained=False, canvas=canvas) for n in (1, 60, 5)]

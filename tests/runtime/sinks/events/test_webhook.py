@@ -63,7 +63,7 @@ def test_an_anomaly_is_posted_as_its_record_over_one_connection():
 
 
 @pytest.mark.parametrize(("picture", "taller"), [(Picture.PLAIN, False), (Picture.ANNOTATED, True)])
-def test_a_picture_goes_along(picture, taller):
+def test_an_image_goes_along(picture, taller):
     with receiver(204) as to:
         sink = sink_to(to.port, [], picture=picture)
         sink.write(make_frame(7, size=(1500, 2000)), ANOMALY)

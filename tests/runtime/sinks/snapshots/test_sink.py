@@ -44,7 +44,7 @@ def used(folder):
     return sum(p.stat().st_size for p in folder.iterdir() if not p.name.startswith("."))
 
 
-def test_an_anomaly_is_kept_as_two_pictures_and_a_record(tmp_path):
+def test_an_anomaly_is_kept_as_two_images_and_a_record(tmp_path):
     sink = sink_for(tmp_path / "new" / "ring")
     sink.write(make_frame(41), NORMAL)
     heat = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
@@ -58,8 +58,8 @@ def test_an_anomaly_is_kept_as_two_pictures_and_a_record(tmp_path):
         "size": [320, 240],
         "skipped_before": 0,
     }
-    picture, annotated = cv2.imread(str(snapshot.picture)), cv2.imread(str(snapshot.annotated))
-    assert picture.shape == (240, 320, 3) and np.abs(picture.astype(int) - 90).max() <= 1
+    image, annotated = cv2.imread(str(snapshot.picture)), cv2.imread(str(snapshot.annotated))
+    assert image.shape == (240, 320, 3) and np.abs(image.astype(int) - 90).max() <= 1
     assert annotated.shape[0] > 240 and annotated.shape[1] == 320
     kept = cv2.imread(str(snapshot.map), cv2.IMREAD_UNCHANGED)
     assert kept.shape == (8, 8) and np.abs(kept / 255 - heat).max() <= 0.5 / 255

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanoclip.runtime.sources.files.headers import picture_size
+from kanoclip.runtime.sources.files.headers import image_size
 from kanoclip.train.data.images import read_image
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
 @given(height=st.integers(1, 300), width=st.integers(1, 300), grey=st.booleans())
-def test_size_is_the_decoded_picture_s(tmp_path_factory, suffix, height, width, grey):
+def test_size_is_the_decoded_image_s(tmp_path_factory, suffix, height, width, grey):
     path = tmp_path_factory.mktemp("headers", numbered=True) / f"a.{suffix}"
     cv2.imwrite(str(path), np.zeros((height, width) if grey else (height, width, 3), np.uint8))
-    assert picture_size(path) == (height, width) == read_image(path).shape[:2]
+    assert image_size(path) == (height, width) == read_image(path).shape[:2]
 
 
 def exif(orientation, order):
@@ -38,7 +38,7 @@ def test_jpeg_turned_by_exif(tmp_path, orientation, order):
     cv2.imwrite(str(path), np.zeros((10, 40, 3), np.uint8))
     raw = path.read_bytes()
     path.write_bytes(raw[:2] + exif(orientation, order) + b"\xff" + raw[2:])
-    assert picture_size(path) == read_image(path).shape[:2]
+    assert image_size(path) == read_image(path).shape[:2]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
@@ -48,8 +48,8 @@ def test_a_damaged_header_tells_nothing(tmp_path, suffix):
     raw = path.read_bytes()
     for length in range(min(len(raw), 400)):
         path.write_bytes(raw[:length])
-        assert picture_size(path) in (None, (10, 40))
-    assert picture_size(tmp_path / "gone") is None
+        assert image_size(path) in (None, (10, 40))
+    assert image_size(tmp_path / "gone") is None
 
 
 @given(
@@ -59,11 +59,11 @@ def test_a_damaged_header_tells_nothing(tmp_path, suffix):
 def test_any_bytes_give_an_answer(tmp_path_factory, body, start):
     path = tmp_path_factory.mktemp("headers", numbered=True) / "a.png"
     path.write_bytes(start + body)
-    size = picture_size(path)
+    size = image_size(path)
     assert size is None or min(size) > 0
 
 
 def test_other_formats_are_left_to_the_decoder(tmp_path):
     path = tmp_path / "a.tiff"
     cv2.imwrite(str(path), np.zeros((10, 40, 3), np.uint8))
-    assert picture_size(path) is None
+    assert image_size(path) is None

@@ -1,4 +1,4 @@
-"""A folder that others write to: whole pictures only, each once, whatever happens to them and to the folder."""
+"""A folder that others write to: whole images only, each once, whatever happens to them and to the folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources import Interruptible, WatchSource, is_endless, open_source
 from kanoclip.runtime.sources.files import listing, watched
-from kanoclip.runtime.sources.files.listing import Entry, Known, list_pictures
+from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
 from kanoclip.runtime.sources.files.watched import WatchedFolder
 from kanoclip.runtime.types import BadFrame
 
@@ -66,7 +66,7 @@ def watching(spec):
         source.close()
 
 
-def test_new_pictures_are_judged_once_and_old_ones_not(tmp_path):
+def test_new_images_are_scored_once_and_old_ones_not(tmp_path):
     put(tmp_path / "old.png")
     with watching(f"watch://{tmp_path}") as (seen, source):
         assert isinstance(source, WatchSource) and isinstance(source, Interruptible)
@@ -93,7 +93,7 @@ def test_existing_ones_come_in_the_order_in_which_they_were_written(tmp_path):
     assert seen.names() == ["c.png", "a.png", "b.png"]
 
 
-def test_a_picture_in_the_writing_is_waited_for(tmp_path):
+def test_an_image_in_the_writing_is_waited_for(tmp_path):
     with watching(f"watch://{tmp_path}") as (seen, _), (tmp_path / "slow.png").open("wb") as file:
         for start in range(0, len(PNG), 100):
             file.write(PNG[start : start + 100])
@@ -114,7 +114,7 @@ def test_one_that_was_made_elsewhere_and_moved_in_is_seen_whatever_its_time(tmp_
         seen.wait(1)
 
 
-def test_one_that_is_written_again_is_judged_again(tmp_path):
+def test_one_that_is_written_again_is_scored_again(tmp_path):
     with watching(f"watch://{tmp_path}") as (seen, _):
         put(tmp_path / "ring-00.png")
         seen.wait(1)
@@ -135,7 +135,7 @@ def test_a_damaged_one_is_told_after_a_while(tmp_path, monkeypatch):
     assert {item.reason for item in seen} == {
         "the file is cut short",
         "the file is empty",
-        "not a picture that OpenCV can decode",
+        "not an image that OpenCV can decode",
     }
 
 
@@ -150,7 +150,7 @@ def test_deleted_ones_and_a_folder_that_goes_away_are_no_error(tmp_path, caplog)
         (folder / "gone.png").unlink()
         folder.rename(tmp_path / "unmounted")
         time.sleep(0.2)
-        (tmp_path / "unmounted").rename(folder)  # what was judged is not judged again
+        (tmp_path / "unmounted").rename(folder)  # what was scored is not scored again
         put(folder / "2.png")
         seen.wait(2)
     assert seen.names() == ["1.png", "2.png"]
@@ -173,7 +173,7 @@ def test_a_share_that_comes_back_after_its_empty_mount_point_is_still_known(tmp_
         seen.wait(1)
 
 
-def test_judged_ones_are_moved(tmp_path):
+def test_scored_ones_are_moved(tmp_path):
     folder, done = tmp_path / "in", tmp_path / "in" / "done"
     put(folder / "left" / "over.png")  # by an earlier run
     put(done / "1.png", b"of an earlier run too")
@@ -256,4 +256,4 @@ def test_links_that_lead_in_circles_or_nowhere(tmp_path):
     put(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     (tmp_path / "broken.png").symlink_to(tmp_path / "nowhere.png")
-    assert [Path(entry.path).name for entry in list_pictures(tmp_path)] == ["1.png"]
+    assert [Path(entry.path).name for entry in list_images(tmp_path)] == ["1.png"]

@@ -306,7 +306,7 @@ class TestRealGStreamer:
             assert frame.image.shape == (height, width, 3)
             assert np.abs(frame.image.astype(int) - [0x10, 0x80, 0xFF]).max() <= 2
 
-    def test_pictures_are_those_that_opencv_reads(self):
+    def test_images_are_those_that_opencv_reads(self):
         path = EXAMPLES / "test" / "good" / "04.jpg"
         (frame,), error = drain(open_source(f"gst://filesrc location={path} ! jpegdec"))
         assert error is None

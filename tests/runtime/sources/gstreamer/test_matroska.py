@@ -1,4 +1,4 @@
-"""The reader of raw pictures in Matroska: whole streams, cut ones and junk."""
+"""The reader of raw images in Matroska: whole streams, cut ones and junk."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def reader_of(data):
 
 def read_all(data):
     reader = reader_of(data)
-    track, pictures = reader.read_track(), []
+    track, images = reader.read_track(), []
     while track is not None and (size := reader.next_size()) is not None:
-        pictures.append(reader.read_picture(size))
-    return track, pictures
+        images.append(reader.read_picture(size))
+    return track, images
 
 
 def expected(index, width, height):
@@ -42,36 +42,36 @@ def expected(index, width, height):
 
 @pytest.mark.parametrize("group", [False, True])
 @pytest.mark.parametrize(("width", "height"), [(6, 4), (8, 3), (1, 1), (321, 2)])
-def test_a_whole_stream_gives_every_picture_without_the_padding_of_its_rows(group, width, height):
-    track, pictures = read_all(FAKE["stream"](7, group, width=width, height=height))
+def test_a_whole_stream_gives_every_image_without_the_padding_of_its_rows(group, width, height):
+    track, images = read_all(FAKE["stream"](7, group, width=width, height=height))
     assert track == Track(width, height, 25.0)
-    assert len(pictures) == 7
-    for index, picture in enumerate(pictures):
-        assert (picture.flags.c_contiguous and picture.flags.owndata) or picture.base is not None
-        np.testing.assert_array_equal(picture, expected(index, width, height))
+    assert len(images) == 7
+    for index, image in enumerate(images):
+        assert (image.flags.c_contiguous and image.flags.owndata) or image.base is not None
+        np.testing.assert_array_equal(image, expected(index, width, height))
 
 
-def test_each_picture_has_memory_of_its_own():
-    _, pictures = read_all(FAKE["stream"](3, width=8, height=3))
-    pictures[0][:] = 77
-    np.testing.assert_array_equal(pictures[1], expected(1, 8, 3))
+def test_each_image_has_memory_of_its_own():
+    _, images = read_all(FAKE["stream"](3, width=8, height=3))
+    images[0][:] = 77
+    np.testing.assert_array_equal(images[1], expected(1, 8, 3))
 
 
 @given(st.data())
-def test_a_cut_stream_never_gives_a_partial_picture(data):
+def test_a_cut_stream_never_gives_a_partial_image(data):
     whole = FAKE["stream"](4)
     cut = data.draw(st.integers(0, len(whole) - 1))
     reader = reader_of(whole[:cut])
-    pictures = []
+    images = []
     try:
         if reader.read_track() is not None:
             while (size := reader.next_size()) is not None:
-                pictures.append(reader.read_picture(size))
+                images.append(reader.read_picture(size))
     except StreamCutError:
         pass
-    for index, picture in enumerate(pictures):
-        np.testing.assert_array_equal(picture, expected(index, 6, 4))
-    assert len(pictures) < 4 or cut == len(whole)
+    for index, image in enumerate(images):
+        np.testing.assert_array_equal(image, expected(index, 6, 4))
+    assert len(images) < 4 or cut == len(whole)
 
 
 @given(st.binary(max_size=300), st.integers(0, 400))
@@ -79,10 +79,10 @@ def test_junk_is_refused_and_never_crashes(junk, position):
     whole = FAKE["stream"](2)
     for data in (junk, whole[:position] + junk + whole[position + len(junk) :]):
         try:
-            _, pictures = read_all(data)
+            _, images = read_all(data)
         except (StreamCutError, StreamFormatError):
             continue
-        assert all(picture.dtype == np.uint8 and picture.ndim == 3 for picture in pictures)
+        assert all(image.dtype == np.uint8 and image.ndim == 3 for image in images)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_junk_is_refused_and_never_crashes(junk, position):
         ({"fourcc": b"RGB\x18"}, "instead of uncompressed BGR"),
         ({"codec": b"V_VP9"}, "V_VP9"),
         ({"tracks": 2}, "2 tracks"),
-        ({"width": 0}, "pictures of 0x4"),
-        ({"height": 40000}, "pictures of 6x40000"),
+        ({"width": 0}, "images of 0x4"),
+        ({"height": 40000}, "images of 6x40000"),
     ],
 )
 def test_another_kind_of_stream_is_refused_by_its_header(changes, message):
@@ -100,7 +100,7 @@ def test_another_kind_of_stream_is_refused_by_its_header(changes, message):
         read_all(FAKE["header"](**changes))
 
 
-def test_a_picture_of_another_size_is_refused():
+def test_an_image_of_another_size_is_refused():
     with pytest.raises(StreamFormatError, match="is no 6x4"):
         read_all(FAKE["header"]() + FAKE["cluster"]() + FAKE["block"](0, width=9))
 

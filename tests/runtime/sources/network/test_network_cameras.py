@@ -1,6 +1,6 @@
 """Network streams against real servers on loopback: killed, frozen, held up, and asked with wrong credentials.
 
-Each picture carries the time at which it was made, so that a frame attributed to a wrong time is found out.
+Each image carries the time at which it was made, so that a frame attributed to a wrong time is found out.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Watcher:
 
     def __init__(self, source):
         self.source = source
-        self.seen = []  # index, captured_at, time in the picture, time now
+        self.seen = []  # index, captured_at, time in the image, time now
         self.error = None
         self.hold = threading.Event()
         self.hold.set()
@@ -124,7 +124,7 @@ class Watcher:
             self.source.close()
 
     def wait_for_frame(self, made_after, timeout=15.0):
-        """When a picture first came that was made after an instant; fails after the time out."""
+        """When an image first came that was made after an instant; fails after the time out."""
         deadline = time.time() + timeout
         while time.time() < deadline:
             if self.seen and self.seen[-1][2] > made_after:
@@ -138,7 +138,7 @@ class Watcher:
         assert not self.thread.is_alive()
 
     def off_by(self):
-        """Seconds by which each frame's time of capture is later than the picture says."""
+        """Seconds by which each frame's time of capture is later than the image says."""
         return np.array([captured - made for _, captured, made, _ in self.seen])
 
     def check_times(self, strictly=False):
@@ -146,7 +146,7 @@ class Watcher:
         assert self.error is None
         assert [index for index, *_ in self.seen] == list(range(len(self.seen)))
         made = [stamp for _, _, stamp, _ in self.seen]
-        assert made == sorted(set(made)), "an old picture came after a newer one, or one came twice"
+        assert made == sorted(set(made)), "an old image came after a newer one, or one came twice"
         off = self.off_by()
         assert off.min() > -0.02 and np.median(off) < OFF_BY_S, sorted(off)
         assert not strictly or (np.quantile(off, 0.95) < OFF_BY_S and off.max() < OFF_BY_AT_MOST_S), sorted(off)[-20:]
@@ -379,7 +379,7 @@ def test_what_answers_but_is_no_rtsp_server(answer, said):
         ("/page", "ada:s3cr3t@", r"answers \(text/html\), but with no video", False),
     ],
 )
-def test_what_an_http_camera_says_instead_of_a_picture(path, credentials, said, refused, capfd):
+def test_what_an_http_camera_says_instead_of_an_image(path, credentials, said, refused, capfd):
     class Server(BaseHTTPRequestHandler):
         def do_GET(self):
             if self.path == "/503":

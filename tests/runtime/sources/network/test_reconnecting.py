@@ -17,7 +17,7 @@ from kanoclip.runtime.system.backoff import Backoff
 from kanoclip.runtime.types import BadFrame, Frame
 
 QUICK = Backoff(first_s=0.01, most_s=0.05)
-PICTURE = np.zeros((2, 2, 3), np.uint8)
+IMAGE = np.zeros((2, 2, 3), np.uint8)
 
 
 class Scripted:
@@ -43,7 +43,7 @@ class Scripted:
             elif isinstance(step, float):
                 time.sleep(step)
             else:
-                yield Frame(index, self.name, float(step), PICTURE, 0.0)
+                yield Frame(index, self.name, float(step), IMAGE, 0.0)
 
     def close(self):
         self.closed_by = threading.get_ident()
@@ -101,7 +101,7 @@ def test_each_opening_is_read_and_closed_in_a_thread_of_its_own():
 
 def test_bad_frames_count_too():
     inner = Scripted(1)
-    inner.frames = lambda: iter([BadFrame(7, "x", "torn"), Frame(8, "x", 0.0, PICTURE, 0.0)])
+    inner.frames = lambda: iter([BadFrame(7, "x", "torn"), Frame(8, "x", 0.0, IMAGE, 0.0)])
     seen = list(ReconnectingSource(script_of(inner), "camera 0", backoff=QUICK).frames())
     assert [item.index for item in seen] == [0, 1] and isinstance(seen[0], BadFrame)
 

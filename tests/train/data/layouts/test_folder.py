@@ -41,7 +41,7 @@ def test_defects_in_folders_of_their_own(tmp_path, draw, summary, problems):
         ("masks/0.png", "stain"),
         (None, "good"),
     ]
-    assert problems(dataset) == [("masks/hole/1.png", "mask without a picture")]
+    assert problems(dataset) == [("masks/hole/1.png", "mask without an image")]
 
 
 def test_without_masks_it_is_image_level(tmp_path, draw):

@@ -81,7 +81,7 @@ def test_bmad_missing_masks(tmp_path, draw, problems):
     dataset = open_dataset("liverct", tmp_path)
     assert problems(dataset) == [
         ("test/Ungood/img/b.png", "no mask"),
-        ("test/Ungood/label/c.png", "mask without a picture"),
+        ("test/Ungood/label/c.png", "mask without an image"),
     ]
 
 
@@ -122,7 +122,7 @@ def test_head_ct(head_ct, summary):
     assert not dataset.pixel_labels and dataset.problems == ()
 
 
-def test_head_ct_pictures_and_list_that_differ(head_ct, draw, problems):
+def test_head_ct_images_and_list_that_differ(head_ct, draw, problems):
     (head_ct / "head_ct" / "head_ct" / "001.png").unlink()
     draw.image(head_ct / "head_ct" / "head_ct" / "077.png")
     dataset = open_dataset("headct", head_ct)

@@ -109,7 +109,7 @@ def test_a_path_that_leaves_the_root_is_refused(root, draw, path, field):
         ({"test": {"a\nb": []}}, "is not the name of a class"),
         ({"test": {"nut": ["a.png"]}}, "test.nut[0] is not an object"),
         ({"test": {"nut": [{"anomaly": 0}]}}, "test.nut[0].img_path is not a text"),
-        ({"test": {"nut": [entry("")]}}, "test.nut[0].img_path is not the path of a picture"),
+        ({"test": {"nut": [entry("")]}}, "test.nut[0].img_path is not the path of an image"),
         ({"test": {"nut": [entry("a.png", anomaly=2)]}}, "test.nut[0].anomaly is not 0 or 1"),
         ({"test": {"nut": [entry("a.png", anomaly="0")]}}, "test.nut[0].anomaly is not 0 or 1"),
         ({"test": {"nut": [entry("a.png", anomaly=1.0)]}}, "test.nut[0].anomaly is not 0 or 1"),

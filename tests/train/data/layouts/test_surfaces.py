@@ -27,7 +27,7 @@ def test_kolektor_labels_are_in_its_masks(kolektor, summary):
     assert dataset.problems == () and dataset.pixel_labels
 
 
-def test_kolektor_picture_without_a_label_is_left_out(kolektor, draw, problems):
+def test_kolektor_image_without_a_label_is_left_out(kolektor, draw, problems):
     (kolektor / "kos01" / "Part1_label.bmp").unlink()
     (kolektor / "kos02" / "Part0_label.bmp").write_bytes(b"damaged")
     draw.mask(kolektor / "kos02" / "Part9_label.bmp")
@@ -36,8 +36,8 @@ def test_kolektor_picture_without_a_label_is_left_out(kolektor, draw, problems):
     left_out = "left out, its mask says whether it is defective"
     assert problems(dataset) == [
         ("kos01/Part1.jpg", f"{left_out}: there is none"),
-        ("kos02/Part0_label.bmp", f"{left_out}: not a picture that OpenCV can decode"),
-        ("kos02/Part9_label.bmp", "mask without a picture"),
+        ("kos02/Part0_label.bmp", f"{left_out}: not an image that OpenCV can decode"),
+        ("kos02/Part9_label.bmp", "mask without an image"),
     ]
 
 
@@ -95,6 +95,6 @@ def test_dagm_without_labels_nothing_is_called_normal(dagm, problems):
     label.rmdir()
     dataset = open_dataset("dagm", dagm)
     assert problems(dataset) == [
-        ("Class1/Test/Label", "no labels: this folder is missing, so the 3 pictures are left out")
+        ("Class1/Test/Label", "no labels: this folder is missing, so the 3 images are left out")
     ]
     assert [len(category.samples) for category in dataset.categories] == [0, 3]

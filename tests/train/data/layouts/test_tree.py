@@ -40,7 +40,7 @@ def test_root_may_be_one_category(tmp_path, draw, monkeypatch):
     assert open_dataset("mvtec", Path(".")).categories[0].name == "gear_wheel"
 
 
-def test_the_same_name_in_two_defects_is_two_pictures(tmp_path, draw):
+def test_the_same_name_in_two_defects_is_two_images(tmp_path, draw):
     for defect in ("crack", "hole"):
         draw.category(tmp_path / "tile", defect=defect)
     samples = [sample for sample in open_dataset("mvtec", tmp_path).categories[0].samples if sample.anomalous]
@@ -86,7 +86,7 @@ def test_mpdd_takes_its_own_categories_only(tmp_path, draw):
     assert [category.name for category in open_dataset("mpdd", tmp_path).categories] == ["tubes"]
 
 
-def test_what_systems_leave_behind_is_no_picture(tmp_path, draw):
+def test_what_systems_leave_behind_is_no_image(tmp_path, draw):
     folder = draw.category(tmp_path / "nut", good=1, bad=1)
     good = folder / "test" / "good"
     for name in ("Thumbs.db", ".DS_Store", "._000.png", "notes.txt", ".hidden.png"):
@@ -127,14 +127,14 @@ def test_missing_and_unpaired_masks(tmp_path, draw, problems):
     dataset = open_dataset("mvtec", tmp_path)
     assert problems(dataset) == [
         ("nut/test/crack/001.png", "no mask"),
-        ("nut/ground_truth/crack/009_mask.png", "mask without a picture"),
-        ("nut/ground_truth/scratch/000_mask.png", "mask without a picture"),
-        ("nut/ground_truth/lost.png", "mask without a picture"),
+        ("nut/ground_truth/crack/009_mask.png", "mask without an image"),
+        ("nut/ground_truth/scratch/000_mask.png", "mask without an image"),
+        ("nut/ground_truth/lost.png", "mask without an image"),
     ]
     assert [sample.mask is None for sample in dataset.categories[0].samples if sample.anomalous] == [False, True, False]
 
 
-def test_two_pictures_do_not_share_a_mask(tmp_path, draw, problems):
+def test_two_images_do_not_share_a_mask(tmp_path, draw, problems):
     folder = draw.category(tmp_path / "nut", bad=1)
     draw.image(folder / "test" / "crack" / "000.jpg")
     dataset = open_dataset("mvtec", tmp_path)
@@ -146,7 +146,7 @@ def test_a_second_mask_is_reported(tmp_path, draw, problems):
     folder = draw.category(tmp_path / "nut", bad=1)
     draw.mask(folder / "ground_truth" / "crack" / "000.png")
     dataset = open_dataset("mvtec", tmp_path)
-    assert problems(dataset) == [("nut/ground_truth/crack/000.png", "mask without a picture")]
+    assert problems(dataset) == [("nut/ground_truth/crack/000.png", "mask without an image")]
 
 
 def test_no_masks_at_all_is_an_image_level_dataset(tmp_path, draw):

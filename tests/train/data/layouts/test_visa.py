@@ -61,7 +61,7 @@ def test_what_csv_and_folders_do_not_agree_on(visa, draw, problems):
     dataset = open_dataset("visa", visa)
     assert sorted(problems(dataset)) == [
         ("candle/Data/Images/Anomaly/001.JPG", "not listed in 1cls.csv"),
-        ("candle/Data/Masks/Anomaly/002.png", "mask without a picture"),
+        ("candle/Data/Masks/Anomaly/002.png", "mask without an image"),
         ("pcb1/Data/Images/Anomaly/000.JPG", f"no mask: {visa}/pcb1/Data/Masks/Anomaly/000.png is missing"),
         ("pcb1/Data/Images/Normal/0001.JPG", "listed in 1cls.csv, but missing"),
     ]

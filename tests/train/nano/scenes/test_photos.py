@@ -27,7 +27,7 @@ def test_a_folder_that_is_missing_empty_or_no_folder(tmp_path):
     with pytest.raises(TrainingError, match="no folder of photographs"):
         Photos.from_folder(tmp_path / "file")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match="empty: no pictures in this folder"):
+    with pytest.raises(SourceError, match="empty: no images in this folder"):
         Photos.from_folder(tmp_path / "empty")
 
 

@@ -14,7 +14,7 @@ SMALL = Recipe(size=96)
 
 
 @pytest.mark.parametrize("name", MATERIALS)
-def test_every_material_is_a_picture_that_differs_from_draw_to_draw(name):
+def test_every_material_is_an_image_that_differs_from_draw_to_draw(name):
     one, other = (MATERIALS[name].paint(np.random.default_rng(seed), 96) for seed in (1, 2))
     for paint in (one, other):
         assert paint.shape == (96, 96, 3) and paint.dtype == np.float32 and np.isfinite(paint).all()
@@ -23,7 +23,7 @@ def test_every_material_is_a_picture_that_differs_from_draw_to_draw(name):
 
 
 @pytest.mark.parametrize("name", THINGS)
-def test_every_thing_lies_inside_the_picture(name):
+def test_every_thing_lies_inside_the_image(name):
     for seed in range(4):
         look, shape = THINGS[name].paint(np.random.default_rng(seed), 96)
         assert look.shape == (96, 96, 3) and np.isfinite(look).all()
@@ -35,7 +35,7 @@ def test_every_thing_lies_inside_the_picture(name):
 
 @pytest.mark.parametrize("name", DEFECTS)
 def test_every_defect_changes_what_its_mask_says(name):
-    """Inside its mask the picture changes; far from it, and outside the region, it stays as it was."""
+    """Inside its mask the image changes; far from it, and outside the region, it stays as it was."""
     seen = 0
     for seed in range(6):
         rng = np.random.default_rng(seed)
@@ -54,7 +54,7 @@ def test_every_defect_changes_what_its_mask_says(name):
     assert seen >= 4
 
 
-def test_the_same_number_is_the_same_picture():
+def test_the_same_number_is_the_same_image():
     for index in range(6):
         one, two = generate(SMALL, 3, index), generate(SMALL, 3, index)
         assert np.array_equal(one.image, two.image) and np.array_equal(one.mask, two.mask)
@@ -93,7 +93,7 @@ def test_any_size(size):
     assert scene.image.shape == (size, size, 3)
 
 
-def test_pictures_too_small_to_show_anything():
+def test_images_too_small_to_show_anything():
     with pytest.raises(TrainingError, match="64 is the least"):
         Recipe(size=63)
 

@@ -143,7 +143,7 @@ export class Chart {
     context.beginPath();
     let before = null;
     for (const [key, , high] of this.rows) {
-      // A gap of more than three seconds, or three buckets, is one: nothing was judged.
+      // A gap of more than three seconds, or three buckets, is one: nothing was scored.
       const joined = before !== null && (key - before) * each <= Math.max(3, 3 * each);
       context[joined ? "lineTo" : "moveTo"](x(key), y(high));
       if (!joined) context.lineTo(x(key) + 0.1, y(high));

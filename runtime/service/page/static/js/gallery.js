@@ -1,4 +1,4 @@
-// The last anomalies: small pictures, and each with its map and its record when it is opened.
+// The last anomalies: small images, and each with its map and its record when it is opened.
 
 import { get } from "./api.js";
 import { fill, rows, text } from "./dom.js";

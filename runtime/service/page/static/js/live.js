@@ -7,7 +7,7 @@ const LOST_MS = 10000;
 
 export class Live {
   /**
-   * @param {() => object} wish What to be told next: {stream, pictures, span}.
+   * @param {() => object} wish What to be told next: {stream, images, span}.
    * @param {(update: object) => Promise<void>} show Shows an update.
    * @param {(state: "live" | "stale" | "lost", why: string) => void} tell Learns how the connection is.
    */
@@ -39,7 +39,7 @@ export class Live {
       try {
         await this.show(parse(event.data));
       } catch (error) {
-        console.error(error); // one picture that cannot be shown must not end the rest
+        console.error(error); // one image that cannot be shown must not end the rest
       }
       this.showing = false;
       this.heard = performance.now(); // while it was shown there was nothing to be heard
@@ -77,7 +77,7 @@ export class Live {
   }
 }
 
-/** An update out of its message: the header, the picture and the map, where there are any. */
+/** An update out of its message: the header, the image and the map, where there are any. */
 export function parse(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const update = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));

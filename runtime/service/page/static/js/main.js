@@ -49,7 +49,7 @@ function showPixel(value) {
   if (document.activeElement !== find("pixel-number")) find("pixel-number").value = tidy(value);
 }
 
-/** Shows what is judged by, unless it is old, or something else is being tried at this moment. */
+/** Shows what is scored by, unless it is old, or something else is being tried at this moment. */
 function take(next, answered = false) {
   if (next.changes < seen) return;
   seen = next.changes;
@@ -84,7 +84,7 @@ function take(next, answered = false) {
 
 async function show(update) {
   const picture = update.picture && await decode(update.picture, update.jpeg, update.map);
-  // From here on nothing is waited for: picture, verdict and figures change together.
+  // From here on nothing is waited for: image, verdict and figures change together.
   sources = update.sources;
   if (!sources.some((source) => source.stream === stream)) stream = sources[0].stream;
   const source = sources.find((each) => each.stream === stream);

@@ -20,7 +20,7 @@ export function place(value, threshold) {
   return value < bound ? (0.5 * value) / bound : 0.5 + (0.5 * (value - bound)) / (1 - bound);
 }
 
-/** How much of the picture the heat covers, 0 to 1: nothing below half the threshold, all of it from there on. */
+/** How much of the image the heat covers, 0 to 1: nothing below half the threshold, all of it from there on. */
 export function cover(value, threshold) {
   const from = 0.25;
   const x = Math.min(Math.max((place(value, threshold) - from) / (0.5 - from), 0), 1);

@@ -1,11 +1,11 @@
-// A picture with its map over it. They arrive apart, so that heat, opacity and outlines are chosen here.
+// An image with its map over it. They arrive apart, so that heat, opacity and outlines are chosen here.
 
 import { segments } from "./contour.js";
 import { table } from "./palette.js";
 
 const BITS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
-/** What `Stage.put` shows. It takes time, so that all that is said of a picture can be shown together with it. */
+/** What `Stage.put` shows. It takes time, so that all that is said of an image can be shown together with it. */
 export async function decode(record, jpeg, png) {
   const [bitmap, map] = await Promise.all([createImageBitmap(jpeg), png ? levels(png) : null]);
   return { record, bitmap, map };
@@ -26,13 +26,13 @@ async function levels(blob) {
 }
 
 export class Stage {
-  /** @param {HTMLElement} element Holds a canvas for the picture and one for what lies over it. */
+  /** @param {HTMLElement} element Holds a canvas for the image and one for what lies over it. */
   constructor(element) {
     this.element = element;
     this.heat = true;
     this.outlines = true;
     this.opacity = 0.7;
-    this.threshold = null; // what outlines and colours go by; null for the picture's own
+    this.threshold = null; // what outlines and colours go by; null for the image's own
     this.record = null;
     this.map = null;
     this.picture = element.querySelector(".picture");
@@ -41,12 +41,12 @@ export class Stage {
     new ResizeObserver(() => this.draw()).observe(element);
   }
 
-  /** Shows a picture; resolves once it is there. */
+  /** Shows an image; resolves once it is there. */
   async show(record, jpeg, png) {
     this.put(await decode(record, jpeg, png));
   }
 
-  /** Shows a picture that was decoded before. */
+  /** Shows an image that was decoded before. */
   put({ record, bitmap, map }) {
     if (this.picture.width !== bitmap.width || this.picture.height !== bitmap.height) {
       this.picture.width = bitmap.width;
@@ -60,7 +60,7 @@ export class Stage {
     this.draw();
   }
 
-  /** Draws what lies over the picture anew. */
+  /** Draws what lies over the image anew. */
   draw() {
     const { overlay, record, map } = this;
     const box = this.picture.getBoundingClientRect();

@@ -1,7 +1,7 @@
 // The verdict, to be read from across the hall, and never older than it says.
 
 const HOLD_S = 1.5; // an anomaly of one frame in fifty stays long enough to be seen,
-const HOLD_FROM_FPS = 4; // but where each frame is another part, the verdict is that of the part in the picture
+const HOLD_FROM_FPS = 4; // but where each frame is another part, the verdict is that of the part in the image
 const SILENT_S = 3;
 const WORDS = {
   wait: "Waiting", normal: "Normal", anomaly: "Anomaly", paused: "Paused", untrained: "Untrained", ended: "Ended",

@@ -20,8 +20,8 @@ class Judge:
 @given(st.data())
 def test_finds_exactly_the_bad_blocks(data):
     blocks = data.draw(st.integers(1, 60))
-    judge = Judge(data.draw(st.sets(st.integers(0, blocks - 1))))
-    assert find_fallback(blocks, judge) == judge.bad
+    infer = Judge(data.draw(st.sets(st.integers(0, blocks - 1))))
+    assert find_fallback(blocks, infer) == infer.bad
 
 
 @given(st.data())
@@ -38,9 +38,9 @@ def test_what_it_returns_passes_and_needs_every_block_even_where_errors_add_up(d
 
 
 def test_one_bad_block_of_47_takes_few_builds():
-    judge = Judge({31})
-    assert find_fallback(47, judge) == {31}
-    assert judge.builds <= 16
+    infer = Judge({31})
+    assert find_fallback(47, infer) == {31}
+    assert infer.builds <= 16
 
 
 def test_none_when_attention_is_not_at_fault():

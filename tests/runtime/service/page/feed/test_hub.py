@@ -34,7 +34,7 @@ def clock():
 
 @pytest.fixture
 def encodings(monkeypatch):
-    """How many pictures were encoded."""
+    """How many images were encoded."""
     done = []
     real = hub_module.encode_jpeg
     monkeypatch.setattr(hub_module, "encode_jpeg", lambda *args: done.append(1) or real(*args))
@@ -54,15 +54,15 @@ def test_the_newest_is_shown_and_the_rest_is_let_go(clock):
     assert feed.picture(0.4) is None and not feed.fresh(0)
     for index in range(3):
         hub.write(*a_frame(index))
-    picture = feed.picture(0.4)
-    assert picture.number == 3 and picture.head["frame"] == 2 and picture.head["pixel_threshold"] == 0.4
+    image = feed.picture(0.4)
+    assert image.number == 3 and image.head["frame"] == 2 and image.head["pixel_threshold"] == 0.4
     assert feed.fresh(0) and not feed.fresh(3)
 
 
 def test_watchers_share_one_encoding_and_its_rate_is_bounded(clock, encodings):
     hub = Hub(clock=clock)
     feed = hub.feed("")
-    for index in range(1000):  # 100 frames a second for 10 s, eight watchers that ask at once each time
+    for index in range(1000):  # 100 fps for 10 s, eight watchers that ask at once each time
         clock.now += 0.01
         hub.write(*a_frame(index))
         for _ in range(8):
@@ -73,16 +73,16 @@ def test_watchers_share_one_encoding_and_its_rate_is_bounded(clock, encodings):
 def test_threads_that_ask_together_cause_one_encoding(encodings):
     hub = Hub()
     hub.write(*a_frame(1, size=(1080, 1920)))
-    feed, pictures = hub.feed(""), []
-    threads = [threading.Thread(target=lambda: pictures.append(feed.picture(0.5))) for _ in range(8)]
+    feed, images = hub.feed(""), []
+    threads = [threading.Thread(target=lambda: images.append(feed.picture(0.5))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(encodings) == 1 and len({id(picture) for picture in pictures}) == 1
+    assert len(encodings) == 1 and len({id(image) for image in images}) == 1
 
 
-def test_pictures_are_small_and_maps_exact(clock):
+def test_images_are_small_and_maps_exact(clock):
     hub = Hub(clock=clock)
     frame, detection = a_frame(7, 0.8, size=(2160, 3840))
     hub.write(frame, detection)

@@ -81,7 +81,7 @@ def test_another_source_starts_anew(make_page, control):
             assert [source["stream"] for source in head["sources"]] == ["left", "right"]
 
 
-def test_a_hidden_tab_gets_no_pictures(page):
+def test_a_hidden_tab_gets_no_images(page):
     page.hub.write(*a_frame(0, 0.9))
     with watch(page) as browser:
         browser.send_text(wish(pictures=False))
