@@ -147,24 +147,24 @@ def _damage(image: Image, pattern: TestPattern, piece: int, left: int) -> None:
     chance = np.random.default_rng([pattern.seed, 2, piece])
     if chance.random() >= pattern.defect:
         return
-    kind = ("stain", "cut", "knot")[int(chance.integers(3))]
     side = pattern.height
-    x = left + int(chance.uniform(0.15, 0.85) * pattern.width)
-    y = int(chance.uniform(0.15, 0.85) * side)
-    size, angle = chance.uniform(0.04, 0.09) * side, chance.uniform(0, 180)
-    if kind == "cut":
-        turn = np.deg2rad(angle)
-        step = np.array([np.cos(turn), np.sin(turn)]) * 1.6 * size
-        start, end = ((int(x + sign * step[0]), int(y + sign * step[1])) for sign in (-1, 1))
-        cv2.line(image, start, end, (28, 26, 24), max(2, side // 90), cv2.LINE_AA)
-    elif kind == "knot":
-        cv2.circle(image, (x, y), int(0.6 * size), (188, 208, 218), -1, cv2.LINE_AA)
-        cv2.circle(image, (x, y), int(0.6 * size), (70, 84, 92), max(1, side // 240), cv2.LINE_AA)
+    x = left + int(chance.uniform(0.2, 0.8) * pattern.width)
+    y = int(chance.uniform(0.2, 0.8) * side)
+    if chance.random() < 0.5:
+        _loose_threads(image, chance, x, y, chance.uniform(0.06, 0.12) * side)
     else:
-        mask = np.zeros(image.shape[:2], np.float32)
-        cv2.ellipse(mask, (x, y), (int(size), int(0.7 * size)), angle, 0, 360, 0.75, -1, cv2.LINE_AA)
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if rows.size and columns.size:
-            box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-            share = mask[box][:, :, None]
-            image[box] = (image[box] * (1 - share) + np.array([30, 44, 58], np.float32) * share).astype(np.uint8)
+        _tear(image, chance, x, y, chance.uniform(0.11, 0.18) * side)
+
+
+def _loose_threads(image: Image, chance: np.random.Generator, x: int, y: int, size: float) -> None:
+    """Draws threads that have come out of the cloth and lie across each other."""
+    for start_x, start_y, end_x, end_y in chance.normal(0, 1.5 * size, (6, 4)):
+        start, end = (int(x + start_x), int(y + start_y)), (int(x + end_x), int(y + end_y))
+        cv2.line(image, start, end, (188, 208, 218), max(2, image.shape[0] // 180), cv2.LINE_AA)
+
+
+def _tear(image: Image, chance: np.random.Generator, x: int, y: int, size: float) -> None:
+    """Draws a hole with a ragged edge."""
+    turns, reach = np.linspace(0, 2 * np.pi, 13, endpoint=False), chance.uniform(0.5, 1.1, 13)
+    corners = np.stack([x + size * reach * np.cos(turns), y + size * reach * np.sin(turns)], axis=1)
+    cv2.fillPoly(image, [corners.astype(np.int32)], (18, 16, 15), cv2.LINE_AA)

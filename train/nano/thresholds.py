@@ -27,9 +27,9 @@ from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.data.registry import open_dataset
 from kanoclip.train.nano.scenes.photos import Photos
 
-FALSE_ALARMS = 0.3
+FALSE_ALARMS = 0.2
 """Share of good images, mean over the kinds, that may be called anomalous. They are hard: whole photographs, and
-close-ups of concrete and circuit boards. On six sets of real parts a third of it comes true (docs/nano.md)."""
+close-ups of concrete and circuit boards. On six sets of real parts less than half of it comes true (docs/nano.md)."""
 _LEAST = 19
 """Good images of a kind, so that its bound can be as low as `FALSE_ALARMS`."""
 _BATCH = 8
