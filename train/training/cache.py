@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanoclip.runtime.detect.preprocess import INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.bundle.manifest import INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.model.clip_vv import STAGES, ClipVV, ImageFeatures
 
