@@ -155,7 +155,7 @@ def _copy_by_cuda_python(device: str) -> Peak:
     except ImportError as error:
         raise KanoclipError("copying on the GPU cannot be measured: pip install cuda-python") from error
     from kanoclip.runtime.engines.base import gpu_index
-    from kanoclip.runtime.engines.tensorrt.device import open_device
+    from kanoclip.runtime.engines.tensorrt.open_device import open_device
 
     gpu = open_device(gpu_index(device))
     try:
