@@ -15,7 +15,7 @@ from typing import Any
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from kanoclip.runtime.errors import FleetError
-from kanoclip.runtime.ops.fleet.stores.store import sha256
+from kanoclip.runtime.ops.fleet.stores.blobs import sha256
 
 IMAGE_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
