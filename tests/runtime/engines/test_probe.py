@@ -12,7 +12,8 @@ import kanoclip.runtime.bundle.shipped
 from kanoclip.runtime import engines as backends
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import openvino, probe
-from kanoclip.runtime.engines.probe import LOADS, Probe, command_for, main
+from kanoclip.runtime.engines.probe import Probe, command_for
+from kanoclip.runtime.engines.probed import LOADS, main
 from kanoclip.runtime.errors import BackendError
 
 pytest.importorskip("openvino")
