@@ -23,7 +23,7 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines import check_backend, create_backend
 from kanoclip.runtime.engines.doctor import compare
-from kanoclip.runtime.engines.triton_address import TritonAddress
+from kanoclip.runtime.engines.triton.address import TritonAddress
 from kanoclip.runtime.errors import BackendError
 
 pytestmark = pytest.mark.timeout(60)
