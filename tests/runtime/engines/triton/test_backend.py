@@ -218,7 +218,7 @@ class Process:
     """The server in a process of its own, that can be killed."""
 
     def __init__(self, repository, port):
-        script = Path(__file__).parents[2] / "support" / "triton_server.py"
+        script = Path(__file__).parents[3] / "support" / "triton_server.py"
         self._command = [sys.executable, str(script), str(repository), str(port)]
         self.start()
 
