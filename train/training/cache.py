@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
@@ -196,7 +197,7 @@ class FeatureCache:
         """Removes what killed writers left: parts of processes that are no more."""
         for part in self.folder.glob("*.part"):
             pid = part.name.split(".")[-2]
-            if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            if not (pid.isdigit() and psutil.pid_exists(int(pid))):
                 part.unlink(missing_ok=True)
 
 
