@@ -8,29 +8,43 @@ import os
 import shutil
 from pathlib import Path
 
+UNFINISHED = ".*.part"
+"""Names of what `replace_file` was writing when it was killed; the number before the end is its process's."""
 
-def replace_file(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file beside its place and renames it: whatever goes wrong, the old content stays whole.
 
-    It keeps the permissions that the file had.
+def replace_file(path: Path | str, content: bytes | memoryview, *, durable: bool = False) -> None:
+    """Writes a file beside its place and renames it: readers see the old content or the new, and never half of it.
+
+    It keeps the permissions that the file had. Whoever finds `UNFINISHED` files of processes that are no more may
+    remove them.
 
     Args:
-        path: Where to, in a folder that exists.
+        path: Where to, in a folder that exists. A text where names have no end: Python keeps each part of a `Path`.
         content: All of it.
+        durable: Have it on the disk before the rename, so that a power cut cannot leave an empty file.
 
     Raises:
         OSError: It cannot be written; nothing half-written is left.
     """
-    beside = path.with_name(f"{path.name}.{os.getpid()}.part")
+    folder, name = os.path.split(path)
+    beside = os.path.join(folder, f".{name}.{os.getpid()}.part")  # noqa: PTH118
     try:
-        beside.write_bytes(content)
+        _write(beside, content, durable)
         with contextlib.suppress(FileNotFoundError):
             shutil.copymode(path, beside)
-        beside.replace(path)
+        os.replace(beside, path)  # noqa: PTH105
     except OSError:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            os.unlink(beside)  # noqa: PTH108
         raise
+
+
+def _write(path: str, content: bytes | memoryview, durable: bool) -> None:
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(content)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def cache_folder(name: str) -> Path:

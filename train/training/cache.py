@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kanoclip.runtime.bundle.manifest import INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.errors import TrainingError
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.model.clip_vv import STAGES, ClipVV, ImageFeatures
 
 FORMAT = 2
@@ -109,9 +110,8 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            beside = self.folder / f"{_KEY_FILE}.{os.getpid()}.part"
-            beside.write_text(text)  # a new modification time each run: what `_evict` goes by
-            beside.replace(self.folder / _KEY_FILE)
+            # A new modification time each run: what `_evict` goes by.
+            replace_file(self.folder / _KEY_FILE, text.encode())
             self._used = self._count()
         except OSError as error:
             raise TrainingError(

@@ -157,7 +157,7 @@ class _Run:
             folder.forget()
         else:
             wanted = _as_begun(job, wanted, stored)
-            done = folder.done(work)
+            done = folder.done(work, job.maps)
         work.path.replace(folder.list_path)
         earlier = sum(work.slice(number).count for number in done)
         if len(done) < work.slices:

@@ -114,13 +114,19 @@ def test_foreign_files_stay_and_what_a_killed_writer_left_goes(tmp_path):
         "picture.jpg",
         "20231114T221402.250Z_camera-0_00000042.png",
         "20231114T221402.250Z_camera-0_00000042.jpg.bak",
-        ".hidden.jpg.12.partial",
+        ".hidden.jpg.12.part",
         "20231114T221402.250Z_0042.json",
     ]
     name = "20200101T000000.000Z_camera-0_00000001"
     for file in foreign:
         (tmp_path / file).write_text("mine")
-    unfinished = [f"{name}.jpg", f"{name}.annotated.jpg", f"{name}.map.png", f".{name}.json.4711.partial"]
+    unfinished = [
+        f"{name}.jpg",
+        f"{name}.annotated.jpg",
+        f"{name}.map.png",
+        f".{name}.json.4711.part",
+        f".{name}.map.png.12.partial",
+    ]
     empty = name.replace("2020", "2021")
     for file in [*unfinished, f"{empty}.jpg", f"{empty}.annotated.jpg", f"{empty}.json"]:
         (tmp_path / file).write_bytes(b"" if file.endswith(".json") else b"x")
@@ -282,7 +288,7 @@ def test_a_disk_that_others_keep_full_does_not_eat_the_ring(tmp_path):
         assert len(said) == 1 and "No space left on device" in said[0]
         assert sink.dropped == 24
         assert before == numbers(tmp_path), "deleting all would not have made room"
-        assert not [p for p in tmp_path.iterdir() if p.name.endswith(".partial")]
+        assert not [p for p in tmp_path.iterdir() if p.name.endswith(".part")]
         blob.unlink()
         wait_until(lambda: sink.write(make_frame(99), ANOMALY) or sink.trouble is None)
         assert numbers(tmp_path)[-1] == 99 and len(said) == 2
