@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Literal
 
 UNFINISHED = ".*.part"
 """Names of what `replace_file` was writing when it was killed; the number before the end is its process's."""
@@ -70,8 +71,26 @@ def cache_path(name: str) -> Path:
     Raises:
         OSError: The user has neither.
     """
-    given = os.environ.get("XDG_CACHE_HOME")
+    return _user_folder("cache") / name
+
+
+def config_path() -> Path:
+    """Where `kanoclip` is in the user's settings: in `XDG_CONFIG_HOME` or else `~/.config`; it may not exist.
+
+    Raises:
+        OSError: The user has neither.
+    """
+    return _user_folder("config")
+
+
+def _user_folder(kind: Literal["cache", "config"]) -> Path:
+    from platformdirs import PlatformDirs  # here: it takes 10 to 20 ms of a start, and not every start looks for one
+
+    folders = PlatformDirs("kanoclip", appauthor=False)
     try:
-        return (Path(given) if given else Path.home() / ".cache") / "kanoclip" / name
-    except RuntimeError as error:  # a user without an entry in the system's list, as in some containers
-        raise OSError(errno.ENOENT, "this user has no home", "~/.cache") from error
+        folder = folders.user_cache_path if kind == "cache" else folders.user_config_path
+    except RuntimeError:  # a user without an entry in the system's list, as in some containers
+        folder = Path(f"~/.{kind}")
+    if not folder.is_absolute():  # older releases answer with the `~` itself
+        raise OSError(errno.ENOENT, "this user has no home", f"~/.{kind}")
+    return folder

@@ -1,9 +1,11 @@
 import os
+import pwd
+from pathlib import Path
 
 import pytest
 
 from kanoclip.runtime.system import paths
-from kanoclip.runtime.system.paths import replace_file
+from kanoclip.runtime.system.paths import cache_folder, cache_path, config_path, replace_file
 
 
 def test_writes_and_replaces(tmp_path):
@@ -71,3 +73,39 @@ def test_a_killed_writer_leaves_what_can_be_told_from_the_rest(tmp_path, monkeyp
     monkeypatch.undo()
     replace_file(tmp_path / "map.png", b"whole")
     assert [path.name for path in tmp_path.glob(paths.UNFINISHED)] == [f".map.png.{os.getpid()}.part"]
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_folders_of_the_user(environment, tmp_path):
+    assert cache_path("engines") == Path("/home/somebody/.cache/kanoclip/engines")
+    assert config_path() == Path("/home/somebody/.config/kanoclip")
+    environment.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    environment.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    assert cache_path("openvino/f32") == tmp_path / "cache" / "kanoclip" / "openvino" / "f32"
+    assert config_path() == tmp_path / "config" / "kanoclip"
+    assert list(tmp_path.iterdir()) == [], "asking makes none"
+    assert cache_folder("openvino/f32").is_dir()
+
+
+@pytest.mark.parametrize("value", ["", "  ", "relative/cache"])
+def test_a_variable_that_is_no_folder_counts_as_unset(environment, value):
+    environment.setenv("XDG_CACHE_HOME", value)
+    assert cache_path("trials") == Path("/home/somebody/.cache/kanoclip/trials")
+
+
+def test_a_user_without_a_home(environment, tmp_path):
+    environment.delenv("HOME")
+    environment.setattr(pwd, "getpwuid", {}.__getitem__)
+    for find, place in ((lambda: cache_path("trials"), "~/.cache"), (config_path, "~/.config")):
+        with pytest.raises(OSError, match="this user has no home") as caught:
+            find()
+        assert caught.value.filename == place
+    environment.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_path("trials") == tmp_path / "kanoclip" / "trials"
