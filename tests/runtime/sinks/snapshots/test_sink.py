@@ -22,14 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sink_helpers import ANOMALY, NORMAL, in_alarm, make_frame
 
-from kanoclip.runtime.errors import SettingsError, SinkError
+from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.events.events import Events
 from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.sinks.snapshots.reader import SUFFIXES, newest_snapshots, read_snapshot
 from kanoclip.runtime.sinks.snapshots.ring import SnapshotRing
 from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink, snapshot_name
 from kanoclip.runtime.stream.guarded import GuardedSink
-from kanoclip.runtime.system.sizes import parse_size, show_size
 
 
 def sink_for(folder, **options):
@@ -309,17 +308,3 @@ def test_a_read_only_folder_is_said_once(tmp_path, monkeypatch):
         sink.write(make_frame(1), ANOMALY)
     sink.close()
     assert numbers(tmp_path) == [0]
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("1", 1), ("10K", 10240), ("1.5M", 3 << 19), ("2 GiB", 2 << 30), ("3gb", 3 << 30)]
-)
-def test_sizes(text, size):
-    assert parse_size(text) == size
-    assert parse_size(show_size(size)) == size
-
-
-@pytest.mark.parametrize("text", ["", "0", "-1", "1X", "nan", "1e3", "0.1", "G"])
-def test_what_is_no_size(text):
-    with pytest.raises(SettingsError, match="is no size"):
-        parse_size(text)
