@@ -71,7 +71,8 @@ def test_a_killed_writer_leaves_what_can_be_told_from_the_rest(tmp_path, monkeyp
     with pytest.raises(SystemExit):
         replace_file(tmp_path / "map.png", b"half")
     monkeypatch.undo()
-    replace_file(tmp_path / "map.png", b"whole")
+    (tmp_path / "map.png").touch()
+    (tmp_path / ".hidden").touch()
     assert [path.name for path in tmp_path.glob(paths.UNFINISHED)] == [f".map.png.{os.getpid()}.part"]
 
 

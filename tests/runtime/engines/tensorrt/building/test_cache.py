@@ -188,7 +188,7 @@ def test_read_only_folder(cache):
 def test_no_space(cache, monkeypatch, suffix):
     original = module.replace_file
 
-    def full(path, content, durable):
+    def full(path, content):
         if path.suffix == suffix:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         original(path, content)
@@ -207,7 +207,7 @@ def test_no_space(cache, monkeypatch, suffix):
 def test_a_real_full_disk_leaves_the_old_engine_whole(cache, monkeypatch):
     cache.put(KEY, built(b"old"))
 
-    def full(path, content):
+    def full(path, content, durable):
         with open("/dev/full", "wb", buffering=0) as file:
             file.write(content)
 
