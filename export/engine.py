@@ -12,8 +12,9 @@ from kanoclip.runtime.bundle.manifest import EngineInfo
 from kanoclip.runtime.engines import Report
 from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, Serialized, build_engine
 from kanoclip.runtime.engines.tensorrt.building.key import capability_number, short_name
-from kanoclip.runtime.engines.tensorrt.device import open_device, platform_name
+from kanoclip.runtime.engines.tensorrt.device import platform_name
 from kanoclip.runtime.engines.tensorrt.flavour import RTX, Flavour, load_flavour
+from kanoclip.runtime.engines.tensorrt.open_device import open_device
 from kanoclip.runtime.errors import ExportError
 
 ENGINES_FOLDER = "engines"

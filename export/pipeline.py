@@ -27,8 +27,11 @@ from kanoclip.export.work import count_work
 from kanoclip.runtime.bundle.bundle import SAMPLES_FOLDER, Bundle, sha256_of
 from kanoclip.runtime.bundle.manifest import (
     BATCH,
+    IN_GRAPH,
+    INTERPOLATION,
     MANIFEST_NAME,
     MODEL_FILE,
+    RESIZE_RULE,
     SCHEMA,
     FileInfo,
     Manifest,
@@ -37,7 +40,6 @@ from kanoclip.runtime.bundle.manifest import (
     Thresholds,
     graph_signature,
 )
-from kanoclip.runtime.detect.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.engines import Report, create_backend
 from kanoclip.runtime.engines.tensorrt.flavour import RTX
 from kanoclip.runtime.errors import ExportError

@@ -15,7 +15,7 @@ from pathlib import Path
 from kanoclip.export.staging import staged
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import BATCH, MODEL_FILE, TensorSpec
-from kanoclip.runtime.engines.triton import GRAPH_PARAMETER
+from kanoclip.runtime.engines.triton.backend import GRAPH_PARAMETER
 from kanoclip.runtime.errors import ExportError
 
 CONFIG = "config.pbtxt"

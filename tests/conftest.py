@@ -16,8 +16,10 @@ import pytest
 
 from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.bundle.manifest import (
+    INTERPOLATION,
     MANIFEST_NAME,
     MODEL_FILE,
+    RESIZE_RULE,
     SCHEMA,
     DescriptorInfo,
     FileInfo,
@@ -27,7 +29,6 @@ from kanoclip.runtime.bundle.manifest import (
     Thresholds,
     graph_signature,
 )
-from kanoclip.runtime.detect.preprocess import INTERPOLATION, RESIZE_RULE
 
 OPSET = 18
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from kanoclip.runtime.system.hardware import cpu_name
+from kanoclip.runtime.system.hardware import cpu_name, own_cores
 from kanoclip.runtime.system.installed import installed_versions
 
 PACKAGES = ("numpy", "opencv-python", "onnxruntime", "openvino", "torch", "onnx", "tensorrt-rtx")
@@ -21,7 +20,7 @@ def environment() -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": platform.machine(),
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": own_cores(),
         "python": platform.python_version(),
         **installed_versions(PACKAGES),
     }

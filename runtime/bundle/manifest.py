@@ -8,7 +8,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kanoclip.runtime.bundle.json_fields import DOCUMENT, Fields, as_integer, as_text, is_one_line, parse_object, wrong
-from kanoclip.runtime.detect.preprocess import IN_GRAPH, INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.errors import BundleError
 
 MANIFEST_NAME = DOCUMENT
@@ -18,6 +17,14 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-cpu", "fp8")
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
 COMPATIBILITIES = ("none", "same-compute-capability", "ampere-plus")
 """Which GPUs an engine of full TensorRT runs on: the kind that built it, its generation, or Ampere and later."""
+RESIZE_RULE = "stretch"
+"""The image is stretched to the model's size, as AnomalyCLIP and APRIL-GAN do; nothing is cropped away."""
+IN_GRAPH = "stretch in the graph"
+"""The graph takes the camera's frame and does the same resize itself, by matrices: within 1 of 255 of the runtime's."""
+INTERPOLATION = "halve-area-linear"
+"""Means over 2x2 pixels while both axes stay at or above the model's size; then each axis that still shrinks is
+averaged over area (antialiased) and each axis that grows is interpolated linearly. Halving first costs a third of one
+INTER_AREA pass from 1080p and differs from it by 0.3 to 0.5 of 255 on average (docs/design-notes.md)."""
 BATCH = "batch"
 """Stands for a dynamic batch axis in a tensor's shape."""
 DESCRIPTOR = "descriptor"

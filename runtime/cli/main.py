@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
 import os
@@ -13,23 +12,8 @@ from typing import Any, NoReturn
 
 import click
 
+from kanoclip.runtime.cli.commands import DISTRIBUTION, command_lines, open_command
 from kanoclip.runtime.errors import KanoclipError
-
-COMMANDS: dict[str, tuple[str, str]] = {
-    "run": ("kanoclip.runtime.cli.run:command", "Score frames of a camera, video, stream or images."),
-    "doctor": ("kanoclip.runtime.cli.doctor:command", "Check this machine and whether it gives a bundle's answers."),
-    "calibrate": ("kanoclip.runtime.cli.calibrate:command", "Set a bundle's thresholds by good frames."),
-    "score": ("kanoclip.runtime.cli.score:command", "Score any number of images into one table."),
-    "report": ("kanoclip.runtime.cli.report:command", "Show a table of scores as one page."),
-    "bench": ("kanoclip.benchmarks.bench.cli:command", "Measure a bundle's speed and what this machine could do."),
-    "export": ("kanoclip.export.cli:command", "Turn a checkpoint into a bundle that the runtime runs."),
-    "train": ("kanoclip.train.training.cli:command", "Learn prompts and head on a dataset with defects."),
-    "eval": ("kanoclip.train.evaluation.cli:command", "Measure a bundle or a checkpoint on a dataset."),
-    "knowledge": ("kanoclip.train.knowledge.cli:command", "Show, check or build the knowledge base."),
-    "data": ("kanoclip.train.data.cli:command", "Check a dataset's folder."),
-    "bundle": ("kanoclip.runtime.cli.bundle:command", "Bring bundles to many boxes, signed, and back."),
-}
-"""Name -> (where the command is, its line in `kanoclip --help`). The line is here so that help imports nothing."""
 
 _EXTRA_OF = {
     "onnxruntime": "cpu",
@@ -48,26 +32,25 @@ _DEFAULT_EXTRA = "export,cpu"
 
 
 class LazyGroup(click.Group):
-    """A group whose commands come from `COMMANDS`."""
+    """A group whose commands are imported only when asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of `COMMANDS`."""
-        return list(COMMANDS)
+        """The names, in the order of the help."""
+        return [name for name, _ in command_lines()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imports one command; None for an unknown name."""
-        return load_command(cmd_name) if cmd_name in COMMANDS else None
+        """Imports one command."""
+        return load_command(cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl(command_lines())
 
 
 def load_command(name: str) -> click.Command:
     """Imports a subcommand and gives it, and those below it, the `--debug` flag that every command has."""
-    module, _, attribute = COMMANDS[name][0].partition(":")
-    command: click.Command = getattr(importlib.import_module(module), attribute)
+    command = open_command(name)
     for one in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
         if not any(parameter.name == "debug" for parameter in one.params):
             one.params.append(_debug_option())
@@ -80,7 +63,7 @@ def _debug_option() -> click.Option:
 
 
 @click.group(cls=LazyGroup, invoke_without_command=True, params=[_debug_option()])
-@click.version_option(package_name="kanoclip-edge", prog_name="kanoclip")
+@click.version_option(package_name=DISTRIBUTION, prog_name="kanoclip")
 @click.pass_context
 def group(ctx: click.Context) -> None:
     """Zero-shot visual anomaly detection that runs where the camera is."""
@@ -158,7 +141,7 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
 
     Args:
         prog_name: What the user typed.
-        name: A key of `COMMANDS`, or None for the group.
+        name: Of a command, or None for the group.
         arguments: The command line after the program's name.
 
     Returns:

@@ -15,7 +15,7 @@ from kanoclip.runtime.detect.roi_file import read_roi
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.engines import BACKENDS, DEVICE, check_backend
-from kanoclip.runtime.engines.triton_address import SHAPE
+from kanoclip.runtime.engines.triton.address import SHAPE
 from kanoclip.runtime.errors import BackendError, SettingsError
 from kanoclip.runtime.system.sizes import parse_size
 

@@ -20,7 +20,7 @@ from kanoclip.runtime.cli.options import backend_options, chosen_settings
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
 from kanoclip.runtime.engines import GPU_ONLY
-from kanoclip.runtime.engines.triton_address import is_triton
+from kanoclip.runtime.engines.triton.address import is_triton
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.ops.score.bulk import SLICE, Job, MakePool, Outcome, Pool, State, score
 from kanoclip.runtime.ops.score.cluster import LOCAL, Cluster, connected

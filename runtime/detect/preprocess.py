@@ -14,15 +14,6 @@ import numpy as np
 from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.types import Image
 
-RESIZE_RULE = "stretch"
-"""The image is stretched to the model's size, as AnomalyCLIP and APRIL-GAN do; nothing is cropped away."""
-IN_GRAPH = "stretch in the graph"
-"""The graph takes the camera's frame and does the same resize itself, by matrices: within 1 of 255 of the one below."""
-INTERPOLATION = "halve-area-linear"
-"""Means over 2x2 pixels while both axes stay at or above the model's size; then each axis that still shrinks is
-averaged over area (antialiased) and each axis that grows is interpolated linearly. Halving first costs a third of one
-INTER_AREA pass from 1080p and differs from it by 0.3 to 0.5 of 255 on average (docs/design-notes.md)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

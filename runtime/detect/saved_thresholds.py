@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from kanoclip.runtime.bundle.store import check_place, store
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import decided
 from kanoclip.runtime.errors import BundleError, SettingsError, one_line
-from kanoclip.runtime.system.paths import replace_file
+from kanoclip.runtime.system.paths import config_path, replace_file
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,11 @@ def own_settings(bundle: Path) -> Path | None:
         pass
     try:
         manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
-        given = os.environ.get("XDG_CONFIG_HOME")
-        home = Path(given) if given else Path.home() / ".config"
-    except (OSError, UnicodeDecodeError, BundleError, RuntimeError):  # no bundle, which is told elsewhere, or no home
+        folder = config_path()
+    except (OSError, UnicodeDecodeError, BundleError):  # no bundle, which is told elsewhere, or no home
         return None
     name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.name)
-    return home / "kanoclip" / f"{name}-{Bundle(bundle, manifest).graph_digest()[:8]}.toml"
+    return folder / f"{name}-{Bundle(bundle, manifest).graph_digest()[:8]}.toml"
 
 
 if sys.version_info >= (3, 11):

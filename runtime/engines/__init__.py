@@ -8,7 +8,7 @@ from functools import partial
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import FLAVOURS
 from kanoclip.runtime.engines.base import Backend, Report
-from kanoclip.runtime.engines.triton_address import SHAPE, TritonAddress, is_triton
+from kanoclip.runtime.engines.triton.address import SHAPE, TritonAddress, is_triton
 from kanoclip.runtime.errors import BackendError
 
 BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt", "openvino", "openvino-bf16", *FLAVOURS)
@@ -51,9 +51,9 @@ def create_backend(
         backend: `onnxruntime` (CPU or CUDA provider, by device), `onnxruntime-tensorrt` (ONNX Runtime's TensorRT
             provider), `tensorrt` and `tensorrt-rtx` (the bundle's engine, or one that is built now and kept),
             `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), `triton://HOST[:PORT]/MODEL` (a server's; see
-            `triton_address.py` for its options), or `auto`: an engine of the bundle that fits the
+            `triton/address.py` for its options), or `auto`: an engine of the bundle that fits the
             GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
-            (see `trial.py`), `openvino-bf16` only after a probe in a process of its own (see `probe.py`).
+            (see `autoselect.py`), `openvino-bf16` only after a probe in a process of its own (see `probe.py`).
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
         report: Told about an engine's build, which may take minutes.
@@ -76,7 +76,7 @@ def create_backend(
     if is_triton(backend):
         if device != "auto" or threads is not None:
             raise BackendError("a Triton server decides by itself what it runs on: leave --device and --threads out")
-        from kanoclip.runtime.engines.triton import TritonBackend
+        from kanoclip.runtime.engines.triton.backend import TritonBackend
 
         return TritonBackend(bundle, TritonAddress.parse(backend), lanes)
     if backend == "auto" and device != "cpu" and bundle.manifest.engines:

@@ -11,26 +11,19 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
-
-import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.engines.base import Backend
-from kanoclip.runtime.engines.reference import Reference
-from kanoclip.runtime.errors import BackendError, KanoclipError, one_line
+from kanoclip.runtime.errors import BackendError, one_line
 
 PROBED = frozenset({"openvino-bf16"})
 """Engines whose kernels differ by processor more than they could be tested: they are probed, the others are not."""
 TIMEOUT_S = 120.0
 """How long a probe may take from where its outcome is waited for."""
-LOADS = 2
-"""Loads of the engine in a probe: the second is from OpenVINO's cache, as all later starts are."""
 
 # The child imports from where this process does. `-m` would look for modules in the working folder first.
 _CHILD = (
     "import sys; sys.path[:] = sys.argv.pop(1).split({separator!r}); "
-    "from kanoclip.runtime.engines.probe import main; main(sys.argv[1:])"
+    "from kanoclip.runtime.engines.probed import main; main(sys.argv[1:])"
 )
 
 
@@ -103,35 +96,6 @@ def command_for(bundle: Bundle, name: str, device: str, threads: int | None, lan
     script = _CHILD.format(separator=os.pathsep)
     options = [str(bundle.root), name, device, str(threads or 0), str(lanes)]
     return [sys.executable or "", "-c", script, os.pathsep.join(sys.path), *options]
-
-
-def main(arguments: Sequence[str]) -> NoReturn:
-    """The probe itself: exits with 0, or with 1 after one line that says what is wrong."""
-    from kanoclip.runtime.engines import create_backend
-
-    root, name, device, threads, lanes = arguments
-    try:
-        bundle = Bundle.open(root)
-        reference = Reference(bundle)
-        for _ in range(LOADS):
-            check(reference, create_backend(bundle, name, device, int(threads) or None, lanes=int(lanes)))
-    except KanoclipError as error:
-        sys.exit(one_line(error))
-    sys.exit(0)
-
-
-def check(reference: Reference, backend: Backend) -> None:
-    """Runs a bundle's images on an engine, and closes it. How far its answers drift is for the trial to find.
-
-    Raises:
-        BackendError: It failed, or gave numbers that are not finite.
-    """
-    try:
-        answers = reference.ask(backend)
-    finally:
-        backend.close()
-    if not all(np.isfinite(one).all() for one in (*answers.maps, *answers.scores)):
-        raise BackendError(f"{backend.name} gives NaN or infinity")
 
 
 def _signal_name(number: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.sources.network.url import redact_url
+from kanoclip.runtime.system.net import redact_url
 
 HOLD_S = 60.0
 """The same message is said again after so long at the earliest, then after twice that, and so on ..."""

@@ -9,7 +9,8 @@ import cv2
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat import Canvas
-from kanoclip.runtime.sinks.files import sink_errors, write_beside
+from kanoclip.runtime.sinks.files import sink_errors
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 JPEG_QUALITY = 90
@@ -65,7 +66,7 @@ class ImageFolderSink:
             raise SinkError(f"{target}: cannot be encoded at {image.shape[1]}x{image.shape[0]} pixels")
         with sink_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-        write_beside(target, data.tobytes())
+            replace_file(target, data.tobytes())
 
     def skip(self, bad: BadFrame) -> None:
         """Writes nothing for an image that could not be read."""

@@ -9,7 +9,7 @@ from kanoclip.runtime.sources.files.video import VideoSource
 from kanoclip.runtime.sources.files.watched import WatchSource
 from kanoclip.runtime.sources.gstreamer.gstreamer import GStreamerSource
 from kanoclip.runtime.sources.network.reconnecting import ReconnectingSource, SourceHealth
-from kanoclip.runtime.sources.network.url import UrlSource, redact_url
+from kanoclip.runtime.sources.network.url import UrlSource
 from kanoclip.runtime.sources.opening import check_camera, is_endless, open_camera, open_source, open_stream
 from kanoclip.runtime.sources.pattern import TestPatternSource
 
@@ -30,5 +30,4 @@ __all__ = [
     "open_camera",
     "open_source",
     "open_stream",
-    "redact_url",
 ]

@@ -17,8 +17,9 @@ from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera
 from kanoclip.runtime.sources.gstreamer.genicam import GENICAM, GenicamCamera
 from kanoclip.runtime.sources.gstreamer.gstreamer import GST, GStreamerSource, is_gstreamer, read_pipeline
 from kanoclip.runtime.sources.network.reconnecting import STALL_S, ReconnectingSource
-from kanoclip.runtime.sources.network.url import UrlSource, is_url, redact_url
+from kanoclip.runtime.sources.network.url import UrlSource
 from kanoclip.runtime.sources.pattern import TEST, TestPatternSource
+from kanoclip.runtime.system.net import is_url, redact_url
 
 
 def check_camera(spec: str) -> None:

@@ -1,8 +1,15 @@
-"""Addresses to listen on."""
+"""Addresses to listen on, and URLs, which are shown without their credentials."""
 
 from __future__ import annotations
 
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
 from kanoclip.runtime.errors import SettingsError
+
+SECRET = re.compile(r"pass|pwd|token|key|secret|auth|sig|user|login|credential", re.IGNORECASE)
+"""Matches the names of fields whose values are not to be shown."""
+_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp"})
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -19,3 +26,28 @@ def parse_address(text: str) -> tuple[str, int]:
     if int(port) > 65535:
         raise SettingsError(f"{text!r} is no address: ports end at 65535")
     return host, int(port)
+
+
+def is_url(spec: str) -> bool:
+    """Whether a source string is a URL of a scheme that FFmpeg streams from."""
+    scheme, separator, _ = spec.partition("://")
+    return bool(separator) and scheme.lower() in _SCHEMES
+
+
+def redact_url(url: str) -> str:
+    """Takes the credentials out of a URL, so that it can be printed and written to files.
+
+    User name and password before the host go, and so do the values of query parameters that look like secrets.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url.partition("://")[0] + "://..."
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    query = parts.query
+    if query:
+        pairs = parse_qsl(query, keep_blank_values=True)
+        shown = [(name, "***" if SECRET.search(name) else value) for name, value in pairs]
+        query = urlencode(shown, safe="*") if any(SECRET.search(name) for name, _ in pairs) else query
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))

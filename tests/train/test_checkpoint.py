@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.errors import CheckpointError
+from kanoclip.runtime.system import paths
 from kanoclip.train.backbones import Weights
 from kanoclip.train.checkpoint import LoadedModel, build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
@@ -307,12 +309,12 @@ def test_interrupted_write_leaves_the_old_checkpoint(monkeypatch, saved, built, 
     before = {path.name: path.read_bytes() for path in saved.parent.iterdir()}
     other = build_model(small(prompt_length=5), "none")
 
-    def fail(self, *_):
+    def fail(beside, *_):
         if step == "write":
-            self.open("wb").write(b"half")
-        raise OSError(28, "No space left on device", str(self))
+            Path(beside).write_bytes(b"half")
+        raise OSError(28, "No space left on device", beside)
 
-    monkeypatch.setattr(Path, "write_bytes" if step == "write" else "replace", fail)
+    monkeypatch.setattr(*((paths, "_write") if step == "write" else (os, "replace")), fail)
     with pytest.raises(CheckpointError, match="No space left"):
         save_checkpoint(saved, other.model, other.weights)
     monkeypatch.undo()
@@ -325,14 +327,14 @@ def test_interrupted_write_leaves_the_old_checkpoint(monkeypatch, saved, built, 
 def test_write_interrupted_between_its_two_files_is_noticed(monkeypatch, saved, built):
     """Same shapes, so that nothing but the record can tell that tensors and description are of two runs."""
     other = build_model(small(global_token="local"), "none")
-    replace = Path.replace
+    replace = os.replace
 
-    def fail(self, target):
+    def fail(beside, target):
         if Path(target) == saved:
-            raise OSError(28, "No space left on device", str(self))
-        return replace(self, target)
+            raise OSError(28, "No space left on device", beside)
+        replace(beside, target)
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(CheckpointError):
         save_checkpoint(saved, other.model, other.weights)
     monkeypatch.undo()

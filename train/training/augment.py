@@ -32,4 +32,6 @@ def augment(frame: Image, mask: Mask, seed: tuple[int, int, int]) -> tuple[Image
     if flip:
         turned, turned_mask = turned[:, ::-1], turned_mask[:, ::-1]
     changed = (turned.astype(np.float32) - 128) * factor + 128 + shift
-    return np.clip(changed.round(), 0, 255).astype(np.uint8), np.ascontiguousarray(turned_mask)
+    # A turned array keeps its order through arithmetic: both are laid out anew.
+    image = np.ascontiguousarray(np.clip(changed.round(), 0, 255), dtype=np.uint8)
+    return image, np.ascontiguousarray(turned_mask)

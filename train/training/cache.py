@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
-from kanoclip.runtime.detect.preprocess import INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.bundle.manifest import INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.errors import TrainingError
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.model.clip_vv import STAGES, ClipVV, ImageFeatures
 
 FORMAT = 2
@@ -108,9 +110,8 @@ class FeatureCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
-            beside = self.folder / f"{_KEY_FILE}.{os.getpid()}.part"
-            beside.write_text(text)  # a new modification time each run: what `_evict` goes by
-            beside.replace(self.folder / _KEY_FILE)
+            # A new modification time each run: what `_evict` goes by.
+            replace_file(self.folder / _KEY_FILE, text.encode())
             self._used = self._count()
         except OSError as error:
             raise TrainingError(
@@ -196,7 +197,7 @@ class FeatureCache:
         """Removes what killed writers left: parts of processes that are no more."""
         for part in self.folder.glob("*.part"):
             pid = part.name.split(".")[-2]
-            if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
+            if not (pid.isdigit() and psutil.pid_exists(int(pid))):
                 part.unlink(missing_ok=True)
 
 

@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from kanoclip.benchmarks.studies.results import environment
 from kanoclip.runtime.engines.doctor import examine_machine
 from kanoclip.runtime.system.hardware import cpu_features
@@ -29,7 +31,7 @@ def whole_environment() -> dict[str, Any]:
         "gpus": list(found["gpus"]),
         "jetson": found["jetson"],
         "cpu_features": cpu_features(),
-        "memory_gb": _memory_gb(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
         "governor": _first_line(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         "power_mode": _first_line(Path("/var/lib/nvpmodel/status")),
         "libc": " ".join(platform.libc_ver()),
@@ -44,13 +46,6 @@ def other_machine(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[st
         for name in SAME
         if mine.get(name) != theirs.get(name)
     ]
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (ValueError, OSError):
-        return None
 
 
 def _first_line(path: Path) -> str | None:

@@ -25,8 +25,10 @@ from kanoclip.benchmarks.bench.gemm import CHAIN, OPSET, SIDE, gemm_model
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of
 from kanoclip.runtime.bundle.manifest import (
     FLAVOURS,
+    INTERPOLATION,
     MANIFEST_NAME,
     MODEL_FILE,
+    RESIZE_RULE,
     SCHEMA,
     FileInfo,
     Manifest,
@@ -35,7 +37,6 @@ from kanoclip.runtime.bundle.manifest import (
     Thresholds,
     graph_signature,
 )
-from kanoclip.runtime.detect.preprocess import INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.engines import CPU_ONLY, create_backend
 from kanoclip.runtime.errors import BackendError, KanoclipError, one_line
 from kanoclip.runtime.system.hardware import own_cores
@@ -154,7 +155,7 @@ def _copy_by_cuda_python(device: str) -> Peak:
     except ImportError as error:
         raise KanoclipError("copying on the GPU cannot be measured: pip install cuda-python") from error
     from kanoclip.runtime.engines.base import gpu_index
-    from kanoclip.runtime.engines.tensorrt.device import open_device
+    from kanoclip.runtime.engines.tensorrt.open_device import open_device
 
     gpu = open_device(gpu_index(device))
     try:

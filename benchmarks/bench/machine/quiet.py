@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import psutil
 
 from kanoclip.runtime.system.hardware import own_cores
 
@@ -15,7 +15,6 @@ OTHERS, STEAL, LOAD = 0.03, 0.01, 0.5
 """Shares of the processor's time that may go to other programs and to other virtual machines; load a core."""
 HALVES, SPREAD = 0.05, 0.10
 """How far the medians of both halves may be apart, and the quartiles from each other, as shares of the median."""
-_STAT = Path("/proc/stat")
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,11 @@ def _load() -> float | None:
 
 
 def _clock() -> _Clock | None:
-    """None where there is no /proc/stat."""
+    """None where the system does not tell."""
     try:
-        fields = _STAT.read_text(encoding="ascii").splitlines()[0].split()[1:]
-        user, nice, system, idle, waiting, interrupts, soft, steal = (
-            float(field) / os.sysconf("SC_CLK_TCK") for field in fields[:8]
-        )
-    except (OSError, ValueError, IndexError):
+        times = psutil.cpu_times()
+    except (OSError, ValueError, IndexError, psutil.Error):
         return None
-    busy = user + nice + system + interrupts + soft
+    busy = times.user + times.nice + times.system + times.irq + times.softirq
     own = sum(os.times()[:4])
-    return _Clock(busy, steal, busy + idle + waiting + steal, own)
+    return _Clock(busy, times.steal, busy + times.idle + times.iowait + times.steal, own)

@@ -1,13 +1,12 @@
-"""What a process uses, from /proc: memory, threads, open files, processor time."""
+"""What a process uses: memory, threads, open files, processor time."""
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+import psutil
 
 
 @dataclass(frozen=True)
@@ -37,27 +36,28 @@ def sample_process(pid: int) -> ProcessSample:
     Raises:
         OSError: It has gone.
     """
-    folder = Path("/proc") / str(pid)
-    memory = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (folder / "smaps_rollup").read_text(), re.MULTILINE))
-    fields = (folder / "stat").read_text().rpartition(") ")[2].split()  # the name before may hold anything
-    return ProcessSample(
-        rss_mb=int(memory["Rss"]) * 1024 / 1e6,
-        pss_mb=int(memory["Pss"]) * 1024 / 1e6,
-        anonymous_mb=int(memory["Anonymous"]) * 1024 / 1e6,
-        threads=int(fields[17]),
-        files=sum(1 for _ in (folder / "fd").iterdir()),
-        cpu_s=(int(fields[11]) + int(fields[12])) / _TICKS,
-    )
+    # psutil reads the same file for the shared pages, and leaves the anonymous ones out.
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii", errors="replace")
+    memory = {name: int(kib) * 1024 / 1e6 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            cpu = process.cpu_times()
+            return ProcessSample(
+                rss_mb=memory["Rss"],
+                pss_mb=memory["Pss"],
+                anonymous_mb=memory["Anonymous"],
+                threads=process.num_threads(),
+                files=process.num_fds(),
+                cpu_s=cpu.user + cpu.system,
+            )
+    except psutil.NoSuchProcess as error:
+        raise ProcessLookupError(f"process {pid} has gone") from error
 
 
 def children_of(pid: int) -> list[int]:
     """Processes that it started and that are there."""
-    found = []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        if int(text.rpartition(")")[2].split()[1]) == pid:
-            found.append(int(status.parent.name))
-    return found
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.NoSuchProcess:
+        return []

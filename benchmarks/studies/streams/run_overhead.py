@@ -24,11 +24,10 @@ from typing import Any
 import click
 import cv2
 import numpy as np
+import psutil
 
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.errors import KanoclipError
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def example_photographs() -> list[Path]:
@@ -74,8 +73,8 @@ def run(bundle: Path, source: Path, arguments: list[str], *, pinned: bool) -> tu
         )
         memory = []
         while process.poll() is None:
-            with contextlib.suppress(OSError, IndexError):
-                memory.append(int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE)
+            with contextlib.suppress(psutil.Error):
+                memory.append(psutil.Process(process.pid).memory_info().rss)
             time.sleep(0.5)
         out.seek(0)
         err.seek(0)

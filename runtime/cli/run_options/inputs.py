@@ -12,10 +12,11 @@ import click
 from kanoclip.runtime.cli.options import grouped
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import SourceError
-from kanoclip.runtime.sources import ImageSource, Source, check_camera, is_endless, open_stream, redact_url
+from kanoclip.runtime.sources import ImageSource, Source, check_camera, is_endless, open_stream
 from kanoclip.runtime.sources.files.watched import WATCH
 from kanoclip.runtime.sources.network.reconnecting import STALL_S
 from kanoclip.runtime.sources.several import together
+from kanoclip.runtime.system.net import redact_url
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

@@ -13,8 +13,9 @@ from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on
 from kanoclip.runtime.engines.tensorrt.building.provide import Judge, kernels_file, provide_engine
-from kanoclip.runtime.engines.tensorrt.device import Device, open_device
+from kanoclip.runtime.engines.tensorrt.device import Device
 from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
+from kanoclip.runtime.engines.tensorrt.open_device import open_device
 from kanoclip.runtime.engines.tensorrt.session import Session
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
 from kanoclip.runtime.system.installed import is_installed

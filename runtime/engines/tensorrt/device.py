@@ -1,4 +1,4 @@
-"""One GPU's memory, stream and graphs, behind one interface: cuda-python where it is installed, else pycuda."""
+"""One GPU's memory, stream and graphs, behind one interface."""
 
 from __future__ import annotations
 
@@ -120,28 +120,6 @@ class Device(Protocol):
     def close(self) -> None:
         """Frees everything; safe to call twice and after the GPU was lost."""
         ...
-
-
-def open_device(index: int) -> Device:
-    """Opens a GPU.
-
-    Args:
-        index: CUDA's number.
-
-    Raises:
-        BackendError: No binding is installed, or there is no such GPU.
-    """
-    try:
-        from kanoclip.runtime.engines.tensorrt.cuda_python import CudaPythonDevice
-    except ImportError:
-        try:
-            from kanoclip.runtime.engines.tensorrt.pycuda import PycudaDevice
-        except ImportError as error:
-            raise BackendError(
-                "no CUDA binding: pip install cuda-python (or build pycuda, on a JetPack without wheels for it)"
-            ) from error
-        return PycudaDevice(index)
-    return CudaPythonDevice(index)
 
 
 def driver_version(fallback: str) -> str:

@@ -108,7 +108,7 @@ class History:
             return cls()
         except OSError as error:
             raise FleetError(f"{path} cannot be read ({error.strerror})") from error
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise FleetError(
                 f"{path} is damaged: delete it; the current bundle stays, what was before it is forgotten"
             ) from None

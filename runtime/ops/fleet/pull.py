@@ -18,8 +18,9 @@ from kanoclip.runtime.ops.fleet.address import content_address, short
 from kanoclip.runtime.ops.fleet.keys import TrustedKey
 from kanoclip.runtime.ops.fleet.reference import Reference
 from kanoclip.runtime.ops.fleet.statement import ENVELOPE_LIMIT, Statement, verified
+from kanoclip.runtime.ops.fleet.stores.blobs import BrokenOffError, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import read_image
-from kanoclip.runtime.ops.fleet.stores.store import BrokenOffError, Store, small_blob
+from kanoclip.runtime.ops.fleet.stores.store import Store
 
 SIGNATURE_NAME = "signature.json"
 """The signed statement lies beside the manifest of a bundle that was pulled."""

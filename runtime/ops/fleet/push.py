@@ -13,8 +13,9 @@ from kanoclip.runtime.ops.fleet.address import content_address
 from kanoclip.runtime.ops.fleet.keys import SigningKey
 from kanoclip.runtime.ops.fleet.reference import address_tag
 from kanoclip.runtime.ops.fleet.statement import Statement, now, sign
+from kanoclip.runtime.ops.fleet.stores.blobs import sha256
 from kanoclip.runtime.ops.fleet.stores.oci import EMPTY, write_image
-from kanoclip.runtime.ops.fleet.stores.store import Store, sha256
+from kanoclip.runtime.ops.fleet.stores.store import Store
 
 
 @dataclass(frozen=True)

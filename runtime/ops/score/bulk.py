@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.thresholds import limits_of
-from kanoclip.runtime.engines.triton_address import is_triton
+from kanoclip.runtime.engines.triton.address import is_triton
 from kanoclip.runtime.errors import SettingsError, SinkError
 from kanoclip.runtime.ops.score.listing import list_items
 from kanoclip.runtime.ops.score.merge import Counts, merge, read_run
@@ -157,7 +157,7 @@ class _Run:
             folder.forget()
         else:
             wanted = _as_begun(job, wanted, stored)
-            done = folder.done(work)
+            done = folder.done(work, job.maps)
         work.path.replace(folder.list_path)
         earlier = sum(work.slice(number).count for number in done)
         if len(done) < work.slices:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.scorer import Part
 from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import Slice, WorkList, read_slice
+from kanoclip.runtime.system.paths import UNFINISHED, replace_file
 
 GOES_ON = "what is done is kept: the same command goes on from there"
 SUFFIX = ".run"
@@ -129,7 +129,7 @@ class RunFolder:
 
     def begin(self, identity: Identity) -> None:
         """Says what the run is."""
-        write_whole(self.root / _RUN, json.dumps(identity.as_json(), indent=1).encode())
+        replace_file(self.root / _RUN, json.dumps(identity.as_json(), indent=1).encode(), durable=True)
 
     def forget(self) -> None:
         """Throws away what was begun."""
@@ -141,8 +141,10 @@ class RunFolder:
         """Where a slice's rows are, or will be."""
         return self.root / _PARTS / f"{number:08}.parquet"
 
-    def done(self, work: WorkList) -> set[int]:
-        """Slices whose rows are there and whole; files that are not are taken away."""
+    def done(self, work: WorkList, maps: Path | None) -> set[int]:
+        """Slices whose rows are there and whole; files that are not are taken away, unfinished maps too."""
+        for left in maps.rglob(UNFINISHED) if maps is not None else ():
+            left.unlink(missing_ok=True)
         found = set()
         for number in range(work.slices):
             path = self.part_path(number)
@@ -165,8 +167,8 @@ class RunFolder:
                 assert maps is not None
                 path = maps / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, content, sync=False)
-            write_whole(self.part_path(part.number), part.table)
+                replace_file(path, content)
+            replace_file(self.part_path(part.number), part.table, durable=True)
         except OSError as error:
             raise SinkError(f"{error.filename or self.root} cannot be written ({error.strerror}); {GOES_ON}") from error
 
@@ -187,21 +189,6 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(decided, dict):
             found |= {f"{name} of {class_name}": value for name, value in decided.items()}
     return found
-
-
-def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Writes a file beside its place and renames it; with `sync`, only once it is on disk.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    beside = path.with_name(path.name + ".part")
-    with beside.open("wb") as file:
-        file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _rows_in(path: Path) -> int | None:

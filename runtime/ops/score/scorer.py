@@ -17,7 +17,7 @@ from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.settings import Settings
 from kanoclip.runtime.engines import BACKENDS
-from kanoclip.runtime.engines.triton_address import is_triton
+from kanoclip.runtime.engines.triton.address import is_triton
 from kanoclip.runtime.errors import BundleError, FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.measures import MEAN_SIDE, Measures, grey_thumbnail, measure

@@ -20,8 +20,8 @@ _NAME = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z_[0-9A-Za-z-]{1,40}_[0-9]{8,15}"
 NAME = re.compile(_NAME)
 """Capture time (UTC), source, number of the frame."""
 FILE = re.compile(rf"({_NAME})({'|'.join(map(re.escape, SUFFIXES))})")
-PARTIAL = re.compile(rf"\.({_NAME})({'|'.join(map(re.escape, SUFFIXES))})\.[0-9]+\.partial")
-"""What a writer that was killed leaves."""
+PARTIAL = re.compile(rf"\.({_NAME})({'|'.join(map(re.escape, SUFFIXES))})\.[0-9]+\.part(ial)?")
+"""What a writer that was killed leaves; earlier versions said `partial`."""
 
 
 @dataclass(frozen=True, slots=True)

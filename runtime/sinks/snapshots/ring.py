@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from kanoclip.runtime.errors import SinkError
-from kanoclip.runtime.sinks.files import sink_errors, write_beside
+from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.sinks.snapshots.reader import FILE, PARTIAL, RECORD, SUFFIXES
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.system.sizes import show_size
 
 log = logging.getLogger(__name__)
@@ -166,7 +167,9 @@ class SnapshotRing:
         """Writes the files of one snapshot, its record last; all or nothing."""
         try:
             for suffix in reversed(SUFFIXES):
-                write_beside(self._path(name, suffix), files[suffix], durable=True)
+                path = self._path(name, suffix)
+                with sink_errors(path):
+                    replace_file(path, files[suffix], durable=True)
         except SinkError:
             with suppress(OSError):  # the first failure is the one to tell
                 self._delete(name)

@@ -26,7 +26,7 @@ from kanoclip.runtime.sources.gstreamer.genicam import GENICAM, GenicamCamera
 from kanoclip.runtime.sources.gstreamer.launch import PACKAGES, GstLaunch, StalledError
 from kanoclip.runtime.sources.gstreamer.matroska import MatroskaReader, StreamCutError, StreamFormatError
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
-from kanoclip.runtime.sources.network.url import SECRET, redact_url
+from kanoclip.runtime.system.net import SECRET, redact_url
 from kanoclip.runtime.types import Frame
 
 GST = "gst://"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import cv2
 
@@ -15,6 +14,7 @@ from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame, ticks
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
 from kanoclip.runtime.sources.network.probe import knock, refusal
+from kanoclip.runtime.system.net import redact_url
 from kanoclip.runtime.types import Frame
 
 OPEN_TIMEOUT_S = 10.0
@@ -22,33 +22,6 @@ OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 5.0
 
 _MJPEG = cv2.VideoWriter.fourcc(*"MJPG")
-_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp"})
-SECRET = re.compile(r"pass|pwd|token|key|secret|auth|sig|user|login|credential", re.IGNORECASE)
-
-
-def is_url(spec: str) -> bool:
-    """Whether a source string is a URL of a scheme that FFmpeg streams from."""
-    scheme, separator, _ = spec.partition("://")
-    return bool(separator) and scheme.lower() in _SCHEMES
-
-
-def redact_url(url: str) -> str:
-    """Takes the credentials out of a URL, so that it can be printed and written to files.
-
-    User name and password before the host go, and so do the values of query parameters that look like secrets.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.partition("://")[0] + "://..."
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"***@{host}" if "@" in parts.netloc else host
-    query = parts.query
-    if query:
-        pairs = parse_qsl(query, keep_blank_values=True)
-        shown = [(name, "***" if SECRET.search(name) else value) for name, value in pairs]
-        query = urlencode(shown, safe="*") if any(SECRET.search(name) for name, _ in pairs) else query
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 
 
 class UrlSource:

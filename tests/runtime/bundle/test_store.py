@@ -13,6 +13,7 @@ from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Thresholds
 from kanoclip.runtime.bundle.store import check_place, store
 from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.system import paths
 
 NEW = Thresholds(0.25, 0.75, 9, "measured on line 3", "0123456789abcdef" * 4)
 
@@ -101,7 +102,7 @@ def fail(*_, **__):
 
 def test_a_full_disk_leaves_the_old_manifest(own, monkeypatch):
     before, bundle = files(own), Bundle.open(own)
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(paths, "_write", fail)
     with pytest.raises(BundleError, match=r"cannot be written \(No space left on device\); nothing was changed"):
         store(bundle, None, None, NEW)
     monkeypatch.undo()

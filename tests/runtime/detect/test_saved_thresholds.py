@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import pwd
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -111,9 +111,6 @@ def test_a_bundle_that_can_be_written_to_has_no_file_of_the_user_s(bundle, tmp_p
     assert own_settings(bundle.root) is None
     assert own_settings(tmp_path / "nowhere.kanoclip") is None
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", _no_home)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
     assert own_settings(shipped_bundle()) is None
-
-
-def _no_home():
-    raise RuntimeError("Could not determine home directory.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -95,7 +95,7 @@ def test_permissions_and_links_stay(path, tmp_path):
 
 
 def test_what_cannot_be_written_is_as_it_was(path, monkeypatch):
-    monkeypatch.setattr(Path, "replace", _full)
+    monkeypatch.setattr(os, "replace", _full)
     with pytest.raises(SettingsError, match=r"line3\.toml cannot be written \(No space left on device\)"):
         write_settings(path, {(("decision",), "threshold"): 0.5})
     assert path.read_text() == FILE and list(path.parent.iterdir()) == [path]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import kanoclip.runtime.bundle.shipped
-from kanoclip.runtime import engines as backends
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.engines import openvino, probe
-from kanoclip.runtime.engines.probe import LOADS, Probe, command_for, main
+from kanoclip.runtime.engines import openvino, probe, probed
+from kanoclip.runtime.engines.probe import Probe, command_for
+from kanoclip.runtime.engines.probed import LOADS, main
 from kanoclip.runtime.errors import BackendError
 
 pytest.importorskip("openvino")
@@ -113,7 +113,7 @@ def test_every_load_must_give_numbers(bundle, monkeypatch, values):
         asked.append((name, device, threads, lanes))
         return engines[len(asked) - 1]
 
-    monkeypatch.setattr(backends, "create_backend", create)
+    monkeypatch.setattr(probed, "create_backend", create)
     with pytest.raises(SystemExit) as caught:
         main([str(bundle.root), "openvino-bf16", "cpu", "0", "2"])
     good = bool(np.isfinite(values).all())

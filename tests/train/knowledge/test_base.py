@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kanoclip.runtime.errors import KnowledgeError
+from kanoclip.runtime.system import paths
 from kanoclip.train.knowledge.base import (
     Entry,
     KnowledgeBase,
@@ -121,7 +122,7 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_a_full_disk_keeps_the_old_file(tmp_path, write, monkeypatch):
     path = write(RECORD)
     base, before = load_knowledge(path), path.read_bytes()
-    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(paths, "_write", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(KnowledgeError, match=r"No space left.*whole"):
         save_knowledge(path, base)
     assert path.read_bytes() == before

@@ -1,12 +1,12 @@
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from kanoclip.runtime.errors import TrainingError
+from kanoclip.runtime.system import paths
 from kanoclip.train.checkpoint import load_checkpoint
 from kanoclip.train.model.clip_vv import ImageFeatures
 from kanoclip.train.training.state import state_path
@@ -148,13 +148,13 @@ def test_full_disk_while_saving_keeps_the_state_before(tmp_path, run, monkeypatc
     output = tmp_path / "c.safetensors"
     run(output, stop_after=1)
     before = state_path(output).read_bytes()
-    write = Path.write_bytes
+    write = paths._write
 
-    def full(self, content):
-        write(self, content[: len(content) // 2])
-        raise OSError(28, "No space left on device", str(self))
+    def full(beside, content, durable):
+        write(beside, content[: len(content) // 2], durable)
+        raise OSError(28, "No space left on device", beside)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(paths, "_write", full)
     with pytest.raises(TrainingError, match=r"No space left.*--resume"):
         run(output, resume=True, stop_after=1)
     monkeypatch.undo()

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
+from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, sha256, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import read_index, with_tag
-from kanoclip.runtime.ops.fleet.stores.store import BLOCK, IMAGE_LIMIT, BrokenOffError, sha256, small_blob
-from kanoclip.runtime.sources.network.url import redact_url
+from kanoclip.runtime.system.net import redact_url
 
 INDEX = "index.json"
 _LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()

@@ -15,7 +15,7 @@ from typing import Any
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from kanoclip.runtime.errors import FleetError
-from kanoclip.runtime.ops.fleet.stores.store import sha256
+from kanoclip.runtime.ops.fleet.stores.blobs import sha256
 
 IMAGE_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -96,7 +96,7 @@ def read_image(content: bytes) -> Image:
         digests = [manifest, config["digest"], notes[ADDRESS]]
         texts = [notes[TITLE], notes[CREATED]]
         size = sum(int(layer["size"]) for layer in layers)
-    except (KeyError, TypeError, ValueError, StopIteration, AttributeError):
+    except (KeyError, TypeError, ValueError, OverflowError, StopIteration, AttributeError):
         raise FleetError("its image manifest is damaged, or of a later version") from None
     if not all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in digests):
         raise FleetError("its image manifest is damaged: a digest is none")
@@ -114,11 +114,9 @@ def read_index(content: bytes) -> dict[str, str]:
     entries = _object(content, "index.json").get("manifests")
     found = {}
     for entry in entries if isinstance(entries, list) else ():
-        try:
-            tag, digest = entry["annotations"][REF_NAME], entry["digest"]
-        except (KeyError, TypeError):
-            continue  # another tool's image, without a tag
-        if isinstance(tag, str) and isinstance(digest, str) and _DIGEST.fullmatch(digest):
+        tag = _tag_of(entry)
+        digest = None if tag is None else entry.get("digest")
+        if tag is not None and isinstance(digest, str) and _DIGEST.fullmatch(digest):
             found[tag] = digest
     return found
 
@@ -131,11 +129,7 @@ def with_tag(index: bytes | None, tag: str, image: bytes) -> bytes:
     """
     value = {"schemaVersion": 2, "mediaType": INDEX_TYPE} if index is None else _object(index, "index.json")
     entries = value.get("manifests")
-    kept = [
-        entry
-        for entry in (entries if isinstance(entries, list) else [])
-        if not isinstance(entry, dict) or (entry.get("annotations") or {}).get(REF_NAME) != tag
-    ]
+    kept = [entry for entry in (entries if isinstance(entries, list) else []) if _tag_of(entry) != tag]
     entry = {
         "mediaType": IMAGE_TYPE,
         "artifactType": ARTIFACT_TYPE,
@@ -144,6 +138,13 @@ def with_tag(index: bytes | None, tag: str, image: bytes) -> bytes:
         "annotations": {REF_NAME: tag},
     }
     return json.dumps(value | {"manifests": [*kept, entry]}, indent=2).encode()
+
+
+def _tag_of(entry: Any) -> str | None:
+    """An index's entry's; None for another tool's, without a tag or with anything in its place."""
+    notes = entry.get("annotations") if isinstance(entry, dict) else None
+    tag = notes.get(REF_NAME) if isinstance(notes, dict) else None
+    return tag if isinstance(tag, str) else None
 
 
 def _descriptor(kind: str, digest: str, size: int, title: str | None = None) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from kanoclip.runtime.errors import FleetError, one_line
+from kanoclip.runtime.ops.fleet.stores.blobs import IMAGE_LIMIT
 from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE
-from kanoclip.runtime.ops.fleet.stores.store import IMAGE_LIMIT
 from kanoclip.runtime.ops.fleet.stores.web import Web
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from kanoclip.runtime.errors import FleetError, one_line
+from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import read_index
-from kanoclip.runtime.ops.fleet.stores.store import BLOCK, IMAGE_LIMIT, BrokenOffError, small_blob
-from kanoclip.runtime.sources.network.url import redact_url
+from kanoclip.runtime.system.net import redact_url
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse

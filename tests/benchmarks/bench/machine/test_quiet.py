@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from kanoclip.benchmarks.bench.machine import quiet
@@ -17,7 +18,7 @@ STEADY = {"a": [10.0, 10.1, 9.9, 10.0] * 5}
 def clock(tmp_path, monkeypatch):
     """Writes /proc/stat, in seconds, and this process's own time."""
     stat = tmp_path / "stat"
-    monkeypatch.setattr(quiet, "_STAT", stat)
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     ticks = os.sysconf("SC_CLK_TCK")
     own = [0.0]
     monkeypatch.setattr(quiet.os, "times", lambda: (own[0], 0.0, 0.0, 0.0, 0.0))
@@ -49,7 +50,7 @@ def test_others_and_steal(clock, user, idle, steal, mine, reason):
 
 
 def test_without_clocks_the_load_average_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(quiet, "_STAT", tmp_path / "none")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "none"))
     monkeypatch.setattr(quiet.os, "getloadavg", lambda: (99.0, 0, 0))
     noise = Watch().noise(STEADY)
     assert noise.others is None and noise.steal is None and "load average was 99.0" in noise.reasons[0]

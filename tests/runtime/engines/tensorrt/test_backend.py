@@ -14,6 +14,7 @@ from kanoclip.runtime.engines.tensorrt import device
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 from kanoclip.runtime.engines.tensorrt.building import provide
 from kanoclip.runtime.engines.tensorrt.device import platform_name
+from kanoclip.runtime.engines.tensorrt.open_device import open_device
 from kanoclip.runtime.errors import BackendError, DeviceLostError
 
 ENGINE = json.dumps({}).encode()
@@ -321,7 +322,7 @@ def test_the_real_binding_says_that_there_is_no_driver():
     if int(cudart.cudaGetDeviceCount()[0]) == 0:
         pytest.skip("there is a GPU")
     with pytest.raises(BackendError, match=r"CUDA cannot look for GPUs: .*driver"):
-        device.open_device(0)
+        open_device(0)
 
 
 @pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])

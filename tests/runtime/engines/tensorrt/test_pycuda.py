@@ -15,6 +15,7 @@ from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt import device
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 from kanoclip.runtime.engines.tensorrt.building import provide
+from kanoclip.runtime.engines.tensorrt.open_device import open_device
 from kanoclip.runtime.errors import BackendError, DeviceLostError
 
 
@@ -212,4 +213,4 @@ def test_no_binding_at_all(monkeypatch):
     monkeypatch.setitem(sys.modules, "pycuda", None)
     monkeypatch.delitem(sys.modules, "kanoclip.runtime.engines.tensorrt.pycuda", raising=False)
     with pytest.raises(BackendError, match="pip install cuda-python"):
-        device.open_device(0)
+        open_device(0)

@@ -15,8 +15,9 @@ from kanoclip.runtime.ops.fleet.pull import SIGNATURE_NAME, Offer, fetch, look
 from kanoclip.runtime.ops.fleet.push import push
 from kanoclip.runtime.ops.fleet.reference import Reference, address_tag
 from kanoclip.runtime.ops.fleet.statement import Statement, now, sign
+from kanoclip.runtime.ops.fleet.stores.blobs import BrokenOffError, sha256
 from kanoclip.runtime.ops.fleet.stores.oci import EMPTY, write_image
-from kanoclip.runtime.ops.fleet.stores.store import BrokenOffError, open_store, sha256
+from kanoclip.runtime.ops.fleet.stores.store import open_store
 
 
 def pull(folder, keys, into, tag="line3", **options):

@@ -225,17 +225,17 @@ def test_another_file_is_not_overwritten(make_job):
 
 def test_a_full_disk(make_job, monkeypatch):
     job = make_job()
-    write, left = run_folder.write_whole, [4]
+    write, left = run_folder.replace_file, [4]
 
-    def full(path, content, *, sync=True):
+    def full(path, content, *, durable=False):
         if path.suffix == ".parquet":
             left[0] -= 1
             if left[0] < 0:
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        write(path, content, sync=sync)
+        write(path, content, durable=durable)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_folder, "write_whole", full)
+        patch.setattr(run_folder, "replace_file", full)
         with pytest.raises(SinkError, match=r"No space left on device.*same command goes on"):
             score(job, Pools())
     assert score(job, Pools()).earlier == 26
@@ -248,3 +248,23 @@ def test_maps_come_before_rows(make_job, tmp_path):
     names = [name for name in pq.read_table(job.output)["map_file"].to_pylist() if name]
     assert len(names) == 39 and all((maps / name).is_file() for name in names)
     assert not list(maps.rglob("*.part"))
+
+
+def test_what_a_killed_process_left_of_a_map_goes(make_job, tmp_path, monkeypatch):
+    maps = tmp_path / "maps"
+    job = make_job(maps=maps)
+
+    def killed(path, content, *, durable=False):
+        if path.suffix == ".parquet" and path.parent.name == "parts":
+            (maps / ".9.png.4711.part").write_bytes(b"half")
+            (maps / ".somebody's").write_bytes(b"whole")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        replace_file(path, content, durable=durable)
+
+    replace_file = run_folder.replace_file
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "replace_file", killed)
+        with pytest.raises(SinkError):
+            score(job, Pools())
+    score(job, Pools())
+    assert [path.name for path in maps.rglob(".*")] == [".somebody's"]

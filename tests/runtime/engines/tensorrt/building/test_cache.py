@@ -16,6 +16,7 @@ import pytest
 from kanoclip.runtime.engines.tensorrt.building import cache as module
 from kanoclip.runtime.engines.tensorrt.building.cache import BuiltEngine, EngineCache
 from kanoclip.runtime.engines.tensorrt.building.key import EngineKey
+from kanoclip.runtime.system import paths
 
 KEY = EngineKey("tensorrt", "10.3.0", "ab" * 32, 1, "linux-aarch64", "8.7", "Orin", 12)
 
@@ -206,11 +207,11 @@ def test_no_space(cache, monkeypatch, suffix):
 def test_a_real_full_disk_leaves_the_old_engine_whole(cache, monkeypatch):
     cache.put(KEY, built(b"old"))
 
-    def full(path, content):
+    def full(path, content, durable):
         with open("/dev/full", "wb", buffering=0) as file:
             file.write(content)
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(paths, "_write", full)
     with pytest.raises(OSError, match="No space"):
         cache.put(KEY, built(b"new"))
     assert bytes(cache.get(KEY).serialized) == b"old"

@@ -23,7 +23,8 @@ from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.pull import fetch, look
 from kanoclip.runtime.ops.fleet.push import push
 from kanoclip.runtime.ops.fleet.reference import Reference, address_tag
-from kanoclip.runtime.ops.fleet.stores.store import BrokenOffError, open_store
+from kanoclip.runtime.ops.fleet.stores.blobs import BrokenOffError
+from kanoclip.runtime.ops.fleet.stores.store import open_store
 
 
 def there_and_back(url, keys, new_bundle, folder, read_from=None):

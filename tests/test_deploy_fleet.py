@@ -13,7 +13,7 @@ import pytest
 
 from kanoclip.runtime.cli.main import load_command
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "fleet.md").read_text()
 TRITON_PAGE = (ROOT / "docs" / "triton.md").read_text()
 UNIT = ROOT / "docs" / "deploy" / "kanoclip-update.service"

@@ -21,9 +21,8 @@ from triton_server import serve
 from kanoclip.export.triton import write_repository
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.engines import check_backend, create_backend
+from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.engines.doctor import compare
-from kanoclip.runtime.engines.triton_address import TritonAddress
 from kanoclip.runtime.errors import BackendError
 
 pytestmark = pytest.mark.timeout(60)
@@ -218,7 +217,7 @@ class Process:
     """The server in a process of its own, that can be killed."""
 
     def __init__(self, repository, port):
-        script = Path(__file__).parents[2] / "support" / "triton_server.py"
+        script = Path(__file__).parents[3] / "support" / "triton_server.py"
         self._command = [sys.executable, str(script), str(repository), str(port)]
         self.start()
 
@@ -303,46 +302,6 @@ def test_tls_is_checked(tmp_path, program, served):
                 Detector.load(folder, backend=url)
     finally:
         server.stop(0)
-
-
-@pytest.mark.parametrize(
-    ("text", "parsed"),
-    [
-        ("triton://gpu/toy", TritonAddress("gpu", 8001, "toy")),
-        ("triton://10.0.0.7:9001/nano/3", TritonAddress("10.0.0.7", 9001, "nano", "3")),
-        ("tritons://[::1]:9001/n-1.x?timeout=2.5&wait=600", TritonAddress("::1", 9001, "n-1.x", "", True, 2.5, 600.0)),
-    ],
-)
-def test_addresses(text, parsed):
-    assert TritonAddress.parse(text) == parsed and check_backend(text) == text
-    assert TritonAddress.parse(str(parsed)).target == parsed.target
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("triton://", "is no address"),
-        ("triton://gpu", "is no address"),
-        ("triton://gpu/", "is no address"),
-        ("triton://:8001/toy", "is no address"),
-        ("triton://gpu:x/toy", "is no address"),
-        ("triton://gpu:99999/toy", "is no address"),
-        ("triton://gpu/a/b", "is no address"),
-        ("triton://gpu/../etc", "is no address"),
-        ("triton://gpu/toy#x", "is no address"),
-        ("triton://me:word@gpu/toy", "takes no user or password"),
-        ("triton://gpu/toy?patience=3", "unknown option 'patience': there are timeout, wait"),
-        ("triton://gpu/toy?wait=-1", "no number of seconds"),
-        ("triton://gpu/toy?timeout=0", "no number of seconds"),
-        ("triton://gpu/toy?timeout=nan", "no number of seconds"),
-        ("http://gpu/toy", "unknown backend 'http://gpu/toy': choose one of auto, .*, triton://HOST"),
-        ("tritonn", "unknown backend"),
-    ],
-)
-def test_what_is_no_address(text, said):
-    with pytest.raises(BackendError, match=said) as caught:
-        check_backend(text)
-    assert "word" not in str(caught.value).replace("password", "")
 
 
 def test_flags_that_are_the_servers_matter(toy_bundle):

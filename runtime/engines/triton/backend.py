@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.engines.base import FETCHED, Floats, Frames, Indices, any_class, descriptor_of
-from kanoclip.runtime.engines.triton_address import TritonAddress
+from kanoclip.runtime.engines.triton.address import TritonAddress
 from kanoclip.runtime.errors import BackendError, StoppedWaitingError, one_line
 from kanoclip.runtime.system.backoff import Backoff
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from kanoclip.runtime.sinks.files import write_beside
 from kanoclip.runtime.sinks.snapshots.reader import SUFFIXES
 from kanoclip.runtime.sinks.snapshots.ring import SnapshotRing
 from kanoclip.runtime.system import hardware as machine
+from kanoclip.runtime.system.paths import replace_file
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_snapshots_that_come_and_go(interned, tmp_path):
 def test_a_file_beside(interned, tmp_path):
     place = f"{tmp_path}/new.txt"
     interned.clear()
-    write_beside(place, b"x", durable=True)
+    replace_file(place, b"x", durable=True)
     assert not interned
     assert (tmp_path / "new.txt").read_bytes() == b"x"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import psutil
+
 from kanoclip.runtime.system.hardware import Temperature, Thermometers, available_bytes, resident_bytes
 
 
@@ -32,7 +34,11 @@ def test_a_jetson_and_a_pc(tmp_path):
 
 def test_a_machine_without_sensors(tmp_path):
     assert Thermometers(tmp_path).read() == []
-    assert resident_bytes(tmp_path / "statm") is None and available_bytes(tmp_path / "meminfo") is None
+
+
+def test_a_machine_that_does_not_tell_of_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    assert resident_bytes() is None and available_bytes() is None
 
 
 def test_sensors_of_one_name_are_one_row(tmp_path):

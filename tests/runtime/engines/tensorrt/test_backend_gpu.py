@@ -15,7 +15,7 @@ import pytest
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines.doctor import compare
-from kanoclip.runtime.engines.tensorrt.device import open_device
+from kanoclip.runtime.engines.tensorrt.open_device import open_device
 
 pytestmark = pytest.mark.gpu
 IMAGES = sorted((Path(__file__).parents[4] / "examples" / "hazelnut_toy").rglob("*.jpg"))[:4]
