@@ -144,8 +144,8 @@ def spell_out_norms(graph: ir.Graph) -> None:
             continue
         squares = _insert(graph, node, "Mul", [x, x])
         squares.shape = x.shape
-        kept = {name: attribute.value for name, attribute in node.attributes.items()}
-        total = _insert(graph, node, "ReduceSum", [squares, *node.inputs[1:]], kept)
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        total = _insert(graph, node, "ReduceSum", [squares, *node.inputs[1:]], attributes)
         total.shape = node.outputs[0].shape
         _replace(graph, node, _insert(graph, node, "Sqrt", [total]))
 

@@ -44,8 +44,8 @@ class Journal:
         lines = whole.splitlines()
         if lines:
             try:
-                told, *pieces = [json.loads(line) for line in lines]
-                before = told["run"]
+                header, *pieces = [json.loads(line) for line in lines]
+                before = header["run"]
                 self._found = {piece["piece"]: piece["result"] for piece in pieces}
             except (ValueError, KeyError, TypeError) as error:
                 raise KanoclipError(f"--resume {path} is no file of kanoclip-bench: name another") from error

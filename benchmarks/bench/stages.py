@@ -20,7 +20,7 @@ from kanoclip.runtime.engines import Backend
 from kanoclip.runtime.engines.base import Floats, Frames, Indices
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sinks.draw.draw import annotate
-from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sources.files.video import VideoSource
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
@@ -187,9 +187,9 @@ def measure_streams(
     found: dict[str, dict[int, list[dict[str, float]]]] = {runner.name: {} for runner in runners}
     for number in range(repeat):
         for case in cases:
-            told = journal.once(f"stream/{number}/{case.name}", lambda case=case: stream(case))  # type: ignore[misc]
-            if told is not None:
-                found[case.runner.name].setdefault(case.lanes, []).append(told)
+            reported = journal.once(f"stream/{number}/{case.name}", lambda case=case: stream(case))  # type: ignore[misc]
+            if reported is not None:
+                found[case.runner.name].setdefault(case.lanes, []).append(reported)
             tick("stream")
     return {
         name: {

@@ -34,7 +34,7 @@ from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.benchmarks.studies.streams.run_overhead import make_images
 from kanoclip.train.data.types import Sample
 from kanoclip.train.training.cache import FeatureCache
-from kanoclip.train.training.pictures import EpochOrder, Picture, TrainingSet
+from kanoclip.train.training.images import EpochOrder, TrainingImage, TrainingSet
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 MODEL_SIZE = (256, 256)
@@ -50,12 +50,12 @@ def reading(folder: Path, pictures: int, workers: int) -> float:
         workers: Processes; 0 reads in this one.
     """
     paths = sorted(folder.glob("*.jpg"))[:pictures]
-    listed = [Picture(Sample(path, False, None, "good", "test"), 0, path.stem, None) for path in paths]
+    listed = [TrainingImage(Sample(path, False, None, "good", "test"), 0, path.stem, None) for path in paths]
     data = TrainingSet(listed, MODEL_SIZE, None, None)
     order = EpochOrder(len(data), BATCH, seed=0)
     loader = DataLoader(data, batch_sampler=order, collate_fn=data.collate, num_workers=workers)
     started = time.perf_counter()
-    count = sum(len(batch.pictures) for batch in loader)
+    count = sum(len(batch.indices) for batch in loader)
     return count / (time.perf_counter() - started)
 
 

@@ -145,7 +145,7 @@ def _try_all(
                 if name in probes:
                     probes[name].wait()
                 opened[name] = create(name)
-                found = reference.compare(reference.ask(opened[name]))
+                found = reference.compare(reference.run(opened[name]))
             except BackendError as error:
                 left_out[name] = str(error)
             else:
@@ -160,7 +160,7 @@ def _try_all(
             return create(FIRST), None
         spent = _time(opened, reference.one_run())
         chosen = _fastest(spent)
-        log.info("%s", _told(chosen, spent, opened))
+        log.info("%s", _summary(chosen, spent, opened))
         return opened.pop(chosen), Choice(chosen, spent, left_out)
 
 
@@ -193,7 +193,7 @@ def _fastest(spent: Mapping[str, float]) -> str:
     return first
 
 
-def _told(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Backend]) -> str:
+def _summary(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Backend]) -> str:
     others = [f"{spent[name]:.1f} ms on {engines[name].name}" for name in spent if name != chosen]
     against = f" against {' and '.join(others)}" if others else ""
     return f"{engines[chosen].name} chosen: {spent[chosen]:.1f} ms{against}"

@@ -21,21 +21,21 @@ Report = Callable[[str, float], None]
 """Told a long step's name and the share of it that is done, 0 to 1."""
 
 
-def whole_batches(pictures: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
+def whole_batches(images: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
     """Images in full batches, each class used at least once: image i goes with class i modulo their number.
 
     Args:
-        pictures: Each uint8 [H, W, 3]; repeated where they are too few.
+        images: Each uint8 [H, W, 3]; repeated where they are too few.
         classes: How many the graph has.
         size: Of a batch.
 
     Yields:
         Frames [size, H, W, 3] and class indices [size].
     """
-    total = -(-max(len(pictures), classes) // size) * size
+    total = -(-max(len(images), classes) // size) * size
     for start in range(0, total, size):
         numbers = np.arange(start, start + size, dtype=np.int64)
-        yield np.stack([pictures[i % len(pictures)] for i in numbers]), numbers % classes
+        yield np.stack([images[i % len(images)] for i in numbers]), numbers % classes
 
 
 def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:

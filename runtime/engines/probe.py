@@ -75,9 +75,9 @@ class Probe:
         if code < 0:
             raise BackendError(f"the process that probed it died of {_signal_name(-code)}")
         if code:
-            said = output.strip().splitlines()
+            lines = output.strip().splitlines()
             raise BackendError(
-                one_line(said[-1]) if said else f"the process that probed it ended with exit code {code}"
+                one_line(lines[-1]) if lines else f"the process that probed it ended with exit code {code}"
             )
 
     def close(self) -> None:
@@ -127,7 +127,7 @@ def check(reference: Reference, backend: Backend) -> None:
         BackendError: It failed, or gave numbers that are not finite.
     """
     try:
-        answers = reference.ask(backend)
+        answers = reference.run(backend)
     finally:
         backend.close()
     if not all(np.isfinite(one).all() for one in (*answers.maps, *answers.scores)):

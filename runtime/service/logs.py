@@ -54,7 +54,7 @@ def clean(text: str) -> str:
 class _Kind:
     """A message that was said, whatever numbers are in it."""
 
-    said_at: float
+    logged_at: float
     hold_s: float
     left_out: int = 0
     last: str = ""
@@ -83,19 +83,19 @@ class Repetitions:
         now = self._clock()
         key = (logger, level, re.sub(r"\d+", "0", message))
         kind = self._kinds.get(key)
-        if kind is None or now - kind.said_at >= 3 * kind.hold_s:
+        if kind is None or now - kind.logged_at >= 3 * kind.hold_s:
             left_out = kind.left_out if kind is not None else 0
             self._kinds[key] = _Kind(now, HOLD_S)
             self._kinds.move_to_end(key)
             if len(self._kinds) > KINDS:
                 self._kinds.popitem(last=False)
             return left_out
-        if now - kind.said_at < kind.hold_s:
+        if now - kind.logged_at < kind.hold_s:
             kind.left_out += 1
             kind.last = message
             return None
         left_out, kind.left_out = kind.left_out, 0
-        kind.said_at, kind.hold_s = now, min(2 * kind.hold_s, LONGEST_HOLD_S)
+        kind.logged_at, kind.hold_s = now, min(2 * kind.hold_s, LONGEST_HOLD_S)
         return left_out
 
     def rest(self) -> Iterator[tuple[str, int, str, int]]:

@@ -134,7 +134,7 @@ class Supervision:
         self._first_tick: float | None = None
         self._next_beat = self._next_status = 0.0
         self._ready = self._stopping = False
-        self._trouble: str | None = None
+        self._stuck: str | None = None
 
     @classmethod
     def from_environment(cls, health: Health, environ: MutableMapping[str, str] = os.environ) -> Supervision:
@@ -155,7 +155,7 @@ class Supervision:
             self._beat()
         if self._notifier.listening and now >= self._next_status:
             self._next_status = now + STATUS_S
-            self._notifier.status(self._trouble or service_status(progress))
+            self._notifier.status(self._stuck or service_status(progress))
 
     def stopping(self) -> None:
         """The stream is asked to end; harmless when repeated, and in a signal's handler."""
@@ -178,11 +178,11 @@ class Supervision:
         trouble = self._health.trouble()
         if trouble is None:
             self._notifier.watchdog()
-            if self._trouble is not None:
+            if self._stuck is not None:
                 log.warning("it moves again")
-        elif self._trouble is None:
+        elif self._stuck is None:
             log.error("%s: systemd's watchdog is no longer fed", trouble)
-        self._trouble = trouble
+        self._stuck = trouble
 
 
 def service_status(progress: Progress) -> str:

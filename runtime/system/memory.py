@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-KEPT = 1 << 28
+HELD_BYTES = 1 << 28
 
 
 def keep_frame_buffers() -> bool:
@@ -27,7 +27,7 @@ def keep_frame_buffers() -> bool:
     Returns:
         Whether this system's allocator could be told (Linux with glibc).
     """
-    return _tell(M_MMAP_MAX, 0) and _tell(M_TRIM_THRESHOLD, KEPT)
+    return _tell(M_MMAP_MAX, 0) and _tell(M_TRIM_THRESHOLD, HELD_BYTES)
 
 
 def share_heap() -> bool:

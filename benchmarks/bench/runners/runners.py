@@ -22,14 +22,14 @@ class Runner:
 
     Attributes:
         name: The backend's own name, such as `openvino-cpu`.
-        asked: What it was asked for as: a name of COMPARABLE, or `auto`.
+        requested: What it was asked for as: a name of COMPARABLE, or `auto`.
         backend: With one lane.
         device: `cpu` or `cuda[:N]`: where it runs.
         precisions: What its products may be computed in; the fastest of them is its peak.
     """
 
     name: str
-    asked: str
+    requested: str
     backend: Backend
     device: str
     precisions: tuple[str, ...]
@@ -37,12 +37,12 @@ class Runner:
     @property
     def is_torch(self) -> bool:
         """Whether it is the model in torch rather than the bundle."""
-        return self.asked in TORCH
+        return self.requested in TORCH
 
     @property
     def engine(self) -> str:
         """As `open_backend` takes it: what `auto` came to, too."""
-        return self.name.rpartition("-")[0] if self.asked == "auto" else self.asked
+        return self.name.rpartition("-")[0] if self.requested == "auto" else self.requested
 
 
 def open_runners(

@@ -116,8 +116,8 @@ def summary(code: int, out: str, err: str) -> dict[str, Any]:
     """
     if code != 0:
         raise KanoclipError(f"kanoclip-score failed: {err.strip().splitlines()[-1] if err.strip() else code}")
-    told: dict[str, Any] = json.loads(out)
-    return told
+    reported: dict[str, Any] = json.loads(out)
+    return reported
 
 
 def in_turns(bundle: Path, source: Path, scratch: Path, processes: int, rounds: int, arguments: list[str]) -> Any:
@@ -132,9 +132,9 @@ def in_turns(bundle: Path, source: Path, scratch: Path, processes: int, rounds: 
         for count in (1, processes) if number % 2 == 0 else (processes, 1):
             output = scratch / f"{number}-{count}.parquet"
             before = _children_cpu_s()
-            told = score_once(bundle, source, output, ["--processes", str(count), *arguments])
-            rates[count].append(told["pictures_per_s"])
-            costs[count].append((_children_cpu_s() - before) * 1e3 / told["pictures"])
+            reported = score_once(bundle, source, output, ["--processes", str(count), *arguments])
+            rates[count].append(reported["pictures_per_s"])
+            costs[count].append((_children_cpu_s() - before) * 1e3 / reported["pictures"])
     tables = {path.read_bytes() for path in scratch.glob("*.parquet")}
     ratios = [more / one for one, more in zip(rates[1], rates[processes], strict=True)]
     return {
@@ -170,12 +170,12 @@ def memory(bundle: Path, source: Path, output: Path, processes: int, arguments: 
                 first.setdefault(pid, size)
                 most[pid] = max(most.get(pid, 0.0), size)
     out, err = process.communicate()
-    told = summary(process.returncode, out, err)
+    reported = summary(process.returncode, out, err)
     names = ["first process", *(f"engine {n}" for n in range(1, len(first)))]
     return {
-        "pictures": told["pictures"],
-        "pictures_per_s": told["pictures_per_s"],
-        "bytes_a_row": output.stat().st_size / told["pictures"],
+        "pictures": reported["pictures"],
+        "pictures_per_s": reported["pictures_per_s"],
+        "bytes_a_row": output.stat().st_size / reported["pictures"],
         "anonymous_mb": {
             name: {"settled": first[pid], "most": most[pid]} for name, pid in zip(names, first, strict=False)
         },

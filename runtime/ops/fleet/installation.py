@@ -264,9 +264,9 @@ class Installation:
     def _collect(self, keep: int) -> None:
         """Removes all but the newest versions, the current one and the one before it."""
         order = [one.address for one in reversed(self.history().installed)]
-        kept = set(order[: max(keep, 2)]) | {self.current}
+        staying = set(order[: max(keep, 2)]) | {self.current}
         for address in self.versions():
-            if address not in kept:
+            if address not in staying:
                 remove(self.version(address))
 
     @contextmanager

@@ -201,7 +201,7 @@ class _Shelf:
             if values is None:
                 raise MissingError
             return JSONResponse(values)
-        parts = {"picture": gallery.picture, "thumbnail": gallery.thumbnail, "map": gallery.map_png}
+        parts = {"picture": gallery.image, "thumbnail": gallery.thumbnail, "map": gallery.map_png}
         if part not in parts:
             raise MissingError
         data = await loop.run_in_executor(None, parts[part], key)

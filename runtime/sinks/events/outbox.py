@@ -138,7 +138,7 @@ class OutboxSink(Generic[M]):
     ) -> None:
         self._filter = EventFilter(events)
         self._outbox: Outbox[M] = Outbox(queue, queue_bytes)
-        self._trouble = Trouble(who, notify, f"up to {queue} messages wait for it")
+        self._outage = Trouble(who, notify, f"up to {queue} messages wait for it")
         self._slow = Trouble(who, notify, meanwhile)
         self._slow_words = slow
 
@@ -150,14 +150,14 @@ class OutboxSink(Generic[M]):
     @property
     def trouble(self) -> str | None:
         """Why messages do not arrive, or not all; None while they do."""
-        return self._trouble.words or self._slow.words
+        return self._outage.words or self._slow.words
 
     def skip(self, bad: BadFrame) -> None:
         """Sends nothing for an image that could not be read."""
 
     def _keep(self, message: M) -> None:
         """Puts a message into the outbox."""
-        if self._outbox.put(message) and self._trouble.words is None:
+        if self._outbox.put(message) and self._outage.words is None:
             self._slow.begin(self._slow_words, self._outbox.dropped - 1)
 
     def _give_up_rest(self) -> int:

@@ -109,7 +109,7 @@ class WatchSource:
         self._known = Known()
         self._waiting: dict[str, tuple[int, float]] = {}  # path -> key, and since when it has that
         self._took = 0.0
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._away_since: float | None = None
         if not self.watched.existing:
             for _ in self._known.look(list_images(self.watched.folder, self.watched.done)):
@@ -196,6 +196,6 @@ class WatchSource:
     def _tell(self, words: str) -> None:
         """Says a thing once, whatever its numbers."""
         kind = words.partition(": ")[2][:12]
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._reported:
+            self._reported.add(kind)
             log.warning("%s", words)

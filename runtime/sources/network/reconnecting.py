@@ -210,7 +210,7 @@ class _Outage:
         self._name = name
         self._ever = False
         self._tries = 0
-        self._told: set[str] = set()  # the kinds of trouble that were said, and whose end was not
+        self._reported: set[str] = set()  # the kinds of trouble that were said, and whose end was not
         self._began = 0.0  # of the trouble that was said
         self._unsteady = False
         self._ended: float | None = None  # when the last end was said
@@ -228,19 +228,19 @@ class _Outage:
             self._tries += 1
         self.reason = reason
         kind = _kind(reason)
-        if not self._told:
+        if not self._reported:
             self._began = now
             self._losses = 1
             if self._ended is not None and now - self._ended < self.steady_s:
                 self._unsteady = True
-            self._say(self._first_words(reason))
-            self._told.add(kind)
-        elif kind in self._told or len(self._told) >= MOST_REASONS or self._unsteady:
+            self._report(self._first_words(reason))
+            self._reported.add(kind)
+        elif kind in self._reported or len(self._reported) >= MOST_REASONS or self._unsteady:
             return
         elif refused or now - self._began > LONG_S:
             again = f"trying again every {REFUSED_WAIT_S:.0f} s" if refused else "still trying"
-            self._say(f"{reason}; {again}")
-            self._told.add(kind)
+            self._report(f"{reason}; {again}")
+            self._reported.add(kind)
 
     def over(self, since: float) -> None:
         """A frame came from a connection that began at `since`."""
@@ -251,7 +251,7 @@ class _Outage:
             self.lost_since = None
             self.reason = None
         self._ever = True
-        if not self._told or (self._unsteady and now - since < self.steady_s):
+        if not self._reported or (self._unsteady and now - since < self.steady_s):
             return
         often = f", lost {self._losses} times meanwhile" if self._losses > 1 else ""
         log.info(
@@ -259,7 +259,7 @@ class _Outage:
             *(self._name, now - self._began, self.reconnects, often),
             extra={"event": "source_back", "source": self._name, "reconnects": self.reconnects},
         )
-        self._told.clear()
+        self._reported.clear()
         self._ended, self._unsteady = now, False
 
     def _first_words(self, reason: str) -> str:
@@ -269,7 +269,7 @@ class _Outage:
             return f"{reason}; unsteady: more is said when it has held for {self.steady_s:.0f} s"
         return f"{reason}; trying again until it is back"
 
-    def _say(self, words: str) -> None:
+    def _report(self, words: str) -> None:
         log.warning("%s", words, extra={"event": "source_lost", "source": self._name})
 
 

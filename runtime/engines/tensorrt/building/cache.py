@@ -34,7 +34,7 @@ class BuiltEngine:
 
     serialized: Serialized
     fp32_attention: tuple[int, ...]
-    judged: bool
+    compared: bool
 
 
 class EngineCache:
@@ -81,7 +81,7 @@ class EngineCache:
             "size": built.serialized.nbytes,
             "sha256": hashlib.sha256(built.serialized).hexdigest(),
             "fp32_attention": list(built.fp32_attention),
-            "judged": built.judged,
+            "judged": built.compared,
         }
         replace_file(path.with_suffix(_FACTS), json.dumps(facts, indent=2).encode())
         self._make_room(path)
@@ -110,7 +110,7 @@ class EngineCache:
         try:
             lock = self._lock(key, waiting)
         except OSError as error:
-            return build(), self._trouble(error)
+            return build(), self._warning(error)
         with lock:
             if (found := self.get(key)) is not None:
                 return found, None  # the other process has made it meanwhile
@@ -118,7 +118,7 @@ class EngineCache:
             try:
                 self.put(key, built)
             except OSError as error:
-                return built, self._trouble(error)
+                return built, self._warning(error)
         return built, None
 
     def _lock(self, key: EngineKey, waiting: Callable[[], None]) -> IO[str]:
@@ -136,7 +136,7 @@ class EngineCache:
             raise
         return file
 
-    def _trouble(self, error: OSError) -> str:
+    def _warning(self, error: OSError) -> str:
         return (
             f"the engine cannot be kept in {self.folder} ({error.strerror or error}) and is built at every start: set "
             "XDG_CACHE_HOME to a folder with room"

@@ -131,7 +131,7 @@ def with_tag(index: bytes | None, tag: str, image: bytes) -> bytes:
     """
     value = {"schemaVersion": 2, "mediaType": INDEX_TYPE} if index is None else _object(index, "index.json")
     entries = value.get("manifests")
-    kept = [
+    others = [
         entry
         for entry in (entries if isinstance(entries, list) else [])
         if not isinstance(entry, dict) or (entry.get("annotations") or {}).get(REF_NAME) != tag
@@ -143,7 +143,7 @@ def with_tag(index: bytes | None, tag: str, image: bytes) -> bytes:
         "size": len(image),
         "annotations": {REF_NAME: tag},
     }
-    return json.dumps(value | {"manifests": [*kept, entry]}, indent=2).encode()
+    return json.dumps(value | {"manifests": [*others, entry]}, indent=2).encode()
 
 
 def _descriptor(kind: str, digest: str, size: int, title: str | None = None) -> dict[str, Any]:

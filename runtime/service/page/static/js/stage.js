@@ -35,7 +35,7 @@ export class Stage {
     this.threshold = null; // what outlines and colours go by; null for the image's own
     this.record = null;
     this.map = null;
-    this.picture = element.querySelector(".picture");
+    this.image = element.querySelector(".picture");
     this.overlay = element.querySelector(".overlay");
     this.layer = new OffscreenCanvas(1, 1);
     new ResizeObserver(() => this.draw()).observe(element);
@@ -48,12 +48,12 @@ export class Stage {
 
   /** Shows an image that was decoded before. */
   put({ record, bitmap, map }) {
-    if (this.picture.width !== bitmap.width || this.picture.height !== bitmap.height) {
-      this.picture.width = bitmap.width;
-      this.picture.height = bitmap.height;
+    if (this.image.width !== bitmap.width || this.image.height !== bitmap.height) {
+      this.image.width = bitmap.width;
+      this.image.height = bitmap.height;
       this.element.style.setProperty("--shape", bitmap.width / bitmap.height);
     }
-    this.picture.getContext("2d").drawImage(bitmap, 0, 0);
+    this.image.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
     this.record = record;
     this.map = map;
@@ -63,7 +63,7 @@ export class Stage {
   /** Draws what lies over the image anew. */
   draw() {
     const { overlay, record, map } = this;
-    const box = this.picture.getBoundingClientRect();
+    const box = this.image.getBoundingClientRect();
     const scale = Math.min(window.devicePixelRatio || 1, 2);
     const width = Math.max(1, Math.round(box.width * scale));
     const height = Math.max(1, Math.round(box.height * scale));

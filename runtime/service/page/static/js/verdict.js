@@ -19,7 +19,7 @@ export function ago(seconds) {
 }
 
 /** What is to be said of a source: [verdict, why]. */
-export function judge(state, source) {
+export function decide(state, source) {
   const { frames, age_s: age, alarm_age_s: since } = source;
   const last = since === null ? "No anomaly so far" : `Last anomaly ${ago(since)} ago`;
   if (state.paused) return ["paused", "Frames go by unjudged"];
@@ -37,12 +37,12 @@ export class Verdict {
   constructor(element) {
     this.element = element;
     this.find = (id) => document.getElementById(id);
-    this.said = null;
-    this.saidAt = -Infinity;
+    this.announced = null;
+    this.announcedAt = -Infinity;
   }
 
   show(state, source, named) {
-    const [verdict, why] = judge(state, source);
+    const [verdict, why] = decide(state, source);
     this.set(verdict, named ? `${source.name}: ${why}` : why);
     const number = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
     const stale = verdict === "silent" || verdict === "wait" || verdict === "paused";
@@ -65,15 +65,15 @@ export class Verdict {
       document.title = `${WORDS[verdict]} · KAnoCLIP edge`;
     }
     if (this.find("verdict-why").textContent !== why) this.find("verdict-why").textContent = why;
-    this.#say(verdict);
+    this.#announce(verdict);
   }
 
   // A screen reader is told of another verdict, though not more often than every three seconds.
-  #say(verdict) {
+  #announce(verdict) {
     const now = performance.now();
-    if (verdict === this.said || now - this.saidAt < 3000) return;
-    this.said = verdict;
-    this.saidAt = now;
+    if (verdict === this.announced || now - this.announcedAt < 3000) return;
+    this.announced = verdict;
+    this.announcedAt = now;
     this.find("announce").textContent = WORDS[verdict];
   }
 }

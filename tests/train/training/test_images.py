@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import DataError, TrainingError
 from kanoclip.train.data.registry import open_dataset
-from kanoclip.train.training.pictures import EpochOrder, TrainingSet, scan
+from kanoclip.train.training.images import EpochOrder, TrainingSet, scan
 
 SIZE = (48, 48)
 
