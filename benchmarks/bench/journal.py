@@ -1,4 +1,4 @@
-"""What has been measured so far, kept in a file line by line: a run that was killed goes on where it was."""
+"""What has been measured so far, saved in a file line by line: a run that was killed goes on where it was."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Journal:
             self._write({"run": run})
 
     def once(self, piece: str, measure: Callable[[], Any]) -> Any:
-        """A piece's result: as it was measured before, or measured now and kept.
+        """A piece's result: as it was measured before, or measured now and saved.
 
         Args:
             piece: Its name.

@@ -38,7 +38,7 @@ class Settings:
     """What to measure.
 
     Attributes:
-        names: Runners as `open_runners` takes them; the first is what the user asked about.
+        names: Runners as `open_runners` takes them; the first is what the user requested.
         reference: The name whose time the others' is divided by.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of the engines, None for all cores.
@@ -78,14 +78,14 @@ def measure(
         settings: By what, how often.
         journal: Keeps every piece.
         environment: Of `whole_environment`.
-        report: Told about an engine's build.
-        tick: Told after each piece which part it belongs to.
+        report: Called with the progress of an engine's build.
+        tick: Called after each piece with the part that it belongs to.
 
     Returns:
         Everything, as JSON values; docs/benchmarking.md has the fields.
 
     Raises:
-        KanoclipError: What the user asked about does not run here.
+        KanoclipError: What the user requested does not run here.
     """
     tick("loading")
     runners, left_out = open_runners(bundle, settings.names, settings.device, settings.threads, report)

@@ -69,7 +69,7 @@ def measure_stages(
         video: Where frames come from; begun again when it ends.
         rounds: Frames.
         journal: Keeps each frame's times.
-        tick: Told after each frame.
+        tick: Called after each frame.
 
     Returns:
         Of each runner, by STAGES; None for what is not done there or cannot be told apart.
@@ -155,7 +155,7 @@ def measure_streams(
         repeat: Streams of each, in turns.
         threads: CPU threads, None for all cores.
         journal: Keeps each stream.
-        tick: Told after each stream.
+        tick: Called after each stream.
 
     Returns:
         Of each runner by frames at a time: `fps`, and `inside_inference`, the share of the wall time in which a
@@ -164,7 +164,7 @@ def measure_streams(
     cases = [_Case(runner, lanes) for runner in runners for lanes in LANES if _can(runner, lanes, threads)]
 
     def stream(case: _Case) -> dict[str, float] | None:
-        own = case.lanes > 1  # an engine with two lanes is another one, and need not be in memory all the time
+        own = case.lanes > 1  # an engine with two workers is another one, and need not be in memory all the time
         backend = case.runner.backend
         if own:
             backend = open_backend(bundle, case.runner.engine, case.runner.device, threads, lanes=case.lanes)
@@ -194,9 +194,9 @@ def measure_streams(
     return {
         name: {
             lanes: {key: float(np.median([one[key] for one in runs])) for key in ("fps", "inside_inference")}
-            for lanes, runs in by_lanes.items()
+            for lanes, runs in by_workers.items()
         }
-        for name, by_lanes in found.items()
+        for name, by_workers in found.items()
     }
 
 

@@ -50,7 +50,7 @@ def measure_start(
         repeat: Starts of each that count; one before them fills the caches that engines keep.
         threads: CPU threads, None for all cores.
         journal: Keeps each start.
-        tick: Told after each.
+        tick: Called after each.
 
     Returns:
         Of each runner: `first_verdict_s`, the median; `peak_memory_mb`, the largest resident memory, None where there

@@ -128,7 +128,7 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, as_json: bool) -> N
     "--install",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Make it FOLDER/current.kanoclip, if kanoclip-doctor agrees; those before it are kept beside it.",
+    help="Make it FOLDER/current.kanoclip, if kanoclip-doctor agrees; those before it stay beside it.",
 )
 @_then_option
 @click.option(

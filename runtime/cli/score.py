@@ -232,7 +232,7 @@ def _report(job: Job, outcome: Outcome, count: int | None, replaced: int, human:
     if outcome.earlier:
         human.print(Text(f"{outcome.earlier:,} of them were scored before this start"))
     if rate is not None and scored:
-        human.print(Text(f"{scored:,} in {outcome.scoring_s:.1f} s: {rate:.1f} a second"))
+        human.print(Text(f"{scored:,} in {outcome.scoring_s:.1f} s: {rate:.1f} images/s"))
     if replaced:
         human.print(Text(f"{replaced} processes died and were replaced", "yellow"))
     if as_json:
@@ -254,7 +254,7 @@ def _report(job: Job, outcome: Outcome, count: int | None, replaced: int, human:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into an error, so that processes are ended and the reader is told how to go on."""
+    """Turns SIGTERM into an error, so that processes are ended and the message says how to go on."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KanoclipError(f"stopped by SIGTERM; {GOES_ON}")

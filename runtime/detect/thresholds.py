@@ -74,7 +74,7 @@ def unkept_promises(
     for name, _ in sorted(found - reported, key=str):
         log.warning(
             "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate is "
-            "not kept: run kanoclip-calibrate again",
+            "not saved: run kanoclip-calibrate again",
             name,
         )
     return found

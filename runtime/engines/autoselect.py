@@ -71,7 +71,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
         device: `cpu`, or `auto`: then ONNX Runtime runs on the GPU where it has one.
         threads: CPU threads, None for all cores of this process.
         create: Makes an engine on that device.
-        lanes: How many threads may run it at a time. One lane is timed: what it takes is what all of them take.
+        lanes: How many threads may run it at a time. One thread is timed: all of them take as long.
 
     Raises:
         BackendError: No engine can be made, or ONNX Runtime cannot run the graph.
@@ -239,4 +239,4 @@ def _write(key: Mapping[str, Any], choice: Choice) -> None:
     try:
         replace_file(_path(key), (json.dumps(record, indent=2) + "\n").encode())
     except OSError as error:
-        log.warning("the choice of the engine cannot be kept (%s): set XDG_CACHE_HOME to a folder of yours", error)
+        log.warning("the choice of the engine cannot be saved (%s): set XDG_CACHE_HOME to a folder of yours", error)

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float32]
 FETCHED = ("map", "score")
 """The outputs that `Backend.run` fetches: a descriptor is larger than both, and stays where it was computed."""
 Report = Callable[[str, float], None]
-"""Told a long step's name and the share of it that is done, 0 to 1."""
+"""Called with a long step's name and the share of it that is done, 0 to 1."""
 
 
 def whole_batches(images: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
@@ -43,7 +43,7 @@ def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Seque
 
     Args:
         bundle: Whose manifest.
-        inputs: What the engine says that the graph takes, in its order.
+        inputs: The graph's inputs as the engine reports them, in its order.
         outputs: What it gives.
 
     Raises:

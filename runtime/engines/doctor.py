@@ -93,7 +93,7 @@ def compare(
         backend: As `create_backend` takes it.
         device: As `create_backend` takes it.
         threads: CPU threads of the engine that is scored, None for all cores.
-        report: Told about an engine's build.
+        report: Called with the progress of an engine's build.
         rebuild: Build a TensorRT engine now, score it on this GPU and keep it.
 
     Raises:

@@ -22,7 +22,7 @@ _OWN_PRECISION = {"openvino-bf16-cpu": "bf16"}
 
 @dataclass(frozen=True)
 class Answers:
-    """What an engine said to a bundle's images.
+    """An engine's outputs for a bundle's images.
 
     Attributes:
         backend: Its name, such as `onnxruntime-cuda`.
@@ -77,7 +77,7 @@ class Comparison:
 
 
 class Reference:
-    """What plain operators say to a bundle's own images; any number of engines can be compared with it.
+    """The outputs of plain operators for a bundle's own images; any number of engines can be compared with it.
 
     The reference is ONNX Runtime on the CPU, on one thread and with every optimisation of the graph turned off: the
     operators one by one as they stand in the file, which no fused or reordered kernel can have got wrong. It is

@@ -43,7 +43,7 @@ def open_camera(spec: int | str, stall_s: float | None = STALL_S) -> Source:
     Args:
         spec: Its index; or a string with the index, a device file (/dev/video2, /dev/v4l/by-id/...), `csi://N`, or
             `genicam://NAME`.
-        stall_s: Seconds that a read may take at most, where that can be told; None for ever.
+        stall_s: Seconds that a read may take at most, where that can be set; None for ever.
 
     Raises:
         SourceError: It is none of these, or cannot be opened.

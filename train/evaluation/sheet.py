@@ -111,11 +111,11 @@ def _strip(case: Case) -> Image:
         grey = cv2.resize(case.mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
         mask = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
     level = np.rint(np.clip(case.map, 0, 1) * 255).astype(np.uint8)
-    heat = cv2.applyColorMap(cv2.resize(level, (TILE, TILE), interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_TURBO)
+    coloured = cv2.applyColorMap(cv2.resize(level, (TILE, TILE), interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_TURBO)
     overlay = case.image.copy()
     paint_heat_map(overlay, case.map)
     canvas = np.full((TILE + _LINE, 4 * (TILE + _GAP) + _GAP, 3), _PAPER, np.uint8)
-    for i, tile in enumerate((case.image, mask, heat, overlay)):
+    for i, tile in enumerate((case.image, mask, coloured, overlay)):
         left = _GAP + i * (TILE + _GAP)
         canvas[:TILE, left : left + TILE] = tile
     name = f"{case.category}/{case.sample.defect}/{case.sample.image.name}"

@@ -165,7 +165,7 @@ class _Options:
     "cache_folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the tower's features are kept. Default: ~/.cache/kanoclip/features.",
+    help="Where the tower's features are saved. Default: ~/.cache/kanoclip/features.",
 )
 @click.option("--no-cache", is_flag=True, help="Run the tower in every epoch.")
 @click.option(

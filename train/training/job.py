@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Where features are kept, and how many bytes of them."""
+    """Where features are saved, and how many bytes of them."""
 
     folder: Path
     limit: int

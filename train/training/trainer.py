@@ -29,7 +29,7 @@ _EMA_WARMUP = 10
 
 
 class Listener(Protocol):
-    """Who is told how a run goes. Called on the main process only."""
+    """Who gets the progress of a run. Called on the main process only."""
 
     def started(self, epochs: int, steps: int, progress: Progress) -> None:
         """The run has `epochs` of `steps`, and begins (or goes on) at `progress`."""
@@ -108,7 +108,7 @@ class Trainer:
             config: What decides the result.
             job: What it works on.
             accelerator: Made with `split_batches=True`: a batch is shared out among its processes.
-            listener: Told how it goes.
+            listener: Gets its progress.
             workers: Processes that read images; 0 reads them in this one.
 
         Raises:

@@ -173,7 +173,7 @@ def measure_energy(
         batch: Frames in a run.
         repeat: Blocks of each.
         journal: Keeps each block.
-        tick: Told after each block.
+        tick: Called after each block.
         find: Finds the meter of a device.
 
     Returns:

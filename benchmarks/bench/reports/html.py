@@ -187,4 +187,4 @@ def _roofline(result: Mapping[str, Any]) -> str | None:
             entry = found[name]
             words_of = f"{name}: {entry['gflops']:,.0f} GFLOP/s, {entry['share']:.0%} of what this machine can do"
             parts.append(svg.circle(x(entry["flops_per_byte"]), y(entry["gflops"]), number, words_of))
-    return svg.chart(parts, "Roofline: each runner's operations a second under the machine's limits")
+    return svg.chart(parts, "Roofline: each runner's FLOP/s under the machine's limits")

@@ -93,8 +93,8 @@ def _rates(result: Mapping[str, Any]) -> Rows | None:
     for name, runner in runners.items():
         rates, streams = runner.get("batches_fps", {}), runner.get("stream", {})
         row = [name, *(number(rates.get(size)) for size in sizes)]
-        for lanes in ("1", "2"):
-            reported = streams.get(lanes)
+        for workers in ("1", "2"):
+            reported = streams.get(workers)
             row += [number(reported["fps"]), f"{reported['inside_inference']:.0%}"] if reported else [DASH, DASH]
         rows.append(row)
     return Rows("fps against batch, and of a whole stream of 1080p", head, rows)

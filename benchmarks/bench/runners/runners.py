@@ -23,7 +23,7 @@ class Runner:
     Attributes:
         name: The backend's own name, such as `openvino-cpu`.
         requested: What it was asked for as: a name of COMPARABLE, or `auto`.
-        backend: With one lane.
+        backend: With one worker.
         device: `cpu` or `cuda[:N]`: where it runs.
         precisions: What its products may be computed in; the fastest of them is its peak.
     """
@@ -55,7 +55,7 @@ def open_runners(
         names: Of COMPARABLE, or `auto`.
         device: As `create_backend` takes it.
         threads: CPU threads, None for all cores.
-        report: Told about an engine's build.
+        report: Called with the progress of an engine's build.
 
     Returns:
         Those that run, and of the others why not.

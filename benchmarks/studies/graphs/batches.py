@@ -1,4 +1,4 @@
-"""fps by lanes and batch: what several frames in one run of the graph give beside two runs side by side.
+"""fps by workers and batch size: what several frames in one run of the graph give beside two runs side by side.
 
     python -m kanoclip.benchmarks.studies.graphs.batches --output benchmarks/results/graphs/batches-nano.json
 
@@ -48,7 +48,7 @@ def export(folder: Path, most: int) -> Path:
 
 
 def rate(detector: Detector, frames: int, batch: int) -> float:
-    """Fps through the pipeline, with as many lanes as the detector has."""
+    """fps through the pipeline, with as many workers as the detector allows."""
     config = PipelineConfig(Policy.WAIT, lanes=detector.lanes, batch=batch)
     return Pipeline(MemorySource(frames, detector.frame_size), detector, [], config).run().fps
 
@@ -66,7 +66,7 @@ def measure(
         repeat: Rounds.
 
     Returns:
-        For each backend, lanes and batch: `fps`, and its ratio to the first batch on one lane and on as many lanes.
+        For each backend, workers and batch: `fps`, and its ratio to the first batch on one and on as many workers.
     """
     cases: dict[tuple[str, int, int], list[float]] = {}
     with ExitStack() as opened:
@@ -109,7 +109,7 @@ def main(
     repeat: int,
     output: Path | None,
 ) -> None:
-    """Measure fps by lanes and batch on the CPU, with ONNX Runtime and OpenVINO unless others are named."""
+    """Measure fps by workers and batch on the CPU, with ONNX Runtime and OpenVINO unless others are named."""
     batches = batches or (1, 2, 4, 8)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:

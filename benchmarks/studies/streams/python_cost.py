@@ -31,7 +31,7 @@ from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.types import Frame
 
 CASES = tuple(product((1, 2), (1, 8)))
-"""Lanes, and the most frames that one takes at a time."""
+"""Workers, and the most frames that one takes at a time."""
 
 
 class MemorySource:

@@ -70,7 +70,7 @@ class ScoreProgress:
         return (state.done - state.earlier) / max(now - self._began, 1e-9)
 
     def _line(self, state: State, now: float) -> str:
-        parts = [f"{self._rate(state, now):.1f} a second"]
+        parts = [f"{self._rate(state, now):.1f} images/s"]
         if state.step == "scoring":
             parts += [f"{state.anomalous:,} anomalous", f"{state.unscored:,} unreadable"]
         return ", ".join(parts)

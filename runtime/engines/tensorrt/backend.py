@@ -49,7 +49,7 @@ class TensorRtBackend:
             bundle: What to run.
             flavour: `tensorrt` or `tensorrt-rtx`.
             device: `auto`, `cuda` or `cuda:N`.
-            report: Told about a build.
+            report: Called with the progress of a build.
             rebuild: Build the engine now, whatever is there already.
 
         Raises:

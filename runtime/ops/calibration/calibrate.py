@@ -113,7 +113,7 @@ def calibrate(
     Args:
         good: Of frames that no one would call anomalous.
         rate: Share of good frames that may reach each threshold.
-        confidence: With which it is kept; None for the average over calibrations.
+        confidence: With which it holds; None for the average over calibrations.
         rule: When the stream's alarm is raised.
         bad: Of frames that should be found.
 

@@ -104,7 +104,7 @@ class Installation:
             offer: What to install.
             examine: Looks at the new one where it lies, and raises KanoclipError if it will not do.
             start: Makes use of the current one, and raises KanoclipError if that fails; called again after a rollback.
-            report: Told about the files.
+            report: Called with the progress of the files.
             limit: Most bytes to take.
             again: Take one that was refused before.
             older: Take one that was signed before the current one.

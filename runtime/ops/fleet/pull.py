@@ -119,7 +119,7 @@ def fetch(
     Args:
         offer: What to fetch.
         folder: Where to.
-        report: Told about the files.
+        report: Called with the progress of the files.
         limit: Most bytes to take.
         have: sha256 of files that lie here and their places: they are linked or copied instead of being fetched, and
             the whole bundle is made read-only, so that none changes with another.

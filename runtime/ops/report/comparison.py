@@ -28,7 +28,7 @@ class Move:
 
     Attributes:
         first: Row of the first of them.
-        last: Row of the last one; both as finely as mean images were kept.
+        last: Row of the last one; both as finely as mean images were saved.
         shift: The largest of their pieces'.
     """
 

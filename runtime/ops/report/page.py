@@ -240,7 +240,7 @@ def _cases(results: Results, options: Options, on_progress: Callable[[int, int],
         made.append(make_case(row, options.maps) if options.images else Case(row, None, reason="images left out"))
     switches = '<label class="switch"><input type="checkbox" id="lines" checked> outlines</label>'
     if any(case.overlay for case in made):
-        switches += '<label class="switch"><input type="checkbox" id="heat" checked> map&nbsp;&nbsp;</label>'
+        switches += '<label class="switch"><input type="checkbox" id="heatmap" checked> map&nbsp;&nbsp;</label>'
     first = "".join(_case(case) for case in made[: len(worst)])
     second = "".join(_case(case) for case in made[len(worst) :])
     return (
@@ -254,7 +254,7 @@ def _case(case: Case) -> str:
     if case.image is None:
         view = f'<span class="view"><span class="gone">{_e(case.reason)}</span></span>'
     else:
-        map_layer = "" if case.overlay is None else f'<img class="heat" src="{case.overlay}" alt="">'
+        map_layer = "" if case.overlay is None else f'<img class="heatmap" src="{case.overlay}" alt="">'
         view = f'<span class="view"><img src="{case.image}" alt="" loading="lazy">{map_layer}{overlay(row)}</span>'
     verdict = '<span class="verdict-bad">anomalous</span>' if row["is_anomalous"] else "normal"
     count = len(row["regions"])

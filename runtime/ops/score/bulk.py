@@ -109,7 +109,7 @@ def score(job: Job, make_pool: MakePool, on_progress: Callable[[State], None] = 
 
     Raises:
         KanoclipError: The source, the output or the engine is no good, or something else was begun at this output. What
-            was scored is kept, and the same call goes on.
+            was scored stays on disk, and the same call goes on.
     """
     started = perf_counter()
     folder = RunFolder(job.output)

@@ -20,7 +20,7 @@ ROW_GROUP = 16_384
 """Rows that are in memory at a time, more or less: row groups end where slices do."""
 
 BLOCKS = 40
-"""Pieces of a run, at the most, whose mean images are kept: when a camera moved is seen by them."""
+"""The most pieces of a run whose mean images are saved: they show when a camera moved."""
 
 
 @dataclass(frozen=True)

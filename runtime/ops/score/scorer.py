@@ -42,7 +42,7 @@ class Engine:
         threads: CPU threads of the engine; a server has its own.
         settings: Over the bundle's thresholds.
         class_name: Of images whose work list names none.
-        maps: Whether whole maps are kept.
+        maps: Whether whole maps are saved.
         readers: Threads that read ahead; 1 reads between two images.
     """
 

@@ -21,7 +21,7 @@ JPEG_QUALITY = 80
 MAX_ENTRIES = 60
 MAX_BYTES = 32 << 20
 BURST = 24
-"""Anomalies in a row that are all kept."""
+"""Anomalies in a row that are all held."""
 HELD_PER_S = 0.5
 """After a burst: many bad parts one after the other must not cost processor time without end."""
 APART_S = 1.0
@@ -50,7 +50,7 @@ class Entry:
 
 
 class Gallery(Protocol):
-    """Anomalies that were kept. Every method may be called from any thread; None for what is no longer there."""
+    """Anomalies that were saved or are held. Every method may be called from any thread; None for what is no longer there."""
 
     @property
     def revision(self) -> int:
@@ -59,7 +59,7 @@ class Gallery(Protocol):
 
     @property
     def place(self) -> str | None:
-        """Where they are kept, for a person; None for in memory."""
+        """Where they are saved, for a person; None for in memory."""
         ...
 
     def entries(self) -> Sequence[Entry]:

@@ -26,7 +26,7 @@ def annotate(image: Image, detection: Detection, *, untrained: bool, canvas: Can
 
     Args:
         image: The original frame, uint8 [H, W, 3] BGR; left as it is.
-        detection: What the detector said about it.
+        detection: The detector's result for it.
         untrained: The bundle has seeded weights: the caption says so.
         canvas: Memory that the image lies in until the next one is drawn there; None takes new.
 

@@ -111,7 +111,7 @@ class SnapshotSink:
         self._ring.close()
         if self.skipped:
             log.info(
-                "snapshots: %d anomalous frames were not kept, each less than %g s after the one before",
+                "snapshots: %d anomalous frames were not saved, each less than %g s after the one before",
                 self.skipped,
                 self._config.min_interval_s,
             )

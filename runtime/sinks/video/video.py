@@ -31,7 +31,7 @@ class VideoSink:
 
     A video of files is written beside and renamed when it is complete; what had its name before is overwritten. A live
     recording has its name from the start and can be watched while it grows. Its images repeat as needed, so that it
-    plays at the speed of life although frames were dropped, and what had its name before is kept under another one
+    plays at the speed of life although frames were dropped, and what had its name before gets another one
     (`segments`). It may be split into files that together take a bounded part of the disk.
 
     Args:

@@ -1,7 +1,7 @@
 """`watch://FOLDER`: images that some other program puts into a folder, each scored once.
 
-The folder is looked through again and again. Being told of changes (inotify) would cost less, and does not work where
-it matters: what another machine writes to a network share is never told. Nothing about a file that has gone is kept
+The folder is looked through again and again. Change events (inotify) would cost less, and does not work where
+it matters: what another machine writes to a network share raises none. Nothing about a file that has gone is held
 for long, so that memory is bounded by what lies in the folder: 16 bytes a file.
 """
 
@@ -40,7 +40,7 @@ _REST = 10.0
 
 @dataclass(frozen=True)
 class WatchedFolder:
-    """What is watched: `watch:///data/in?done=/data/judged`.
+    """What is watched: `watch:///data/in?done=/data/scored`.
 
     Attributes:
         folder: The folder, with all below it.

@@ -22,7 +22,7 @@ STALL_S = 5.0
 OPEN_LIMIT_S = 30.0
 """From the start of an opening to the first frame."""
 STEADY_S = 10.0
-"""A source that is lost again sooner is unsteady: what follows is told when it has held for so long."""
+"""A source that is lost again sooner is unsteady: what follows is reported when it has held for so long."""
 REFUSED_WAIT_S = 60.0
 """Pause after a refused password: many cameras lock an account after a few of them."""
 LEAVE_GRACE_S = 0.5
@@ -58,8 +58,8 @@ class ReconnectingSource:
     """Frames of a live source for as long as they are wanted, over however many openings of it.
 
     When the source fails or stalls it is closed and opened again, with growing pauses, until it is back; the pauses
-    are short enough that a device is found within 5 s of its return. Frames are numbered on. Trouble is said once, and
-    once that it is over; a reason that is new is said too when that takes long, or when it asks for a person. A source
+    are short enough that a device is found within 5 s of its return. Frames are numbered on. An outage is reported once, and
+    once its end; a reason that is new is reported too when that takes long, or when it asks for a person. A source
     that ends without an error has ended.
 
     Args:
@@ -197,7 +197,7 @@ class ReconnectingSource:
 
 
 class _Outage:
-    """What is said about losing a source, and when.
+    """What is reported about losing a source, and when.
 
     One thread writes; `lost_since`, `reason` and `reconnects` are read by others.
     """
@@ -210,10 +210,10 @@ class _Outage:
         self._name = name
         self._ever = False
         self._tries = 0
-        self._reported: set[str] = set()  # the kinds of trouble that were said, and whose end was not
-        self._began = 0.0  # of the trouble that was said
+        self._reported: set[str] = set()  # kinds of outage that were reported, and whose end was not
+        self._began = 0.0  # of the outage that was reported
         self._unsteady = False
-        self._ended: float | None = None  # when the last end was said
+        self._ended: float | None = None  # when the last end was reported
         self._losses = 0
 
     def begin(self, reason: str, *, refused: bool = False) -> None:
@@ -274,5 +274,5 @@ class _Outage:
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers, by which the same trouble is known again."""
+    """A reason without its numbers, by which the same outage is known again."""
     return "".join(character for character in reason if not character.isdigit())

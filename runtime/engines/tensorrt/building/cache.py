@@ -1,4 +1,4 @@
-"""Engines that were built on this machine, kept for the next start: verified, locked, bounded in size."""
+"""Engines that were built on this machine, saved for the next start: verified, locked, bounded in size."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class EngineCache:
             waiting: Called once when another process is building it already.
 
         Returns:
-            The engine, and why it could not be kept, if so: it works all the same.
+            The engine, and why it could not be saved, if so: it works all the same.
         """
         if (found := self.get(key)) is not None:
             return found, None
@@ -138,7 +138,7 @@ class EngineCache:
 
     def _warning(self, error: OSError) -> str:
         return (
-            f"the engine cannot be kept in {self.folder} ({error.strerror or error}) and is built at every start: set "
+            f"the engine cannot be saved in {self.folder} ({error.strerror or error}) and is built at every start: set "
             "XDG_CACHE_HOME to a folder with room"
         )
 

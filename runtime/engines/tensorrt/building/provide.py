@@ -63,7 +63,7 @@ def provide_engine(
         flavour: Which TensorRT.
         gpu: For what.
         make_compare: Called when an engine is built: what compares it with the reference, None where nothing can be.
-        report: Told about a build, which takes from seconds to many minutes.
+        report: Called with the progress of a build, which takes from seconds to many minutes.
         rebuild: Pass over what was built before and what the bundle brings along.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What browsers are told beside images and scores."""
+"""What browsers get beside images and scores."""
 
 from __future__ import annotations
 

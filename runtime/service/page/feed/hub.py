@@ -15,7 +15,7 @@ from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 MAX_FPS = 15.0
-"""Images a second of each source that are encoded at most; whoever watches shares them."""
+"""The most fps of each source that are encoded; whoever watches shares them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Count:
 
 
 class Hub:
-    """The sink through which the page gets its frames; the newest of each source is kept and nothing else.
+    """The sink through which the page gets its frames; it holds the newest of each source and nothing else.
 
     `write` keeps a reference and returns. Anomalous frames are encoded for the gallery at a bounded rate.
 

@@ -39,7 +39,7 @@ NO_ANSWER = 4009
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a browser wants to be told next.
+    """What a browser requests next.
 
     Attributes:
         stream: The source to look at, as `Frame.stream`.
@@ -70,12 +70,12 @@ class Request:
             raise ValueError("not an object")
         stream, images, span = values.get("stream"), values.get("pictures"), values.get("span")
         if not isinstance(stream, str) or not isinstance(images, bool) or span not in SPANS_S:
-            raise ValueError("not a wish")
+            raise ValueError("not a request")
         return cls(stream if stream in streams else streams[0], images, int(span))
 
 
 class Watcher:
-    """What one browser has been told, and so what is new to it.
+    """What one browser has got, and so what is new to it.
 
     Args:
         facts: What there is to tell.
@@ -113,7 +113,7 @@ class Watcher:
             "gallery": self._gallery.revision,
         }
         if rows:
-            self._next_bucket = rows[-1][0]  # it may still grow, and is told again
+            self._next_bucket = rows[-1][0]  # it may still grow, and is sent again
         found_at, health = facts.health()
         if found_at > self._health_at:
             self._health_at, head["health"] = found_at, health

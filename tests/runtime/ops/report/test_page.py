@@ -193,7 +193,7 @@ def test_images_that_are_gone_or_changed(knocked):
 def test_maps_are_painted_where_they_were_kept(make_results, tmp_path):
     results = make_results(lambda n: line(n, spot=n == 2), count=6, maps=tmp_path / "maps")
     page = make_page(results, None, Options(worst=2, closest=0, maps=tmp_path / "maps"))
-    assert page.count('class="heat"') == 2 and 'id="heat"' in page
+    assert page.count('class="heatmap"') == 2 and 'id="heatmap"' in page
     [case] = [make_case(row, tmp_path / "maps") for row in results.read([2])]
     assert case.overlay is not None and case.overlay != case.image
     assert make_case(results.read([2])[0], tmp_path / "elsewhere").overlay is None

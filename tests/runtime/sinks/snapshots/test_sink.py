@@ -90,7 +90,7 @@ def test_a_stuck_anomaly_is_kept_once_in_an_interval_of_its_own_source(tmp_path,
         ("press", 0, 0),
         ("belt", 0, 0),
     ]
-    assert "19 anomalous frames were not kept" in caplog.text
+    assert "19 anomalous frames were not saved" in caplog.text
 
 
 def test_the_ring_keeps_the_newest_within_both_bounds(tmp_path):

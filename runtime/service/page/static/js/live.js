@@ -7,7 +7,7 @@ const LOST_MS = 10000;
 
 export class Live {
   /**
-   * @param {() => object} request What to be told next: {stream, images, span}.
+   * @param {() => object} request What to send next: {stream, images, span}.
    * @param {(update: object) => Promise<void>} show Shows an update.
    * @param {(state: "live" | "stale" | "lost", why: string) => void} tell Learns how the connection is.
    */

@@ -159,7 +159,7 @@ new Live(
     seen = 0; // who answers next may count anew
     verdict.lost(why);
     find("stale").hidden = false;
-    find("stale").textContent = "No connection: this picture is old";
+    find("stale").textContent = "No connection: this image is old";
     find("stage").classList.add("old");
   },
 );
@@ -181,7 +181,7 @@ document.addEventListener("fullscreenchange", () => {
   find("wall").setAttribute("aria-pressed", "false");
 });
 
-for (const [id, option] of [["heat", "heat"], ["outlines", "outlines"]]) {
+for (const [id, option] of [["heatmap", "heatmap"], ["outlines", "outlines"]]) {
   find(id).addEventListener("change", (event) => {
     stage[option] = event.target.checked;
     stage.draw();

@@ -1,4 +1,4 @@
-// An image with its map over it. They arrive apart, so that heat, opacity and outlines are chosen here.
+// An image with its map over it. They arrive apart, so that heat map, opacity and outlines are chosen here.
 
 import { segments } from "./contour.js";
 import { table } from "./palette.js";
@@ -29,13 +29,13 @@ export class Stage {
   /** @param {HTMLElement} element Holds a canvas for the image and one for what lies over it. */
   constructor(element) {
     this.element = element;
-    this.heat = true;
+    this.heatmap = true;
     this.outlines = true;
     this.opacity = 0.7;
     this.threshold = null; // what outlines and colours go by; null for the image's own
     this.record = null;
     this.map = null;
-    this.image = element.querySelector(".picture");
+    this.image = element.querySelector(".image");
     this.overlay = element.querySelector(".overlay");
     this.layer = new OffscreenCanvas(1, 1);
     new ResizeObserver(() => this.draw()).observe(element);
@@ -75,7 +75,7 @@ export class Stage {
     context.clearRect(0, 0, width, height);
     if (!record) return;
     const threshold = this.threshold ?? record.pixel_threshold;
-    if (map && this.heat && this.opacity > 0) this.#paint(context, width, height, threshold);
+    if (map && this.heatmap && this.opacity > 0) this.#paint(context, width, height, threshold);
     this.#interest(context, width, height, scale);
     if (this.outlines) {
       const changed = Math.abs(threshold - record.pixel_threshold) > 1e-6;

@@ -5,7 +5,7 @@ const HOLD_FROM_FPS = 4; // but where each frame is another part, the verdict is
 const SILENT_S = 3;
 const WORDS = {
   wait: "Waiting", normal: "Normal", anomaly: "Anomaly", paused: "Paused", untrained: "Untrained", ended: "Ended",
-  silent: "No picture", lost: "No connection",
+  silent: "No image", lost: "No connection",
 };
 const SIGNS = { wait: "wait", normal: "normal", anomaly: "anomaly", paused: "paused", untrained: "wait", ended: "wait", silent: "lost", lost: "lost" };
 
@@ -22,7 +22,7 @@ export function ago(seconds) {
 export function decide(state, source) {
   const { frames, age_s: age, alarm_age_s: since } = source;
   const last = since === null ? "No anomaly so far" : `Last anomaly ${ago(since)} ago`;
-  if (state.paused) return ["paused", "Frames go by unjudged"];
+  if (state.paused) return ["paused", "Frames go by unscored"];
   if (state.ended && frames) return ["ended", `The source has come to its end. ${last}`];
   if (source.away) return ["silent", source.away];
   if (!frames) return ["wait", "No frame yet"];
@@ -68,7 +68,7 @@ export class Verdict {
     this.#announce(verdict);
   }
 
-  // A screen reader is told of another verdict, though not more often than every three seconds.
+  // A screen reader announces another verdict, though not more often than every three seconds.
   #announce(verdict) {
     const now = performance.now();
     if (verdict === this.announced || now - this.announcedAt < 3000) return;
