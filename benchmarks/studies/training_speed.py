@@ -122,7 +122,9 @@ def in_turns(measure: Callable[[int], float], workers: tuple[int, ...], repeat: 
 @click.option("--backbone", default="nano", show_default=True)
 @click.option("--root", type=click.Path(path_type=Path), default=EXAMPLES, help="MVTec tree. Default: the examples.")
 @click.option("--epochs", type=click.IntRange(min=2), default=4, show_default=True)
-@click.option("--pictures", "images", type=click.IntRange(min=BATCH), default=96, show_default=True, help="To read, of 1080p.")
+@click.option(
+    "--pictures", "images", type=click.IntRange(min=BATCH), default=96, show_default=True, help="To read, of 1080p."
+)
 @click.option("--workers", type=click.IntRange(min=0), multiple=True, help="Repeatable. Default: 0, 1, 2, 4.")
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Readings by each of them.")
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")

@@ -1,4 +1,4 @@
-"""What a class's maps and scores are scored by: the bundle's thresholds with the settings over them."""
+"""A class's thresholds: the bundle's, with the settings over them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def decided(given: Thresholds, decision: Decision) -> Thresholds:
 
 
 def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
-    """What a class is scored by.
+    """The thresholds of a class.
 
     Raises:
         SettingsError: The region leaves nothing of the image.

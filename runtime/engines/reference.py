@@ -17,7 +17,7 @@ from kanoclip.runtime.engines.base import Backend, Floats, Frames, Indices, whol
 from kanoclip.runtime.errors import BundleError
 
 _OWN_PRECISION = {"openvino-bf16-cpu": "bf16"}
-"""Engines that compute in less than the graph says: the bounds of that precision hold for them."""
+"""Engines that compute in less than the graph's precision: the bounds of their own hold for them."""
 
 
 @dataclass(frozen=True)

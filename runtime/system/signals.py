@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a clean stop, while a stream runs and around that, and SIGHUP as a request to read the settings again."""
+"""SIGINT and SIGTERM as a clean stop, in a stream and around it, and SIGHUP as a request to read the settings again."""
 
 from __future__ import annotations
 

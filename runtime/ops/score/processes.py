@@ -95,7 +95,7 @@ class Processes:
         engine: What scores; a backend `auto` is settled by the first process, for all.
         count: Processes.
         list_path: The work list.
-        on_engine: Called with the backend's name, as `create_backend` takes it, and as it runs, before anything is scored.
+        on_engine: Gets the backend's name, as `create_backend` takes it, and as it runs, before anything is scored.
 
     Attributes:
         replaced: Processes that died and were replaced.

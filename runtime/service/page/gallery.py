@@ -50,7 +50,7 @@ class Entry:
 
 
 class Gallery(Protocol):
-    """Anomalies that were saved or are held. Every method may be called from any thread; None for what is no longer there."""
+    """The anomalies shown. Every method may be called from any thread; None for what is no longer there."""
 
     @property
     def revision(self) -> int:

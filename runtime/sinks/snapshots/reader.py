@@ -31,7 +31,7 @@ class Snapshot:
     Attributes:
         name: Sorts by the time of capture, then by source.
         record: What the JSON lines say of the frame; its `stream`; the image's `size`, [width, height]; and
-            `skipped_before`: anomalous frames of the same source, since the snapshot before, that were not saved because
+            `skipped_before`: anomalous frames of the same source, since the snapshot before, not saved because
             they came too soon.
         annotated: The image with heat map, regions and verdict, JPEG.
         image: The image alone, JPEG.

@@ -58,9 +58,9 @@ class ReconnectingSource:
     """Frames of a live source for as long as they are wanted, over however many openings of it.
 
     When the source fails or stalls it is closed and opened again, with growing pauses, until it is back; the pauses
-    are short enough that a device is found within 5 s of its return. Frames are numbered on. An outage is reported once, and
-    once its end; a reason that is new is reported too when that takes long, or when it asks for a person. A source
-    that ends without an error has ended.
+    are short enough that a device is found within 5 s of its return. Frames are numbered on. An outage is reported once,
+    and its end once. A new reason is reported too when the outage takes long, or when the reason needs a person. A
+    source that ends without an error has ended.
 
     Args:
         open: Makes the source; called again after each failure, in another thread each time.

@@ -49,7 +49,7 @@ function showPixel(value) {
   if (document.activeElement !== find("pixel-number")) find("pixel-number").value = tidy(value);
 }
 
-/** Shows what is scored by, unless it is old, or something else is being tried at this moment. */
+/** Shows the thresholds in use, unless they are old, or others are being tried at this moment. */
 function take(next, answered = false) {
   if (next.changes < seen) return;
   seen = next.changes;
