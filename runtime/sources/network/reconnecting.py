@@ -58,7 +58,7 @@ class ReconnectingSource:
     """Frames of a live source for as long as they are wanted, over however many openings of it.
 
     When the source fails or stalls it is closed and opened again, with growing pauses, until it is back; the pauses
-    are short enough that a device is found within 5 s of its return. Frames are numbered on. An outage is reported once,
+    are short enough to find a device within 5 s of its return. Frames are numbered on. An outage is reported once,
     and its end once. A new reason is reported too when the outage takes long, or when the reason needs a person. A
     source that ends without an error has ended.
 
