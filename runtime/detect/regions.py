@@ -16,7 +16,7 @@ def within(anomaly_map: FloatMap, score: float, mask: Mask) -> tuple[FloatMap, f
     """What map and score would be if only a part of the map counted.
 
     The graph's score is (g + max M) / 2 (eq. 12, halved), so the largest value that counts takes the place of max M
-    exactly. g, which the graph has from the whole image, stays: what lies outside still has that much say.
+    exactly. g, which the graph has from the whole image, stays: what lies outside still counts that much.
 
     Args:
         anomaly_map: float32 [h, w] in [0, 1]; left as it is.

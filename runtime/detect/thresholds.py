@@ -73,8 +73,8 @@ def unkept_promises(
             found.add((name, inside))
     for name, _ in sorted(found - reported, key=str):
         log.warning(
-            "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate is "
-            "not saved: run kanoclip-calibrate again",
+            "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate "
+            "does not hold: run kanoclip-calibrate again",
             name,
         )
     return found

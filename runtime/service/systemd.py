@@ -48,7 +48,7 @@ class Notifier:
         """Start-up, or a reload, is done.
 
         Returns:
-            Whether it was said; also of the other messages.
+            Whether it was sent; also of the other messages.
         """
         return self.send("READY=1")
 
@@ -69,7 +69,7 @@ class Notifier:
         return self.send(f"STATUS={one_line(text)}")
 
     def send(self, message: str) -> bool:
-        """Sends lines of `NAME=value`; says once that it fails."""
+        """Sends lines of `NAME=value`; logs once that it fails."""
         if self._address is None:
             return False
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -174,7 +174,7 @@ class Supervision:
             self._notifier.ready()
 
     def _beat(self) -> None:
-        """Feeds the watchdog unless something is stuck, which is said once."""
+        """Feeds the watchdog unless something is stuck, which is logged once."""
         failure = self._health.failure()
         if failure is None:
             self._notifier.watchdog()

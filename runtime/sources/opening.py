@@ -112,7 +112,7 @@ def open_stream(
         spec: As `open_camera` or `open_source` takes it.
         camera: Whether it is for `open_camera`.
         reconnect: Whether it is opened again when it is lost.
-        wait: Whether one that is away at the start is waited for, which is said; without it, that is an error.
+        wait: Whether one that is away at the start is waited for, which is reported; without it, that is an error.
         stall_s: A live source that delivers nothing for so many seconds is lost; None: never.
 
     Raises:

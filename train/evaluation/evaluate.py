@@ -30,7 +30,7 @@ _READERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One image and what was said of it.
+    """One image and its result.
 
     Attributes:
         category: Its category.

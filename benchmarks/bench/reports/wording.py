@@ -126,7 +126,7 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 
 
 def closing(result: Mapping[str, Any]) -> list[str]:
-    """How near each runner comes to what the machine can do; or why that cannot be said."""
+    """How near each runner comes to what the machine can do; or why that is not known."""
     if "roofline" not in result["settings"]["parts"]:
         return []
     if result["peaks"]["why_no_roofline"]:

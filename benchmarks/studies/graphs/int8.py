@@ -60,7 +60,7 @@ METRICS = ("image_auroc", "pixel_auroc")
 
 @dataclass(frozen=True)
 class Answers:
-    """What one form said in one backend.
+    """The results of one form in one backend.
 
     Attributes:
         maps: float32 [h, w] of each image.
@@ -74,7 +74,7 @@ class Answers:
 
 
 def export(form: str, backbone: str, calibration: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Exports one form; its bundle and what the gate said."""
+    """Exports one form; its bundle and the gate's result."""
     bundle = folder / f"{form}.kanoclip"
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "export", f"--{form}", "--output", str(bundle)]
     command += ["--json"]

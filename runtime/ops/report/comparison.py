@@ -87,7 +87,7 @@ def compare_results(before: Results, now: Results) -> Comparison:
 
 
 def shifts(results: Results, base: Values | None) -> list[Shift | None]:
-    """By how much the mean image of each piece of a run is shifted; None where nothing can be said.
+    """By how much the mean image of each piece of a run is shifted; None where it is not known.
 
     Args:
         results: The run.

@@ -122,7 +122,7 @@ async def _missing(request: Request, error: Exception) -> Response:
 
 
 class _Changes:
-    """Changes of the running stream; each is said in the log, with who asked for it."""
+    """Changes of the running stream; each is logged with who requested it."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts

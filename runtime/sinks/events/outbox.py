@@ -17,7 +17,7 @@ M = TypeVar("M", bound=Sized)
 
 
 class Outbox(Generic[M]):
-    """A queue whose messages are taken, and are gone only once they are said to have arrived.
+    """A queue whose messages are taken, and are gone only once their arrival is confirmed.
 
     When it is full the oldest message that has not been taken goes, and is counted: of what happens at a machine the
     newest matters most. The bounds hold for what was taken as well.
@@ -113,7 +113,7 @@ class Outbox(Generic[M]):
 
 
 class OutboxSink(Generic[M]):
-    """Keeps the wanted events in an outbox, and tells once that they do not arrive, or not as fast as they come.
+    """Keeps the wanted events in an outbox, and reports once that they do not arrive, or not as fast as they come.
 
     Args:
         who: What the messages call the receiver; without credentials.

@@ -32,7 +32,7 @@ UNFINISHED_S = 30.0
 MOST_AT_ONCE = 1000
 """Files taken up in one look, oldest first; the rest is found in the next one."""
 SLOW_LOOK_S = 2.0
-"""A look that takes longer is said, once."""
+"""A look that takes longer is reported, once."""
 
 _REST = 10.0
 """A look that takes long is made more rarely: the pause is so many times as long."""
@@ -194,7 +194,7 @@ class WatchSource:
             self._tell(f"{self.name}: scored images stay where they are: moving failed ({error.strerror or error})")
 
     def _tell(self, words: str) -> None:
-        """Says a thing once, whatever its numbers."""
+        """Reports a thing once, whatever its numbers."""
         kind = words.partition(": ")[2][:12]
         if kind not in self._reported:
             self._reported.add(kind)

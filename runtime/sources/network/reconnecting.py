@@ -32,7 +32,7 @@ MOST_STUCK = 2
 LONG_S = 10.0
 """A source that has been away for so long says why, where that has changed; most are back by then."""
 MOST_REASONS = 5
-"""So many different ones are said while a source is away."""
+"""So many different ones are reported while a source is away."""
 CLOSE_GRACE_S = 3.0
 """How long `close` waits for a thread to release its device."""
 
@@ -65,7 +65,7 @@ class ReconnectingSource:
     Args:
         open: Makes the source; called again after each failure, in another thread each time.
         name: What to call it, without credentials.
-        opened: The source, if it is open already. Otherwise it is waited for, which is said.
+        opened: The source, if it is open already. Otherwise it is waited for, which is reported.
         stall_s: A source that delivers nothing for so many seconds is lost; None waits for ever, as for a camera that
             is triggered.
         open_limit_s: As `OPEN_LIMIT_S`.
@@ -266,7 +266,7 @@ class _Outage:
         if not self._ever:
             return f"{reason}; waiting for it"
         if self._unsteady:
-            return f"{reason}; unsteady: more is said when it has held for {self.steady_s:.0f} s"
+            return f"{reason}; unsteady: more is reported when it has held for {self.steady_s:.0f} s"
         return f"{reason}; trying again until it is back"
 
     def _report(self, words: str) -> None:

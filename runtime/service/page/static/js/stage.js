@@ -5,7 +5,7 @@ import { table } from "./palette.js";
 
 const BITS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
-/** What `Stage.put` shows. It takes time, so that all that is said of an image can be shown together with it. */
+/** What `Stage.put` shows. It takes time, so that an image and all its figures can be shown together. */
 export async function decode(record, jpeg, png) {
   const [bitmap, map] = await Promise.all([createImageBitmap(jpeg), png ? levels(png) : null]);
   return { record, bitmap, map };

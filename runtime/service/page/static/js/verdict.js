@@ -18,7 +18,7 @@ export function ago(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
-/** What is to be said of a source: [verdict, why]. */
+/** A source's verdict and its reason: [verdict, why]. */
 export function decide(state, source) {
   const { frames, age_s: age, alarm_age_s: since } = source;
   const last = since === null ? "No anomaly so far" : `Last anomaly ${ago(since)} ago`;
