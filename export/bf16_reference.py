@@ -2,7 +2,7 @@
 
 ONNX Runtime's CPU provider runs an fp16 graph by computing each operator in float32 and rounding its result. It does
 not do the same for bf16, so this does: every operator that reads or writes bf16 gets casts around it. The rounding of
-every tensor to bf16 is kept, so drift measured with it is that of the bf16 graph with float32 accumulation.
+every tensor to bf16 stays, so drift measured with it is that of the bf16 graph with float32 accumulation.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def activation_ranges(
         names: The tensors.
         frames: uint8 [h, w, 3], BGR, at the graph's size.
         batch: Length of the graph's static batch axis; 1 for a dynamic one.
-        report: Told the share that is done.
+        report: Called with the share that is done.
     """
     ranges: dict[str, Range] = {}
     for tensors in _watch(source, model, names, frames, batch, report):
@@ -100,7 +100,7 @@ def input_moments(
         names: The convolutions' nodes.
         frames: uint8 [h, w, 3], BGR, at the graph's size.
         batch: Length of the graph's static batch axis; 1 for a dynamic one.
-        report: Told the share that is done.
+        report: Called with the share that is done.
     """
     shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.name in names]

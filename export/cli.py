@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from kanoclip.export.printed import say
+from kanoclip.export.printed import print_summary
 from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
 from kanoclip.runtime.cli.terminal.building import step_line
 
@@ -289,7 +289,7 @@ def command(
             config,
             lambda step, share: progress.update(task, description=step, total=1.0, completed=share),
         )
-    say(console, config.output, manifest)
+    print_summary(console, config.output, manifest)
     if triton is not None:
         served = write_repository(Bundle.open(config.output), triton)
         console.print(f"Triton model {served}", highlight=False, markup=False)

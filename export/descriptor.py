@@ -1,4 +1,4 @@
-"""Which descriptors a graph gives: a reference memory of one kind of them says nothing to another."""
+"""Which descriptors a graph gives: a reference memory of one kind cannot be used with another."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def describe_tower(tower: ClipVV, precision: str) -> DescriptorInfo:
 
 
 def _decides(tower: ClipVV, name: str) -> bool:
-    """Whether a tensor of the tower has a say in the descriptors."""
+    """Whether the descriptors depend on a tensor of the tower."""
     if tower.stem is not None:
         return name.startswith(_STEM)
     if name.startswith("blocks."):

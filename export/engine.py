@@ -115,7 +115,7 @@ def write_engine(onnx_path: Path, bundle: Path, request: EngineRequest, report: 
         onnx_path: The graph.
         bundle: The folder; the engine goes into `engines/`.
         request: One of `plan_engines`.
-        report: Told the step's name and how far it is.
+        report: Called with the step's name and how far it is.
 
     Returns:
         What the manifest says of it.

@@ -74,8 +74,8 @@ class DeployGraph(nn.Module):
         for index, state in enumerate(states):
             for field in fields(state):
                 # What is added to float32 values stays float32.
-                kept = torch.float32 if field.name in ("tokens", "bias") else dtype
-                self.register_buffer(f"text_{field.name}_{index}", getattr(state, field.name).to(kept))
+                kind = torch.float32 if field.name in ("tokens", "bias") else dtype
+                self.register_buffer(f"text_{field.name}_{index}", getattr(state, field.name).to(kind))
 
     def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Runs one batch.

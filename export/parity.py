@@ -138,7 +138,7 @@ def measure_parity(
         precision: Of the graph.
         engine: Name of what runs the graph, for the report.
         batch: Frames per run; images are repeated to fill the last one.
-        done: Told (images done, images in all).
+        done: Called with (images done, images in all).
         resized: From the graph's frames to the model's, BGR in 0 to 255, where the graph resizes.
     """
     text = model.text_features(classes)
@@ -180,5 +180,5 @@ def measure_parity(
 
 
 def _auroc(labels: npt.NDArray[np.bool_], scores: list[float]) -> float:
-    """NaN for scores that hold NaN: such a graph fails by its drift, which names the trouble better."""
+    """NaN for scores that hold NaN: such a graph fails by its drift, which names the error better."""
     return float("nan") if np.isnan(scores).any() else image_auroc(labels, np.array(scores))

@@ -91,7 +91,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
     Args:
         loaded: The checkpoint.
         config: What to export.
-        report: Told about progress.
+        report: Called with the progress.
 
     Returns:
         The manifest as written.

@@ -10,7 +10,7 @@ from rich.console import Console
 from kanoclip.runtime.bundle.manifest import Manifest
 
 
-def say(console: Console, output: Path, manifest: Manifest) -> None:
+def print_summary(console: Console, output: Path, manifest: Manifest) -> None:
     """Prints what was written, what it costs in accuracy, and how well its engines are built."""
     parity: Any = manifest.parity
     size = sum(entry.size for entry in manifest.files.values())
@@ -25,7 +25,7 @@ def say(console: Console, output: Path, manifest: Manifest) -> None:
         f"score {parity['score_drift']:.1e}; {parity['attention_blocks']} fusable attention blocks",
         highlight=False,
     )
-    _say_accuracy(console, parity)
+    _print_accuracy(console, parity)
     for engine in manifest.engines:
         fused = parity["fused_attention"].get(Path(engine.file).name)
         counted = f"{fused} of {parity['attention_blocks']} attention blocks fused"
@@ -45,7 +45,7 @@ def say(console: Console, output: Path, manifest: Manifest) -> None:
         )
 
 
-def _say_accuracy(console: Console, parity: Any) -> None:
+def _print_accuracy(console: Console, parity: Any) -> None:
     """What the precision costs: AUROC where labels are known; and what a quantised graph left alone."""
     if parity["auroc_torch"] is not None:
         console.print(

@@ -98,7 +98,7 @@ def quantize(
         precision: `int8`, `int8-cpu` or `fp8`.
         frames: uint8 [h, w, 3], BGR, at model size: what calibration reads, one at a time.
         batch: Length of the graph's static batch axis; 1 for a dynamic one.
-        report: Told the step and the share of it that is done.
+        report: Called with the step and the share of it that is done.
 
     Returns:
         Which stages and blocks were left alone, and why.

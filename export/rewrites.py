@@ -95,7 +95,7 @@ def drop_expansions(graph: ir.Graph) -> None:
 def flatten_channels_last(graph: ir.Graph) -> None:
     """Moves channels last before the grid is flattened into tokens, not after it, and the other way round.
 
-    CPUs hold images with their channels last inside, whatever the graph says: a transposition of the four axes costs
+    CPUs hold images with their channels last inside, whatever the graph's order: a transposition of the four axes costs
     nothing then, one of the three after a Reshape is two.
     """
     for node in list(graph):
@@ -144,8 +144,8 @@ def spell_out_norms(graph: ir.Graph) -> None:
             continue
         squares = _insert(graph, node, "Mul", [x, x])
         squares.shape = x.shape
-        kept = {name: attribute.value for name, attribute in node.attributes.items()}
-        total = _insert(graph, node, "ReduceSum", [squares, *node.inputs[1:]], kept)
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        total = _insert(graph, node, "ReduceSum", [squares, *node.inputs[1:]], attributes)
         total.shape = node.outputs[0].shape
         _replace(graph, node, _insert(graph, node, "Sqrt", [total]))
 

@@ -105,7 +105,7 @@ def fewest_alone(
         layers: What is quantised in it.
         frames: uint8 [h, w, 3], BGR, at the graph's size, at least one.
         batch: Length of the graph's static batch axis; 1 for a dynamic one.
-        report: Told the share that is done.
+        report: Called with the share that is done.
     """
     count = min(IMAGES, len(frames))
     seen = [frames[number * len(frames) // count] for number in range(count)]

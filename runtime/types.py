@@ -79,11 +79,11 @@ class RegionOfInterest:
 
     def outlines(self, height: int, width: int) -> tuple[list[npt.NDArray[np.int32]], list[npt.NDArray[np.int32]]]:
         """Corners of the polygons to keep and of those to ignore, each int32 [corners, 2], in pixels of an image."""
-        kept, ignored = (
+        inside, ignored = (
             [_scaled(polygon, height, width, 1.0).round().astype(np.int32) for polygon in polygons]
             for polygons in (self.keep, self.ignore)
         )
-        return kept, ignored
+        return inside, ignored
 
     def digest(self) -> str:
         """A sha256 by which to tell regions apart; the file's name and its format do not matter."""

@@ -1,4 +1,4 @@
-"""What has been measured so far, kept in a file line by line: a run that was killed goes on where it was."""
+"""What has been measured so far, saved in a file line by line: a run that was killed goes on where it was."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Journal:
         lines = whole.splitlines()
         if lines:
             try:
-                told, *pieces = [json.loads(line) for line in lines]
-                before = told["run"]
+                header, *pieces = [json.loads(line) for line in lines]
+                before = header["run"]
                 self._found = {piece["piece"]: piece["result"] for piece in pieces}
             except (ValueError, KeyError, TypeError) as error:
                 raise KanoclipError(f"--resume {path} is no file of kanoclip-bench: name another") from error
@@ -61,7 +61,7 @@ class Journal:
             self._write({"run": run})
 
     def once(self, piece: str, measure: Callable[[], Any]) -> Any:
-        """A piece's result: as it was measured before, or measured now and kept.
+        """A piece's result: as it was measured before, or measured now and saved.
 
         Args:
             piece: Its name.

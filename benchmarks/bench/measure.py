@@ -38,7 +38,7 @@ class Settings:
     """What to measure.
 
     Attributes:
-        names: Runners as `open_runners` takes them; the first is what the user asked about.
+        names: Runners as `open_runners` takes them; the first is what the user requested.
         reference: The name whose time the others' is divided by.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of the engines, None for all cores.
@@ -63,9 +63,9 @@ class Settings:
 
 def run_of(bundle: Bundle, settings: Settings, environment: Mapping[str, Any]) -> dict[str, Any]:
     """What a file of `--resume` belongs to."""
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
+    reported = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
     machine = {name: value for name, value in environment.items() if name not in ("date", "memory_gb")}
-    return {"bundle": bundle.graph_digest(), "settings": told, **machine}
+    return {"bundle": bundle.graph_digest(), "settings": reported, **machine}
 
 
 def measure(
@@ -78,14 +78,14 @@ def measure(
         settings: By what, how often.
         journal: Keeps every piece.
         environment: Of `whole_environment`.
-        report: Told about an engine's build.
-        tick: Told after each piece which part it belongs to.
+        report: Called with the progress of an engine's build.
+        tick: Called after each piece with the part that it belongs to.
 
     Returns:
         Everything, as JSON values; docs/benchmarking.md has the fields.
 
     Raises:
-        KanoclipError: What the user asked about does not run here.
+        KanoclipError: What the user requested does not run here.
     """
     tick("loading")
     runners, left_out = open_runners(bundle, settings.names, settings.device, settings.threads, report)
@@ -94,8 +94,8 @@ def measure(
     finally:
         for runner in runners:
             runner.backend.close()
-    told: dict[str, Any] = json.loads(json.dumps(result, allow_nan=False))  # as whoever reads the file will have it
-    return told
+    reported: dict[str, Any] = json.loads(json.dumps(result, allow_nan=False))  # as whoever reads the file will have it
+    return reported
 
 
 def _measure(
@@ -115,7 +115,7 @@ def _measure(
     medians = {name: float(np.median(times)) for name, times in latency.items()}
     found: dict[str, dict[str, Any]] = {
         runner.name: {
-            "asked": runner.asked,
+            "asked": runner.requested,
             "device": runner.device,
             "rounds_ms": latency[runner.name],
             **percentiles(latency[runner.name]),
@@ -124,7 +124,7 @@ def _measure(
         for runner in runners
     }
     _add(found, "drift", drift(bundle, runners, batch))
-    reference = next((runner.name for runner in runners if runner.asked == settings.reference), runners[0].name)
+    reference = next((runner.name for runner in runners if runner.requested == settings.reference), runners[0].name)
     for name, times in latency.items():
         found[name]["ratio"] = asdict(ratio_in_turns(times, latency[reference]))
     frames = stream_frames(max(medians.values()))
@@ -140,7 +140,7 @@ def _measure(
             streams = measure_streams(bundle, runners, video, frames, REPEAT, settings.threads, journal, tick)
             _add(found, "stream", streams)
         if "start" in parts:
-            images = _pictures(folder)
+            images = _image_files(folder)
             _add(found, "start", measure_start(bundle, runners, images, REPEAT, settings.threads, journal, tick))
     if "energy" in parts:
         _add(found, "energy", measure_energy(bundle, runners, batch, REPEAT, journal, tick))
@@ -183,7 +183,7 @@ def _shares(
     work: GraphWork, batch: int, runners: Sequence[Runner], found: Mapping[str, Mapping[str, Any]], peaks: Peaks
 ) -> dict[str, dict[str, Any]]:
     """How near each runner comes to the least time: one run after the other, and at its best rate of frames."""
-    told: dict[str, dict[str, Any]] = {}
+    reported: dict[str, dict[str, Any]] = {}
     for runner in runners:
         copy = peaks.copy.get(runner.device)
         least = floor(work, batch, peaks.gemm.get(runner.device, {}), copy, runner.precisions)
@@ -192,7 +192,7 @@ def _shares(
         figures = found[runner.name]
         rates = [*figures.get("batches_fps", {}).values(), *(s["fps"] for s in figures.get("stream", {}).values())]
         best = max([figures["fps"], *rates])
-        told[runner.name] = {
+        reported[runner.name] = {
             **asdict(least),
             "share": least.milliseconds / figures["p50_ms"],
             "best_fps": best,
@@ -200,7 +200,7 @@ def _shares(
             "gflops": work.gemm_flops * batch / figures["p50_ms"] / 1e6,
             "flops_per_byte": work.gemm_flops * batch / (work.weight_bytes + work.frame_bytes * batch),
         }
-    return told
+    return reported
 
 
 def _about(bundle: Bundle, work: GraphWork | None) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _about(bundle: Bundle, work: GraphWork | None) -> dict[str, Any]:
     }
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     """Fills a folder with some of the photographs, as large as the video."""
     folder.mkdir()
     images = []

@@ -20,7 +20,7 @@ from kanoclip.runtime.engines import Backend
 from kanoclip.runtime.engines.base import Floats, Frames, Indices
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sinks.draw.draw import annotate
-from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sources.files.video import VideoSource
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
@@ -28,7 +28,7 @@ from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame
 
 STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")
-LANES = (1, 2)
+WORKERS = (1, 2)
 STREAM_S = 4.0
 """About how long one stream lasts."""
 
@@ -69,7 +69,7 @@ def measure_stages(
         video: Where frames come from; begun again when it ends.
         rounds: Frames.
         journal: Keeps each frame's times.
-        tick: Told after each frame.
+        tick: Called after each frame.
 
     Returns:
         Of each runner, by STAGES; None for what is not done there or cannot be told apart.
@@ -128,11 +128,11 @@ def _endless(video: Path) -> Iterator[Frame]:
 @dataclass(frozen=True)
 class _Case:
     runner: Runner
-    lanes: int
+    workers: int
 
     @property
     def name(self) -> str:
-        return f"{self.runner.name}, {self.lanes}"
+        return f"{self.runner.name}, {self.workers}"
 
 
 def measure_streams(
@@ -155,27 +155,29 @@ def measure_streams(
         repeat: Streams of each, in turns.
         threads: CPU threads, None for all cores.
         journal: Keeps each stream.
-        tick: Told after each stream.
+        tick: Called after each stream.
 
     Returns:
         Of each runner by frames at a time: `fps`, and `inside_inference`, the share of the wall time in which a
         frame was in the engine; medians.
     """
-    cases = [_Case(runner, lanes) for runner in runners for lanes in LANES if _can(runner, lanes, threads)]
+    cases = [_Case(runner, workers) for runner in runners for workers in WORKERS if _can(runner, workers, threads)]
 
     def stream(case: _Case) -> dict[str, float] | None:
-        own = case.lanes > 1  # an engine with two lanes is another one, and need not be in memory all the time
+        own = case.workers > 1  # an engine with two workers is another one, and need not be in memory all the time
         backend = case.runner.backend
         if own:
-            backend = open_backend(bundle, case.runner.engine, case.runner.device, threads, lanes=case.lanes)
+            backend = open_backend(bundle, case.runner.engine, case.runner.device, threads, lanes=case.workers)
         try:
-            if backend.lanes < case.lanes:
+            if backend.lanes < case.workers:
                 return None
             counted = _Counting(backend)
             detector = Detector(bundle, counted)
             detector.warmup(1)
             counted.seconds = 0.0
-            config = PipelineConfig(policy=Policy.WAIT, max_frames=frames, lanes=case.lanes, batch=detector.batch_size)
+            config = PipelineConfig(
+                policy=Policy.WAIT, max_frames=frames, lanes=case.workers, batch=detector.batch_size
+            )
             summary = Pipeline(VideoSource(video), detector, [], config).run()
             if summary.interrupted:
                 raise KeyboardInterrupt
@@ -187,16 +189,16 @@ def measure_streams(
     found: dict[str, dict[int, list[dict[str, float]]]] = {runner.name: {} for runner in runners}
     for number in range(repeat):
         for case in cases:
-            told = journal.once(f"stream/{number}/{case.name}", lambda case=case: stream(case))  # type: ignore[misc]
-            if told is not None:
-                found[case.runner.name].setdefault(case.lanes, []).append(told)
+            reported = journal.once(f"stream/{number}/{case.name}", lambda case=case: stream(case))  # type: ignore[misc]
+            if reported is not None:
+                found[case.runner.name].setdefault(case.workers, []).append(reported)
             tick("stream")
     return {
         name: {
-            lanes: {key: float(np.median([one[key] for one in runs])) for key in ("fps", "inside_inference")}
-            for lanes, runs in by_lanes.items()
+            workers: {key: float(np.median([one[key] for one in runs])) for key in ("fps", "inside_inference")}
+            for workers, runs in by_workers.items()
         }
-        for name, by_lanes in found.items()
+        for name, by_workers in found.items()
     }
 
 
@@ -230,9 +232,9 @@ class _Counting:
         """The backend stays its owner's."""
 
 
-def _can(runner: Runner, lanes: int, threads: int | None) -> bool:
+def _can(runner: Runner, workers: int, threads: int | None) -> bool:
     """Two frames at a time are for engines on a CPU with two threads or more."""
-    return lanes == 1 or (not runner.is_torch and runner.device == "cpu" and (threads or own_cores()) >= lanes)
+    return workers == 1 or (not runner.is_torch and runner.device == "cpu" and (threads or own_cores()) >= workers)
 
 
 def stream_frames(slowest_ms: float) -> int:

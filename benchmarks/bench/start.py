@@ -35,7 +35,7 @@ _MEMORY = ("nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nouni
 def measure_start(
     bundle: Bundle,
     runners: Sequence[Runner],
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     repeat: int,
     threads: int | None,
     journal: Journal,
@@ -46,11 +46,11 @@ def measure_start(
     Args:
         bundle: What runs.
         runners: By what.
-        pictures: What to score.
+        images: What to score.
         repeat: Starts of each that count; one before them fills the caches that engines keep.
         threads: CPU threads, None for all cores.
         journal: Keeps each start.
-        tick: Told after each.
+        tick: Called after each.
 
     Returns:
         Of each runner: `first_verdict_s`, the median; `peak_memory_mb`, the largest resident memory, None where there
@@ -60,10 +60,10 @@ def measure_start(
     found: dict[str, list[dict[str, float | None]]] = {runner.name: [] for runner in runners}
     for number in range(repeat + 1):
         for runner in runners:
-            command = _command(bundle, runner, pictures, threads)
-            told = journal.once(f"start/{number}/{runner.name}", lambda: _start(command))  # noqa: B023 (called at once)
+            command = _command(bundle, runner, images, threads)
+            reported = journal.once(f"start/{number}/{runner.name}", lambda: _start(command))  # noqa: B023 (called at once)
             if number > 0:
-                found[runner.name].append(told)
+                found[runner.name].append(reported)
             tick("start")
     return {name: _figures(starts) for name, starts in found.items()}
 
@@ -163,10 +163,10 @@ def main() -> None:
     bundle = Bundle.open(root)
     backend = open_backend(bundle, name, device, int(threads) or None)
     with Detector(bundle, backend) as detector:
-        for picture in images:
-            image = cv2.imread(picture)
+        for path in images:
+            image = cv2.imread(path)
             if image is None:
-                raise KanoclipError(f"{picture} cannot be read")
+                raise KanoclipError(f"{path} cannot be read")
             sys.stdout.write(f"{detector(np.asarray(image, np.uint8)).score}\n")
             sys.stdout.flush()
 

@@ -16,7 +16,7 @@ PERCENTILES = (50, 90, 95, 99)
 BATCHES = (1, 2, 4, 8)
 Work = Callable[[], object]
 Tick = Callable[[str], None]
-"""Told what has just been measured."""
+"""Called with the name of what has just been measured."""
 
 
 def take_turns(
@@ -30,7 +30,7 @@ def take_turns(
         warmup: Runs before them; none where all rounds are known already.
         journal: Keeps each round.
         section: Its name there.
-        tick: Told after each round.
+        tick: Called after each round.
 
     Returns:
         Of each, one value a round.

@@ -3,9 +3,9 @@
     python -m kanoclip.benchmarks.studies.training_speed --output benchmarks/results/training/training-speed-nano.json
     python -m kanoclip.benchmarks.studies.training_speed --backbone vit-l-14-336
 
-- "reading": images a second through the trainer's own loader without a model, by worker processes: 1080p JPEGs are
+- "reading": images/s through the trainer's own loader without a model, by worker processes: 1080p JPEGs are
   read, decoded and resized.
-- "cache": features a second from the cache of the tower named, each file read once from the page cache, and once from
+- "cache": features/s from the cache of the tower named, each file read once from the page cache, and once from
   the disk where the system drops pages when asked (what a disk below a virtual machine keeps is not known).
 - "training": `kanoclip-train` with an empty cache, whose first epoch fills it, and without one by workers. `waited` is
   the share of an epoch's time in which the steps wait for images or features.
@@ -34,33 +34,33 @@ from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.benchmarks.studies.streams.run_overhead import make_images
 from kanoclip.train.data.types import Sample
 from kanoclip.train.training.cache import FeatureCache
-from kanoclip.train.training.pictures import EpochOrder, Picture, TrainingSet
+from kanoclip.train.training.images import EpochOrder, TrainingImage, TrainingSet
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 MODEL_SIZE = (256, 256)
 BATCH = 8
 
 
-def reading(folder: Path, pictures: int, workers: int) -> float:
-    """Images a second through the loader, the start of its workers included.
+def reading(folder: Path, images: int, workers: int) -> float:
+    """Images/s through the loader, the start of its workers included.
 
     Args:
         folder: Of 1080p JPEGs.
-        pictures: How many of them.
+        images: How many of them.
         workers: Processes; 0 reads in this one.
     """
-    paths = sorted(folder.glob("*.jpg"))[:pictures]
-    listed = [Picture(Sample(path, False, None, "good", "test"), 0, path.stem, None) for path in paths]
+    paths = sorted(folder.glob("*.jpg"))[:images]
+    listed = [TrainingImage(Sample(path, False, None, "good", "test"), 0, path.stem, None) for path in paths]
     data = TrainingSet(listed, MODEL_SIZE, None, None)
     order = EpochOrder(len(data), BATCH, seed=0)
     loader = DataLoader(data, batch_sampler=order, collate_fn=data.collate, num_workers=workers)
     started = time.perf_counter()
-    count = sum(len(batch.pictures) for batch in loader)
+    count = sum(len(batch.indices) for batch in loader)
     return count / (time.perf_counter() - started)
 
 
 def cache_rates(root: Path) -> dict[str, Any]:
-    """Features a second and MB/s from a cache that a training has filled; None from the disk where pages stay.
+    """Features/s and MB/s from a cache that a training has filled; None from the disk where pages stay.
 
     Args:
         root: The cache's folder.
@@ -91,7 +91,7 @@ def cache_rates(root: Path) -> dict[str, Any]:
 
 
 def train(arguments: list[str], output: Path) -> list[dict[str, Any]]:
-    """Runs `kanoclip-train` and returns its epochs: seconds, share waited, images a second, share from the cache."""
+    """Runs `kanoclip-train` and returns its epochs: seconds, share waited, images/s, share from the cache."""
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "train", *arguments, "--output", str(output)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     records: list[dict[str, Any]] = json.loads(output.with_suffix(".json").read_text())["training"]["epochs"]
@@ -122,12 +122,14 @@ def in_turns(measure: Callable[[int], float], workers: tuple[int, ...], repeat: 
 @click.option("--backbone", default="nano", show_default=True)
 @click.option("--root", type=click.Path(path_type=Path), default=EXAMPLES, help="MVTec tree. Default: the examples.")
 @click.option("--epochs", type=click.IntRange(min=2), default=4, show_default=True)
-@click.option("--pictures", type=click.IntRange(min=BATCH), default=96, show_default=True, help="To read, of 1080p.")
+@click.option(
+    "--pictures", "images", type=click.IntRange(min=BATCH), default=96, show_default=True, help="To read, of 1080p."
+)
 @click.option("--workers", type=click.IntRange(min=0), multiple=True, help="Repeatable. Default: 0, 1, 2, 4.")
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Readings by each of them.")
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file for the figures.")
 def main(
-    backbone: str, root: Path, epochs: int, pictures: int, workers: tuple[int, ...], repeat: int, output: Path | None
+    backbone: str, root: Path, epochs: int, images: int, workers: tuple[int, ...], repeat: int, output: Path | None
 ) -> None:
     """Measure reading, the feature cache and whole epochs of training."""
     workers = workers or (0, 1, 2, 4)
@@ -135,8 +137,8 @@ def main(
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "large").mkdir()
-        make_images(folder / "large", pictures)
-        read = in_turns(lambda count: reading(folder / "large", pictures, count), workers, repeat)
+        make_images(folder / "large", images)
+        read = in_turns(lambda count: reading(folder / "large", images, count), workers, repeat)
         common = ["--dataset", "mvtec", "--root", str(root), "--backbone", backbone, "--weights", "none"]
         filled = ["--cache", str(folder / "cache"), "--epochs", str(epochs)]
         runs = {"cache": train([*common, *filled], folder / "c.safetensors")}

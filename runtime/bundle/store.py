@@ -39,7 +39,7 @@ def check_place(bundle: Path, output: Path | None) -> None:
 
 
 def store(bundle: Bundle, output: Path | None, class_name: str | None, thresholds: Thresholds) -> Path:
-    """Writes the thresholds, whole or not at all; those before are kept in the manifest's provenance.
+    """Writes the thresholds, whole or not at all; those before stay in the manifest's provenance.
 
     Args:
         bundle: Which.

@@ -80,8 +80,8 @@ def keygen(name: Path, as_json: bool) -> None:
 
     private, public = name.with_name(name.name + ".key"), name.with_name(name.name + ".pub")
     number = make_keys(private, public)
-    told = {"private": str(private), "public": str(public), "id": number}
-    _tell(told, as_json, f"{private} signs: keep it secret. {public} goes to the boxes. Key {short(number)}")
+    result = {"private": str(private), "public": str(public), "id": number}
+    _print(result, as_json, f"{private} signs: keep it secret. {public} goes to the boxes. Key {short(number)}")
 
 
 @command.command(epilog=_EPILOG)
@@ -105,15 +105,15 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, as_json: bool) -> N
         pushed = push_to(opened, store, tag, signing, report)
     if signing is None:
         click.echo("warning: it is not signed: boxes refuse it unless they pull with --unsigned", err=True)
-    told = {
+    result = {
         "url": f"{store.shown}:{tag}",
         "address": pushed.address,
         "key": None if signing is None else signing.id,
         "sent_bytes": pushed.sent,
         "there_bytes": pushed.there,
     }
-    _tell(
-        told,
+    _print(
+        result,
         as_json,
         f"{store.shown}:{tag} is {pushed.address} now; {pushed.sent} bytes sent, {pushed.there} were there",
     )
@@ -128,7 +128,7 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, as_json: bool) -> N
     "--install",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Make it FOLDER/current.kanoclip, if kanoclip-doctor agrees; those before it are kept beside it.",
+    help="Make it FOLDER/current.kanoclip, if kanoclip-doctor agrees; those before it stay beside it.",
 )
 @_then_option
 @click.option(
@@ -177,7 +177,7 @@ def pull(
     keys = read_trusted_keys(trust)
     offer = look(open_store(reference.url), reference, keys, unsigned=unsigned)
     signer = "nobody" if offer.key is None else offer.key.shown
-    told: dict[str, Any] = {
+    result: dict[str, Any] = {
         "address": offer.address,
         "name": offer.manifest.name,
         "signed_by": offer.key and offer.key.id,
@@ -185,8 +185,8 @@ def pull(
     with builds_shown(Console(stderr=True)) as report:
         if output is not None:
             fetched = fetch(offer, output, report, max_size)
-            _tell(
-                told | {"folder": str(output), "fetched_bytes": fetched},
+            _print(
+                result | {"folder": str(output), "fetched_bytes": fetched},
                 as_json,
                 f"{output} is {offer.address}, signed by {signer}",
             )
@@ -213,13 +213,13 @@ def pull(
             older=older,
             keep=keep,
         )
-    told |= {"folder": str(installation.link), "changed": outcome.changed, "fetched_bytes": outcome.fetched}
+    result |= {"folder": str(installation.link), "changed": outcome.changed, "fetched_bytes": outcome.fetched}
     what = (
         f"is {outcome.address} now, signed by {signer}; {outcome.fetched} bytes fetched"
         if outcome.changed
         else (f"is {outcome.address} already")
     )
-    _tell(told, as_json, f"{installation.link} {what}")
+    _print(result, as_json, f"{installation.link} {what}")
 
 
 @command.command("list", epilog="Example: kanoclip-bundle list s3://plant-models/kanoclip")
@@ -317,8 +317,8 @@ def verify(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
         if statement.bundle != address:
             raise FleetError(f"{bundle} is not what was signed ({short(statement.bundle)}): it was changed")
     signed = "" if key is None else f", signed by {key.shown}"
-    told = {"address": address, "name": opened.manifest.name, "signed_by": None if key is None else key.id}
-    _tell(told, as_json, f"{bundle} is {address}, every file as its manifest says{signed}")
+    result = {"address": address, "name": opened.manifest.name, "signed_by": None if key is None else key.id}
+    _print(result, as_json, f"{bundle} is {address}, every file as its manifest says{signed}")
 
 
 @command.command(epilog="Example: kanoclip-bundle rollback /var/lib/kanoclip --then 'systemctl restart kanoclip'")
@@ -336,7 +336,7 @@ def rollback(folder: Path, to: str | None, then: str | None, as_json: bool) -> N
         raise FleetError(f"{folder} is no folder that kanoclip-bundle pull --install filled")
     installation = Installation(folder)
     address = installation.roll_back(to, lambda: None if then is None else run_command(then))
-    _tell({"folder": str(installation.link), "address": address}, as_json, f"{installation.link} is {address} now")
+    _print({"folder": str(installation.link), "address": address}, as_json, f"{installation.link} is {address} now")
 
 
 def _check_words(then: str | None) -> None:
@@ -349,5 +349,5 @@ def _check_words(then: str | None) -> None:
         raise click.BadParameter("it is empty.", param_hint="--then")
 
 
-def _tell(told: dict[str, Any], as_json: bool, words: str) -> None:
-    click.echo(json.dumps(told, indent=2) if as_json else words)
+def _print(result: dict[str, Any], as_json: bool, words: str) -> None:
+    click.echo(json.dumps(result, indent=2) if as_json else words)

@@ -153,7 +153,7 @@ def command(
             frames = EveryNth(open_camera(camera) if camera is not None else open_source(source or ""), every)
             pending.callback(frames.close)
             wanted = _wanted(frames, max_frames, rate, confidence)
-            with builds_shown(Console(stderr=True)) as told_builds:
+            with builds_shown(Console(stderr=True)) as build_report:
                 detector = Detector.load(
                     opened.root,
                     backend=backend,
@@ -161,7 +161,7 @@ def command(
                     threads=threads,
                     # No threshold matters here; at 1 hardly a region is looked for.
                     settings=settings.overruled(Decision(threshold=1.0, pixel_threshold=1.0)),
-                    report=told_builds,
+                    report=build_report,
                     lanes=lanes_for(frames.live, threads),
                 )
             pending.pop_all()  # the pipeline closes it from here on
@@ -178,19 +178,19 @@ def command(
     rule = decision.alarm or EVERY_FRAME
     found = calibrate(good, rate, confidence, rule, found_bad)
     before = opened.manifest.thresholds_of(shown_class)
-    kept = before if min_area is None else replace(before, min_area=min_area)
-    thresholds = _thresholds(found, kept, decision.roi, engine)
+    base = before if min_area is None else replace(before, min_area=min_area)
+    thresholds = _thresholds(found, base, decision.roi, engine)
     place = None if dry_run else store(opened, output, whose, thresholds)
     for line in report.sentences(found, before, rule):
         human.print(Text(line))
-    warnings = found.warnings(every) + _overruled(decision, settings.origin)
+    warnings = found.warnings(every) + _override_warnings(decision, settings.origin)
     for line in warnings:
         complain.print(Text(f"warning: {line}", "yellow"))
     if plot is not None:
         _draw(plot, found, good, found_bad)
     human.print(Text("nothing was changed" if place is None else f"written to {place}"))
     if as_json:
-        told = {
+        result = {
             "bundle": str(opened.root),
             "written_to": None if place is None else str(place),
             "class": shown_class,
@@ -201,7 +201,7 @@ def command(
             "origin": thresholds.origin,
             "warnings": warnings,
         }
-        click.echo(json.dumps(told, indent=2, allow_nan=False))
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
 
 
 def _class_of(bundle: Bundle, class_name: str | None) -> str | None:
@@ -256,7 +256,7 @@ def _thresholds(found: Calibration, before: Thresholds, roi: RegionOfInterest | 
     )
 
 
-def _overruled(decision: Decision, origin: str) -> list[str]:
+def _override_warnings(decision: Decision, origin: str) -> list[str]:
     """Thresholds of the settings file, beside which the calibrated ones never come to bear."""
     names = [name for name in ("threshold", "pixel_threshold") if getattr(decision, name) is not None]
     return [f"{origin} sets {' and '.join(names)}, which overrides the bundle: take it out"] if names else []

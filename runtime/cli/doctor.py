@@ -72,13 +72,13 @@ def command(
             found = compare(opened, backend, device, threads, report, rebuild=rebuild)
     _show_comparison(found, human)
     if as_json:
-        told = {
+        result = {
             "agrees": found.agrees,
             "bundle": str(opened.root),
             "machine": asdict(machine),
             "comparison": {k: v if v == v else None for k, v in asdict(found).items()},
         }
-        click.echo(json.dumps(told, indent=2, allow_nan=False))
+        click.echo(json.dumps(result, indent=2, allow_nan=False))
     return 0 if found.agrees else 1
 
 
@@ -99,7 +99,7 @@ def _show_comparison(found: Comparison, human: Console) -> None:
     verdict = Text("yes", "green") if found.agrees else Text("NO", "bold red")
     human.print(
         verdict.append(
-            f": {found.backend} against the reference on {found.pictures} images: {found.drifts()}; "
+            f": {found.backend} against the reference on {found.compared} images: {found.drifts()}; "
             f"{found.milliseconds:.1f} ms a run",
             "default",
         )

@@ -54,7 +54,7 @@ docs/scale.md says what the figures mean.
     "--closest", type=click.IntRange(0, 500), default=8, show_default=True, help="Images closest to the threshold."
 )
 @click.option("--maps", type=click.Path(path_type=Path), metavar="FOLDER", help="What kanoclip-score --maps wrote.")
-@click.option("--no-pictures", is_flag=True, help="Names and figures only.")
+@click.option("--no-pictures", "no_images", is_flag=True, help="Names and figures only.")
 @click.option("--fail-on-drift", is_flag=True, help="Exit code 1 where something has changed markedly.")
 @click.option("--json", "as_json", is_flag=True, help="Print counts and drift as JSON on standard output.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
@@ -65,7 +65,7 @@ def command(
     worst: int,
     closest: int,
     maps: Path | None,
-    no_pictures: bool,
+    no_images: bool,
     fail_on_drift: bool,
     as_json: bool,
     debug: bool,
@@ -86,7 +86,7 @@ def command(
         page = make_page(
             now,
             before,
-            Options(worst, closest, not no_pictures, maps),
+            Options(worst, closest, not no_images, maps),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     try:

@@ -190,8 +190,8 @@ def command(
     replaced = sum(pool.replaced for pool in pools if isinstance(pool, Processes))
     _report(job, outcome, count, replaced, human, as_json)
     if outcome.counts.unscored:
-        log_one = f"{outcome.counts.unscored} of {outcome.counts.pictures} images could not be scored"
-        click.echo(f"error: {log_one}: see the column `error`", err=True)
+        message = f"{outcome.counts.unscored} of {outcome.counts.images} images could not be scored"
+        click.echo(f"error: {message}: see the column `error`", err=True)
         return 1
     return os.EX_OK
 
@@ -200,16 +200,16 @@ def _maker(address: str | None, count: int | None, human: Console, stack: ExitSt
     """Who scores: processes of this machine, or a cluster."""
 
     def make(engine: Engine, folder: RunFolder, on_engine: Callable[[str, str], None]) -> Pool:
-        def told(backend: str, runs_on: str) -> None:
+        def announce(backend: str, runs_on: str) -> None:
             on_engine(backend, runs_on)
             human.print(Text(f"{runs_on}, {engines} engine{'s' if engines != 1 else ''}, {where}"))
 
         pool: Pool
         if address is None:
             engines, where = count or 1, "on this machine"
-            pool = Processes(engine, engines, folder.list_path, told)
+            pool = Processes(engine, engines, folder.list_path, announce)
         else:
-            cluster = Cluster(stack.enter_context(connected(address)), engine, count, folder.items, told)
+            cluster = Cluster(stack.enter_context(connected(address)), engine, count, folder.items, announce)
             engines, where = cluster.count, f"on the Ray cluster {address}"
             pool = cluster
         pools.append(pool)
@@ -225,20 +225,20 @@ def _shown(human: Console, stack: ExitStack) -> Callable[[State], None]:
 def _report(job: Job, outcome: Outcome, count: int | None, replaced: int, human: Console, as_json: bool) -> None:
     """Prints what came of it."""
     counts = outcome.counts
-    scored = counts.pictures - outcome.earlier
+    scored = counts.images - outcome.earlier
     rate = scored / outcome.scoring_s if outcome.scoring_s else None
-    told = f"{counts.pictures:,} images in {job.output}: {counts.anomalous:,} anomalous, {counts.unscored:,} unscored"
-    human.print(Text(told, "bold"))
+    line = f"{counts.images:,} images in {job.output}: {counts.anomalous:,} anomalous, {counts.unscored:,} unscored"
+    human.print(Text(line, "bold"))
     if outcome.earlier:
         human.print(Text(f"{outcome.earlier:,} of them were scored before this start"))
     if rate is not None and scored:
-        human.print(Text(f"{scored:,} in {outcome.scoring_s:.1f} s: {rate:.1f} a second"))
+        human.print(Text(f"{scored:,} in {outcome.scoring_s:.1f} s: {rate:.1f} images/s"))
     if replaced:
         human.print(Text(f"{replaced} processes died and were replaced", "yellow"))
     if as_json:
         values = {
             "output": str(job.output),
-            "pictures": counts.pictures,
+            "pictures": counts.images,
             "anomalous": counts.anomalous,
             "unscored": counts.unscored,
             "scored_earlier": outcome.earlier,
@@ -254,7 +254,7 @@ def _report(job: Job, outcome: Outcome, count: int | None, replaced: int, human:
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into an error, so that processes are ended and the reader is told how to go on."""
+    """Turns SIGTERM into an error, so that processes are ended and the message says how to go on."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KanoclipError(f"stopped by SIGTERM; {GOES_ON}")

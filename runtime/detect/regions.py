@@ -16,7 +16,7 @@ def within(anomaly_map: FloatMap, score: float, mask: Mask) -> tuple[FloatMap, f
     """What map and score would be if only a part of the map counted.
 
     The graph's score is (g + max M) / 2 (eq. 12, halved), so the largest value that counts takes the place of max M
-    exactly. g, which the graph has from the whole image, stays: what lies outside still has that much say.
+    exactly. g, which the graph has from the whole image, stays: what lies outside still counts that much.
 
     Args:
         anomaly_map: float32 [h, w] in [0, 1]; left as it is.
@@ -26,9 +26,9 @@ def within(anomaly_map: FloatMap, score: float, mask: Mask) -> tuple[FloatMap, f
     Returns:
         A new map, 0 where it does not count, and the score, in [0, 1] and at most the one of the whole image.
     """
-    kept = np.where(mask, anomaly_map, np.float32(0))
-    lost = float(anomaly_map.max()) - float(kept.max())
-    return kept, min(max(score - lost / 2, 0.0), 1.0)
+    inside = np.where(mask, anomaly_map, np.float32(0))
+    lost = float(anomaly_map.max()) - float(inside.max())
+    return inside, min(max(score - lost / 2, 0.0), 1.0)
 
 
 def find_regions(
@@ -44,7 +44,7 @@ def find_regions(
     Args:
         anomaly_map: float32 [h, w] in [0, 1], at model size.
         pixel_threshold: Map value from which a pixel counts, in [0, 1].
-        min_area: Smallest region kept, in original pixels.
+        min_area: Smallest region that is reported, in original pixels.
         frame_height: Rows of the original frame.
         frame_width: Columns of the original frame.
         where: bool [h, w], True where the map counts; None for all of it.

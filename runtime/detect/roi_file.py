@@ -66,14 +66,14 @@ def _from_own(name: str, value: dict[str, Any]) -> RegionOfInterest:
     drawn_on = size if units == "pixels" else None
     if units == "pixels" and drawn_on is None:
         raise SettingsError("pixels need size, [width, height] of the image that they were counted on")
-    kept, ignored = (
+    inside, ignored = (
         tuple(
             _polygon(corners, drawn_on or (1, 1), f"{key}[{number}]")
             for number, corners in enumerate(_as_list(value.get(key, []), key))
         )
         for key in ("keep", "ignore")
     )
-    return RegionOfInterest(name, kept, ignored, drawn_on)
+    return RegionOfInterest(name, inside, ignored, drawn_on)
 
 
 def _from_labelme(name: str, value: dict[str, Any]) -> RegionOfInterest:

@@ -1,4 +1,4 @@
-"""What a class's maps and scores are scored by: the bundle's thresholds with the settings over them."""
+"""A class's thresholds: the bundle's, with the settings over them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def decided(given: Thresholds, decision: Decision) -> Thresholds:
 
 
 def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
-    """What a class is scored by.
+    """The thresholds of a class.
 
     Raises:
         SettingsError: The region leaves nothing of the image.
@@ -53,14 +53,14 @@ def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
 
 
 def unkept_promises(
-    bundle: Bundle, decisions: Mapping[str, Decision], said: Set[tuple[str, str | None]]
+    bundle: Bundle, decisions: Mapping[str, Decision], reported: Set[tuple[str, str | None]]
 ) -> set[tuple[str, str | None]]:
     """Warns of classes whose calibrated thresholds promise nothing, for another region than theirs is used.
 
     Args:
         bundle: Whose thresholds.
         decisions: By class.
-        said: What the last call returned; that is not said again.
+        reported: What the last call returned; that is not reported again.
 
     Returns:
         Each such class with the digest of the region that is used.
@@ -71,10 +71,10 @@ def unkept_promises(
         used = decision.threshold is None or decision.pixel_threshold is None
         if used and bundle.manifest.thresholds_of(name).roi not in (None, inside):
             found.add((name, inside))
-    for name, _ in sorted(found - said, key=str):
+    for name, _ in sorted(found - reported, key=str):
         log.warning(
-            "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate is "
-            "not kept: run kanoclip-calibrate again",
+            "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate "
+            "does not hold: run kanoclip-calibrate again",
             name,
         )
     return found

@@ -49,14 +49,14 @@ def create_backend(
     Args:
         bundle: What to run.
         backend: `onnxruntime` (CPU or CUDA provider, by device), `onnxruntime-tensorrt` (ONNX Runtime's TensorRT
-            provider), `tensorrt` and `tensorrt-rtx` (the bundle's engine, or one that is built now and kept),
+            provider), `tensorrt` and `tensorrt-rtx` (the bundle's engine, or one that is built now and saved),
             `openvino` (CPU, float32), `openvino-bf16` (CPU, bfloat16), `triton://HOST[:PORT]/MODEL` (a server's; see
             `triton/address.py` for its options), or `auto`: an engine of the bundle that fits the
             GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
             (see `autoselect.py`), `openvino-bf16` only after a probe in a process of its own (see `probe.py`).
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
-        report: Told about an engine's build, which may take minutes.
+        report: Called with the progress of an engine's build, which may take minutes.
         lanes: On the CPU and on a server, how many threads may run it at a time. Two frames at a time, each on half of
             the threads, are more fps than one after the other, and each takes longer. The backend's own
             `lanes` says what came of it: elsewhere it is 1.

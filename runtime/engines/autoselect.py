@@ -71,7 +71,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
         device: `cpu`, or `auto`: then ONNX Runtime runs on the GPU where it has one.
         threads: CPU threads, None for all cores of this process.
         create: Makes an engine on that device.
-        lanes: How many threads may run it at a time. One lane is timed: what it takes is what all of them take.
+        lanes: How many threads may run it at a time. One thread is timed: all of them take as long.
 
     Raises:
         BackendError: No engine can be made, or ONNX Runtime cannot run the graph.
@@ -145,7 +145,7 @@ def _try_all(
                 if name in probes:
                     probes[name].wait()
                 opened[name] = create(name)
-                found = reference.compare(reference.ask(opened[name]))
+                found = reference.compare(reference.run(opened[name]))
             except BackendError as error:
                 left_out[name] = str(error)
             else:
@@ -160,7 +160,7 @@ def _try_all(
             return create(FIRST), None
         spent = _time(opened, reference.one_run())
         chosen = _fastest(spent)
-        log.info("%s", _told(chosen, spent, opened))
+        log.info("%s", _summary(chosen, spent, opened))
         return opened.pop(chosen), Choice(chosen, spent, left_out)
 
 
@@ -193,7 +193,7 @@ def _fastest(spent: Mapping[str, float]) -> str:
     return first
 
 
-def _told(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Backend]) -> str:
+def _summary(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Backend]) -> str:
     others = [f"{spent[name]:.1f} ms on {engines[name].name}" for name in spent if name != chosen]
     against = f" against {' and '.join(others)}" if others else ""
     return f"{engines[chosen].name} chosen: {spent[chosen]:.1f} ms{against}"
@@ -239,4 +239,4 @@ def _write(key: Mapping[str, Any], choice: Choice) -> None:
     try:
         replace_file(_path(key), (json.dumps(record, indent=2) + "\n").encode())
     except OSError as error:
-        log.warning("the choice of the engine cannot be kept (%s): set XDG_CACHE_HOME to a folder of yours", error)
+        log.warning("the choice of the engine cannot be saved (%s): set XDG_CACHE_HOME to a folder of yours", error)

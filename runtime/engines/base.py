@@ -18,24 +18,24 @@ Floats = npt.NDArray[np.float32]
 FETCHED = ("map", "score")
 """The outputs that `Backend.run` fetches: a descriptor is larger than both, and stays where it was computed."""
 Report = Callable[[str, float], None]
-"""Told a long step's name and the share of it that is done, 0 to 1."""
+"""Called with a long step's name and the share of it that is done, 0 to 1."""
 
 
-def whole_batches(pictures: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
+def whole_batches(images: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
     """Images in full batches, each class used at least once: image i goes with class i modulo their number.
 
     Args:
-        pictures: Each uint8 [H, W, 3]; repeated where they are too few.
+        images: Each uint8 [H, W, 3]; repeated where they are too few.
         classes: How many the graph has.
         size: Of a batch.
 
     Yields:
         Frames [size, H, W, 3] and class indices [size].
     """
-    total = -(-max(len(pictures), classes) // size) * size
+    total = -(-max(len(images), classes) // size) * size
     for start in range(0, total, size):
         numbers = np.arange(start, start + size, dtype=np.int64)
-        yield np.stack([pictures[i % len(pictures)] for i in numbers]), numbers % classes
+        yield np.stack([images[i % len(images)] for i in numbers]), numbers % classes
 
 
 def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
@@ -43,7 +43,7 @@ def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Seque
 
     Args:
         bundle: Whose manifest.
-        inputs: What the engine says that the graph takes, in its order.
+        inputs: The graph's inputs as the engine reports them, in its order.
         outputs: What it gives.
 
     Raises:

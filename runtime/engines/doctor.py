@@ -93,7 +93,7 @@ def compare(
         backend: As `create_backend` takes it.
         device: As `create_backend` takes it.
         threads: CPU threads of the engine that is scored, None for all cores.
-        report: Told about an engine's build.
+        report: Called with the progress of an engine's build.
         rebuild: Build a TensorRT engine now, score it on this GPU and keep it.
 
     Raises:
@@ -101,18 +101,18 @@ def compare(
         BackendError: An engine cannot be made, or failed.
     """
     reference = Reference(bundle)
-    judged: Backend
+    tested: Backend
     if rebuild:
-        judged = TensorRtBackend(bundle, backend, device, report, rebuild=True)
+        tested = TensorRtBackend(bundle, backend, device, report, rebuild=True)
     else:
-        judged = create_backend(bundle, backend, device, threads, report)
+        tested = create_backend(bundle, backend, device, threads, report)
     engine, fused = None, None
     try:
-        answers = reference.ask(judged)
-        if isinstance(judged, TensorRtBackend):
-            engine, fused = judged.origin, judged.fused_attention()
+        answers = reference.run(tested)
+        if isinstance(tested, TensorRtBackend):
+            engine, fused = tested.origin, tested.fused_attention()
     finally:
-        judged.close()  # before the reference is loaded: a large graph need not fit twice
+        tested.close()  # before the reference is loaded: a large graph need not fit twice
     return replace(reference.compare(answers), engine=engine, fused_attention=fused)
 
 

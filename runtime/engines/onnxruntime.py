@@ -74,7 +74,7 @@ class OnnxRuntimeBackend:
         provider, options = _choose_provider(ort, device, tensorrt)
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
-        # Whoever calls computes too: each lane but the first is a thread that need not be made.
+        # Whoever calls computes too: each worker but the first is a thread that need not be made.
         settings.intra_op_num_threads = max((threads or own_cores()) - (lanes - 1 if provider == CPU else 0), 1)
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3

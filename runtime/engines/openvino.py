@@ -29,7 +29,7 @@ _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 
 
 class OpenVinoBackend:
-    """One compiled graph with one request a lane, used again for every batch."""
+    """One compiled graph with one request a worker, used again for every batch."""
 
     def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None, lanes: int = 1) -> None:
         """Loads and compiles the bundle's graph.
@@ -95,7 +95,7 @@ class OpenVinoBackend:
         if requests is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
         inputs = [frames] if class_index is None else [frames, class_index]
-        request = requests.get()  # waits where more threads than lanes come
+        request = requests.get()  # waits where more threads come than there are requests
         try:
             # The frames are read where they lie. Of the outputs those asked for are copied, and no others: the caller
             # may keep them, and the next run writes over the request's own.

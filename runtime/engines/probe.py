@@ -68,9 +68,9 @@ class Probe:
         if code < 0:
             raise BackendError(f"the process that probed it died of {_signal_name(-code)}")
         if code:
-            said = output.strip().splitlines()
+            lines = output.strip().splitlines()
             raise BackendError(
-                one_line(said[-1]) if said else f"the process that probed it ended with exit code {code}"
+                one_line(lines[-1]) if lines else f"the process that probed it ended with exit code {code}"
             )
 
     def close(self) -> None:

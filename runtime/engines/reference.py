@@ -17,12 +17,12 @@ from kanoclip.runtime.engines.base import Backend, Floats, Frames, Indices, whol
 from kanoclip.runtime.errors import BundleError
 
 _OWN_PRECISION = {"openvino-bf16-cpu": "bf16"}
-"""Engines that compute in less than the graph says: the bounds of that precision hold for them."""
+"""Engines that compute in less than the graph's precision: the bounds of their own hold for them."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What an engine said to a bundle's images.
+    """An engine's outputs for a bundle's images.
 
     Attributes:
         backend: Its name, such as `onnxruntime-cuda`.
@@ -43,7 +43,7 @@ class Comparison:
 
     Attributes:
         backend: What was scored, such as `onnxruntime-cuda`.
-        pictures: How many were compared.
+        compared: How many were compared.
         map_drift: Largest absolute difference over all maps' pixels; NaN where an answer is.
         score_drift: Largest absolute difference over all scores.
         map_bound: What the export's own gate allows for this precision.
@@ -54,7 +54,7 @@ class Comparison:
     """
 
     backend: str
-    pictures: int
+    compared: int
     map_drift: float
     score_drift: float
     map_bound: float
@@ -77,7 +77,7 @@ class Comparison:
 
 
 class Reference:
-    """What plain operators say to a bundle's own images; any number of engines can be compared with it.
+    """The outputs of plain operators for a bundle's own images; any number of engines can be compared with it.
 
     The reference is ONNX Runtime on the CPU, on one thread and with every optimisation of the graph turned off: the
     operators one by one as they stand in the file, which no fused or reordered kernel can have got wrong. It is
@@ -93,7 +93,7 @@ class Reference:
         self._bundle = bundle
         self._bounds = _bounds(bundle)
         images, classes = bundle.samples(), len(bundle.manifest.classes)
-        self.pictures = len(images)
+        self.compared = len(images)
         self.batches: list[tuple[Frames, Indices | None]] = [
             (frames, indices if classes > 1 else None)
             for frames, indices in whole_batches(images, classes, bundle.manifest.max_batch)
@@ -106,7 +106,7 @@ class Reference:
             return frames, indices
         return frames[:1], None if indices is None else indices[:1]
 
-    def ask(self, backend: Backend) -> Answers:
+    def run(self, backend: Backend) -> Answers:
         """Runs the images on an engine.
 
         Raises:
@@ -133,7 +133,7 @@ class Reference:
             map_bound, score_bound = max(map_bound, BOUNDS[lower].map), max(score_bound, BOUNDS[lower].score)
         return Comparison(
             answers.backend,
-            self.pictures,
+            self.compared,
             _drift(answers.maps, self.answers.maps),
             _drift(answers.scores, self.answers.scores),
             map_bound,
@@ -152,7 +152,7 @@ class Reference:
 
         plain = OnnxRuntimeBackend(self._bundle, "cpu", tensorrt=False, threads=1, optimised=False)
         try:
-            return self.ask(plain)
+            return self.run(plain)
         finally:
             plain.close()
 

@@ -56,8 +56,8 @@ class Health:
         self._started = clock()
         self._control: Control | None = None
         self._liveness = Liveness(clock)
-        self._judged = 0
-        self._judged_at: float | None = None
+        self._scored = 0
+        self._scored_at: float | None = None
         self._doing: str | None = None
 
     def attach(self, control: Control) -> None:
@@ -68,8 +68,8 @@ class Health:
     def tick(self, progress: Progress) -> None:
         """Takes the stream's state from its main thread."""
         self._liveness.tick(progress, paused=progress.paused)
-        if progress.frames != self._judged:
-            self._judged, self._judged_at = progress.frames, self._clock()
+        if progress.frames != self._scored:
+            self._scored, self._scored_at = progress.frames, self._clock()
 
     def stopping(self) -> None:
         """The stream is on its way out: alive to the end, and not ready."""
@@ -85,16 +85,16 @@ class Health:
             self._liveness.excuse()
             self._doing = before
 
-    def trouble(self) -> str | None:
+    def failure(self) -> str | None:
         """Why this process should be started again; None while it should not."""
-        return None if self._control is None or self._doing is not None else self._liveness.trouble()
+        return None if self._control is None or self._doing is not None else self._liveness.failure()
 
     def alive(self) -> HealthReport:
         """/healthz: not ok when only a new start helps."""
-        trouble = self.trouble()
+        failure = self.failure()
         facts = {"uptime_s": round(self._clock() - self._started, 1)}
-        if trouble is not None:
-            return HealthReport(False, "stuck", (trouble,), facts)
+        if failure is not None:
+            return HealthReport(False, "stuck", (failure,), facts)
         return HealthReport(True, "alive", (), facts)
 
     def ready(self) -> HealthReport:
@@ -104,8 +104,8 @@ class Health:
         if control is None:
             return HealthReport(False, "not ready", (self._doing or "the engine is being loaded",), facts)
         state, progress = control.state(), control.progress()
-        age = None if self._judged_at is None else self._clock() - self._judged_at
-        reasons = [reason for reason in (self._doing, self.trouble()) if reason is not None]
+        age = None if self._scored_at is None else self._clock() - self._scored_at
+        reasons = [reason for reason in (self._doing, self.failure()) if reason is not None]
         if state.paused:
             reasons.append("it is paused: frames go by unscored")
         reasons += self._late(progress)

@@ -41,7 +41,7 @@ class Liveness:
         self._done = done
         self._limit = max(STUCK_S, SLOW * progress.latency_p95 / 1e3)
 
-    def trouble(self) -> str | None:
+    def failure(self) -> str | None:
         """What is stuck and since when; None while all moves."""
         now = self._clock()
         if now - self._ticked > STUCK_S:

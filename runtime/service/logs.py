@@ -22,7 +22,7 @@ from rich.text import Text
 from kanoclip.runtime.system.net import redact_url
 
 HOLD_S = 60.0
-"""The same message is said again after so long at the earliest, then after twice that, and so on ..."""
+"""The same message is logged again after so long at the earliest, then after twice that, and so on ..."""
 LONGEST_HOLD_S = 3600.0
 """... up to this."""
 KINDS = 256
@@ -52,16 +52,16 @@ def clean(text: str) -> str:
 
 @dataclass(slots=True)
 class _Kind:
-    """A message that was said, whatever numbers are in it."""
+    """A message that was logged, whatever numbers are in it."""
 
-    said_at: float
+    logged_at: float
     hold_s: float
     left_out: int = 0
     last: str = ""
 
 
 class Repetitions:
-    """Says the same message less and less often, and then how often it came; forgets those of long ago.
+    """Logs the same message less and less often, and then how often it came; forgets those of long ago.
 
     Messages that differ in digits only are the same: `lost after 1234 frames`. One that has not come for twice the time
     that it was held back is new again.
@@ -75,7 +75,7 @@ class Repetitions:
         self._kinds: OrderedDict[tuple[str, int, str], _Kind] = OrderedDict()
 
     def admit(self, logger: str, level: int, message: str) -> int | None:
-        """Whether to say a message now.
+        """Whether to log a message now.
 
         Returns:
             None to leave it out; otherwise how many of its kind were left out before it.
@@ -83,19 +83,19 @@ class Repetitions:
         now = self._clock()
         key = (logger, level, re.sub(r"\d+", "0", message))
         kind = self._kinds.get(key)
-        if kind is None or now - kind.said_at >= 3 * kind.hold_s:
+        if kind is None or now - kind.logged_at >= 3 * kind.hold_s:
             left_out = kind.left_out if kind is not None else 0
             self._kinds[key] = _Kind(now, HOLD_S)
             self._kinds.move_to_end(key)
             if len(self._kinds) > KINDS:
                 self._kinds.popitem(last=False)
             return left_out
-        if now - kind.said_at < kind.hold_s:
+        if now - kind.logged_at < kind.hold_s:
             kind.left_out += 1
             kind.last = message
             return None
         left_out, kind.left_out = kind.left_out, 0
-        kind.said_at, kind.hold_s = now, min(2 * kind.hold_s, LONGEST_HOLD_S)
+        kind.logged_at, kind.hold_s = now, min(2 * kind.hold_s, LONGEST_HOLD_S)
         return left_out
 
     def rest(self) -> Iterator[tuple[str, int, str, int]]:
@@ -115,7 +115,7 @@ class _Lines(logging.Handler):
         self._repetitions = Repetitions()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Writes a record unless it was said a short while ago."""
+        """Writes a record unless it was logged a short while ago."""
         with suppress(Exception):
             message = clean(record.getMessage())
             left_out = self._repetitions.admit(record.name, record.levelno, message)
@@ -145,7 +145,7 @@ def write_line(
 
     Args:
         style: Text or JSON.
-        logger: Who says it.
+        logger: Who logs it.
         level: As of `logging`.
         message: Clean already.
         repeated: How many of its kind were left out before it.
@@ -164,7 +164,7 @@ def write_line(
         return
     alarming = level >= logging.WARNING
     text = f"{'error' if level >= logging.ERROR else 'warning'}: {message}" if alarming else message
-    text += f" (and {repeated} {'time' if repeated == 1 else 'times'} since it was last said)" if repeated else ""
+    text += f" (and {repeated} {'time' if repeated == 1 else 'times'} since it was last logged)" if repeated else ""
     Console(stderr=True, highlight=False, soft_wrap=True).print(Text(mark + text, "yellow" if alarming else ""))
 
 
@@ -193,7 +193,7 @@ def _in_journal() -> bool:
 def log_lines(style: LogFormat = LogFormat.TEXT, quiet: bool = False) -> Iterator[None]:
     """Shows what `kanoclip.runtime` logs, such as which engine was found to be the fastest.
 
-    What is said again and again is said less and less often, with a count. In JSON each line holds `time`, `level`,
+    A message that repeats is logged less and less often, with a count. In JSON each line holds `time`, `level`,
     `logger` and `message`, `repeated` where messages were left out, and whatever `extra=` of the logging call has.
 
     Args:

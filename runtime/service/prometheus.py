@@ -1,4 +1,4 @@
-"""What Prometheus is told of a running stream: read when it asks, at no cost a frame."""
+"""Prometheus' metrics of a running stream: read when it scrapes, at no cost a frame."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Notifier:
     def __init__(self, address: str | None) -> None:
         self._failed = False
         if address and address[0] not in "/@":  # such as vsock:, which systemd 254 and newer give a virtual machine
-            log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract socket: systemd is not told", address)
+            log.warning("NOTIFY_SOCKET=%s is neither a path nor an abstract socket: systemd gets no messages", address)
             address = None
         self._address = address or None
 
@@ -48,7 +48,7 @@ class Notifier:
         """Start-up, or a reload, is done.
 
         Returns:
-            Whether it was said; also of the other messages.
+            Whether it was sent; also of the other messages.
         """
         return self.send("READY=1")
 
@@ -69,7 +69,7 @@ class Notifier:
         return self.send(f"STATUS={one_line(text)}")
 
     def send(self, message: str) -> bool:
-        """Sends lines of `NAME=value`; says once that it fails."""
+        """Sends lines of `NAME=value`; logs once that it fails."""
         if self._address is None:
             return False
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
@@ -79,7 +79,7 @@ class Notifier:
                 connection.sendto(message.encode(), address)
         except OSError as error:
             if not self._failed:
-                log.warning("systemd cannot be told (%s: %s)", self._address, error.strerror or error)
+                log.warning("systemd cannot be reached (%s: %s)", self._address, error.strerror or error)
             self._failed = True
             return False
         self._failed = False
@@ -110,11 +110,11 @@ class Supervision:
     """Tells systemd what a stream does; does nothing where there is no systemd.
 
     READY=1 is sent after the first scored frame, or after `READY_ANYWAY_S` without one. WATCHDOG=1 is sent three times
-    as often as it must be, while `Health.trouble` has nothing to say: a detector that does not answer, or a main thread
+    as often as it must be, while `Health.failure` is None: a detector that does not answer, or a main thread
     that does not come round, is started again by systemd; a camera that is away is not a reason for that.
 
     Args:
-        notifier: Who is told.
+        notifier: Who gets the messages.
         health: Gets every tick, and scores whether the stream moves.
         watchdog_s: What `watchdog_seconds` says.
         clock: Seconds, monotonic.
@@ -134,7 +134,7 @@ class Supervision:
         self._first_tick: float | None = None
         self._next_beat = self._next_status = 0.0
         self._ready = self._stopping = False
-        self._trouble: str | None = None
+        self._stuck: str | None = None
 
     @classmethod
     def from_environment(cls, health: Health, environ: MutableMapping[str, str] = os.environ) -> Supervision:
@@ -155,7 +155,7 @@ class Supervision:
             self._beat()
         if self._notifier.listening and now >= self._next_status:
             self._next_status = now + STATUS_S
-            self._notifier.status(self._trouble or service_status(progress))
+            self._notifier.status(self._stuck or service_status(progress))
 
     def stopping(self) -> None:
         """The stream is asked to end; harmless when repeated, and in a signal's handler."""
@@ -174,15 +174,15 @@ class Supervision:
             self._notifier.ready()
 
     def _beat(self) -> None:
-        """Feeds the watchdog unless something is stuck, which is said once."""
-        trouble = self._health.trouble()
-        if trouble is None:
+        """Feeds the watchdog unless something is stuck, which is logged once."""
+        failure = self._health.failure()
+        if failure is None:
             self._notifier.watchdog()
-            if self._trouble is not None:
+            if self._stuck is not None:
                 log.warning("it moves again")
-        elif self._trouble is None:
-            log.error("%s: systemd's watchdog is no longer fed", trouble)
-        self._trouble = trouble
+        elif self._stuck is None:
+            log.error("%s: systemd's watchdog is no longer fed", failure)
+        self._stuck = failure
 
 
 def service_status(progress: Progress) -> str:

@@ -8,7 +8,7 @@ import cv2
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw.draw import annotate
-from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import BadFrame, Detection, Frame
@@ -17,7 +17,7 @@ JPEG_QUALITY = 90
 _REMEMBERED = 50_000
 """Names that are remembered, so that `x.bmp` and `x.bmp.jpg` do not end in one file: a folder that is watched has no
 last one."""
-_KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_WRITABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 class ImageFolderSink:
@@ -79,7 +79,7 @@ class ImageFolderSink:
         if self._root is None:
             return self._folder / f"frame_{frame.index:08d}.jpg"
         relative = Path(frame.source).relative_to(self._root)
-        if relative.suffix.lower() not in _KEPT_SUFFIXES:
+        if relative.suffix.lower() not in _WRITABLE_SUFFIXES:
             relative = relative.with_name(f"{relative.name}.jpg")
         if relative in self._taken:
             relative = relative.with_name(f"{relative.stem}_{frame.index}{relative.suffix}")

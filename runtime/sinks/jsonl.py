@@ -25,7 +25,7 @@ class Rotation:
 
     Attributes:
         max_bytes: Size at which FILE becomes FILE.1, what was FILE.1 becomes FILE.2, and so on, as logrotate does.
-        keep: Older files kept, at least 1; the one beyond is deleted.
+        keep: Older files that stay, at least 1; the one beyond is deleted.
     """
 
     max_bytes: int

@@ -9,7 +9,7 @@ import cv2
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw.draw import annotate
-from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.system.installed import succeeds
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 

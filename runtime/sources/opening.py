@@ -44,7 +44,7 @@ def open_camera(spec: int | str, stall_s: float | None = STALL_S) -> Source:
     Args:
         spec: Its index; or a string with the index, a device file (/dev/video2, /dev/v4l/by-id/...), `csi://N`, or
             `genicam://NAME`.
-        stall_s: Seconds that a read may take at most, where that can be told; None for ever.
+        stall_s: Seconds that a read may take at most, where that can be set; None for ever.
 
     Raises:
         SourceError: It is none of these, or cannot be opened.
@@ -113,7 +113,7 @@ def open_stream(
         spec: As `open_camera` or `open_source` takes it.
         camera: Whether it is for `open_camera`.
         reconnect: Whether it is opened again when it is lost.
-        wait: Whether one that is away at the start is waited for, which is said; without it, that is an error.
+        wait: Whether one that is away at the start is waited for, which is reported; without it, that is an error.
         stall_s: A live source that delivers nothing for so many seconds is lost; None: never.
 
     Raises:

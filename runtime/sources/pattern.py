@@ -85,20 +85,20 @@ class TestPatternSource:
         index, due = 0, time.monotonic()
         while not self._interrupted.wait(max(0.0, due - time.monotonic())):
             captured_at, started = time.time(), time.perf_counter()
-            image = self.picture(index)
+            image = self.image_at(index)
             yield Frame(index, self.name, captured_at, image, (time.perf_counter() - started) * 1e3)
             index += 1
             due = max(due + 1 / self.pattern.fps, time.monotonic() - 1.0)  # a reader that was late is not flooded
 
-    def picture(self, index: int) -> Image:
+    def image_at(self, index: int) -> Image:
         """Frame `index`: uint8 [height, width, 3] BGR."""
-        return _picture(self._belt_now(), self.pattern, index)
+        return _draw_image(self._belt_now(), self.pattern, index)
 
     def has_defect(self, index: int) -> bool:
         """Whether any of a defect lies within frame `index`."""
-        damaged = self.picture(index)
+        damaged = self.image_at(index)
         clean = replace(self.pattern, defect=0.0)
-        return bool((damaged != _picture(self._belt_now(), clean, index)).any())
+        return bool((damaged != _draw_image(self._belt_now(), clean, index)).any())
 
     def interrupt(self) -> None:
         """Makes `frames` end; may be called from any thread."""
@@ -114,7 +114,7 @@ class TestPatternSource:
         return self._belt
 
 
-def _picture(belt: Image, pattern: TestPattern, index: int) -> Image:
+def _draw_image(belt: Image, pattern: TestPattern, index: int) -> Image:
     """What the camera sees of the belt at frame `index`."""
     start = round(index * pattern.speed * pattern.width / pattern.fps)
     image = np.roll(belt, -(start % pattern.width), axis=1)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a clean stop, while a stream runs and around that, and SIGHUP as a wish for other settings."""
+"""SIGINT and SIGTERM as a clean stop, in a stream and around it, and SIGHUP as a request to read the settings again."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Hangup(Enum):
 class Hangups:
     """SIGHUPs that came while the block lasts, for a loop to look at. Does nothing outside the main thread.
 
-    One that comes because the terminal that the process was started in has gone is no wish for other settings.
+    One that comes because the terminal that the process was started in has gone is no such request.
     """
 
     def __init__(self) -> None:

@@ -358,7 +358,7 @@ def test_everything_is_reached_by_the_tab_key(open_url, visit):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("() => document.activeElement.id"))
     assert {
-        "heat",
+        "heatmap",
         "outlines",
         "opacity",
         "fit",

@@ -150,8 +150,8 @@ def _print(report: Report, console: Console) -> None:
 def _named(category: CategoryReport) -> Text:
     """The category, and its words for a prompt where they are others."""
     name = _clean(category.name)
-    told = category.class_name == category.name.replace("_", " ")
-    return Text(name if told else f"{name} ({_clean(category.class_name)})")
+    as_named = category.class_name == category.name.replace("_", " ")
+    return Text(name if as_named else f"{name} ({_clean(category.class_name)})")
 
 
 def _sizes(category: CategoryReport) -> Text:

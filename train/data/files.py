@@ -22,7 +22,7 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(Path(entry) for entry in _entries(folder) if entry.name not in _FOREIGN and is_folder(entry))
 
 
-def pictures(folder: Path | None) -> list[Path]:
+def image_files(folder: Path | None) -> list[Path]:
     """The image files in a folder, sorted, whatever the case of their extension; none if there is no folder.
 
     A link whose target is gone is listed: reading it then says so.

@@ -154,8 +154,8 @@ def open_dataset(
         others = sorted({sample.split for category in chosen for sample in found.samples[category.name]})
         has = f": it has images of the split {' and '.join(others)}" if others else ""
         raise DataError(f"{root} ({name}) has no image{'' if split == 'all' else f' of the split {split}'}{has}")
-    kept = {category.name for category in chosen}
-    problems = tuple(problem for problem in found.problems if problem.category in kept)
+    chosen_names = {category.name for category in chosen}
+    problems = tuple(problem for problem in found.problems if problem.category in chosen_names)
     return Dataset(name, root, tuple(chosen), found.pixel_labels, problems)
 
 

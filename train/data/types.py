@@ -35,7 +35,7 @@ class Problem:
     Attributes:
         category: Where it was found.
         path: The file at fault.
-        reason: What is wrong with it, in a few words (`no mask`, `mask without a picture`, ...).
+        reason: What is wrong with it, in a few words (`no mask`, `mask without an image`, ...).
         loses_data: An image or mask cannot be used. Otherwise it is only worth knowing.
     """
 

@@ -91,7 +91,7 @@ def train_row(row: Row, arguments: Sequence[str], folder: Path) -> Path:
     if code == 130:
         raise KeyboardInterrupt
     if code:
-        raise TrainingError(f"training {row.name} failed (exit code {code}): the finished rows in {folder} are kept")
+        raise TrainingError(f"training {row.name} failed (exit code {code}): the finished rows in {folder} are saved")
     return output
 
 

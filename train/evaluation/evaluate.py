@@ -30,7 +30,7 @@ _READERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One image and what was said of it.
+    """One image and its result.
 
     Attributes:
         category: Its category.
@@ -126,13 +126,13 @@ def _category(
         while batch := list(islice(read, config.batch_size)):
             good = [(one, one.image) for one in batch if one.image is not None]
             answers = predictor.predict([image for _, image in good], words) if good else []
-            for (one, image), (heat, score) in zip(good, answers, strict=True):
+            for (one, image), (anomaly_map, score) in zip(good, answers, strict=True):
                 labels.append(one.sample.anomalous)
                 scores.append(score)
                 if pixels is not None and one.mask is not None:
-                    pixels.add(one.mask, heat)
+                    pixels.add(one.mask, anomaly_map)
                 unmasked += one.mask is None
-                observe(Case(category.name, one.sample, image, one.mask if pixel_labels else None, heat, score))
+                observe(Case(category.name, one.sample, image, one.mask if pixel_labels else None, anomaly_map, score))
             skipped += [one.problem for one in batch if one.problem]
             for _ in batch:
                 advance()

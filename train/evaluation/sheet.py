@@ -12,7 +12,7 @@ import numpy as np
 
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.sinks.draw.heat import paint_heat
+from kanoclip.runtime.sinks.draw.heat_map import paint_heat_map
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Image
 from kanoclip.train.evaluation.evaluate import Case
@@ -47,7 +47,7 @@ class CaseKeeper:
     def __init__(self, each: int) -> None:
         """Keeps `each` cases of a kind, at least 1."""
         self.each = each
-        self._kept: dict[str, list[_Ranked]] = {kind: [] for kind in TITLES}
+        self._best: dict[str, list[_Ranked]] = {kind: [] for kind in TITLES}
         self._number = count()
 
     def __call__(self, case: Case) -> None:
@@ -56,7 +56,7 @@ class CaseKeeper:
         small = None
         for kind, sign in kinds.items():
             # A heap's first element is the least telling; earlier cases win ties.
-            heap, rank = self._kept[kind], (sign * case.score, -next(self._number))
+            heap, rank = self._best[kind], (sign * case.score, -next(self._number))
             if len(heap) == self.each and rank < heap[0].rank:
                 continue
             small = small or replace(case, image=resize(case.image, TILE, TILE))
@@ -64,7 +64,7 @@ class CaseKeeper:
 
     def kind(self, name: str) -> list[Case]:
         """Cases of a kind, the most telling first."""
-        return [ranked.case for ranked in sorted(self._kept[name], reverse=True)]
+        return [ranked.case for ranked in sorted(self._best[name], reverse=True)]
 
 
 def write_sheet(path: Path, keeper: CaseKeeper) -> None:
@@ -111,11 +111,11 @@ def _strip(case: Case) -> Image:
         grey = cv2.resize(case.mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
         mask = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
     level = np.rint(np.clip(case.map, 0, 1) * 255).astype(np.uint8)
-    heat = cv2.applyColorMap(cv2.resize(level, (TILE, TILE), interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_TURBO)
+    coloured = cv2.applyColorMap(cv2.resize(level, (TILE, TILE), interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_TURBO)
     overlay = case.image.copy()
-    paint_heat(overlay, case.map)
+    paint_heat_map(overlay, case.map)
     canvas = np.full((TILE + _LINE, 4 * (TILE + _GAP) + _GAP, 3), _PAPER, np.uint8)
-    for i, tile in enumerate((case.image, mask, heat, overlay)):
+    for i, tile in enumerate((case.image, mask, coloured, overlay)):
         left = _GAP + i * (TILE + _GAP)
         canvas[:TILE, left : left + TILE] = tile
     name = f"{case.category}/{case.sample.defect}/{case.sample.image.name}"

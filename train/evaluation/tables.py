@@ -33,16 +33,16 @@ def caption(results: Results) -> str:
     """What was measured, in one line; untrained models are called that."""
     model = results.model
     size = "x".join(str(side) for side in model["image_size"])
-    told = (
+    header = (
         f"{model['name']}: {model['backbone']} ({model['weights']}), {size}, {model['precision']}, {model['backend']}"
     )
     if str(model["weights"]).startswith("seeded"):
-        told += "; SEEDED backbone, which knows nothing of images or text"
+        header += "; SEEDED backbone, which knows nothing of images or text"
     elif not results.trained:
-        told += "; UNTRAINED head"
+        header += "; UNTRAINED head"
     elif model["prompts"] == "handcrafted":
-        told += "; training-free, WinCLIP's prompts"
-    return told
+        header += "; training-free, WinCLIP's prompts"
+    return header
 
 
 def rows(results: Results) -> list[tuple[str, ...]]:
@@ -56,20 +56,20 @@ def rows(results: Results) -> list[tuple[str, ...]]:
 
 def notes(results: Results) -> list[str]:
     """What a reader of the table must know."""
-    said = []
+    notes = []
     for name, row in results.categories.items():
         if row.unmasked:
-            said.append(f"{name}: {row.unmasked} anomalous images without a mask are in no pixel metric")
+            notes.append(f"{name}: {row.unmasked} anomalous images without a mask are in no pixel metric")
         if not (row.normal and row.anomalous):
             kind = "normal" if not row.normal else "anomalous"
-            said.append(f"{name}: no {kind} image, so that no image metric is defined")
+            notes.append(f"{name}: no {kind} image, so that no image metric is defined")
         if row.skipped:
-            said.append(f"{name}: {len(row.skipped)} images could not be read, such as {row.skipped[0]}")
+            notes.append(f"{name}: {len(row.skipped)} images could not be read, such as {row.skipped[0]}")
     used: dict[str, list[str]] = {}
     for name, row in results.categories.items():
         used.setdefault(row.class_name, []).append(name)
-    said.append("[class]: " + ", ".join(f"'{words}' for {', '.join(names)}" for words, names in used.items()))
-    return said
+    notes.append("[class]: " + ", ".join(f"'{words}' for {', '.join(names)}" for words, names in used.items()))
+    return notes
 
 
 def paper_lines(results: Results, paper: Sequence[PaperRow]) -> list[tuple[str, str, str]]:

@@ -22,7 +22,7 @@ _NORMAL = re.compile(r"\b(?:normal|flawless|perfect|undamaged|intact)\b", re.IGN
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a VQA model said of one image.
+    """A VQA model's answer for one image.
 
     Attributes:
         image: The image's path below the dataset's root, with `/`.

@@ -97,9 +97,9 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=2))
         return
     for row in rows:
-        told = f"{row['classes']} classes, {row['abnormal']} descriptions, {row['observed']} of single images"
+        counted = f"{row['classes']} classes, {row['abnormal']} descriptions, {row['observed']} of single images"
         empty = f"; nothing on {row['empty']}" if row["empty"] else ""
-        click.echo(f"{row['file']}: {row['domain']} {row['version']}, {told}{empty}")
+        click.echo(f"{row['file']}: {row['domain']} {row['version']}, {counted}{empty}")
 
 
 @command.command(epilog=_BUILD_EPILOG)
@@ -175,7 +175,7 @@ def build(
     else:
         base = KnowledgeBase(domain, "1", " and ".join(name for name in (model, vision_model) if name), {})
     if force:
-        base = _without(base, targets, words=model is not None, pictures=vision_model is not None)
+        base = _without(base, targets, words=model is not None, images=vision_model is not None)
     save_knowledge(output, base)  # before the first question is paid for
     plan = Plan(model, vision_model, descriptions, per_image, parallel)
     console = Console(stderr=True)
@@ -235,13 +235,13 @@ def _targets(
     return targets
 
 
-def _without(base: KnowledgeBase, targets: list[Target], *, words: bool, pictures: bool) -> KnowledgeBase:
+def _without(base: KnowledgeBase, targets: list[Target], *, words: bool, images: bool) -> KnowledgeBase:
     """The base without the answers that are to be asked again."""
     from dataclasses import replace
 
     entries: dict[tuple[str, str], Entry] = dict(base.entries)
     for target in targets:
         if (entry := entries.get(target.key)) is not None:
-            kept = () if words else entry.abnormal
-            entries[target.key] = replace(entry, abnormal=kept, observed=() if pictures else entry.observed)
+            descriptions = () if words else entry.abnormal
+            entries[target.key] = replace(entry, abnormal=descriptions, observed=() if images else entry.observed)
     return replace(base, entries=entries)

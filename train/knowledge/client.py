@@ -113,8 +113,8 @@ class Client:
 
         content: Any = question
         if image is not None:
-            picture = {"type": "image_url", "image_url": {"url": data_url(image)}}
-            content = [picture, {"type": "text", "text": question}]
+            attached = {"type": "image_url", "image_url": {"url": data_url(image)}}
+            content = [attached, {"type": "text", "text": question}]
         where = self.endpoint.url
         # `from None`: what the server answered may hold the key, and a traceback would show it.
         try:

@@ -60,8 +60,8 @@ def read_descriptions(answer: str, count: int) -> Descriptions:
     if not isinstance(texts, list):
         texts = [match.group(1) for line in answer.splitlines() if (match := _ITEM.match(line))]
     lines = dict.fromkeys(one_line(text) for text in texts if isinstance(text, str))
-    kept = [text for text in lines if text][:count]
-    return Descriptions(one_line(background) if isinstance(background, str) else "", tuple(kept))
+    described = [text for text in lines if text][:count]
+    return Descriptions(one_line(background) if isinstance(background, str) else "", tuple(described))
 
 
 def one_line(text: str) -> str:

@@ -87,18 +87,18 @@ class BiCMCI(nn.Module):
         query = split_heads(self.visual_to_text_q(normed), HEADS)
         scale = key.shape[-1] ** -0.5
         apart = (key[:, :, 1] - key[:, :, 0]) * scale
-        asked = self.text_to_visual_q
-        differences = torch.einsum("nhd,hdc->nch", apart, asked.weight.unflatten(0, (HEADS, -1)))
+        to_query = self.text_to_visual_q
+        differences = torch.einsum("nhd,hdc->nch", apart, to_query.weight.unflatten(0, (HEADS, -1)))
         # The key's bias is left out: it adds the same to every patch's logit, which softmax does not see.
         keys = self.visual_to_text_kv.weight.chunk(2)[0].unflatten(0, (HEADS, -1))
         queries = torch.einsum("nhsd,hdc->nchs", query * scale, keys).flatten(2)
-        told = self.text_to_visual_out
-        values = RESIDUAL_SCALE * torch.einsum("nhsd,chd->nshc", value, told.weight.unflatten(1, (HEADS, -1)))
+        to_output = self.text_to_visual_out
+        values = RESIDUAL_SCALE * torch.einsum("nhsd,chd->nshc", value, to_output.weight.unflatten(1, (HEADS, -1)))
         return TextState(
             tokens,
             torch.cat([differences, queries], dim=-1),
-            (apart * asked.bias.unflatten(0, (HEADS, -1))).sum(-1)[:, None],
-            values[:, 0].sum(1, keepdim=True) + RESIDUAL_SCALE * told.bias,
+            (apart * to_query.bias.unflatten(0, (HEADS, -1))).sum(-1)[:, None],
+            values[:, 0].sum(1, keepdim=True) + RESIDUAL_SCALE * to_output.bias,
             values[:, 1] - values[:, 0],
         )
 

@@ -211,7 +211,7 @@ class ClipVV(nn.Module):
 
         Args:
             tokens: [B, 1 + P, C_v].
-            distance: What a stem says of each patch, [B, P], handed on to the head.
+            distance: A stem's value of each patch, [B, P], handed on to the head.
         """
         original = self.ln_pre(tokens)
         local = original

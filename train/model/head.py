@@ -104,7 +104,7 @@ class Head(nn.Module):
         return Output(cells, anomaly_map, (share + anomaly_map.amax(dim=(1, 2))) / 2)
 
     def _prior(self, image: ImageFeatures) -> Tensor | None:
-        """What self-similarity adds to each patch's logit, float32 [B, P]; None where it has no say."""
+        """What self-similarity adds to each patch's logit, float32 [B, P]; None where it is off."""
         if image.distance is None or not self.self_similarity:
             return None
         return self.self_similarity * (image.distance - USUAL_DISTANCE)

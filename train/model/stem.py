@@ -106,12 +106,12 @@ class ConvStem(nn.Module):
         c4, c8, c16a, c16b, c32 = self.trunk.channels
         channels = 2 * c4 + 4 * c8 + c16a + c16b + c32
         self.token_project = nn.Linear(channels + 2 * len(SHARPNESS), width)
-        kept = config.descriptor_channels - c8 - c16a - c16b
+        remaining = config.descriptor_channels - c8 - c16a - c16b
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
         self.register_buffer("descriptor_mean", torch.zeros(c8 + c16a + c16b + c32))
         self.register_buffer("descriptor_std", torch.ones(c8 + c16a + c16b + c32))
-        self.register_buffer("descriptor_basis", torch.eye(kept, c32))
+        self.register_buffer("descriptor_basis", torch.eye(remaining, c32))
         self.register_buffer("far", _far(self.grid), persistent=False)
         self.requires_grad_(False)
 

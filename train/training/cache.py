@@ -82,7 +82,7 @@ class CacheUse:
 
 
 class FeatureCache:
-    """One file per image, `ROOT/TOWER/PICTURE.npy`, float16 [4 P + 1, C], memory-mapped when read.
+    """One file per image, `ROOT/TOWER/IMAGE.npy`, float16 [4 P + 1, C], memory-mapped when read.
 
     A file is written under another name and renamed, so a killed writer leaves nothing that is read, and several
     processes may share a folder. When the folder would pass its limit, other towers' features go first, those unused
@@ -123,13 +123,13 @@ class FeatureCache:
         """Hits, misses, and why it is full."""
         return CacheUse(self._hits, self._misses, self._note)
 
-    def load(self, picture: str) -> Tensor | None:
+    def load(self, image: str) -> Tensor | None:
         """An image's features, float16 [4 P + 1, C], or None when they are not there or are damaged.
 
         Args:
-            picture: Digest of the image's file.
+            image: Digest of the image's file.
         """
-        path = self._path(picture)
+        path = self._path(image)
         try:
             stored = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
@@ -143,16 +143,16 @@ class FeatureCache:
         self._hits += 1
         return torch.from_numpy(np.array(stored))
 
-    def store(self, picture: str, features: Tensor) -> None:
+    def store(self, image: str, features: Tensor) -> None:
         """Keeps an image's features if there is room; a disk that is full ends storing, not the run.
 
         Args:
-            picture: Digest of the image's file.
+            image: Digest of the image's file.
             features: float16 [4 P + 1, C].
         """
         if self._note is not None or not self._make_room():
             return
-        path = self._path(picture)
+        path = self._path(image)
         beside = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             with beside.open("wb") as file:

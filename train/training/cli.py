@@ -165,7 +165,7 @@ class _Options:
     "cache_folder",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Where the tower's features are kept. Default: ~/.cache/kanoclip/features.",
+    help="Where the tower's features are saved. Default: ~/.cache/kanoclip/features.",
 )
 @click.option("--no-cache", is_flag=True, help="Run the tower in every epoch.")
 @click.option(
@@ -194,13 +194,13 @@ def command(context: click.Context, /, **_: Any) -> int:
     accelerator = _accelerator(options)
     main = accelerator.is_main_process
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         if main:
             click.echo(text, err=True)
 
     console = Console(stderr=True, quiet=not main)
-    job = _job(options, config, output, console, say)
-    return _run(options, config, job, accelerator, console, say)
+    job = _job(options, config, output, console, notify)
+    return _run(options, config, job, accelerator, console, notify)
 
 
 def _config(options: _Options) -> TrainConfig:
@@ -296,7 +296,7 @@ def _accelerator(options: _Options) -> Accelerator:
     return accelerator
 
 
-def _job(options: _Options, config: TrainConfig, output: Path, console: Console, say: Callable[[str], None]) -> Job:
+def _job(options: _Options, config: TrainConfig, output: Path, console: Console, notify: Callable[[str], None]) -> Job:
     """Reads dataset, knowledge base and model."""
     from kanoclip.train.checkpoint import build_model
     from kanoclip.train.data.registry import open_dataset
@@ -305,14 +305,14 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console,
 
     dataset = open_dataset(options.dataset, options.root, categories=options.categories, split=options.split)
     for problem in dataset.problems[:3]:
-        say(f"warning: {problem.path}: {problem.reason}")
+        notify(f"warning: {problem.path}: {problem.reason}")
     if len(dataset.problems) > 3:
-        say(f"warning: {len(dataset.problems)} problems in all: see `kanoclip-data check`")
+        notify(f"warning: {len(dataset.problems)} problems in all: see `kanoclip-data check`")
     files = options.knowledge
     base = merged([load_knowledge(path) for path in files]) if files else shipped_knowledge()
     loaded = build_model(config.model, options.weights, config.seed)
     if not loaded.weights.trained:
-        say(f"warning: {options.backbone} has {loaded.weights.origin} weights, which know nothing of images or text")
+        notify(f"warning: {options.backbone} has {loaded.weights.origin} weights, which know nothing of images or text")
     cache = None
     if not (options.no_cache or config.augment):
         folder = options.cache_folder or _default_cache()
@@ -329,19 +329,19 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console,
         total = sum(len(category.samples) for category in dataset.categories)
         task = progress.add_task("reading images and masks", total=total)
         job = prepare(config, dataset, base, loaded, output, cache, lambda: progress.advance(task))
-    _tell(job, config, say)
+    _describe(job, config, notify)
     return job
 
 
-def _tell(job: Job, config: TrainConfig, say: Callable[[str], None]) -> None:
+def _describe(job: Job, config: TrainConfig, notify: Callable[[str], None]) -> None:
     """Warns of images and classes that a loss will pass over."""
-    unknown = sum(not image.known for image in job.pictures.pictures)
+    unknown = sum(not image.known for image in job.images.images)
     if unknown:
-        say(f"warning: {unknown} anomalous images have no mask: the local loss passes them over")
+        notify(f"warning: {unknown} anomalous images have no mask: the local loss passes them over")
     if config.model.prompts == "learned" and config.kd_weight > 0:
         missing = [name for name, texts in zip(job.class_names, job.knowledge, strict=True) if not texts.abnormal]
         if missing:
-            say(
+            notify(
                 f"warning: the knowledge base has no entry for {', '.join(sorted(set(missing)))}: the KD loss passes "
                 "them over (`kanoclip-knowledge build` makes one, --knowledge FILE reads it)"
             )
@@ -377,7 +377,7 @@ def _run(
     job: Job,
     accelerator: Accelerator,
     console: Console,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> int:
     """Trains; the exit code is 130 when a signal stopped it."""
     from kanoclip.train.training.progress import ConsoleListener
@@ -391,20 +391,20 @@ def _run(
         outcome = trainer.run(resume=options.resume, save_every=options.save_minutes * 60, stop=stop.is_set)
     accelerator.end_training()
     if not outcome.finished:
-        say(f"stopped in epoch {outcome.progress.epoch + 1}: the same command with --resume goes on")
+        notify(f"stopped in epoch {outcome.progress.epoch + 1}: the same command with --resume goes on")
         return 130
-    cache = job.pictures.cache
+    cache = job.images.cache
     if cache is not None and cache.use.note is not None:
-        say(f"warning: {cache.use.note}")
+        notify(f"warning: {cache.use.note}")
     if any(texts.abnormal for texts in job.knowledge) and (dead := dead_kd(config, outcome.progress.history)):
-        say(f"warning: {dead}")
+        notify(f"warning: {dead}")
     if not options.quiet:
-        say(f"checkpoint: {job.output} (measure it with kanoclip-eval, ship it with kanoclip-export)")
+        notify(f"checkpoint: {job.output} (measure it with kanoclip-eval, ship it with kanoclip-export)")
     return 0
 
 
 def dead_kd(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> str | None:
-    """What to say of a KD loss that has done nothing; None where it acted.
+    """A warning about a KD loss that has done nothing; None where it acted.
 
     Args:
         config: The run's.

@@ -15,7 +15,7 @@ from kanoclip.train.data.types import Category, Dataset
 from kanoclip.train.knowledge.base import ClassTexts, KnowledgeBase
 from kanoclip.train.training.cache import FeatureCache, features_shape, tower_key
 from kanoclip.train.training.config import KdForm, TrainConfig
-from kanoclip.train.training.pictures import Picture, TrainingSet, scan
+from kanoclip.train.training.images import TrainingImage, TrainingSet, scan
 from kanoclip.train.training.state import identity
 
 
@@ -25,7 +25,7 @@ class Job:
 
     Attributes:
         loaded: The model, in its first state.
-        pictures: The training set.
+        images: The training set.
         class_names: Words for [class], for each class.
         knowledge: Descriptions for each class; no abnormal one leaves it out of the KD loss.
         run: `state.identity`.
@@ -34,7 +34,7 @@ class Job:
     """
 
     loaded: LoadedModel
-    pictures: TrainingSet
+    images: TrainingSet
     class_names: tuple[str, ...]
     knowledge: tuple[ClassTexts, ...]
     run: Mapping[str, Any]
@@ -44,7 +44,7 @@ class Job:
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """Where features are kept, and how many bytes of them."""
+    """Where features are saved, and how many bytes of them."""
 
     folder: Path
     limit: int
@@ -84,18 +84,18 @@ def prepare(
         for category in dataset.categories
     )
     # The margin itself, and not "the default", which another version may choose otherwise.
-    told = replace(config, kd_margin=config.hinge_margin)
+    applied = replace(config, kd_margin=config.hinge_margin)
     tower = loaded.model.tower
     store = None
     if cache is not None:
         store = FeatureCache(cache.folder, tower_key(tower, config.amp), features_shape(tower), cache.limit)
     return Job(
         loaded=loaded,
-        pictures=TrainingSet(images, size, store, config.seed if config.augment else None),
+        images=TrainingSet(images, size, store, config.seed if config.augment else None),
         class_names=names,
         knowledge=knowledge,
         run=identity(
-            told,
+            applied,
             _images_digest(images, names),
             _digest([astuple(texts) for texts in knowledge]),
             loaded.weights.sha256,
@@ -130,10 +130,10 @@ def _digest(content: Sequence[Any]) -> str:
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=16).hexdigest()
 
 
-def _images_digest(pictures: Sequence[Picture], names: Sequence[str]) -> str:
-    masks = ["" if p.mask is None else hashlib.blake2b(p.mask.tobytes(), digest_size=16).hexdigest() for p in pictures]
+def _images_digest(images: Sequence[TrainingImage], names: Sequence[str]) -> str:
+    masks = ["" if p.mask is None else hashlib.blake2b(p.mask.tobytes(), digest_size=16).hexdigest() for p in images]
     rows = [
         [image.digest, names[image.class_index], image.sample.anomalous, mask]
-        for image, mask in zip(pictures, masks, strict=True)
+        for image, mask in zip(images, masks, strict=True)
     ]
     return _digest(rows)

@@ -13,7 +13,7 @@ from torch import Tensor
 FOCAL_GAMMA = 2.0
 DICE_SMOOTH = 1.0
 SCORE_MARGIN = 1e-6
-"""Scores and maps are kept this far from 0 and 1, where the logarithm ends."""
+"""Scores and maps stay this far from 0 and 1, where the logarithm ends."""
 SHARED_EPS = 1e-2
 """What is left of a unit vector without its shared part counts as shorter than 1 below this length: the direction of a
 remainder near 0 is rounding, and its gradient would have no bound."""

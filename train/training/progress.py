@@ -48,7 +48,7 @@ class ConsoleListener:
         done = progress.epoch * steps + progress.step
         self._task = self.bar.add_task("training", total=epochs * steps, completed=done, parts="")
         if done:
-            self._say(f"going on at epoch {progress.epoch + 1} of {epochs}, step {progress.step + 1} of {steps}")
+            self._print(f"going on at epoch {progress.epoch + 1} of {epochs}, step {progress.step + 1} of {steps}")
         self._epoch = progress.epoch
 
     def stepped(self, step: int, means: Mapping[str, float]) -> None:
@@ -62,7 +62,7 @@ class ConsoleListener:
         self._epoch = int(record["epoch"])
         rate = record["pictures"] / record["seconds"]
         share = record["from_cache"] / record["pictures"]
-        self._say(
+        self._print(
             f"epoch {self._epoch}/{self._epochs}  {_line(record)}  {record['seconds']:.1f} s, "
             f"{rate:.1f} images/s, {share:.0%} from the cache"
         )
@@ -70,7 +70,7 @@ class ConsoleListener:
             values = {f"epoch/{name}": record[name] for name in PARTS}
             self.accelerator.log({**values, "epoch/pictures_per_second": rate}, self._epoch)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if not self.quiet:
             self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 

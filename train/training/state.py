@@ -66,7 +66,7 @@ def save_state(
     path: Path,
     run: Mapping[str, Any],
     progress: Progress,
-    learnt: Mapping[str, Tensor],
+    learned: Mapping[str, Tensor],
     optimizer: torch.optim.Optimizer,
     averaged: Mapping[str, Tensor],
     scaler: Mapping[str, float],
@@ -77,17 +77,17 @@ def save_state(
         path: `state_path`.
         run: `identity`.
         progress: How far it has come.
-        learnt: Parameters by name.
-        optimizer: Whose parameters are `learnt`'s, in its order.
+        learned: Parameters by name.
+        optimizer: Whose parameters are `learned`'s, in its order.
         averaged: Averaged parameters by name, empty without averaging.
         scaler: The gradient scaler's state, empty without one.
 
     Raises:
         TrainingError: The disk is full or the folder cannot be written; the state that was there is still whole.
     """
-    tensors = {f"learnt/{name}": tensor for name, tensor in learnt.items()}
+    tensors = {f"learnt/{name}": tensor for name, tensor in learned.items()}
     tensors |= {f"averaged/{name}": tensor for name, tensor in averaged.items()}
-    for name, parameter in learnt.items():
+    for name, parameter in learned.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = torch.as_tensor(value)
     record = json.dumps({"schema": SCHEMA, "run": run, "progress": asdict(progress), "scaler": dict(scaler)})
@@ -103,7 +103,7 @@ def save_state(
 def load_state(
     path: Path,
     run: Mapping[str, Any],
-    learnt: Mapping[str, nn.Parameter],
+    learned: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     averaged: Mapping[str, Tensor],
 ) -> tuple[Progress, dict[str, float]]:
@@ -112,7 +112,7 @@ def load_state(
     Args:
         path: `state_path`.
         run: `identity` of the run that wants to go on.
-        learnt: Parameters by name: overwritten.
+        learned: Parameters by name: overwritten.
         optimizer: Its state is overwritten.
         averaged: Averaged parameters by name: overwritten.
 
@@ -130,23 +130,23 @@ def load_state(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
         if record["schema"] != SCHEMA:
             raise TrainingError(f"{path} has schema {record['schema']}, this version reads {SCHEMA}: start anew")
-        told = record["run"]
-        differing = [key for key in {**told, **run} if told.get(key) != run.get(key)]
+        stored = record["run"]
+        differing = [key for key in {**stored, **run} if stored.get(key) != run.get(key)]
         if differing:
             key = differing[0]
             more = f" and {len(differing) - 1} more" if len(differing) > 1 else ""
             raise TrainingError(
-                f"{path} is of a run with other settings ({key}: {told.get(key)!r} there, {run.get(key)!r} "
+                f"{path} is of a run with other settings ({key}: {stored.get(key)!r} there, {run.get(key)!r} "
                 f"here{more}): give the same ones, or start anew with --overwrite"
             )
         with torch.no_grad():
-            for name, parameter in learnt.items():
+            for name, parameter in learned.items():
                 parameter.copy_(tensors[f"learnt/{name}"])
             for name, tensor in averaged.items():
                 tensor.copy_(tensors[f"averaged/{name}"])
         # A step not yet taken has no moments.
         state = optimizer.state_dict()
-        names = {id(parameter): name for name, parameter in learnt.items()}
+        names = {id(parameter): name for name, parameter in learned.items()}
         order = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
         state["state"] = {
             index: {key.rpartition("/")[2]: tensors[key] for key in tensors if key.startswith(f"optimizer/{name}/")}
@@ -154,8 +154,8 @@ def load_state(
             if any(key.startswith(f"optimizer/{name}/") for key in tensors)
         }
         optimizer.load_state_dict(state)
-        told = record["progress"]
-        progress = Progress(int(told["epoch"]), int(told["step"]), dict(told["sums"]), tuple(told["history"]))
+        stored = record["progress"]
+        progress = Progress(int(stored["epoch"]), int(stored["step"]), dict(stored["sums"]), tuple(stored["history"]))
         return progress, dict(record["scaler"])
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise TrainingError(f"{path} is damaged ({error}): start anew with --overwrite") from error

@@ -19,9 +19,9 @@ from kanoclip.train.model.clip_vv import ClipVV, ImageFeatures
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
 from kanoclip.train.training.cache import pack, unpack
 from kanoclip.train.training.config import TrainConfig
+from kanoclip.train.training.images import Batch, EpochOrder, TrainingSet
 from kanoclip.train.training.job import Job
 from kanoclip.train.training.objective import PARTS, Objective
-from kanoclip.train.training.pictures import Batch, EpochOrder, TrainingSet
 from kanoclip.train.training.state import Progress, load_state, save_state, state_path
 
 _BETAS = (0.5, 0.999)
@@ -29,7 +29,7 @@ _EMA_WARMUP = 10
 
 
 class Listener(Protocol):
-    """Who is told how a run goes. Called on the main process only."""
+    """Who gets the progress of a run. Called on the main process only."""
 
     def started(self, epochs: int, steps: int, progress: Progress) -> None:
         """The run has `epochs` of `steps`, and begins (or goes on) at `progress`."""
@@ -72,12 +72,12 @@ class Features:
         """Moves the tower to the accelerator's device."""
         self.tower = tower.to(accelerator.device)
         self.cells = tower.grid[0] * tower.grid[1]
-        self.pictures, self.accelerator = images, accelerator
+        self.images, self.accelerator = images, accelerator
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> ImageFeatures:
         """Features of all images of a batch, in its order."""
-        cache = self.pictures.cache
+        cache = self.images.cache
         if len(batch.fresh) == 0:
             return unpack(batch.features, self.cells)
         with self.accelerator.autocast():
@@ -86,12 +86,12 @@ class Features:
             stages = tuple(stage.float() for stage in image.patches)
             return ImageFeatures(stages, image.global_token.float(), distance=image.distance)
         computed = pack(image)
-        for index, features in zip(batch.pictures[batch.fresh].tolist(), computed, strict=True):
-            cache.store(self.pictures.pictures[index].digest, features)
+        for index, features in zip(batch.indices[batch.fresh].tolist(), computed, strict=True):
+            cache.store(self.images.images[index].digest, features)
         if len(batch.cached) == 0:
             return unpack(computed, self.cells)
         # What was just computed goes through float16 too: an epoch must not depend on what the cache held.
-        packed = computed.new_empty(len(batch.pictures), *computed.shape[1:])
+        packed = computed.new_empty(len(batch.indices), *computed.shape[1:])
         packed[batch.cached], packed[batch.fresh] = batch.features, computed
         return unpack(packed, self.cells)
 
@@ -108,7 +108,7 @@ class Trainer:
             config: What decides the result.
             job: What it works on.
             accelerator: Made with `split_batches=True`: a batch is shared out among its processes.
-            listener: Told how it goes.
+            listener: Gets its progress.
             workers: Processes that read images; 0 reads them in this one.
 
         Raises:
@@ -121,17 +121,15 @@ class Trainer:
             )
         self.config, self.job, self.accelerator, self.listener = config, job, accelerator, listener
         model = job.loaded.model
-        self.order = EpochOrder(len(job.pictures), config.batch_size, config.seed)
+        self.order = EpochOrder(len(job.images), config.batch_size, config.seed)
         objective = Objective(model, job.class_names, job.knowledge, config)
-        loader = DataLoader(
-            job.pictures, batch_sampler=self.order, collate_fn=job.pictures.collate, num_workers=workers
-        )
-        self.features = Features(model.tower, job.pictures, accelerator)
+        loader = DataLoader(job.images, batch_sampler=self.order, collate_fn=job.images.collate, num_workers=workers)
+        self.features = Features(model.tower, job.images, accelerator)
         self.objective, self.optimizer, self.loader = accelerator.prepare(
             objective, make_optimizer(config, model), loader
         )
-        self.learnt = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-        self.averaged = {name: p.detach().clone() for name, p in self.learnt.items()} if config.ema else {}
+        self.learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.averaged = {name: p.detach().clone() for name, p in self.learned.items()} if config.ema else {}
 
     def run(self, *, resume: bool, save_every: float, stop: Callable[[], bool]) -> Outcome:
         """Runs, or goes on, to the end, and writes the checkpoint.
@@ -154,13 +152,13 @@ class Trainer:
             epoch, step = progress.epoch, progress.step
             sums = torch.tensor([progress.sums.get(name, 0.0) for name in PARTS], dtype=torch.float64)
             counts = torch.zeros(2, dtype=torch.float64)
-            started = asked = perf_counter()
+            started = requested_at = perf_counter()
             waited = 0.0
             self.order.begin(epoch, step)
             for batch in self.loader:
-                waited += perf_counter() - asked
+                waited += perf_counter() - requested_at
                 sums += self._step(batch, epoch, step)
-                counts += torch.tensor([len(batch.pictures), len(batch.cached)])
+                counts += torch.tensor([len(batch.indices), len(batch.cached)])
                 step += 1
                 if main:
                     self.listener.stepped(step, _named(sums / step))
@@ -171,7 +169,7 @@ class Trainer:
                     saved_at = monotonic()
                     if stopping:
                         return Outcome(False, progress)
-                asked = perf_counter()
+                requested_at = perf_counter()
             record = self._record(epoch, sums / step, counts, perf_counter() - started, waited)
             progress = Progress(epoch + 1, 0, {}, (*progress.history, record))
             if main:
@@ -199,19 +197,19 @@ class Trainer:
             )
         self.accelerator.backward(parts["loss"])
         if self.config.clip_grad:
-            self.accelerator.clip_grad_norm_(list(self.learnt.values()), self.config.clip_grad)
+            self.accelerator.clip_grad_norm_(list(self.learned.values()), self.config.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.averaged:
             # Early averages follow closely, so that the first random values do not weigh on them for long.
             decay = min(self.config.ema, (1 + done) / (_EMA_WARMUP + done))
-            parameters = [parameter.detach() for parameter in self.learnt.values()]
+            parameters = [parameter.detach() for parameter in self.learned.values()]
             torch._foreach_lerp_(list(self.averaged.values()), parameters, 1 - decay)
         return values
 
-    def _agreed(self, *wishes: bool) -> list[bool]:
-        """What any of the processes wishes, known to all of them."""
-        mine = torch.tensor(wishes, dtype=torch.int32, device=self.accelerator.device)
+    def _agreed(self, *flags: bool) -> list[bool]:
+        """Each flag as it is set in any of the processes, known to all of them."""
+        mine = torch.tensor(flags, dtype=torch.int32, device=self.accelerator.device)
         shared = self.accelerator.reduce(mine, "sum")
         return [bool(value) for value in shared.tolist()]
 
@@ -235,7 +233,7 @@ class Trainer:
 
     def _load(self) -> Progress:
         progress, scaler = load_state(
-            state_path(self.job.output), self.job.run, self.learnt, self.optimizer.optimizer, self.averaged
+            state_path(self.job.output), self.job.run, self.learned, self.optimizer.optimizer, self.averaged
         )
         if self.accelerator.scaler is not None and scaler:
             self.accelerator.scaler.load_state_dict(scaler)
@@ -249,7 +247,7 @@ class Trainer:
             state_path(self.job.output),
             self.job.run,
             progress,
-            self.learnt,
+            self.learned,
             self.optimizer.optimizer,
             self.averaged,
             {} if scaler is None else scaler.state_dict(),

@@ -173,7 +173,7 @@ def measure_energy(
         batch: Frames in a run.
         repeat: Blocks of each.
         journal: Keeps each block.
-        tick: Told after each block.
+        tick: Called after each block.
         find: Finds the meter of a device.
 
     Returns:
@@ -196,15 +196,15 @@ def measure_energy(
         for runner in runners:
             meter, _ = meters[runner.device]
             if meter is not None:
-                told = journal.once(f"energy/{number}/{runner.name}", lambda: block(runner, meter))  # noqa: B023
-                if told is not None:
-                    found[runner.name].append(told)
+                reported = journal.once(f"energy/{number}/{runner.name}", lambda: block(runner, meter))  # noqa: B023
+                if reported is not None:
+                    found[runner.name].append(reported)
             tick("energy")
-    told_by: dict[str, dict[str, float | str | None]] = {}
+    by_runner: dict[str, dict[str, float | str | None]] = {}
     for runner in runners:
         meter, reason = meters[runner.device]
-        told_by[runner.name] = {
+        by_runner[runner.name] = {
             "joules_per_frame": float(np.median(found[runner.name])) if found[runner.name] else None,
             "meter": meter.name if meter is not None else reason,
         }
-    return told_by
+    return by_runner

@@ -100,13 +100,13 @@ def measure_gemm(way: str, device: str, precision: str) -> Peak:
         environment = os.environ | {"XDG_CACHE_HOME": folder}
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=CHILD_S, env=environment)
-            told = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+            reported = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
         except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
             raise KanoclipError(f"{way} cannot be measured ({one_line(error)})") from error
-    if told is None:
+    if reported is None:
         reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise KanoclipError(f"{way} does not multiply in {precision} here ({one_line(reason[0])})")
-    return Peak(float(told["gflops"]), f"{way}, {told['size']} x {told['size']}")
+    return Peak(float(reported["gflops"]), f"{way}, {reported['size']} x {reported['size']}")
 
 
 def measure_copy(device: str) -> Peak:

@@ -100,10 +100,10 @@ class Peaks:
                     self._one(device, precision, way)
                     tick("peak")
             piece = f"copy/{self._round}/{device}"
-            told = self._journal.once(piece, lambda: _attempt(lambda: measure_copy(device)))  # noqa: B023
-            if "value" in told:
+            reported = self._journal.once(piece, lambda: _attempt(lambda: measure_copy(device)))  # noqa: B023
+            if "value" in reported:
                 best = self.copy.get(device)
-                self.copy[device] = max(filter(None, (best, Peak(**told))), key=lambda peak: peak.value)
+                self.copy[device] = max(filter(None, (best, Peak(**reported))), key=lambda peak: peak.value)
             tick("peak")
         self._round += 1
 
@@ -116,16 +116,16 @@ class Peaks:
 
     def _one(self, device: str, precision: str, way: str) -> None:
         piece = f"peak/{self._round}/{device}/{precision}/{way}"
-        told = self._journal.once(piece, lambda: _attempt(lambda: measure_gemm(way, device, precision)))
+        reported = self._journal.once(piece, lambda: _attempt(lambda: measure_gemm(way, device, precision)))
         ways = self.ways.setdefault(device, {}).setdefault(precision, {})
-        if "value" not in told:
-            ways.setdefault(way, told["error"])
+        if "value" not in reported:
+            ways.setdefault(way, reported["error"])
             return
         before = ways.get(way)
-        ways[way] = max(told["value"], before if isinstance(before, float) else 0.0)
+        ways[way] = max(reported["value"], before if isinstance(before, float) else 0.0)
         best = self.gemm.setdefault(device, {})
-        if precision not in best or told["value"] > best[precision].value:
-            best[precision] = Peak(**told)
+        if precision not in best or reported["value"] > best[precision].value:
+            best[precision] = Peak(**reported)
 
 
 def _attempt(measure: Any) -> dict[str, Any]:

@@ -107,11 +107,11 @@ def _histogram(result: Mapping[str, Any]) -> str:
     for number, (name, count) in enumerate(counts.items()):
         for start, end, times in zip(edges, edges[1:], count, strict=False):
             if times:
-                told = f"{name}: {times} rounds from {start:.2f} to {end:.2f} ms"
+                title = f"{name}: {times} rounds from {start:.2f} to {end:.2f} ms"
                 parts.append(
-                    svg.rectangle(x(start), y(times), x(end) - x(start) - 0.5, bottom - y(times), number, told)
+                    svg.rectangle(x(start), y(times), x(end) - x(start) - 0.5, bottom - y(times), number, title)
                 )
-    return svg.picture(parts, "Histogram of the latency of each runner")
+    return svg.chart(parts, "Histogram of the latency of each runner")
 
 
 def _stages(result: Mapping[str, Any]) -> str | None:
@@ -131,11 +131,11 @@ def _stages(result: Mapping[str, Any]) -> str | None:
         parts.append(text(svg.LEFT + 84, top + 16, name, "end"))
         for number, stage in enumerate(STAGES):
             if spent := stages[stage]:
-                told = f"{name}, {stage}: {spent:.2f} ms"
-                parts.append(svg.rectangle(x(start), top, x(start + spent) - x(start), _ROW - 10, number, told))
+                title = f"{name}, {stage}: {spent:.2f} ms"
+                parts.append(svg.rectangle(x(start), top, x(start + spent) - x(start), _ROW - 10, number, title))
                 start += spent
     parts.append(text(svg.WIDTH / 2, height - 6, "milliseconds a frame"))
-    return svg.picture(parts, "Milliseconds of each stage of a frame, by runner", height)
+    return svg.chart(parts, "Milliseconds of each stage of a frame, by runner", height)
 
 
 def _throughput(result: Mapping[str, Any]) -> str | None:
@@ -153,7 +153,7 @@ def _throughput(result: Mapping[str, Any]) -> str | None:
         parts.append(svg.path(points, number))
         for (across, up), (size, rate) in zip(points, rates.items(), strict=True):
             parts.append(svg.circle(across, up, number, f"{name}, batch {size}: {rate:.1f} fps"))
-    return svg.picture(parts, "fps of each runner against batch")
+    return svg.chart(parts, "fps of each runner against batch")
 
 
 def _roofline(result: Mapping[str, Any]) -> str | None:
@@ -161,17 +161,17 @@ def _roofline(result: Mapping[str, Any]) -> str | None:
     found = {name: runner["roofline"] for name, runner in result["runners"].items() if "roofline" in runner}
     copies = result["peaks"]["copy_gb_s"]
     roofs = {
-        (told["peak"], copies[device]["value"])
-        for name, told in found.items()
+        (entry["peak"], copies[device]["value"])
+        for name, entry in found.items()
         if (device := result["runners"][name]["device"]) in copies
     }
     if not roofs:
         return None
     corners = [peak / copy for peak, copy in roofs]
-    places = [told["flops_per_byte"] for told in found.values()]
+    places = [entry["flops_per_byte"] for entry in found.values()]
     left, right = min([*corners, *places]) / 8, max([*corners, *places]) * 8
     highest = max(peak for peak, _ in roofs) * 2
-    lowest = min([*(told["gflops"] for told in found.values()), *(left * copy for _, copy in roofs)]) / 2
+    lowest = min([*(entry["gflops"] for entry in found.values()), *(left * copy for _, copy in roofs)]) / 2
     x = svg.logarithmic(left, right, svg.LEFT, svg.WIDTH - svg.RIGHT)
     y = svg.logarithmic(lowest, highest, svg.HEIGHT - svg.BOTTOM, svg.TOP)
     across, up = svg.decades(left, right), svg.decades(lowest, highest)
@@ -184,7 +184,7 @@ def _roofline(result: Mapping[str, Any]) -> str | None:
         parts.append(text(x(left) + 24, y(left * copy) + 6, f"{copy:,.0f} GB/s", "start"))
     for number, name in enumerate(result["runners"]):
         if name in found:
-            told = found[name]
-            words_of = f"{name}: {told['gflops']:,.0f} GFLOP/s, {told['share']:.0%} of what this machine can do"
-            parts.append(svg.circle(x(told["flops_per_byte"]), y(told["gflops"]), number, words_of))
-    return svg.picture(parts, "Roofline: each runner's operations a second under the machine's limits")
+            entry = found[name]
+            words_of = f"{name}: {entry['gflops']:,.0f} GFLOP/s, {entry['share']:.0%} of what this machine can do"
+            parts.append(svg.circle(x(entry["flops_per_byte"]), y(entry["gflops"]), number, words_of))
+    return svg.chart(parts, "Roofline: each runner's FLOP/s under the machine's limits")

@@ -25,16 +25,16 @@ def decades(low: float, high: float) -> list[float]:
     return [10.0**power for power in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
 
 
-def rectangle(x: float, y: float, width: float, height: float, colour: int, told: str) -> str:
-    """A bar; `told` is shown under the pointer."""
+def rectangle(x: float, y: float, width: float, height: float, colour: int, title: str) -> str:
+    """A bar; `title` is shown under the pointer."""
     place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{max(height, 0):.1f}"'
-    return f'<rect {place} class="c{colour % COLOURS}"><title>{html.escape(told)}</title></rect>'
+    return f'<rect {place} class="c{colour % COLOURS}"><title>{html.escape(title)}</title></rect>'
 
 
-def circle(x: float, y: float, colour: int, told: str) -> str:
-    """A point; `told` is shown under the pointer."""
+def circle(x: float, y: float, colour: int, title: str) -> str:
+    """A point; `title` is shown under the pointer."""
     place = f'cx="{x:.1f}" cy="{y:.1f}" r="6"'
-    return f'<circle {place} class="c{colour % COLOURS}"><title>{html.escape(told)}</title></circle>'
+    return f'<circle {place} class="c{colour % COLOURS}"><title>{html.escape(title)}</title></circle>'
 
 
 def path(points: Sequence[tuple[float, float]], colour: int) -> str:
@@ -59,15 +59,15 @@ def axes(x: Scale, y: Scale, across: Sequence[float], up: Sequence[float], below
     return parts
 
 
-def picture(parts: Sequence[str], told: str, height: float = HEIGHT) -> str:
+def chart(parts: Sequence[str], title: str, height: float = HEIGHT) -> str:
     """The whole plot.
 
     Args:
         parts: What it is made of.
-        told: What it shows, for readers who do not see it.
+        title: What it shows, for readers who do not see it.
         height: Of the plot.
     """
-    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(told)}">'
+    head = f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(title)}">'
     return head + "".join(parts) + "</svg>"
 
 

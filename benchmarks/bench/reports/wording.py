@@ -93,9 +93,9 @@ def _rates(result: Mapping[str, Any]) -> Rows | None:
     for name, runner in runners.items():
         rates, streams = runner.get("batches_fps", {}), runner.get("stream", {})
         row = [name, *(number(rates.get(size)) for size in sizes)]
-        for lanes in ("1", "2"):
-            told = streams.get(lanes)
-            row += [number(told["fps"]), f"{told['inside_inference']:.0%}"] if told else [DASH, DASH]
+        for workers in ("1", "2"):
+            reported = streams.get(workers)
+            row += [number(reported["fps"]), f"{reported['inside_inference']:.0%}"] if reported else [DASH, DASH]
         rows.append(row)
     return Rows("fps against batch, and of a whole stream of 1080p", head, rows)
 
@@ -126,24 +126,26 @@ def warnings(result: Mapping[str, Any]) -> list[str]:
 
 
 def closing(result: Mapping[str, Any]) -> list[str]:
-    """How near each runner comes to what the machine can do; or why that cannot be said."""
+    """How near each runner comes to what the machine can do; or why that is not known."""
     if "roofline" not in result["settings"]["parts"]:
         return []
     if result["peaks"]["why_no_roofline"]:
         return [f"no share of what this machine can do: {result['peaks']['why_no_roofline']}"]
     found = []
     for name, runner in result["runners"].items():
-        told = runner.get("roofline")
-        if told is None:
+        reported = runner.get("roofline")
+        if reported is None:
             found.append(f"{name}: no peak of its products could be measured")
             continue
         bound = (
-            f"{told['peak']:,.0f} GFLOP/s of products ({told['by']})" if told["bound_by"] == "products" else "copying"
+            f"{reported['peak']:,.0f} GFLOP/s of products ({reported['by']})"
+            if reported["bound_by"] == "products"
+            else "copying"
         )
-        line = f"{name}: {told['share']:.0%} of what this machine can do "
-        line += f"(at least {told['milliseconds']:.2f} ms, by {bound}; took {runner['p50_ms']:.2f} ms)"
-        if told["best_fps"] > runner["fps"] * 1.05:
-            line += f"; {told['share_at_best_fps']:.0%} at its best rate, {told['best_fps']:.1f} fps"
+        line = f"{name}: {reported['share']:.0%} of what this machine can do "
+        line += f"(at least {reported['milliseconds']:.2f} ms, by {bound}; took {runner['p50_ms']:.2f} ms)"
+        if reported["best_fps"] > runner["fps"] * 1.05:
+            line += f"; {reported['share_at_best_fps']:.0%} at its best rate, {reported['best_fps']:.1f} fps"
         found.append(line)
     return found
 

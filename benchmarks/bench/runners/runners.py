@@ -22,14 +22,14 @@ class Runner:
 
     Attributes:
         name: The backend's own name, such as `openvino-cpu`.
-        asked: What it was asked for as: a name of COMPARABLE, or `auto`.
-        backend: With one lane.
+        requested: What it was asked for as: a name of COMPARABLE, or `auto`.
+        backend: With one worker.
         device: `cpu` or `cuda[:N]`: where it runs.
         precisions: What its products may be computed in; the fastest of them is its peak.
     """
 
     name: str
-    asked: str
+    requested: str
     backend: Backend
     device: str
     precisions: tuple[str, ...]
@@ -37,12 +37,12 @@ class Runner:
     @property
     def is_torch(self) -> bool:
         """Whether it is the model in torch rather than the bundle."""
-        return self.asked in TORCH
+        return self.requested in TORCH
 
     @property
     def engine(self) -> str:
         """As `open_backend` takes it: what `auto` came to, too."""
-        return self.name.rpartition("-")[0] if self.asked == "auto" else self.asked
+        return self.name.rpartition("-")[0] if self.requested == "auto" else self.requested
 
 
 def open_runners(
@@ -55,7 +55,7 @@ def open_runners(
         names: Of COMPARABLE, or `auto`.
         device: As `create_backend` takes it.
         threads: CPU threads, None for all cores.
-        report: Told about an engine's build.
+        report: Called with the progress of an engine's build.
 
     Returns:
         Those that run, and of the others why not.

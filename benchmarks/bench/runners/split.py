@@ -13,7 +13,7 @@ class Split:
     """Milliseconds of a run by part.
 
     Attributes:
-        upload: To the device; None where nothing is copied, or it cannot be told from the rest.
+        upload: To the device; None where nothing is copied, or it cannot be separated from the rest.
         inference: On the device.
         download: Back from it; None as above.
     """

@@ -60,15 +60,15 @@ def leave_each_out(root: Path, setting: Setting, weights: str, scratch: Path) ->
     names = [category.name for category in dataset.categories if any(sample.mask for sample in category.samples)]
     rows: dict[str, Any] = {}
     for left_out in names:
-        learnt_on = [name for name in names if name != left_out]
+        trained_on = [name for name in names if name != left_out]
         checkpoint = scratch / f"{left_out}.safetensors"
         options = ["--backbone", setting.backbone, "--weights", weights, "--epochs", setting.epochs]
-        categories = [part for name in learnt_on for part in ("--category", name)]
+        categories = [part for name in trained_on for part in ("--category", name)]
         files = ["--lr-modules", setting.lr_modules, "--output", checkpoint, "--cache", scratch / "cache"]
         kanoclip("train", *data, *categories, *options, *files, "--quiet")
         untrained = ["--prompts", "learned", "--backbone", setting.backbone, "--weights", weights]
         rows[left_out] = {
-            "learnt_on": learnt_on,
+            "learnt_on": trained_on,
             "untrained": measure(untrained, data, left_out, scratch),
             "trained": measure(["--checkpoint", str(checkpoint), "--weights", weights], data, left_out, scratch),
         }
@@ -95,9 +95,9 @@ def write_tower(backbone: str, weights: str, seeded: str, seed: int, path: Path)
 
 def mean_of(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Unweighted, over categories."""
-    kept = list(rows)
+    shown = list(rows)
     return {
-        kind: {name: sum(row[kind][name] for row in kept) / len(kept) for name in SHOWN}
+        kind: {name: sum(row[kind][name] for row in shown) / len(shown) for name in SHOWN}
         for kind in ("untrained", "trained")
     }
 

@@ -26,11 +26,11 @@ import numpy.typing as npt
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.metrics import PixelAccumulator, PixelMetrics
 
-Picture = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]
+LabelledMap = tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 MIB = 1 << 20
 
 
-def make_images(count: int, size: int, anomalous: float, distinct: int = 50) -> Iterator[Picture]:
+def make_images(count: int, size: int, anomalous: float, distinct: int = 50) -> Iterator[LabelledMap]:
     """Masks of a few blobs each, and maps that rise there; fields repeat after `distinct`, values do not.
 
     Args:
@@ -45,11 +45,11 @@ def make_images(count: int, size: int, anomalous: float, distinct: int = 50) -> 
         blobs, other = _field(rng, size, size / 25), _field(rng, size, size / 50)
         stock.append((blobs > np.quantile(blobs, 1 - anomalous), np.tanh(np.maximum(blobs + other, 0) / 3)))
     for index in range(count):
-        mask, heat = stock[index % len(stock)]
-        yield mask, heat * np.float32(1 - index / (10 * count))
+        mask, scores = stock[index % len(stock)]
+        yield mask, scores * np.float32(1 - index / (10 * count))
 
 
-def measure(pictures: Iterator[Picture], memory: int) -> tuple[PixelMetrics, float, int]:
+def measure(labelled: Iterator[LabelledMap], memory: int) -> tuple[PixelMetrics, float, int]:
     """Adds images one by one, as an evaluation does.
 
     Returns:
@@ -57,21 +57,21 @@ def measure(pictures: Iterator[Picture], memory: int) -> tuple[PixelMetrics, flo
     """
     seconds = 0.0
     with PixelAccumulator(memory=memory) as pixels:
-        for mask, heat in pictures:
+        for mask, scores in labelled:
             started = perf_counter()
-            pixels.add(mask, heat)
+            pixels.add(mask, scores)
             seconds += perf_counter() - started
         started = perf_counter()
         found = pixels.result()
         return found, seconds + perf_counter() - started, pixels.bytes_on_disk
 
 
-def measure_sklearn(pictures: list[Picture]) -> tuple[dict[str, float], float]:
+def measure_sklearn(labelled: list[LabelledMap]) -> tuple[dict[str, float], float]:
     """The three metrics that scikit-learn has, and the seconds that they took."""
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-    labels = np.concatenate([mask.ravel() for mask, _ in pictures])
-    scores = np.concatenate([heat.ravel() for _, heat in pictures])
+    labels = np.concatenate([mask.ravel() for mask, _ in labelled])
+    scores = np.concatenate([one.ravel() for _, one in labelled])
     started = perf_counter()
     precision, recall, _ = precision_recall_curve(labels, scores)
     found = {

@@ -33,13 +33,13 @@ from kanoclip.train.weights import CHECKPOINT, CLIP, packaged
 
 SHOWN = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
 WORDS = "object"
-"""What the shipped bundle is asked about, so everybody is."""
+"""The shipped bundle's class, so that every row has the same one."""
 _BATCH = 8
 Rows = dict[str, dict[str, Any]]
 
 
 def models(weights: Path, checkpoint: Path, bundles: tuple[Path, ...]) -> dict[str, list[str]]:
-    """Rows of the table: name -> what `kanoclip-eval` is told."""
+    """Rows of the table: name -> the arguments of `kanoclip-eval`."""
     on_nano = ["--backbone", "nano", "--weights"]
     return {
         "seeded backbone, untrained head": ["--prompts", "learned", *on_nano, "none"],

@@ -1,4 +1,4 @@
-"""fps by lanes and batch: what several frames in one run of the graph give beside two runs side by side.
+"""fps by workers and batch size: what several frames in one run of the graph give beside two runs side by side.
 
     python -m kanoclip.benchmarks.studies.graphs.batches --output benchmarks/results/graphs/batches-nano.json
 
@@ -48,7 +48,7 @@ def export(folder: Path, most: int) -> Path:
 
 
 def rate(detector: Detector, frames: int, batch: int) -> float:
-    """Fps through the pipeline, with as many lanes as the detector has."""
+    """Fps through the pipeline, with as many workers as the detector allows."""
     config = PipelineConfig(Policy.WAIT, lanes=detector.lanes, batch=batch)
     return Pipeline(MemorySource(frames, detector.frame_size), detector, [], config).run().fps
 
@@ -66,29 +66,31 @@ def measure(
         repeat: Rounds.
 
     Returns:
-        For each backend, lanes and batch: `fps`, and its ratio to the first batch on one lane and on as many lanes.
+        For each backend, workers and batch: `fps`, and its ratio to the first batch on one and on as many workers.
     """
     cases: dict[tuple[str, int, int], list[float]] = {}
     with ExitStack() as opened:
         detectors = {
-            (backend, lanes): opened.enter_context(Detector.load(bundle, backend=backend, device="cpu", lanes=lanes))
+            (backend, workers): opened.enter_context(
+                Detector.load(bundle, backend=backend, device="cpu", lanes=workers)
+            )
             for backend in backends
-            for lanes in range(1, lanes_for(False, None) + 1)
+            for workers in range(1, lanes_for(False, None) + 1)
         }
-        for (backend, lanes), detector in detectors.items():
+        for (backend, workers), detector in detectors.items():
             for batch in batches:
-                cases[backend, lanes, batch] = []
-                rate(detector, 2 * lanes * batch, batch)  # memory for a size is taken at its first use
+                cases[backend, workers, batch] = []
+                rate(detector, 2 * workers * batch, batch)  # memory for a size is taken at its first use
         for _ in range(repeat):
-            for (backend, lanes, batch), rates in cases.items():
-                rates.append(rate(detectors[backend, lanes], frames, batch))
+            for (backend, workers, batch), rates in cases.items():
+                rates.append(rate(detectors[backend, workers], frames, batch))
     found = []
-    for (backend, lanes, batch), rates in cases.items():
+    for (backend, workers, batch), rates in cases.items():
         ratios = {
             name: float(np.median(np.divide(rates, cases[backend, others, batches[0]])))
-            for name, others in (("ratio_to_one_lane", 1), ("ratio_to_these_lanes", lanes))
+            for name, others in (("ratio_to_one_lane", 1), ("ratio_to_these_lanes", workers))
         }
-        found.append({"backend": backend, "lanes": lanes, "batch": batch, "fps": float(np.median(rates)), **ratios})
+        found.append({"backend": backend, "lanes": workers, "batch": batch, "fps": float(np.median(rates)), **ratios})
     return found
 
 
@@ -109,7 +111,7 @@ def main(
     repeat: int,
     output: Path | None,
 ) -> None:
-    """Measure fps by lanes and batch on the CPU, with ONNX Runtime and OpenVINO unless others are named."""
+    """Measure fps by workers and batch on the CPU, with ONNX Runtime and OpenVINO unless others are named."""
     batches = batches or (1, 2, 4, 8)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as scratch:

@@ -60,7 +60,7 @@ METRICS = ("image_auroc", "pixel_auroc")
 
 @dataclass(frozen=True)
 class Answers:
-    """What one form said in one backend.
+    """The results of one form in one backend.
 
     Attributes:
         maps: float32 [h, w] of each image.
@@ -74,7 +74,7 @@ class Answers:
 
 
 def export(form: str, backbone: str, calibration: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Exports one form; its bundle and what the gate said."""
+    """Exports one form; its bundle and the gate's result."""
     bundle = folder / f"{form}.kanoclip"
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "export", f"--{form}", "--output", str(bundle)]
     command += ["--json"]
@@ -139,7 +139,7 @@ def with_nncf(form: str, loaded: LoadedModel, frames: Sequence[Image], plain: Pa
     return bundle
 
 
-def ask(bundle: Path, backend: str, dataset: Dataset, threads: int | None) -> Answers:
+def infer(bundle: Path, backend: str, dataset: Dataset, threads: int | None) -> Answers:
     """Runs every image, through the runtime."""
     maps: list[FloatMap] = []
     scores: list[float] = []
@@ -281,11 +281,11 @@ def measure(
                     bundles[form] = with_nncf(form, loaded, [sample.frame for sample in samples], bundles[PLAIN])
                     forms[form] = {}
                 del loaded
-        wanted = ask(bundles[PLAIN], "onnxruntime", dataset, threads)
+        wanted = infer(bundles[PLAIN], "onnxruntime", dataset, threads)
         for form, bundle in bundles.items():
             forms[form]["model_mb"] = sum(path.stat().st_size for path in bundle.glob(MODEL_FILE + "*")) / 1e6
             for name in backends:
-                found = drift(ask(bundle, name, dataset, threads), wanted)
+                found = drift(infer(bundle, name, dataset, threads), wanted)
                 forms[form][name] = found
                 click.echo(f"{form} in {name}: {json.dumps(found)}")
         times = time_all(bundles, backends, rounds, threads)

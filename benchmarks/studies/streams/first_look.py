@@ -65,14 +65,14 @@ def write_video(path: Path, frames: int, size: tuple[int, int] = (WIDTH, HEIGHT)
     writer.release()
 
 
-def first_verdict(bundle: Path, picture: Path, backend: str) -> float:
+def first_verdict(bundle: Path, image: Path, backend: str) -> float:
     """Seconds from the command to its first line of results, interpreter and libraries included.
 
     Raises:
         KanoclipError: It ended without one.
     """
     command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "run", "--bundle", str(bundle)]
-    command += ["--source", str(picture), "--backend", backend, "--jsonl", "-", "--quiet"]
+    command += ["--source", str(image), "--backend", backend, "--jsonl", "-", "--quiet"]
     started = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -84,25 +84,25 @@ def first_verdict(bundle: Path, picture: Path, backend: str) -> float:
     return elapsed
 
 
-def measure(cases: Sequence[tuple[Path, str]], video: Path, picture: Path, repeat: int) -> list[dict[str, Any]]:
+def measure(cases: Sequence[tuple[Path, str]], video: Path, image: Path, repeat: int) -> list[dict[str, Any]]:
     """All three figures of each bundle on each backend; the first start, which fills the caches, does not count.
 
     Args:
         cases: Bundles and backends.
         video: For the rate.
-        picture: For the first verdict.
+        image: For the first verdict.
         repeat: Runs of everything.
 
     Returns:
         Figures in the order of `cases`; `fps_ratio` is to the first one, the median over the repetitions.
     """
     for case in cases:
-        first_verdict(case[0], picture, case[1])
+        first_verdict(case[0], image, case[1])
     starts: list[list[float]] = [[] for _ in cases]
     runs: list[list[tuple[dict[str, Any], list[int]]]] = [[] for _ in cases]
     for _ in range(repeat):
         for number, (bundle, backend) in enumerate(cases):
-            starts[number].append(first_verdict(bundle, picture, backend))
+            starts[number].append(first_verdict(bundle, image, backend))
             runs[number].append(run(bundle, video, ["--backend", backend], pinned=False))
     rates = np.array([[summary["fps"] for summary, _ in some] for some in runs])
     ratios = np.median(rates / rates[0], axis=1)

@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 ANSWER_S = 10.0
-_WISH = json.dumps({"stream": "", "pictures": True, "span": 60})
+_REQUEST = json.dumps({"stream": "", "pictures": True, "span": 60})
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def _look(port: int, shown: list[int], done: threading.Event) -> None:
     address = f"127.0.0.1:{port}"
     with connect(f"ws://{address}/api/live", origin=Origin(f"http://{address}"), max_size=1 << 26, proxy=None) as page:
         while not done.is_set():
-            page.send(_WISH)
+            page.send(_REQUEST)
             message = page.recv(timeout=ANSWER_S)
             assert isinstance(message, bytes)
             (length,) = struct.unpack_from("<I", message)

@@ -16,7 +16,7 @@ class ProcessSample:
     Attributes:
         rss_mb: Resident memory, 1e6 bytes.
         pss_mb: The same, with pages shared with other processes counted in part.
-        anonymous_mb: Of the resident memory, what belongs to no file: heaps and stacks.
+        anonymous_mb: Of the resident memory, what belongs to no file: the allocator's arenas and stacks.
         threads: Threads.
         files: Open file descriptors.
         cpu_s: Processor time since its start.

@@ -31,7 +31,7 @@ from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.types import Frame
 
 CASES = tuple(product((1, 2), (1, 8)))
-"""Lanes, and the most frames that one takes at a time."""
+"""Workers, and the most frames that one takes at a time."""
 
 
 class MemorySource:
@@ -60,8 +60,8 @@ class InstantBackend:
 
     name = "instant-cpu"
 
-    def __init__(self, size: tuple[int, int], lanes: int, batch: int, regions: int) -> None:
-        self.lanes = lanes
+    def __init__(self, size: tuple[int, int], workers: int, batch: int, regions: int) -> None:
+        self.lanes = workers
         self._maps = np.zeros((batch, *size), np.float32)
         for number in range(regions):
             self._maps[:, 2 : size[0] // 8, 8 * number : 8 * number + 6] = 0.9
@@ -83,19 +83,19 @@ class InstantBackend:
         """Nothing to release."""
 
 
-def microseconds(bundle: Bundle, frames: int, lanes: int, batch: int, regions: int) -> float:
+def microseconds(bundle: Bundle, frames: int, workers: int, batch: int, regions: int) -> float:
     """Processor time a frame, of all threads.
 
     Args:
         bundle: For its sizes, classes and thresholds; its graph does not run.
         frames: How many to score.
-        lanes: Threads that score.
+        workers: Threads that score.
         batch: Most frames that a thread takes at a time.
         regions: Hot squares in each map.
     """
     size = bundle.manifest.frame_size
-    detector = Detector(bundle, InstantBackend(size, lanes, batch, regions))
-    config = PipelineConfig(Policy.WAIT, lanes=lanes, batch=batch)
+    detector = Detector(bundle, InstantBackend(size, workers, batch, regions))
+    config = PipelineConfig(Policy.WAIT, lanes=workers, batch=batch)
     sink = JsonLinesSink("/dev/null")
     started = time.process_time()
     summary = Pipeline(MemorySource(frames, size), detector, [sink], config).run()
@@ -113,16 +113,16 @@ def main(frames: int, repeat: int, output: Path | None) -> None:
     spent: dict[tuple[int, int, int], list[float]] = {(*case, r): [] for case in CASES for r in (0, 3)}
     microseconds(bundle, 200, 1, 1, 3)
     for _ in range(repeat):
-        for (lanes, batch, regions), found in spent.items():
-            found.append(microseconds(bundle, frames, lanes, batch, regions))
+        for (workers, batch, regions), found in spent.items():
+            found.append(microseconds(bundle, frames, workers, batch, regions))
     cases: list[dict[str, Any]] = [
         {
-            "lanes": lanes,
+            "lanes": workers,
             "batch": batch,
             "regions": regions,
             "microseconds": {"median": float(np.median(found)), "least": min(found), "most": max(found)},
         }
-        for (lanes, batch, regions), found in spent.items()
+        for (workers, batch, regions), found in spent.items()
     ]
     result = {"bundle": bundle.manifest.name, "frames": frames, "repeat": repeat, "cases": cases}
     click.echo(json.dumps(result, indent=2))

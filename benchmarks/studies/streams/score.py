@@ -116,12 +116,12 @@ def summary(code: int, out: str, err: str) -> dict[str, Any]:
     """
     if code != 0:
         raise KanoclipError(f"kanoclip-score failed: {err.strip().splitlines()[-1] if err.strip() else code}")
-    told: dict[str, Any] = json.loads(out)
-    return told
+    reported: dict[str, Any] = json.loads(out)
+    return reported
 
 
 def in_turns(bundle: Path, source: Path, scratch: Path, processes: int, rounds: int, arguments: list[str]) -> Any:
-    """Images a second with one process and with more, the ratio of each pair of runs, and processor time an image.
+    """Images/s with one process and with more, the ratio of each pair of runs, and processor time an image.
 
     The last holds starting as well. Where other programs take a share of the cores, it tells whether processes are in
     each other's way, which the ratio then does not.
@@ -132,9 +132,9 @@ def in_turns(bundle: Path, source: Path, scratch: Path, processes: int, rounds: 
         for count in (1, processes) if number % 2 == 0 else (processes, 1):
             output = scratch / f"{number}-{count}.parquet"
             before = _children_cpu_s()
-            told = score_once(bundle, source, output, ["--processes", str(count), *arguments])
-            rates[count].append(told["pictures_per_s"])
-            costs[count].append((_children_cpu_s() - before) * 1e3 / told["pictures"])
+            reported = score_once(bundle, source, output, ["--processes", str(count), *arguments])
+            rates[count].append(reported["pictures_per_s"])
+            costs[count].append((_children_cpu_s() - before) * 1e3 / reported["pictures"])
     tables = {path.read_bytes() for path in scratch.glob("*.parquet")}
     ratios = [more / one for one, more in zip(rates[1], rates[processes], strict=True)]
     return {
@@ -170,12 +170,12 @@ def memory(bundle: Path, source: Path, output: Path, processes: int, arguments: 
                 first.setdefault(pid, size)
                 most[pid] = max(most.get(pid, 0.0), size)
     out, err = process.communicate()
-    told = summary(process.returncode, out, err)
+    reported = summary(process.returncode, out, err)
     names = ["first process", *(f"engine {n}" for n in range(1, len(first)))]
     return {
-        "pictures": told["pictures"],
-        "pictures_per_s": told["pictures_per_s"],
-        "bytes_a_row": output.stat().st_size / told["pictures"],
+        "pictures": reported["pictures"],
+        "pictures_per_s": reported["pictures_per_s"],
+        "bytes_a_row": output.stat().st_size / reported["pictures"],
         "anonymous_mb": {
             name: {"settled": first[pid], "most": most[pid]} for name, pid in zip(names, first, strict=False)
         },
@@ -191,7 +191,7 @@ def _children_cpu_s() -> float:
 
 @click.command()
 @click.argument("bundle", required=False, metavar="[BUNDLE]")
-@click.option("--pictures", type=click.IntRange(min=1), default=400, show_default=True, help="In each round.")
+@click.option("--pictures", "images", type=click.IntRange(min=1), default=400, show_default=True, help="In each round.")
 @click.option("--rounds", type=click.IntRange(min=0), default=5, show_default=True, help="Runs with each count.")
 @click.option("--processes", type=click.IntRange(min=2), default=2, show_default=True, help="Against one.")
 @click.option("--paths", type=click.IntRange(min=0), default=0, help="Also watch memory over so many images.")
@@ -200,7 +200,7 @@ def _children_cpu_s() -> float:
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(
     bundle: str | None,
-    pictures: int,
+    images: int,
     rounds: int,
     processes: int,
     paths: int,
@@ -220,8 +220,8 @@ def main(
     with tempfile.TemporaryDirectory(prefix="kanoclip-score-") as name:
         scratch = Path(name)
         if rounds:
-            write_images(scratch / "pictures", pictures, encoded)
-            result["in_turns"] = in_turns(opened.root, scratch / "pictures", scratch, processes, rounds, arguments)
+            write_images(scratch / "images", images, encoded)
+            result["in_turns"] = in_turns(opened.root, scratch / "images", scratch, processes, rounds, arguments)
         if paths:
             write_images(scratch / "many", paths, make_jpegs(20, side, side))
             result["memory"] = memory(opened.root, scratch / "many", scratch / "many.parquet", processes, arguments)

@@ -43,7 +43,7 @@ MB_AN_HOUR = 1.0
 """Growth that is let pass."""
 EVERY_S = 1.0
 LEAST_S = 60.0
-"""Shorter, and no trend can be told from chance."""
+"""Shorter, and no trend can be told apart from chance."""
 START_S = 120.0
 STOP_S = 30.0
 
@@ -94,14 +94,14 @@ def soak(
         KanoclipError: It did not start, ended early, or did not end in peace.
     """
     health, page = _free_port(), _free_port()
-    with tempfile.TemporaryDirectory(prefix="kanoclip-soak-") as scratch, tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryDirectory(prefix="kanoclip-soak-") as scratch, tempfile.TemporaryFile("w+") as log:
         command = [*program, "--bundle", str(bundle.resolve()), "--source", f"test://?{size}&fps={fps:g}&defect=0.3"]
         command += ["--no-window", "--quiet", "--health", f"127.0.0.1:{health}", "--metrics", f"127.0.0.1:{health}"]
         command += ["--serve", f"127.0.0.1:{page}", "--jsonl", f"{scratch}/frames.jsonl", "--jsonl-max-bytes", "1M"]
         command += ["--snapshots", f"{scratch}/snapshots", "--snapshots-max-count", "50", *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said, cwd=scratch)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, cwd=scratch)
         try:
-            with _stopped(process, said):
+            with _stopped(process, log):
                 _until_ready(process, health)
                 with watching(page) if watched else nullcontext([0]) as shown:
                     moments = _watch(process, health, shown, seconds, on_moment)
@@ -211,11 +211,11 @@ def _watch(
     while (now := time.monotonic() - started) < seconds:
         if process.poll() is not None:
             raise KanoclipError(f"it ended by itself after {now:.0f} s")
-        told = _ask(health, "readyz")
+        reported = _request(health, "readyz")
         _scrape(health)
         now = time.monotonic() - started
-        if told is not None and "frames" in told:
-            moments.append(Moment(now, sample_process(process.pid), told["frames"], told["dropped"], shown[0]))
+        if reported is not None and "frames" in reported:
+            moments.append(Moment(now, sample_process(process.pid), reported["frames"], reported["dropped"], shown[0]))
             on_moment(moments[-1])
         time.sleep(max(EVERY_S - (time.monotonic() - started) % EVERY_S, 0.01))
     return moments
@@ -224,14 +224,14 @@ def _watch(
 def _until_ready(process: subprocess.Popen[Any], health: int) -> None:
     deadline = time.monotonic() + START_S
     while process.poll() is None and time.monotonic() < deadline:
-        told = _ask(health, "readyz")
-        if told is not None and told["status"] == "ready":
+        reported = _request(health, "readyz")
+        if reported is not None and reported["status"] == "ready":
             return
         time.sleep(0.1)
     raise KanoclipError("it did not become ready" if process.poll() is None else "it did not start")
 
 
-def _ask(port: int, check: str) -> dict[str, Any] | None:
+def _request(port: int, check: str) -> dict[str, Any] | None:
     """A health check's answer; None where nobody answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/{check}", timeout=10) as answer:
@@ -245,8 +245,8 @@ def _ask(port: int, check: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _stopped(process: subprocess.Popen[Any], said: Any) -> Iterator[None]:
-    """Ends it as systemd does, and wants exit code 0; adds what it said to an error."""
+def _stopped(process: subprocess.Popen[Any], log: Any) -> Iterator[None]:
+    """Ends it as systemd does, and wants exit code 0; adds its log to an error."""
     try:
         yield
         process.terminate()
@@ -254,8 +254,8 @@ def _stopped(process: subprocess.Popen[Any], said: Any) -> Iterator[None]:
         if code != 0:
             raise KanoclipError(f"exit code {code} after SIGTERM")
     except (KanoclipError, subprocess.TimeoutExpired) as error:
-        said.seek(0)
-        raise KanoclipError(f"kanoclip-run: {error}: {said.read()[-2000:].strip() or 'it said nothing'}") from None
+        log.seek(0)
+        raise KanoclipError(f"kanoclip-run: {error}: {log.read()[-2000:].strip() or 'its log is empty'}") from None
 
 
 def _scrape(port: int) -> None:
@@ -280,7 +280,7 @@ def _free_port() -> int:
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curves as PNG.")
 def main(
-    bundle: str | None, minutes: float, settle: float, fps: float, output: Path | None, picture: Path | None
+    bundle: str | None, minutes: float, settle: float, fps: float, output: Path | None, chart: Path | None
 ) -> None:
     """Watch kanoclip-run for long. Exit code 1: it grows, or slows down."""
     if (minutes - settle) * 60 < LEAST_S:
@@ -294,8 +294,8 @@ def main(
     click.echo(json.dumps(result, indent=2))
     if output is not None:
         write_result(output, result)
-    if picture is not None:
-        picture.write_bytes(cv2.imencode(".png", plot(moments, settle * 60))[1].tobytes())
+    if chart is not None:
+        chart.write_bytes(cv2.imencode(".png", plot(moments, settle * 60))[1].tobytes())
     sinks = result["fps_change_interval"][1] < -0.02
     sys.exit(int(result["grows"] or result["rss_mb"]["per_hour"] > MB_AN_HOUR or sinks))
 

@@ -30,9 +30,9 @@ def native_chatter_silenced(active: bool = True) -> Iterator[None]:
         return
     before = sys.stderr
     before.flush()
-    kept = os.dup(number)
+    original = os.dup(number)
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    with os.fdopen(os.dup(kept), "w", encoding=before.encoding, errors="backslashreplace", buffering=1) as visible:
+    with os.fdopen(os.dup(original), "w", encoding=before.encoding, errors="backslashreplace", buffering=1) as visible:
         os.dup2(nowhere, number)
         sys.stderr = visible
         # What $PYTHONFAULTHANDLER asks for, tracebacks of a crash or of a watchdog's SIGABRT, is Python's own writing.
@@ -45,6 +45,6 @@ def native_chatter_silenced(active: bool = True) -> Iterator[None]:
             sys.stderr = before
             if faults:
                 faulthandler.enable(before)
-            os.dup2(kept, number)
-            os.close(kept)
+            os.dup2(original, number)
+            os.close(original)
             os.close(nowhere)

@@ -63,14 +63,14 @@ class ScoreProgress:
             self._next_line = now + LINE_S
             of = "" if state.total is None else f" of {state.total:,}"
             left = self._left(state, now)
-            told = f"{state.step}: {state.done:,}{of}, {self._line(state, now)}"
-            self._console.print(Text(told + ("" if left is None else f", {left} left")))
+            line = f"{state.step}: {state.done:,}{of}, {self._line(state, now)}"
+            self._console.print(Text(line + ("" if left is None else f", {left} left")))
 
     def _rate(self, state: State, now: float) -> float:
         return (state.done - state.earlier) / max(now - self._began, 1e-9)
 
     def _line(self, state: State, now: float) -> str:
-        parts = [f"{self._rate(state, now):.1f} a second"]
+        parts = [f"{self._rate(state, now):.1f} images/s"]
         if state.step == "scoring":
             parts += [f"{state.anomalous:,} anomalous", f"{state.unscored:,} unreadable"]
         return ", ".join(parts)

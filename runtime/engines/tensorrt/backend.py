@@ -12,7 +12,7 @@ from kanoclip.runtime.engines.base import Floats, Frames, Indices, Report, descr
 from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on
-from kanoclip.runtime.engines.tensorrt.building.provide import Judge, kernels_file, provide_engine
+from kanoclip.runtime.engines.tensorrt.building.provide import Compare, kernels_file, provide_engine
 from kanoclip.runtime.engines.tensorrt.device import Device
 from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
 from kanoclip.runtime.engines.tensorrt.open_device import open_device
@@ -50,7 +50,7 @@ class TensorRtBackend:
             bundle: What to run.
             flavour: `tensorrt` or `tensorrt-rtx`.
             device: `auto`, `cuda` or `cuda:N`.
-            report: Told about a build.
+            report: Called with the progress of a build.
             rebuild: Build the engine now, whatever is there already.
 
         Raises:
@@ -156,7 +156,7 @@ def fitting_flavour(bundle: Bundle, device: str) -> str | None:
     return None
 
 
-def _infer(bundle: Bundle, load: Callable[[Serialized], Session]) -> Judge | None:
+def _infer(bundle: Bundle, load: Callable[[Serialized], Session]) -> Compare | None:
     """Compares an engine with ONNX Runtime on the bundle's own images, where both are there."""
     if not is_installed("onnxruntime"):
         return None
@@ -168,7 +168,7 @@ def _infer(bundle: Bundle, load: Callable[[Serialized], Session]) -> Judge | Non
     def infer(serialized: Serialized) -> Comparison:
         session = load(serialized)
         try:
-            return reference.compare(reference.ask(session))
+            return reference.compare(reference.run(session))
         finally:
             session.close()
 

@@ -30,12 +30,12 @@ class CudaPythonDevice:
         """
         self.lost = self.hung = False
         self._frees: list[Callable[[], Any]] = []
-        found = int(_ask("look for GPUs", cudart.cudaGetDeviceCount()))
+        found = int(_checked("look for GPUs", cudart.cudaGetDeviceCount()))
         if index >= found:
             raise BackendError(f"there is no GPU {index}, only {found}: choose --device cuda:N with a smaller N")
-        _ask("use the GPU", cudart.cudaSetDevice(index))
+        _checked("use the GPU", cudart.cudaSetDevice(index))
         self.info = _describe(index)
-        self._stream = _ask("make a stream", cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
+        self._stream = _checked("make a stream", cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
         self._frees.append(lambda: cudart.cudaStreamDestroy(self._stream))
 
     @property
@@ -53,15 +53,15 @@ class CudaPythonDevice:
     def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
         """Page-locked memory."""
         flags = cudart.cudaHostAllocMapped if mapped else cudart.cudaHostAllocDefault
-        address = int(_ask(f"lock {size} bytes of host memory", cudart.cudaHostAlloc(size, flags)))
+        address = int(_checked(f"lock {size} bytes of host memory", cudart.cudaHostAlloc(size, flags)))
         self._frees.append(lambda: cudart.cudaFreeHost(address))
         memory = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
-        seen = _ask("map host memory", cudart.cudaHostGetDevicePointer(address, 0)) if mapped else 0
+        seen = _checked("map host memory", cudart.cudaHostGetDevicePointer(address, 0)) if mapped else 0
         return memory, int(seen)
 
     def allocate(self, size: int) -> int:
         """Device memory."""
-        address = int(_ask(f"get {size} bytes of GPU memory", cudart.cudaMalloc(size)))
+        address = int(_checked(f"get {size} bytes of GPU memory", cudart.cudaMalloc(size)))
         self._frees.append(lambda: cudart.cudaFree(address))
         return address
 
@@ -126,16 +126,16 @@ class CudaPythonDevice:
 def _describe(index: int) -> DeviceInfo:
     attributes = cudart.cudaDeviceAttr
     major, minor, integrated = (
-        int(_ask("describe the GPU", cudart.cudaDeviceGetAttribute(attribute, index)))
+        int(_checked("describe the GPU", cudart.cudaDeviceGetAttribute(attribute, index)))
         for attribute in (
             attributes.cudaDevAttrComputeCapabilityMajor,
             attributes.cudaDevAttrComputeCapabilityMinor,
             attributes.cudaDevAttrIntegrated,
         )
     )
-    name = _ask("describe the GPU", cudart.cudaGetDeviceProperties(index)).name
-    version = int(_ask("ask CUDA's version", cudart.cudaRuntimeGetVersion()))
-    driver = int(_ask("ask the driver's version", cudart.cudaDriverGetVersion()))
+    name = _checked("describe the GPU", cudart.cudaGetDeviceProperties(index)).name
+    version = int(_checked("ask CUDA's version", cudart.cudaRuntimeGetVersion()))
+    driver = int(_checked("ask the driver's version", cudart.cudaDriverGetVersion()))
     return DeviceInfo(
         index=index,
         name=name.decode(errors="replace") if isinstance(name, bytes) else str(name),
@@ -146,7 +146,7 @@ def _describe(index: int) -> DeviceInfo:
     )
 
 
-def _ask(what: str, answer: tuple[Any, ...]) -> Any:
+def _checked(what: str, answer: tuple[Any, ...]) -> Any:
     """The value of a call that prepares something.
 
     Raises:

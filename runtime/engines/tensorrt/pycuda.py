@@ -58,13 +58,13 @@ class PycudaDevice:
     def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
         """Page-locked memory."""
         flags = driver.host_alloc_flags.DEVICEMAP if mapped else 0
-        memory = _ask(f"lock {size} bytes of host memory", driver.pagelocked_empty, size, np.uint8, mem_flags=flags)
+        memory = _checked(f"lock {size} bytes of host memory", driver.pagelocked_empty, size, np.uint8, mem_flags=flags)
         self._allocations.append(memory)
         return memory, int(memory.base.get_device_pointer()) if mapped else 0
 
     def allocate(self, size: int) -> int:
         """Device memory."""
-        memory = _ask(f"get {size} bytes of GPU memory", driver.mem_alloc, size)
+        memory = _checked(f"get {size} bytes of GPU memory", driver.mem_alloc, size)
         self._allocations.append(memory)
         return int(memory)
 
@@ -126,7 +126,7 @@ def _describe(device: Any, index: int) -> DeviceInfo:
     )
 
 
-def _ask(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def _checked(what: str, call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
         return call(*arguments, **options)
     except driver.Error as error:

@@ -139,8 +139,8 @@ class Session:
     def fused_attention(self) -> int:
         """How many attention blocks run as one fused kernel, by the names of the engine's layers."""
         inspector = self._engine.create_engine_inspector()
-        told = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
-        names = (layer["Name"] if isinstance(layer, dict) else layer for layer in told["Layers"])
+        reported = json.loads(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        names = (layer["Name"] if isinstance(layer, dict) else layer for layer in reported["Layers"])
         return sum(_FUSED in name for name in names)
 
     def close(self) -> None:

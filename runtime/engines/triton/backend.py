@@ -130,11 +130,11 @@ class TritonBackend:
     def _check(self) -> str:
         """Compares what the server says of its model with the manifest; returns the version that answers."""
         where, manifest, timeout_s = self._address, self._bundle.manifest, self._address.timeout_s
-        told = self._client.get_model_metadata(where.model, where.version, client_timeout=timeout_s)
+        reported = self._client.get_model_metadata(where.model, where.version, client_timeout=timeout_s)
         config = self._client.get_model_config(where.model, where.version, client_timeout=timeout_s).config
         for kind, wanted, found in (
-            ("inputs", manifest.inputs, told.inputs),
-            ("outputs", manifest.outputs, told.outputs),
+            ("inputs", manifest.inputs, reported.inputs),
+            ("outputs", manifest.outputs, reported.outputs),
         ):
             expected = {spec.name: (_TYPES[spec.dtype], self._shape(spec)) for spec in wanted}
             served = {tensor.name: (tensor.datatype, list(tensor.shape)) for tensor in found}
@@ -160,14 +160,14 @@ class TritonBackend:
                 f"{self.name} serves another bundle's model (graph {digest[:12]}, and not "
                 f"{self._bundle.graph_digest()[:12]}): give the server and this box the same bundle"
             )
-        return where.version or max(told.versions, key=_number, default="")
+        return where.version or max(reported.versions, key=_number, default="")
 
     def _shape(self, spec: TensorSpec) -> list[int]:
         """A tensor's shape as Triton tells it: a value a frame has an axis of its own."""
         shape = [-1 if axis == BATCH else int(axis) for axis in spec.shape]
         return [*shape, 1] if shape == [-1] else shape
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
+    def _patiently(self, request: Callable[[], T]) -> T:
         """Asks again while the server is away; a server that is back is checked before it is asked anything else.
 
         Raises:
@@ -180,9 +180,9 @@ class TritonBackend:
         pauses = Backoff(_FIRST_PAUSE_S, _LAST_PAUSE_S, scatter=0.0).waits()
         while True:
             try:
-                if since is not None and ask != self._check:
+                if since is not None and request != self._check:
                     self._version = self._check()
-                answer = ask()
+                answer = request()
             except InferenceServerException as error:
                 now = time.monotonic()
                 reason = one_line(f"{error.message()} ({str(error.status()).removeprefix('StatusCode.')})")

@@ -90,19 +90,19 @@ class Calibration:
         Args:
             every: Of how many frames one was taken.
         """
-        said = []
+        warnings = []
         if self.dependent:
             spacing = every * max(self.image.dependence.spacing, self.pixel.dependence.spacing)
             needed = frames_needed(self.bound.rate, self.bound.confidence)
             short = f"; the rate takes {needed} independent ones" if self.effective < needed else ""
-            said.append(
+            warnings.append(
                 f"neighbouring frames resemble each other: {self.bound.frames} of them are worth about "
                 f"{self.effective:.0f} independent ones{short}. The bound takes frames that are exchangeable with "
                 f"those to come: spread them over more time, with --every {spacing} or so"
             )
         if self.skipped:
-            said.append(f"{self.skipped} good images could not be read and are not in it")
-        return said
+            warnings.append(f"{self.skipped} good images could not be read and are not in it")
+        return warnings
 
 
 def calibrate(
@@ -113,7 +113,7 @@ def calibrate(
     Args:
         good: Of frames that no one would call anomalous.
         rate: Share of good frames that may reach each threshold.
-        confidence: With which it is kept; None for the average over calibrations.
+        confidence: With which it holds; None for the average over calibrations.
         rule: When the stream's alarm is raised.
         bad: Of frames that should be found.
 

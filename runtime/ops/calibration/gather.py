@@ -74,7 +74,7 @@ def gather(
         detector: Its region of interest is the one to be used later; its thresholds do not matter.
         class_name: One of the bundle's classes; None for the first.
         max_frames: Stop after so many.
-        on_tick: Told about the progress.
+        on_tick: Called with the progress.
 
     Raises:
         KanoclipError: A frame cannot be scored, or the source failed.

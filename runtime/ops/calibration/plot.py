@@ -50,13 +50,13 @@ def draw_histograms(panels: list[Histogram]) -> Image:
     return np.concatenate([_panel(panel) for panel in panels])
 
 
-def write_png(path: Path, picture: Image) -> None:
+def write_png(path: Path, image: Image) -> None:
     """Writes an image, whole or not at all.
 
     Raises:
         SinkError: It cannot be written.
     """
-    good, data = cv2.imencode(".png", picture)
+    good, data = cv2.imencode(".png", image)
     assert good
     try:
         replace_file(path, data.tobytes())

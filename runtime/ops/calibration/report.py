@@ -19,28 +19,28 @@ def sentences(found: Calibration, before: Thresholds, rule: AlarmRule) -> list[s
         rule: When the stream's alarm is raised.
     """
     promised = found.bound
-    kept = "on average over" if promised.confidence is None else f"in {promised.confidence * 100:.4g} of 100"
-    said = [
+    scope = "on average over" if promised.confidence is None else f"in {promised.confidence * 100:.4g} of 100"
+    lines = [
         f"image threshold {found.image.threshold:.6f} (was {before.image:.6f}), "
         f"pixel threshold {found.pixel.threshold:.6f} (was {before.pixel:.6f})",
         f"{promised.frames} good frames, {promised.allowed} above each: of good frames to come at most "
         f"{promised.rate:g} reach the image threshold, at most {promised.rate:g} the pixel threshold "
-        f"({kept} calibrations)",
+        f"({scope} calibrations)",
         f"this one keeps {promised.rate:g} with probability {promised.sureness:.2f}, and "
         f"{promised.rate_within(INTERVAL):.2g} with {INTERVAL:g}; {promised.mean_rate:.2g} is to be expected",
     ]
     if rule != EVERY_FRAME:
-        said.append(
+        lines.append(
             f"alarm {rule}: the good frames in their order raise it {found.alarms} times; only an anomalous frame can, "
             "so it is raised no more often than that"
         )
     for name, setting in (("image", found.image), ("pixel", found.pixel)):
         if (caught := setting.caught) is not None:
-            said.append(
+            lines.append(
                 f"{caught.hits} of {caught.frames} bad frames reach the {name} threshold: "
                 f"{caught.hits / caught.frames:.1%} ({INTERVAL:.0%} interval {caught.low:.1%} to {caught.high:.1%})"
             )
-    return said
+    return lines
 
 
 def as_json(found: Calibration, before: Thresholds, rule: AlarmRule) -> dict[str, Any]:

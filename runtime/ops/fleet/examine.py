@@ -43,14 +43,14 @@ def run_doctor(bundle: Path, options: Sequence[str], timeout_s: float = DOCTOR_T
         raise FleetError(f"it died of signal {-done.returncode}")
     try:
         found = json.loads(done.stdout)["comparison"]
-        said = (
+        message = (
             f"{found['backend']} is off by {found['map_drift']} in maps (bound {found['map_bound']:g}) and by "
             f"{found['score_drift']} in scores (bound {found['score_bound']:g})"
         )
     except (ValueError, KeyError, TypeError):
         lines = [line for line in done.stderr.splitlines() if line.strip()]
-        said = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
-    raise FleetError(one_line(said))
+        message = lines[-1].removeprefix("error: ") if lines else f"exit code {done.returncode}"
+    raise FleetError(one_line(message))
 
 
 def run_command(command: str, timeout_s: float = START_TIMEOUT_S) -> None:

@@ -12,7 +12,7 @@ from kanoclip.runtime.system.paths import replace_file
 
 _SCHEMA = 1
 _MOST = 100
-"""Entries that are kept of each kind."""
+"""The most entries that are saved of each kind."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class History:
     def with_installed(self, new: Installed) -> History:
         """With a new current one, which is refused no longer."""
         before = tuple(one for one in self.installed if one.address != new.address)
-        kept = tuple(one for one in self.refused if one.address != new.address)
-        return History((*before, new)[-_MOST:], kept)
+        refused = tuple(one for one in self.refused if one.address != new.address)
+        return History((*before, new)[-_MOST:], refused)
 
     def with_refused(self, address: str, at: str, reason: str) -> History:
         """Without a bundle, which is refused from now on."""

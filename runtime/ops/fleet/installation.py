@@ -104,7 +104,7 @@ class Installation:
             offer: What to install.
             examine: Looks at the new one where it lies, and raises KanoclipError if it will not do.
             start: Makes use of the current one, and raises KanoclipError if that fails; called again after a rollback.
-            report: Told about the files.
+            report: Called with the progress of the files.
             limit: Most bytes to take.
             again: Take one that was refused before.
             older: Take one that was signed before the current one.
@@ -264,9 +264,9 @@ class Installation:
     def _collect(self, keep: int) -> None:
         """Removes all but the newest versions, the current one and the one before it."""
         order = [one.address for one in reversed(self.history().installed)]
-        kept = set(order[: max(keep, 2)]) | {self.current}
+        staying = set(order[: max(keep, 2)]) | {self.current}
         for address in self.versions():
-            if address not in kept:
+            if address not in staying:
                 remove(self.version(address))
 
     @contextmanager

@@ -122,8 +122,8 @@ def read_signing_key(path: Path) -> SigningKey:
     try:
         key = serialization.load_pem_private_key(content, password)
     except TypeError:
-        trouble = "is encrypted" if password is None else "is not encrypted"
-        raise FleetError(f"{path} {trouble}: set {PASSWORD_VARIABLE} where it has a password") from None
+        state = "is encrypted" if password is None else "is not encrypted"
+        raise FleetError(f"{path} {state}: set {PASSWORD_VARIABLE} where it has a password") from None
     except (ValueError, UnsupportedAlgorithm) as error:
         hint = f", or {PASSWORD_VARIABLE} is wrong" if password else ""
         raise FleetError(f"{path} is no private key in PEM{hint}: kanoclip-bundle keygen makes one") from error

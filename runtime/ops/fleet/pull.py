@@ -120,7 +120,7 @@ def fetch(
     Args:
         offer: What to fetch.
         folder: Where to.
-        report: Told about the files.
+        report: Called with the progress of the files.
         limit: Most bytes to take.
         have: sha256 of files that lie here and their places: they are linked or copied instead of being fetched, and
             the whole bundle is made read-only, so that none changes with another.
@@ -162,10 +162,10 @@ def _fetch_all(offer: Offer, folder: Path, have: Mapping[str, Path], report: Rep
         path.parent.mkdir(parents=True, exist_ok=True)
         if not _taken_from_here(have.get(info.sha256), path, info):
 
-            def told(size: int, name: str = name, before: int = so_far, total: int = total) -> None:
+            def on_bytes(size: int, name: str = name, before: int = so_far, total: int = total) -> None:
                 report(f"fetching {name}", min((before + size) / total, 1.0))
 
-            _fetch_one(offer, name, info, path, told)
+            _fetch_one(offer, name, info, path, on_bytes)
             fetched += info.size
         done += info.size
     return fetched
@@ -188,7 +188,7 @@ def _taken_from_here(source: Path | None, path: Path, info: FileInfo) -> bool:
     return True
 
 
-def _fetch_one(offer: Offer, name: str, info: FileInfo, path: Path, told: Callable[[int], None]) -> None:
+def _fetch_one(offer: Offer, name: str, info: FileInfo, path: Path, on_bytes: Callable[[int], None]) -> None:
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
         for last in (False,) * (_TRIES - 1) + (True,):
@@ -201,7 +201,7 @@ def _fetch_one(offer: Offer, name: str, info: FileInfo, path: Path, told: Callab
                     file.write(block)
                     digest.update(block)
                     size += len(block)
-                    told(size)
+                    on_bytes(size)
                 break
             except BrokenOffError:
                 if last:

@@ -42,8 +42,8 @@ def push(bundle: Bundle, store: Store, tag: str, key: SigningKey | None, report:
         bundle: Opened, and so verified.
         store: Where to.
         tag: Which name it has there from now on.
-        key: Signs both; without one, no box takes the bundle unless it is told to.
-        report: Told about the files.
+        key: Signs both; without one, a box takes the bundle only with --unsigned.
+        report: Called with the progress of the files.
 
     Raises:
         FleetError: The store cannot be written.

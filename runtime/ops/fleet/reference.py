@@ -59,12 +59,12 @@ def check_tag(tag: str) -> str:
     if not _TAG.fullmatch(tag):
         raise FleetError(f"{tag!r} is no tag: use up to 128 letters, digits, '_', '-' and '.'")
     if is_address_tag(tag):
-        raise FleetError(f"{tag} is what a content address is kept under: use URL@sha256:... to name one")
+        raise FleetError(f"{tag} is the form of a content address: use URL@sha256:... to name one")
     return tag
 
 
 def address_tag(address: str) -> str:
-    """A content address as a tag, `sha256-...`: under this, too, every bundle is kept."""
+    """A content address as a tag, `sha256-...`: every bundle is stored under this, too."""
     return address.replace(":", "-")
 
 

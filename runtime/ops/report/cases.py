@@ -16,7 +16,7 @@ import numpy.typing as npt
 from kanoclip.runtime.ops.score.places import read_bytes
 from kanoclip.runtime.ops.score.scorer import MAP_LEVELS
 from kanoclip.runtime.ops.score.table import decode_runs
-from kanoclip.runtime.sinks.draw.heat import paint_heat
+from kanoclip.runtime.sinks.draw.heat_map import paint_heat_map
 from kanoclip.runtime.sources.files.images import decode_image
 from kanoclip.runtime.types import Image
 
@@ -31,14 +31,14 @@ class Case:
 
     Attributes:
         row: Its row of the table.
-        picture: As a `data:` URL; None where the file cannot be read.
-        heat: The same with its map painted over it; None where maps were not kept.
+        image: As a `data:` URL; None where the file cannot be read.
+        overlay: The same with its map painted over it; None where no maps were saved.
         reason: Why there is no image.
     """
 
     row: Mapping[str, Any]
-    picture: str | None
-    heat: str | None = None
+    image: str | None
+    overlay: str | None = None
     reason: str = ""
 
 
@@ -58,7 +58,7 @@ def make_case(row: Mapping[str, Any], maps: Path | None) -> Case:
     scale = min(1.0, SIDE / max(frame.shape[:2]))
     size = (max(round(frame.shape[1] * scale), 1), max(round(frame.shape[0] * scale), 1))
     small = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return Case(row, jpeg_url(small), _heat(small, row["map_file"], maps))
+    return Case(row, jpeg_url(small), _overlay(small, row["map_file"], maps))
 
 
 def overlay(row: Mapping[str, Any]) -> str:
@@ -76,15 +76,15 @@ def overlay(row: Mapping[str, Any]) -> str:
     return f'<svg class="over" viewBox="0 0 {width} {height}" preserveAspectRatio="none">{shape}{boxes}</svg>'
 
 
-def jpeg_url(picture: Image) -> str:
+def jpeg_url(image: Image) -> str:
     """An image as a `data:` URL."""
-    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
-def png_url(picture: Image) -> str:
+def png_url(image: Image) -> str:
     """The same without loss, for small ones."""
-    encoded = cv2.imencode(".png", picture)[1]
+    encoded = cv2.imencode(".png", image)[1]
     return "data:image/png;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
@@ -102,13 +102,13 @@ def _outline(mask: npt.NDArray[np.bool_], across: float, down: float) -> str:
     return "".join(parts)
 
 
-def _heat(small: Image, name: str | None, maps: Path | None) -> str | None:
+def _overlay(small: Image, name: str | None, maps: Path | None) -> str | None:
     if name is None or maps is None:
         return None
     raw = read_bytes(str(maps / name))
-    kept = None if isinstance(raw, str) else cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
-    if kept is None or kept.dtype != np.uint16 or kept.ndim != 2:
+    level = None if isinstance(raw, str) else cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if level is None or level.dtype != np.uint16 or level.ndim != 2:
         return None
     painted = small.copy()
-    paint_heat(painted, (kept / MAP_LEVELS).astype(np.float32))
+    paint_heat_map(painted, (level / MAP_LEVELS).astype(np.float32))
     return jpeg_url(painted)

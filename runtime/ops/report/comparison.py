@@ -28,7 +28,7 @@ class Move:
 
     Attributes:
         first: Row of the first of them.
-        last: Row of the last one; both as finely as mean images were kept.
+        last: Row of the last one; both as finely as mean images were saved.
         shift: The largest of their pieces'.
     """
 
@@ -87,7 +87,7 @@ def compare_results(before: Results, now: Results) -> Comparison:
 
 
 def shifts(results: Results, base: Values | None) -> list[Shift | None]:
-    """By how much the mean image of each piece of a run is shifted; None where nothing can be said.
+    """By how much the mean image of each piece of a run is shifted; None where it is not known.
 
     Args:
         results: The run.
@@ -131,10 +131,10 @@ def block_means(results: Results) -> list[Values | None]:
 def _remarks(before: Results, now: Results) -> list[str]:
     lines = []
     if before.run["bundle_sha256"] != now.run["bundle_sha256"]:
-        lines.append("The reference was scored by another bundle: its scores are not comparable, the measures are.")
+        lines.append("The reference was scored with another bundle: its scores are not comparable, the measures are.")
     elif (before.run["backend"], before.run["device"]) != (now.run["backend"], now.run["device"]):
         lines.append(
-            f"The reference was scored by {before.run['backend']} on {before.run['device']}, this by "
+            f"The reference was scored with {before.run['backend']} on {before.run['device']}, this by "
             f"{now.run['backend']} on {now.run['device']}: scores differ a little by that."
         )
     old, new = ((~one.scored).mean() for one in (before, now))

@@ -36,13 +36,13 @@ class Options:
     Attributes:
         worst: Images with the highest scores.
         closest: Images closest to the threshold.
-        pictures: Whether images go into the page.
+        images: Whether images go into the page.
         maps: Folder of maps; None without.
     """
 
     worst: int = 24
     closest: int = 8
-    pictures: bool = True
+    images: bool = True
     maps: Path | None = None
 
 
@@ -50,7 +50,7 @@ def make_page(
     results: Results,
     reference: Results | None,
     options: Options,
-    told: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> str:
     """The page as HTML.
 
@@ -58,11 +58,11 @@ def make_page(
         results: The table.
         reference: What it is compared with; None for nothing.
         options: What is shown.
-        told: Called with how many of its images are read.
+        on_progress: Called with how many of its images are read.
     """
     comparison = None if reference is None else compare_results(reference, results)
     title = f"{results.path.name}: {results.run['bundle']}"
-    worst, closest = _cases(results, options, told)
+    worst, closest = _cases(results, options, on_progress)
     parts = [_head(results), _figures(results)]
     if reference is not None and comparison is not None:
         parts.append(_verdict(comparison, reference))
@@ -186,14 +186,14 @@ def _means(results: Results, reference: Results) -> str:
         return ""
     shift = find_shift(old, new)
     difference = np.clip(128 + 2 * (new - old), 0, 255)
-    told = (
+    likeness = (
         f"shift {100 * shift.across:+.1f} % of the width, {100 * shift.down:+.1f} % of the height"
         if shift.known
         else "too different to say whether it is shifted"
     )
     shown = [
         (old, "mean image of the reference"),
-        (new, f"mean image now: {told}"),
+        (new, f"mean image now: {likeness}"),
         (difference, "difference, doubled"),
     ]
     figures = "".join(
@@ -214,11 +214,11 @@ def _groups(results: Results) -> str:
 
 
 def _group_table(title: str, groups: Sequence[Group]) -> str:
-    widest = max((group.anomalous / group.pictures for group in groups), default=0.0) or 1.0
+    widest = max((group.anomalous / group.images for group in groups), default=0.0) or 1.0
     rows = "".join(
-        f"<tr><td>{_e(group.name)}</td><td>{group.pictures:,}</td><td>{group.anomalous:,}</td>"
-        f'<td class="share"><i style="width:{70 * group.anomalous / group.pictures / widest:.0f}px"></i>'
-        f"{_share(group.anomalous, group.pictures)}</td><td>{group.unscored:,}</td>"
+        f"<tr><td>{_e(group.name)}</td><td>{group.images:,}</td><td>{group.anomalous:,}</td>"
+        f'<td class="share"><i style="width:{70 * group.anomalous / group.images / widest:.0f}px"></i>'
+        f"{_share(group.anomalous, group.images)}</td><td>{group.unscored:,}</td>"
         f"<td>{_score(group.median)}</td><td>{_score(group.p95)}</td><td>{_score(group.highest)}</td></tr>"
         for group in groups[:GROUPS]
     )
@@ -229,18 +229,18 @@ def _group_table(title: str, groups: Sequence[Group]) -> str:
     return f"<section><h2>{title}</h2>{table}{more}</section>"
 
 
-def _cases(results: Results, options: Options, told: Callable[[int, int], None]) -> tuple[str, str]:
+def _cases(results: Results, options: Options, on_progress: Callable[[int, int], None]) -> tuple[str, str]:
     """The sections of the worst and of the closest images."""
     worst = results.worst(options.worst)
     closest = [row for row in results.closest(options.closest + len(worst)) if row not in set(worst)][: options.closest]
     rows = worst + closest
     made = []
     for number, row in enumerate(results.read(rows) if rows else []):
-        told(number, len(rows))
-        made.append(make_case(row, options.maps) if options.pictures else Case(row, None, reason="images left out"))
+        on_progress(number, len(rows))
+        made.append(make_case(row, options.maps) if options.images else Case(row, None, reason="images left out"))
     switches = '<label class="switch"><input type="checkbox" id="lines" checked> outlines</label>'
-    if any(case.heat for case in made):
-        switches += '<label class="switch"><input type="checkbox" id="heat" checked> map&nbsp;&nbsp;</label>'
+    if any(case.overlay for case in made):
+        switches += '<label class="switch"><input type="checkbox" id="heatmap" checked> map&nbsp;&nbsp;</label>'
     first = "".join(_case(case) for case in made[: len(worst)])
     second = "".join(_case(case) for case in made[len(worst) :])
     return (
@@ -251,18 +251,18 @@ def _cases(results: Results, options: Options, told: Callable[[int, int], None])
 
 def _case(case: Case) -> str:
     row = case.row
-    if case.picture is None:
+    if case.image is None:
         view = f'<span class="view"><span class="gone">{_e(case.reason)}</span></span>'
     else:
-        heat = "" if case.heat is None else f'<img class="heat" src="{case.heat}" alt="">'
-        view = f'<span class="view"><img src="{case.picture}" alt="" loading="lazy">{heat}{overlay(row)}</span>'
+        map_layer = "" if case.overlay is None else f'<img class="heatmap" src="{case.overlay}" alt="">'
+        view = f'<span class="view"><img src="{case.image}" alt="" loading="lazy">{map_layer}{overlay(row)}</span>'
     verdict = '<span class="verdict-bad">anomalous</span>' if row["is_anomalous"] else "normal"
     count = len(row["regions"])
     found = f"{count} region{'' if count == 1 else 's'}" if count else "no region"
-    told = f"{found}, map up to {row['peak']:.3f}, {row['width']} x {row['height']}"
+    caption = f"{found}, map up to {row['peak']:.3f}, {row['width']} x {row['height']}"
     return (
         f'<figure class="case">{view}<figcaption><strong>{row["score"]:.3f}</strong> {verdict}, {_e(row["class"])}<br>'
-        f"{told}<br>{_e(row['path'])}</figcaption></figure>"
+        f"{caption}<br>{_e(row['path'])}</figcaption></figure>"
     )
 
 

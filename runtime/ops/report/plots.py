@@ -43,11 +43,11 @@ def histogram(
     for value in ticks(low, high, 8):
         parts.append(text(x(value), bottom + 16, _short(value)))
     for start, end, good, wrong in zip(edges, edges[1:], normal, bad, strict=False):
-        told = f"{start:.3f} to {end:.3f}: {good + wrong:,} images, {wrong:,} anomalous"
+        title = f"{start:.3f} to {end:.3f}: {good + wrong:,} images, {wrong:,} anomalous"
         bars = [("normal", 0, good), ("anomalous", good, good + wrong)]
         for kind, below, above in bars:
             if above > below:
-                parts.append(_bar(x(start) + 0.5, y(above), x(end) - x(start) - 1, y(below) - y(above), kind, told))
+                parts.append(_bar(x(start) + 0.5, y(above), x(end) - x(start) - 1, y(below) - y(above), kind, title))
     if old is not None:
         points = [
             point
@@ -91,8 +91,8 @@ def timeline(values: Values, name: str, before: Values | None, limit: float | No
         parts.append(line(LEFT, y(limit), WIDTH - RIGHT, y(limit), "threshold"))
     for number, (piece, (p5, p50, p95)) in enumerate(zip(pieces, bands, strict=True)):
         if piece.size:
-            told = f"{name}: median {p50:.4g}, middle nine tenths {p5:.4g} to {p95:.4g}, {piece.size:,} images"
-            parts.append(_bar(x(number), y(p95), x(number + 1) - x(number), y(p5) - y(p95), "band", told))
+            title = f"{name}: median {p50:.4g}, middle nine tenths {p5:.4g} to {p95:.4g}, {piece.size:,} images"
+            parts.append(_bar(x(number), y(p95), x(number + 1) - x(number), y(p5) - y(p95), "band", title))
     steps = [(x(n + 0.5), y(p50)) for n, (_, p50, _) in enumerate(bands) if not math.isnan(p50)]
     parts.append(_polyline(steps, "median"))
     for share, anchor in ((0.0, "start"), (0.25, "middle"), (0.5, "middle"), (0.75, "middle"), (1.0, "end")):
@@ -119,8 +119,8 @@ def steps(values: Sequence[float | None], name: str, limit: float) -> str:
     for number, found in enumerate(values):
         if found is not None:
             kind = "anomalous" if found >= limit else "normal"
-            told = f"{name}: {found:.2f}, piece {number + 1} of {len(values)}"
-            parts.append(_bar(x(number) + 0.5, y(found), x(number + 1) - x(number) - 1, bottom - y(found), kind, told))
+            title = f"{name}: {found:.2f}, piece {number + 1} of {len(values)}"
+            parts.append(_bar(x(number) + 0.5, y(found), x(number + 1) - x(number) - 1, bottom - y(found), kind, title))
     return _svg(parts, height, f"{name} along the run")
 
 
@@ -148,9 +148,9 @@ def _short(value: float) -> str:
     return f"{value:.4g}" if abs(value) > 1e-9 else "0"
 
 
-def _bar(x: float, y: float, width: float, height: float, kind: str, told: str) -> str:
+def _bar(x: float, y: float, width: float, height: float, kind: str, title: str) -> str:
     place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.4):.1f}" height="{max(height, 0.8):.1f}"'
-    return f'<rect {place} class="{kind}"><title>{html.escape(told)}</title></rect>'
+    return f'<rect {place} class="{kind}"><title>{html.escape(title)}</title></rect>'
 
 
 def _polyline(points: Sequence[tuple[float, float]], kind: str) -> str:

@@ -26,7 +26,7 @@ class Group:
 
     Attributes:
         name: Its name.
-        pictures: How many.
+        images: How many.
         anomalous: Those that are.
         unscored: Those with an error.
         median: Of the scores; NaN where there are none.
@@ -35,7 +35,7 @@ class Group:
     """
 
     name: str
-    pictures: int
+    images: int
     anomalous: int
     unscored: int
     median: float
@@ -118,7 +118,7 @@ class Results:
                     float(highest),
                 )
             )
-        return sorted(groups, key=lambda group: (-group.anomalous / group.pictures, group.name))
+        return sorted(groups, key=lambda group: (-group.anomalous / group.images, group.name))
 
     def worst(self, count: int) -> list[int]:
         """Rows with the highest scores, the highest first."""

@@ -99,23 +99,23 @@ class Outcome:
     scoring_s: float
 
 
-def score(job: Job, make_pool: MakePool, told: Callable[[State], None] = lambda state: None) -> Outcome:
+def score(job: Job, make_pool: MakePool, on_progress: Callable[[State], None] = lambda state: None) -> Outcome:
     """Scores all images of a source into one table, or goes on where an earlier start was stopped.
 
     Args:
         job: What is asked for.
         make_pool: Who scores.
-        told: Called often, with how far it is.
+        on_progress: Called often, with how far it is.
 
     Raises:
         KanoclipError: The source, the output or the engine is no good, or something else was begun at this output. What
-            was scored is kept, and the same call goes on.
+            was scored stays on disk, and the same call goes on.
     """
     started = perf_counter()
     folder = RunFolder(job.output)
     with folder.held():
         try:
-            return _Run(job, folder, make_pool, told, started).outcome()
+            return _Run(job, folder, make_pool, on_progress, started).outcome()
         finally:
             if folder.stored() is None:  # done, or never begun
                 folder.remove()
@@ -129,10 +129,16 @@ class _Run:
         job: Job,
         folder: RunFolder,
         make_pool: MakePool,
-        told: Callable[[State], None],
+        on_progress: Callable[[State], None],
         started: float,
     ) -> None:
-        self._job, self._folder, self._make_pool, self._told, self._started = job, folder, make_pool, told, started
+        self._job, self._folder, self._make_pool, self._on_progress, self._started = (
+            job,
+            folder,
+            make_pool,
+            on_progress,
+            started,
+        )
         self._runs_on: str | None = None
         self._ready = started
 
@@ -146,12 +152,12 @@ class _Run:
             folder.list_path.with_suffix(".new"),
             list_items(job.source, job.column, job.class_column),
             job.slice,
-            lambda count: self._told(State("listing", count)),
+            lambda count: self._on_progress(State("listing", count)),
         )
         wanted = identity(job, work)
         if stored is None and job.output.exists() and not job.restart:
             counts = _finished(job, wanted)
-            return Outcome(counts, counts.pictures, None, perf_counter() - self._started, 0.0)
+            return Outcome(counts, counts.images, None, perf_counter() - self._started, 0.0)
         done: set[int] = set()
         if stored is None:
             folder.forget()
@@ -167,14 +173,14 @@ class _Run:
             folder,
             work.slices,
             wanted.as_json(),
-            lambda number: self._told(State("merging", min(number * work.size, work.pictures), work.pictures)),
+            lambda number: self._on_progress(State("merging", min(number * work.size, work.count), work.count)),
         )
         folder.forget()
         return Outcome(counts, earlier, self._runs_on, perf_counter() - self._started, scoring_s)
 
     def _score(self, work: WorkList, wanted: Identity, done: set[int], earlier: int) -> Identity:
         """Scores what is left; returns what the run became once its engine was known."""
-        state = State("scoring", earlier, work.pictures, earlier)
+        state = State("scoring", earlier, work.count, earlier)
 
         def settled(backend: str, runs_on: str) -> None:
             nonlocal wanted
@@ -190,9 +196,9 @@ class _Run:
             self._folder.begin(wanted)
 
         def ticked(begun: int) -> None:
-            self._told(replace(state, done=min(state.done + begun, work.pictures)))
+            self._on_progress(replace(state, done=min(state.done + begun, work.count)))
 
-        self._told(state)
+        self._on_progress(state)
         pool = self._make_pool(replace(self._job.engine, backend=wanted.backend), self._folder, settled)
         todo = (work.slice(number) for number in range(work.slices) if number not in done)
         for part in pool.run(todo, ticked):
@@ -203,7 +209,7 @@ class _Run:
                 unscored=state.unscored + part.unscored,
                 anomalous=state.anomalous + part.anomalous,
             )
-            self._told(state)
+            self._on_progress(state)
         return wanted
 
 
@@ -226,7 +232,7 @@ def identity(job: Job, work: WorkList) -> Identity:
         }
     return Identity(
         list_sha256=work.digest,
-        pictures=work.pictures,
+        pictures=work.count,
         slice=work.size,
         bundle=bundle.manifest.name,
         bundle_sha256=engine.bundle_sha256,

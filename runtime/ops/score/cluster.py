@@ -60,7 +60,7 @@ def connected(address: str) -> Iterator[Any]:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise SourceError(f"no Ray cluster at {address} ({one_line(error)}): start one with `ray start`") from error
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # what it does is told by ourselves
+        logging.getLogger(name).setLevel(logging.ERROR)  # kanoclip-score reports what it does
     context = ray.data.DataContext.get_current()
     before = context.enable_progress_bars
     context.enable_progress_bars = False  # there is one of ours
@@ -222,7 +222,7 @@ def _settle(engine: Engine, bundle: dict[str, Any], version: str) -> tuple[str, 
 
 
 def _here(engine: Engine, bundle: dict[str, Any], version: str) -> Engine:
-    """The engine with a bundle that is on this node: brought here once, and kept under its digest.
+    """The engine with a bundle that is on this node: brought here once, and saved under its digest.
 
     Raises:
         KanoclipError: The node has another version of this package, or no room.
@@ -248,7 +248,7 @@ def _here(engine: Engine, bundle: dict[str, Any], version: str) -> Engine:
                 if not place.exists():  # or another actor was first
                     raise
     except OSError as error:
-        raise BackendError(f"the bundle cannot be kept on a node ({one_line(error)})") from error
+        raise BackendError(f"the bundle cannot be saved on a node ({one_line(error)})") from error
     return replace(engine, bundle=place)
 
 

@@ -20,7 +20,7 @@ ROW_GROUP = 16_384
 """Rows that are in memory at a time, more or less: row groups end where slices do."""
 
 BLOCKS = 40
-"""Pieces of a run, at the most, whose mean images are kept: when a camera moved is seen by them."""
+"""The most pieces of a run whose mean images are saved: they show when a camera moved."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,19 @@ class Counts:
     """What is in a table.
 
     Attributes:
-        pictures: Rows.
+        images: Rows.
         unscored: Those with an error.
         anomalous: Those that are.
     """
 
-    pictures: int
+    images: int
     unscored: int
     anomalous: int
 
 
-def merge(folder: RunFolder, slices: int, run: dict[str, Any], told: Callable[[int], None] = lambda n: None) -> Counts:
+def merge(
+    folder: RunFolder, slices: int, run: dict[str, Any], on_progress: Callable[[int], None] = lambda n: None
+) -> Counts:
     """Writes the table beside its place, and renames it once it is on disk.
 
     Nothing in it depends on when or by whom a slice was scored: the same run makes the same bytes.
@@ -47,7 +49,7 @@ def merge(folder: RunFolder, slices: int, run: dict[str, Any], told: Callable[[i
         folder: The run's.
         slices: How many there are; all are done.
         run: What made the table, for its metadata; the counts are added.
-        told: Called with the number of slices so far.
+        on_progress: Called with the number of slices so far.
 
     Raises:
         SinkError: The table cannot be written.
@@ -78,11 +80,11 @@ def merge(folder: RunFolder, slices: int, run: dict[str, Any], told: Callable[[i
                     writer.write_table(group, row_group_size=group.num_rows)
                     rows += group.num_rows
                     waiting.clear()
-                told(number + 1)
+                on_progress(number + 1)
             counts = Counts(rows, unscored, anomalous)
             made = {**run, "unscored": unscored, "anomalous": anomalous, "blocks": blocks}
-            told_run = json.dumps(made, sort_keys=True)
-            writer.add_key_value_metadata({RUN_KEY: told_run.encode(), MEAN_KEY: pack_sum(sums)})
+            run_json = json.dumps(made, sort_keys=True)
+            writer.add_key_value_metadata({RUN_KEY: run_json.encode(), MEAN_KEY: pack_sum(sums)})
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
         beside.replace(folder.output)
@@ -106,8 +108,8 @@ def read_run(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise SinkError(f"{path}: no such file") from error
     except (OSError, ValueError, KeyError) as error:
-        told = "no record of a run in it" if isinstance(error, KeyError) else one_line(error)
-        raise SinkError(f"{path} is no table of kanoclip-score ({told})") from error
+        reason = "no record of a run in it" if isinstance(error, KeyError) else one_line(error)
+        raise SinkError(f"{path} is no table of kanoclip-score ({reason})") from error
     if not isinstance(value, dict):
         raise SinkError(f"{path} is no table of kanoclip-score (its record is damaged)")
     return value

@@ -36,7 +36,7 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     except ModuleNotFoundError as error:
         raise SourceError(f"{url}: fsspec is not installed: pip install 'kanoclip-edge[score]'") from error
     try:
-        # What was listed is not kept: a bucket of a million names would be.
+        # What was listed is dropped at once: a bucket may list a million names.
         filesystem, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except (ImportError, ValueError, OSError) as error:
         raise SourceError(f"{url} cannot be opened ({one_line(error)})") from error

@@ -95,7 +95,7 @@ class Processes:
         engine: What scores; a backend `auto` is settled by the first process, for all.
         count: Processes.
         list_path: The work list.
-        on_engine: Told the backend's name, as `create_backend` takes it, and as it runs, before anything is scored.
+        on_engine: Gets the backend's name, as `create_backend` takes it, and as it runs, before anything is scored.
 
     Attributes:
         replaced: Processes that died and were replaced.
@@ -165,23 +165,23 @@ class Processes:
     def _take(self, process: _Process) -> Part | None:
         """What a process says; its part of a slice, where it is one."""
         try:
-            said = process.connection.recv()
+            message = process.connection.recv()
         except (EOFError, OSError):
             self._bury(process)
             return None
-        if isinstance(said, _Failed):
-            raise BackendError(f"{said.reason}; {GOES_ON}")
-        if isinstance(said, _Ready):
+        if isinstance(message, _Failed):
+            raise BackendError(f"{message.reason}; {GOES_ON}")
+        if isinstance(message, _Ready):
             process.ready, self._starts = True, 0
             if not self._known:
                 self._known = True
-                self._engine = replace(self._engine, backend=said.backend)
-                self._on_engine(said.backend, said.runs_on)
+                self._engine = replace(self._engine, backend=message.backend)
+                self._on_engine(message.backend, message.runs_on)
                 while len(self._processes) < self._count:
                     self._start()
             return None
         process.tasks.popleft()
-        part: Part = said
+        part: Part = message
         return part
 
     def _bury(self, process: _Process) -> None:
@@ -224,7 +224,7 @@ def _serve(engine: Engine, list_path: Path, connection: Connection, place: Any) 
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def told(number: int) -> None:
+    def on_image(number: int) -> None:
         place.value = number
         if not parent.is_alive():
             os._exit(1)  # killed: what we do is for nobody
@@ -237,7 +237,7 @@ def _serve(engine: Engine, list_path: Path, connection: Connection, place: Any) 
             task: _Task = connection.recv()
             items = read_slice(list_path, task.where)
             connection.send(
-                scorer.score(task.where.number, items, left_out=task.left_out, careful=task.careful, told=told)
+                scorer.score(task.where.number, items, left_out=task.left_out, careful=task.careful, on_image=on_image)
             )
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return

@@ -22,7 +22,7 @@ from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import Slice, WorkList, read_slice
 from kanoclip.runtime.system.paths import UNFINISHED, replace_file
 
-GOES_ON = "what is done is kept: the same command goes on from there"
+GOES_ON = "what is done is saved: the same command goes on from there"
 SUFFIX = ".run"
 SCHEMA = 1
 _RUN, _LIST, _PARTS, _LOCK = "run.json", "pictures", "parts", "lock"
@@ -43,7 +43,7 @@ class Identity:
         threads: Of one engine.
         class_name: Of images whose work list names none.
         decisions: Thresholds, smallest area and digest of the region of interest, by class.
-        maps: Whether whole maps are kept.
+        maps: Whether whole maps are saved.
         version: Of this package.
         schema: Of this and of the table.
     """

@@ -42,7 +42,7 @@ class Engine:
         threads: CPU threads of the engine; a server has its own.
         settings: Over the bundle's thresholds.
         class_name: Of images whose work list names none.
-        maps: Whether whole maps are kept.
+        maps: Whether whole maps are saved.
         readers: Threads that read ahead; 1 reads between two images.
     """
 
@@ -118,7 +118,7 @@ class Scorer:
 
     @property
     def backend(self) -> str:
-        """What runs, as `create_backend` takes it, so that other processes can be told to use the same."""
+        """What runs, as `create_backend` takes it, so that other processes can use the same."""
         if self._engine.backend != "auto":  # a server's address among them
             return self._engine.backend
         named = self._detector.backend.name
@@ -141,7 +141,7 @@ class Scorer:
         *,
         left_out: Mapping[int, str] | None = None,
         careful: bool = False,
-        told: Callable[[int], None] = lambda place: None,
+        on_image: Callable[[int], None] = lambda place: None,
     ) -> Part:
         """Scores a slice.
 
@@ -152,8 +152,8 @@ class Scorer:
             number: The slice's.
             items: Its images.
             left_out: Places in it that are not to be touched, with the reason.
-            careful: Read each image only when its turn comes, so that `told` says who is to blame for a crash.
-            told: Called with an image's place in the slice before it is read.
+            careful: Read each image only when its turn comes, so that `on_image` names the image to blame for a crash.
+            on_image: Called with an image's place in the slice before it is read.
 
         Raises:
             BackendError: The engine failed.
@@ -161,7 +161,7 @@ class Scorer:
         rows = _Rows()
         batch: list[_Ready] = []
         of_class = ""
-        for place, read in self._read(items, left_out or {}, careful, told):
+        for place, read in self._read(items, left_out or {}, careful, on_image):
             class_name = items[place].class_name or self._engine.class_name
             if isinstance(read, str):
                 rows.found[place] = Unscored(items[place].path, class_name, read)
@@ -195,7 +195,7 @@ class Scorer:
             rows.found[one.place] = _row(items[one.place].path, one, detection, pixel_threshold, name)
 
     def _read(
-        self, items: Sequence[Item], left_out: Mapping[int, str], careful: bool, told: Callable[[int], None]
+        self, items: Sequence[Item], left_out: Mapping[int, str], careful: bool, on_image: Callable[[int], None]
     ) -> Iterator[tuple[int, _Ready | str]]:
         """Reads images in order, ahead of who takes them where several threads are to."""
 
@@ -204,7 +204,7 @@ class Scorer:
 
         if careful or self._engine.readers == 1:
             for place in range(len(items)):
-                told(place)
+                on_image(place)
                 yield place, read(place)
             return
         with ThreadPoolExecutor(self._engine.readers, thread_name_prefix="kanoclip-reader") as pool:
@@ -214,7 +214,7 @@ class Scorer:
                 while following < len(items) and len(ahead) < 2 * self._engine.readers:
                     ahead.append(pool.submit(read, following))
                     following += 1
-                told(place)
+                on_image(place)
                 yield place, ahead.popleft().result()
 
     def _prepare(self, place: int, item: Item) -> _Ready | str:
@@ -247,16 +247,16 @@ def map_name(number: int, place: int) -> str:
     return f"{number:08}/{place:05}.png"
 
 
-def encode_map(heat: FloatMap) -> bytes:
+def encode_map(anomaly_map: FloatMap) -> bytes:
     """A map as PNG of 16 bits, `MAP_LEVELS` to 1.
 
     Args:
-        heat: float32 [h, w] in [0, 1].
+        anomaly_map: float32 [h, w] in [0, 1].
 
     Raises:
         KanoclipError: OpenCV cannot write it.
     """
-    done, encoded = cv2.imencode(".png", np.rint(np.clip(heat, 0, 1) * MAP_LEVELS).astype(np.uint16))
+    done, encoded = cv2.imencode(".png", np.rint(np.clip(anomaly_map, 0, 1) * MAP_LEVELS).astype(np.uint16))
     if not done:
         raise KanoclipError("OpenCV cannot write a map as PNG: leave --maps out")
     return encoded.tobytes()

@@ -30,12 +30,12 @@ class Scored:
 
     Attributes:
         path: Path or URL.
-        detection: What the detector said.
+        detection: The detector's result.
         pixel_threshold: Map value from which a pixel belongs to the mask.
         height: Rows of the image.
         width: Columns of the image.
         measures: What it looks like.
-        map_file: Where its map is kept, relative to the folder of maps; None without.
+        map_file: Where its map is saved, relative to the folder of maps; None without.
     """
 
     path: str

@@ -39,18 +39,18 @@ class WorkList:
 
     Attributes:
         path: The file.
-        pictures: How many.
+        count: How many.
         size: Images in a slice; the last one may have fewer.
         digest: sha256 of the file: that of paths, classes and their order.
     """
 
     def __init__(self, path: Path, images: int, size: int, digest: str, offsets: array[int]) -> None:
-        self.path, self.pictures, self.size, self.digest = path, images, size, digest
+        self.path, self.count, self.size, self.digest = path, images, size, digest
         self._offsets = offsets
 
     @classmethod
     def write(
-        cls, path: Path, items: Iterable[Item], size: int, told: Callable[[int], None] = lambda count: None
+        cls, path: Path, items: Iterable[Item], size: int, on_progress: Callable[[int], None] = lambda count: None
     ) -> WorkList:
         """Writes the list.
 
@@ -58,7 +58,7 @@ class WorkList:
             path: Where; replaced.
             items: The images, each taken once.
             size: Images in a slice, at least 1.
-            told: Called with the number of images so far, once a slice.
+            on_progress: Called with the number of images so far, once a slice.
 
         Raises:
             OSError: The file cannot be written.
@@ -69,7 +69,7 @@ class WorkList:
             for item in items:
                 if count % size == 0:
                     offsets.append(offset)
-                    told(count)
+                    on_progress(count)
                 # ASCII alone: names that are no UTF-8 come back as they were.
                 value = item.path if item.class_name is None else [item.path, item.class_name]
                 line = json.dumps(value).encode("ascii") + b"\n"
@@ -86,7 +86,7 @@ class WorkList:
 
     def slice(self, number: int) -> Slice:
         """Where a slice is."""
-        return Slice(number, self._offsets[number], min(self.size, self.pictures - number * self.size))
+        return Slice(number, self._offsets[number], min(self.size, self.count - number * self.size))
 
 
 def read_slice(path: Path, where: Slice) -> list[Item]:

@@ -122,7 +122,7 @@ async def _missing(request: Request, error: Exception) -> Response:
 
 
 class _Changes:
-    """Changes of the running stream; each is said in the log, with who asked for it."""
+    """Changes of the running stream; each is logged with who requested it."""
 
     def __init__(self, facts: Facts) -> None:
         self._facts = facts
@@ -201,7 +201,7 @@ class _Shelf:
             if values is None:
                 raise MissingError
             return JSONResponse(values)
-        parts = {"picture": gallery.picture, "thumbnail": gallery.thumbnail, "map": gallery.map_png}
+        parts = {"picture": gallery.image, "thumbnail": gallery.thumbnail, "map": gallery.map_png}
         if part not in parts:
             raise MissingError
         data = await loop.run_in_executor(None, parts[part], key)

@@ -21,8 +21,8 @@ JPEG_QUALITY = 80
 MAX_ENTRIES = 60
 MAX_BYTES = 32 << 20
 BURST = 24
-"""Anomalies in a row that are all kept."""
-KEPT_PER_S = 0.5
+"""Anomalies in a row that are all held."""
+HELD_PER_S = 0.5
 """After a burst: many bad parts one after the other must not cost processor time without end."""
 APART_S = 1.0
 """From one frame of a camera to the next: a defect that stays in view must not push everything else out."""
@@ -50,7 +50,7 @@ class Entry:
 
 
 class Gallery(Protocol):
-    """Anomalies that were kept. Every method may be called from any thread; None for what is no longer there."""
+    """The anomalies shown. Every method may be called from any thread; None for what is no longer there."""
 
     @property
     def revision(self) -> int:
@@ -59,14 +59,14 @@ class Gallery(Protocol):
 
     @property
     def place(self) -> str | None:
-        """Where they are kept, for a person; None for in memory."""
+        """Where they are saved, for a person; None for in memory."""
         ...
 
     def entries(self) -> Sequence[Entry]:
         """What there is, newest first."""
         ...
 
-    def picture(self, key: str) -> bytes | None:
+    def image(self, key: str) -> bytes | None:
         """The frame as JPEG."""
         ...
 
@@ -84,7 +84,7 @@ class Gallery(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Held:
     entry: Entry
     jpeg: bytes
     thumbnail: bytes
@@ -112,33 +112,33 @@ class MemoryGallery:
         self.pixel_threshold = pixel_threshold
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._held: OrderedDict[str, _Held] = OrderedDict()
         self._bytes = 0
         self._next = 0
-        self._kept_at: OrderedDict[str, float] = OrderedDict()
+        self._held_at: OrderedDict[str, float] = OrderedDict()
         self._room, self._refilled = float(BURST), clock()
 
     def offer(self, frame: Frame, detection: Detection) -> None:
         """Keeps an anomalous frame, unless there were many just before. A frame that cannot be encoded is let go."""
         with self._lock:
             now = self._clock()
-            if now - self._kept_at.get(frame.source, float("-inf")) < APART_S:
+            if now - self._held_at.get(frame.source, float("-inf")) < APART_S:
                 return
-            self._room = min(float(BURST), self._room + (now - self._refilled) * KEPT_PER_S)
+            self._room = min(float(BURST), self._room + (now - self._refilled) * HELD_PER_S)
             self._refilled = now
             if self._room < 1:
                 return
             self._room -= 1
-            self._kept_at[frame.source] = now
-            self._kept_at.move_to_end(frame.source)
-            while len(self._kept_at) > MAX_ENTRIES:  # each file of a folder is a source
-                self._kept_at.popitem(last=False)
+            self._held_at[frame.source] = now
+            self._held_at.move_to_end(frame.source)
+            while len(self._held_at) > MAX_ENTRIES:  # each file of a folder is a source
+                self._held_at.popitem(last=False)
         try:
             images = (
                 encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE),
                 encode_jpeg(frame.image, JPEG_QUALITY, THUMBNAIL_SIDE),
             )
-            heat = encode_map(detection.map)
+            map_png = encode_map(detection.map)
         except SinkError:
             return
         height, width = frame.full_size or frame.image.shape[:2]
@@ -156,11 +156,11 @@ class MemoryGallery:
                 float(detection.score),
                 float(detection.threshold),
             )
-            kept = _Kept(entry, *images, heat, about)
-            self._kept[entry.key] = kept
-            self._bytes += kept.size
-            while len(self._kept) > MAX_ENTRIES or (self._bytes > MAX_BYTES and len(self._kept) > 1):
-                self._bytes -= self._kept.popitem(last=False)[1].size
+            held = _Held(entry, *images, map_png, about)
+            self._held[entry.key] = held
+            self._bytes += held.size
+            while len(self._held) > MAX_ENTRIES or (self._bytes > MAX_BYTES and len(self._held) > 1):
+                self._bytes -= self._held.popitem(last=False)[1].size
 
     @property
     def revision(self) -> int:
@@ -170,24 +170,24 @@ class MemoryGallery:
     def entries(self) -> Sequence[Entry]:
         """What there is, newest first."""
         with self._lock:
-            return [kept.entry for kept in reversed(self._kept.values())]
+            return [held.entry for held in reversed(self._held.values())]
 
-    def picture(self, key: str) -> bytes | None:
+    def image(self, key: str) -> bytes | None:
         """The frame as JPEG."""
-        kept = self._kept.get(key)
-        return None if kept is None else kept.jpeg
+        held = self._held.get(key)
+        return None if held is None else held.jpeg
 
     def thumbnail(self, key: str) -> bytes | None:
         """The frame as a small JPEG."""
-        kept = self._kept.get(key)
-        return None if kept is None else kept.thumbnail
+        held = self._held.get(key)
+        return None if held is None else held.thumbnail
 
     def map_png(self, key: str) -> bytes | None:
         """Its map as 8-bit grey PNG."""
-        kept = self._kept.get(key)
-        return None if kept is None else kept.map_png
+        held = self._held.get(key)
+        return None if held is None else held.map_png
 
     def record(self, key: str) -> dict[str, Any] | None:
         """What is known about it."""
-        kept = self._kept.get(key)
-        return None if kept is None else kept.record
+        held = self._held.get(key)
+        return None if held is None else held.record

@@ -1,4 +1,4 @@
-"""The gallery out of the folder that the snapshots are kept in: it outlives the process."""
+"""The gallery out of the snapshots' folder: it outlives the process."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ class SnapshotGallery:
                 found.append(entry)
         return found
 
-    def picture(self, key: str) -> bytes | None:
+    def image(self, key: str) -> bytes | None:
         """The frame as JPEG."""
         snapshot = read_snapshot(self._folder, key)
-        return None if snapshot is None else _bytes(snapshot.picture)
+        return None if snapshot is None else _bytes(snapshot.image)
 
     def thumbnail(self, key: str) -> bytes | None:
         """The frame as a small JPEG."""
         with self._lock:
             small = self._thumbnails.get(key)
         if small is None:
-            data = self.picture(key)
+            data = self.image(key)
             image = None if data is None else cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
             if image is None:
                 return None
@@ -111,10 +111,10 @@ def _entry(snapshot: Snapshot) -> Entry | None:
         return None
 
 
-def _remember(kept: OrderedDict[str, Any], key: str, value: Any) -> None:
-    kept[key] = value
-    while len(kept) > MAX_ENTRIES:
-        kept.popitem(last=False)
+def _remember(cache: OrderedDict[str, Any], key: str, value: Any) -> None:
+    cache[key] = value
+    while len(cache) > MAX_ENTRIES:
+        cache.popitem(last=False)
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from kanoclip.runtime.sinks.draw.heat import Canvas, array_of, paint_heat
+from kanoclip.runtime.sinks.draw.heat_map import Canvas, array_of, paint_heat_map
 from kanoclip.runtime.types import Detection, Image, RegionOfInterest
 
 MIN_WIDTH = 192
@@ -26,7 +26,7 @@ def annotate(image: Image, detection: Detection, *, untrained: bool, canvas: Can
 
     Args:
         image: The original frame, uint8 [H, W, 3] BGR; left as it is.
-        detection: What the detector said about it.
+        detection: The detector's result for it.
         untrained: The bundle has seeded weights: the caption says so.
         canvas: Memory that the image lies in until the next one is drawn there; None takes new.
 
@@ -41,21 +41,21 @@ def annotate(image: Image, detection: Detection, *, untrained: bool, canvas: Can
     bar = _caption(image.shape[1], detection, untrained=untrained)
     annotated = array_of(canvas, "annotated", (bar.shape[0] + image.shape[0], image.shape[1], 3))
     annotated[: bar.shape[0]] = bar
-    picture = annotated[bar.shape[0] :]
-    picture[...] = image
-    paint_heat(picture, detection.map, canvas)
+    area = annotated[bar.shape[0] :]
+    area[...] = image
+    paint_heat_map(area, detection.map, canvas)
     if detection.roi is not None:
-        _draw_roi(picture, detection.roi)
-    _draw_regions(picture, detection, factor)
+        _draw_roi(area, detection.roi)
+    _draw_regions(area, detection, factor)
     return annotated
 
 
 def _draw_roi(image: Image, roi: RegionOfInterest) -> None:
-    """Draws the outlines of what is kept, and more faintly of what is ignored."""
+    """Draws the outlines of the parts that are scored, and more faintly of those that are ignored."""
     height, width = image.shape[:2]
     thin = max(1, round(min(height, width) / 540))
-    kept, ignored = roi.outlines(height, width)
-    for outlines, colour in ((ignored, _GREY), (kept, _CYAN)):
+    inside, ignored = roi.outlines(height, width)
+    for outlines, colour in ((ignored, _GREY), (inside, _CYAN)):
         cv2.polylines(image, outlines, True, (0, 0, 0), thin + 2, cv2.LINE_AA)
         cv2.polylines(image, outlines, True, colour, thin, cv2.LINE_AA)
 

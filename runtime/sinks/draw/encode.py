@@ -28,13 +28,13 @@ def encode_jpeg(image: Image, quality: int, max_side: int | None = None) -> byte
     return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
-def encode_map(heat: FloatMap) -> bytes:
+def encode_map(anomaly_map: FloatMap) -> bytes:
     """A map as an 8-bit grey PNG, which loses nothing but what is finer than 1/255.
 
     Args:
-        heat: float32 [h, w] in [0, 1]; what is not a number becomes 0.
+        anomaly_map: float32 [h, w] in [0, 1]; what is not a number becomes 0.
     """
-    level = np.rint(np.clip(np.nan_to_num(heat, nan=0.0), 0.0, 1.0) * 255.0).astype(np.uint8)
+    level = np.rint(np.clip(np.nan_to_num(anomaly_map, nan=0.0), 0.0, 1.0) * 255.0).astype(np.uint8)
     return _encode(".png", level, [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 

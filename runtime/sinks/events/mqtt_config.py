@@ -36,7 +36,7 @@ class MqttConfig:
         key: Its key; None where it is in the same file.
         client_id: What we call ourselves; the same after a restart.
         events: What to send.
-        queue: Messages kept while the broker is away, at most.
+        queue: Messages held while the broker is away, at most.
         queue_bytes: Their bytes, at most.
     """
 

@@ -17,7 +17,7 @@ M = TypeVar("M", bound=Sized)
 
 
 class Outbox(Generic[M]):
-    """A queue whose messages are taken, and are gone only once they are said to have arrived.
+    """A queue whose messages are taken, and are gone only once their arrival is confirmed.
 
     When it is full the oldest message that has not been taken goes, and is counted: of what happens at a machine the
     newest matters most. The bounds hold for what was taken as well.
@@ -113,7 +113,7 @@ class Outbox(Generic[M]):
 
 
 class OutboxSink(Generic[M]):
-    """Keeps the wanted events in an outbox, and tells once that they do not arrive, or not as fast as they come.
+    """Keeps the wanted events in an outbox, and reports once that they do not arrive, or not as fast as they come.
 
     Args:
         who: What the messages call the receiver; without credentials.
@@ -138,7 +138,7 @@ class OutboxSink(Generic[M]):
     ) -> None:
         self._filter = EventFilter(events)
         self._outbox: Outbox[M] = Outbox(queue, queue_bytes)
-        self._trouble = Trouble(who, notify, f"up to {queue} messages wait for it")
+        self._outage = Trouble(who, notify, f"up to {queue} messages wait for it")
         self._slow = Trouble(who, notify, meanwhile)
         self._slow_words = slow
 
@@ -150,14 +150,14 @@ class OutboxSink(Generic[M]):
     @property
     def trouble(self) -> str | None:
         """Why messages do not arrive, or not all; None while they do."""
-        return self._trouble.words or self._slow.words
+        return self._outage.words or self._slow.words
 
     def skip(self, bad: BadFrame) -> None:
         """Sends nothing for an image that could not be read."""
 
     def _keep(self, message: M) -> None:
         """Puts a message into the outbox."""
-        if self._outbox.put(message) and self._trouble.words is None:
+        if self._outbox.put(message) and self._outage.words is None:
             self._slow.begin(self._slow_words, self._outbox.dropped - 1)
 
     def _give_up_rest(self) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from kanoclip.runtime.errors import SettingsError, SinkError, one_line
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg
-from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.events.outbox import OutboxSink, record_bytes
 from kanoclip.runtime.sinks.events.webhook_config import Picture, WebhookConfig
 from kanoclip.runtime.system.backoff import Backoff
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 5.0, 10.0
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 """Pause before a message is sent again; it doubles with each try up to the last."""
-LONGEST_WISH_S = 600.0
+LONGEST_RETRY_AFTER_S = 600.0
 """A receiver may ask for a longer pause (Retry-After), up to this."""
 CLOSE_GRACE_S = 3.0
 """How long the end of a run waits for the receiver to take what is left."""
@@ -184,7 +184,7 @@ class WebhookSink(OutboxSink[_Message]):
         if time.monotonic() >= message.expires_at:
             self._outbox.give_up(ticket)
             return 0.0
-        wish: float | None = None
+        requested: float | None = None
         try:
             answer = self._post(message)
         except Exception as error:
@@ -193,20 +193,20 @@ class WebhookSink(OutboxSink[_Message]):
             if 200 <= answer.status < 300:
                 self._outbox.arrived(ticket)
                 self._pauses = self._backoff.waits()
-                self._trouble.end(self._outbox.dropped)
+                self._outage.end(self._outbox.dropped)
                 return 0.0
             why = f"answered {answer.status} {responses.get(answer.status, '')}".strip()
             again = answer.status >= 500 or answer.status in _RETRIED
-            wish = _retry_after(answer)
+            requested = _retry_after(answer)
         before = self._outbox.dropped
         if not again:
             self._outbox.give_up(ticket)
-            self._trouble.begin(f"{why}, and the message was dropped", before)
+            self._outage.begin(f"{why}, and the message was dropped", before)
             return 0.0
         self._outbox.put_back()
-        self._trouble.begin(why, before)
+        self._outage.begin(why, before)
         own = next(self._pauses)
-        return max(own if wish is None else min(wish, LONGEST_WISH_S), 0.05)
+        return max(own if requested is None else min(requested, LONGEST_RETRY_AFTER_S), 0.05)
 
     def _post(self, message: _Message) -> BaseHTTPResponse:
         """Posts a message and returns the answer's head.

@@ -41,7 +41,7 @@ class WebhookConfig:
         ca: PEM file of the authorities to trust; None for the system's.
         events: What to send.
         picture: What goes along.
-        queue: Messages kept while nobody takes them, at most.
+        queue: Messages held while nobody takes them, at most.
         queue_bytes: Their bytes, at most.
         deadline_s: Seconds after which a message that nobody took is given up.
     """

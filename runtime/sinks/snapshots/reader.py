@@ -31,17 +31,17 @@ class Snapshot:
     Attributes:
         name: Sorts by the time of capture, then by source.
         record: What the JSON lines say of the frame; its `stream`; the image's `size`, [width, height]; and
-            `skipped_before`: anomalous frames of the same source, since the snapshot before, that were not kept because
+            `skipped_before`: anomalous frames of the same source, since the snapshot before, not saved because
             they came too soon.
         annotated: The image with heat map, regions and verdict, JPEG.
-        picture: The image alone, JPEG.
+        image: The image alone, JPEG.
         map: The anomaly map at the model's size, PNG of 8 bits grey: 255 is 1.
     """
 
     name: str
     record: dict[str, Any]
     annotated: Path
-    picture: Path
+    image: Path
     map: Path
 
 
@@ -85,5 +85,5 @@ def read_snapshot(folder: Path, name: str) -> Snapshot | None:
         return None
     if not isinstance(record, dict):
         return None
-    annotated, image, heat = (folder / f"{name}{suffix}" for suffix in (ANNOTATED, IMAGE, MAP))
-    return Snapshot(name, record, annotated, image, heat)
+    annotated, image, map_file = (folder / f"{name}{suffix}" for suffix in (ANNOTATED, IMAGE, MAP))
+    return Snapshot(name, record, annotated, image, map_file)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg, encode_map
-from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.events.events import EventFilter, Events
 from kanoclip.runtime.sinks.images import JPEG_QUALITY
 from kanoclip.runtime.sinks.jsonl import record
@@ -69,7 +69,7 @@ class SnapshotSink:
         self._canvas = Canvas()
         self._filter = EventFilter(config.events)
         self._ring = SnapshotRing(config.folder, config.max_bytes, config.max_count)
-        self._kept_at: dict[str, float] = {}  # by stream, as the next
+        self._saved_at: dict[str, float] = {}  # by stream, as the next
         self._skipped: dict[str, int] = {}
         self.skipped = 0
 
@@ -82,7 +82,7 @@ class SnapshotSink:
         if not self._filter.takes(frame, detection) or (self._config.events is Events.ALARMS and not detection.alarm):
             return
         now = time.monotonic()
-        if now - self._kept_at.get(frame.stream, -1e9) < self._config.min_interval_s:
+        if now - self._saved_at.get(frame.stream, -1e9) < self._config.min_interval_s:
             self._skipped[frame.stream] = self._skipped.get(frame.stream, 0) + 1
             self.skipped += 1
             return
@@ -100,7 +100,7 @@ class SnapshotSink:
             RECORD: (json.dumps(values, allow_nan=False, indent=1) + "\n").encode("ascii"),
         }
         self._ring.add(snapshot_name(frame), files)
-        self._kept_at[frame.stream] = now
+        self._saved_at[frame.stream] = now
         self._skipped[frame.stream] = 0
 
     def skip(self, bad: BadFrame) -> None:
@@ -111,7 +111,7 @@ class SnapshotSink:
         self._ring.close()
         if self.skipped:
             log.info(
-                "snapshots: %d anomalous frames were not kept, each less than %g s after the one before",
+                "snapshots: %d anomalous frames were not saved, each less than %g s after the one before",
                 self.skipped,
                 self._config.min_interval_s,
             )

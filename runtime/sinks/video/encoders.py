@@ -34,7 +34,7 @@ _TRIAL_S = 20.0
 class Encoder(Protocol):
     """Writes one video file."""
 
-    def write(self, picture: Image) -> None:
+    def write(self, image: Image) -> None:
         """Adds an image, uint8 [H, W, 3] BGR, of the size that the encoder was opened with.
 
         Raises:
@@ -154,11 +154,11 @@ class PipeEncoder:
                 start_new_session=True,  # Ctrl-C is for us: it ends when its input does
             )
 
-    def write(self, picture: Image) -> None:
+    def write(self, image: Image) -> None:
         """As `Encoder.write`."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(picture.data)
+            self._process.stdin.write(image.data)
         except OSError as error:  # the reason is the program's to tell
             self._process.kill()
             raise SinkError(f"{self._path}: cannot be written ({self._complaint() or error.strerror})") from None
@@ -202,9 +202,9 @@ class OpenCvEncoder:
                 "give --output a folder to get images"
             )
 
-    def write(self, picture: Image) -> None:
+    def write(self, image: Image) -> None:
         """As `Encoder.write`; OpenCV does not tell what goes wrong before the end."""
-        self._writer.write(picture)
+        self._writer.write(image)
 
     def close(self) -> None:
         """As `Encoder.close`."""

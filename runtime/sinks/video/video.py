@@ -11,7 +11,7 @@ import numpy as np
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw.draw import annotate
-from kanoclip.runtime.sinks.draw.heat import Canvas
+from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.sinks.video.encoders import Encoder, h264_recipe, open_encoder
 from kanoclip.runtime.sinks.video.segments import Segments, delete_oldest, keep_aside, stamped
@@ -31,7 +31,7 @@ class VideoSink:
 
     A video of files is written beside and renamed when it is complete; what had its name before is overwritten. A live
     recording has its name from the start and can be watched while it grows. Its images repeat as needed, so that it
-    plays at the speed of life although frames were dropped, and what had its name before is kept under another one
+    plays at the speed of life although frames were dropped, and what had its name before gets another one
     (`segments`). It may be split into files that together take a bounded part of the disk.
 
     Args:
@@ -147,19 +147,19 @@ class VideoSink:
         return due
 
 
-def fit(picture: Image, height: int, width: int) -> Image:
+def fit(image: Image, height: int, width: int) -> Image:
     """Scales an image down into a size if it is larger, centred on black.
 
     Returns:
         uint8 [height, width, 3]; the image itself when it has that size.
     """
-    if picture.shape[:2] == (height, width):
-        return picture
-    scale = min(height / picture.shape[0], width / picture.shape[1], 1.0)
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(height / image.shape[0], width / image.shape[1], 1.0)
     if scale < 1.0:
-        shape = (max(1, int(picture.shape[1] * scale)), max(1, int(picture.shape[0] * scale)))
-        picture = np.asarray(cv2.resize(picture, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        shape = (max(1, int(image.shape[1] * scale)), max(1, int(image.shape[0] * scale)))
+        image = np.asarray(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - picture.shape[0]) // 2, (width - picture.shape[1]) // 2
-    canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    top, left = (height - image.shape[0]) // 2, (width - image.shape[1]) // 2
+    canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
     return canvas

@@ -26,7 +26,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:
-    """As `picture_size`, from a file's content or the beginning of it."""
+    """As `image_size`, from a file's content or the beginning of it."""
     size: tuple[int, int] | None = None
     try:
         if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":

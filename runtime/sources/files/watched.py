@@ -1,7 +1,7 @@
 """`watch://FOLDER`: images that some other program puts into a folder, each scored once.
 
-The folder is looked through again and again. Being told of changes (inotify) would cost less, and does not work where
-it matters: what another machine writes to a network share is never told. Nothing about a file that has gone is kept
+The folder is looked through again and again. Change events (inotify) would cost less, and does not work where
+it matters: what another machine writes to a network share raises none. Nothing about a file that has gone is held
 for long, so that memory is bounded by what lies in the folder: 16 bytes a file.
 """
 
@@ -32,7 +32,7 @@ UNFINISHED_S = 30.0
 MOST_AT_ONCE = 1000
 """Files taken up in one look, oldest first; the rest is found in the next one."""
 SLOW_LOOK_S = 2.0
-"""A look that takes longer is said, once."""
+"""A look that takes longer is reported, once."""
 
 _REST = 10.0
 """A look that takes long is made more rarely: the pause is so many times as long."""
@@ -40,7 +40,7 @@ _REST = 10.0
 
 @dataclass(frozen=True)
 class WatchedFolder:
-    """What is watched: `watch:///data/in?done=/data/judged`.
+    """What is watched: `watch:///data/in?done=/data/scored`.
 
     Attributes:
         folder: The folder, with all below it.
@@ -109,7 +109,7 @@ class WatchSource:
         self._known = Known()
         self._waiting: dict[str, tuple[int, float]] = {}  # path -> key, and since when it has that
         self._took = 0.0
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._away_since: float | None = None
         if not self.watched.existing:
             for _ in self._known.look(list_images(self.watched.folder, self.watched.done)):
@@ -194,8 +194,8 @@ class WatchSource:
             self._tell(f"{self.name}: scored images stay where they are: moving failed ({error.strerror or error})")
 
     def _tell(self, words: str) -> None:
-        """Says a thing once, whatever its numbers."""
+        """Reports a thing once, whatever its numbers."""
         kind = words.partition(": ")[2][:12]
-        if kind not in self._told:
-            self._told.add(kind)
+        if kind not in self._reported:
+            self._reported.add(kind)
             log.warning("%s", words)

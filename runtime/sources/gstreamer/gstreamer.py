@@ -114,7 +114,7 @@ class GStreamerSource:
                 started = time.perf_counter()
                 captured = clock.captured(time.monotonic(), self._reader.ticks_ms / 1e3) if self.live else None
                 captured_at = time.time() if captured is None else wall_time(captured)
-                image = self._reader.read_picture(size)
+                image = self._reader.read_image(size)
             except StalledError:
                 raise self._failure(f"no frame for {self._stall_s:g} s after {index} frames") from None
             except StreamCutError:
@@ -139,18 +139,18 @@ class GStreamerSource:
 
     def _failure(self, what: str) -> SourceError:
         """An error with the tool's own words and, where it is known, the remedy."""
-        said = self._launch.complaint
+        complaint = self._launch.complaint
         for secret, shown in self._secrets.items():
-            said = said.replace(secret, shown)
-        said = re.sub(r"://[^/\s@]*@", "://***@", said)[:300]
-        return SourceError(f"{self.name}: {what}{f': {said}' if said else ''}; {self._remedy(said)}")
+            complaint = complaint.replace(secret, shown)
+        complaint = re.sub(r"://[^/\s@]*@", "://***@", complaint)[:300]
+        return SourceError(f"{self.name}: {what}{f': {complaint}' if complaint else ''}; {self._remedy(complaint)}")
 
-    def _remedy(self, said: str) -> str:
+    def _remedy(self, complaint: str) -> str:
         """What to do about it."""
-        if missing := _MISSING.search(said):
+        if missing := _MISSING.search(complaint):
             spelling = f"install the GStreamer plugin that has it, or check its spelling (gst-inspect-1.0 {missing[1]})"
             return _REMEDIES.get(missing[1], spelling)
-        if "Could not multiplex" in said:
+        if "Could not multiplex" in complaint:
             return "the images changed their size or format in mid-stream: fix it with videoscale and a caps filter"
         if self._kind == "genicam":
             return "check the camera's power, cable and address, that no other program holds it, and arv-tool-0.8"

@@ -65,7 +65,7 @@ class GstLaunch:
         self._poll.register(read_end, select.POLLIN)
         self._started, self._reaped = threading.Event(), threading.Event()
         self._interrupted = threading.Event()
-        self._told_live: bool | None = None
+        self._reported_live: bool | None = None
         self._error = self._hint = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._refusal: Exception | None = None
@@ -84,9 +84,9 @@ class GstLaunch:
     def live(self) -> bool:
         """Whether the pipeline says that it is fed by a clock and not by files; True while it has said nothing."""
         deadline = time.monotonic() + 0.5  # it says so before it delivers, but on another pipe
-        while self._told_live is None and self._thread.is_alive() and time.monotonic() < deadline:
+        while self._reported_live is None and self._thread.is_alive() and time.monotonic() < deadline:
             time.sleep(0.005)
-        return self._told_live is not False
+        return self._reported_live is not False
 
     @property
     def complaint(self) -> str:
@@ -183,7 +183,7 @@ class GstLaunch:
     def _hear(self, line: str) -> None:
         """Keeps what matters of a line that the tool printed."""
         if line.startswith((_LIVE, _FROM_FILE)):
-            self._told_live = line.startswith(_LIVE)
+            self._reported_live = line.startswith(_LIVE)
         elif not self._error and _ERROR.match(line):
             self._error = line
         elif _HINT.search(line):

@@ -113,7 +113,7 @@ class MatroskaReader:
                 self._body(size)
         return None
 
-    def read_picture(self, size: int) -> Image:
+    def read_image(self, size: int) -> Image:
         """Reads the image that `next_size` came to.
 
         Args:

@@ -1,4 +1,4 @@
-"""When a frame was captured, told from when it arrived and from the stream's own clock.
+"""When a frame was captured, found from when it arrived and from the stream's own clock.
 
 What comes out of a connection first is old: FFmpeg buffers a second or more of frames while it finds out what the
 stream is, and some servers send the images since the last key frame. Stamped with the time at which they are read,
@@ -16,9 +16,9 @@ SETTLE_S = 3.0
 """A stream that never seems to keep pace is believed after so many seconds."""
 
 _WINDOW_S, _IN_STEP = 0.3, 0.85
-"""Frames are of now when those of so many seconds took so much of that time to come: a heap takes hardly any."""
+"""Frames are of now when those of so many seconds took so much of that time to come: a burst takes hardly any."""
 _STEPS, _EACH = 3, 0.25
-"""And when each of the last ones took its share, since a busy machine may hold up a frame of a heap, too."""
+"""And when each of the last ones took its share, since a busy machine may hold up a frame of a burst, too."""
 _UNCLOCKED_STEPS = 2
 _UNCLOCKED_GAP_S = 0.015
 """The same where the stream has no clock: decoding takes less, and hardly any such stream has 60 fps."""
@@ -82,7 +82,7 @@ class StreamClock:
             known = delay
         else:
             known = min(delay, self._delay + _DRIFT * (gap or 0.0))
-            late = step is not None and self._delay - delay > step / 2  # those before it were all late: a heap
+            late = step is not None and self._delay - delay > step / 2  # those before it were all late: a burst
             if late and self._settled and not self._believed:
                 self._unsettle()
         if delay - known > _MOST_LAG_S:

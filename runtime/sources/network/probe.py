@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError, one_line
 
-KNOCK_TIMEOUT_S = 1.5
+PROBE_TIMEOUT_S = 1.5
 ANSWER_TIMEOUT_S = 2.0
 """For the server's first words."""
 
@@ -28,7 +28,7 @@ _LONGEST_ANSWER = 1 << 16
 _AGENT = "kanoclip"
 
 
-def knock(url: str, name: str) -> None:
+def probe(url: str, name: str) -> None:
     """Makes sure that somebody answers at a URL's address.
 
     Args:
@@ -48,10 +48,10 @@ def knock(url: str, name: str) -> None:
     if parts.scheme.lower() in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
         return  # FFmpeg goes through that proxy, and the camera may not be in reach from here
     try:
-        with socket.create_connection((host, port), KNOCK_TIMEOUT_S) as connection:
+        with socket.create_connection((host, port), PROBE_TIMEOUT_S) as connection:
             if parts.scheme.lower() == "rtsp":
                 connection.settimeout(ANSWER_TIMEOUT_S)
-                if _ask(connection, "OPTIONS", _bare(parts), 1) is None:
+                if _request(connection, "OPTIONS", _bare(parts), 1) is None:
                     raise SourceError(f"{name}: what answers at port {port} speaks no RTSP: check the port")
     except socket.gaierror:
         raise SourceError(f"{name}: no address known for this name: check it, or the name server") from None
@@ -138,15 +138,15 @@ def _describe(parts: SplitResult) -> tuple[int, str] | None:
     """What an RTSP server answers to a request for the stream's description."""
     host, port = parts.hostname or "", parts.port or _PORTS["rtsp"]
     url = _bare(parts)
-    with socket.create_connection((host, port), KNOCK_TIMEOUT_S) as connection:
+    with socket.create_connection((host, port), PROBE_TIMEOUT_S) as connection:
         connection.settimeout(ANSWER_TIMEOUT_S)
-        answer = _ask(connection, "DESCRIBE", url, 1)
+        answer = _request(connection, "DESCRIBE", url, 1)
         given = _credentials(parts)
         if answer is None or answer[0] != 401 or given is None:
             return answer and answer[:2]
         for challenge in answer[2]:
             if (reply := _reply(challenge, url, given)) is not None:
-                answer = _ask(connection, "DESCRIBE", url, 2, reply)
+                answer = _request(connection, "DESCRIBE", url, 2, reply)
                 break
         return answer and answer[:2]
 
@@ -167,7 +167,7 @@ def _reply(challenge: str, url: str, given: tuple[str, str]) -> str | None:
     return None if digest is None else f"Digest {digest}"
 
 
-def _ask(
+def _request(
     connection: socket.socket, method: str, url: str, number: int, authorization: str | None = None
 ) -> tuple[int, str, list[str]] | None:
     """Sends an RTSP request; gives status, words and challenges, or None when the answer is no RTSP."""

@@ -22,7 +22,7 @@ STALL_S = 5.0
 OPEN_LIMIT_S = 30.0
 """From the start of an opening to the first frame."""
 STEADY_S = 10.0
-"""A source that is lost again sooner is unsteady: what follows is told when it has held for so long."""
+"""A source that is lost again sooner is unsteady: what follows is reported when it has held for so long."""
 REFUSED_WAIT_S = 60.0
 """Pause after a refused password: many cameras lock an account after a few of them."""
 LEAVE_GRACE_S = 0.5
@@ -32,7 +32,7 @@ MOST_STUCK = 2
 LONG_S = 10.0
 """A source that has been away for so long says why, where that has changed; most are back by then."""
 MOST_REASONS = 5
-"""So many different ones are said while a source is away."""
+"""So many different ones are reported while a source is away."""
 CLOSE_GRACE_S = 3.0
 """How long `close` waits for a thread to release its device."""
 
@@ -58,14 +58,14 @@ class ReconnectingSource:
     """Frames of a live source for as long as they are wanted, over however many openings of it.
 
     When the source fails or stalls it is closed and opened again, with growing pauses, until it is back; the pauses
-    are short enough that a device is found within 5 s of its return. Frames are numbered on. Trouble is said once, and
-    once that it is over; a reason that is new is said too when that takes long, or when it asks for a person. A source
-    that ends without an error has ended.
+    are short enough to find a device within 5 s of its return. Frames are numbered on. An outage is reported once,
+    and its end once. A new reason is reported too when the outage takes long, or when the reason needs a person. A
+    source that ends without an error has ended.
 
     Args:
         open: Makes the source; called again after each failure, in another thread each time.
         name: What to call it, without credentials.
-        opened: The source, if it is open already. Otherwise it is waited for, which is said.
+        opened: The source, if it is open already. Otherwise it is waited for, which is reported.
         stall_s: A source that delivers nothing for so many seconds is lost; None waits for ever, as for a camera that
             is triggered.
         open_limit_s: As `OPEN_LIMIT_S`.
@@ -197,7 +197,7 @@ class ReconnectingSource:
 
 
 class _Outage:
-    """What is said about losing a source, and when.
+    """What is reported about losing a source, and when.
 
     One thread writes; `lost_since`, `reason` and `reconnects` are read by others.
     """
@@ -210,10 +210,10 @@ class _Outage:
         self._name = name
         self._ever = False
         self._tries = 0
-        self._told: set[str] = set()  # the kinds of trouble that were said, and whose end was not
-        self._began = 0.0  # of the trouble that was said
+        self._reported: set[str] = set()  # kinds of outage that were reported, and whose end was not
+        self._began = 0.0  # of the outage that was reported
         self._unsteady = False
-        self._ended: float | None = None  # when the last end was said
+        self._ended: float | None = None  # when the last end was reported
         self._losses = 0
 
     def begin(self, reason: str, *, refused: bool = False) -> None:
@@ -228,19 +228,19 @@ class _Outage:
             self._tries += 1
         self.reason = reason
         kind = _kind(reason)
-        if not self._told:
+        if not self._reported:
             self._began = now
             self._losses = 1
             if self._ended is not None and now - self._ended < self.steady_s:
                 self._unsteady = True
-            self._say(self._first_words(reason))
-            self._told.add(kind)
-        elif kind in self._told or len(self._told) >= MOST_REASONS or self._unsteady:
+            self._report(self._first_words(reason))
+            self._reported.add(kind)
+        elif kind in self._reported or len(self._reported) >= MOST_REASONS or self._unsteady:
             return
         elif refused or now - self._began > LONG_S:
             again = f"trying again every {REFUSED_WAIT_S:.0f} s" if refused else "still trying"
-            self._say(f"{reason}; {again}")
-            self._told.add(kind)
+            self._report(f"{reason}; {again}")
+            self._reported.add(kind)
 
     def over(self, since: float) -> None:
         """A frame came from a connection that began at `since`."""
@@ -251,7 +251,7 @@ class _Outage:
             self.lost_since = None
             self.reason = None
         self._ever = True
-        if not self._told or (self._unsteady and now - since < self.steady_s):
+        if not self._reported or (self._unsteady and now - since < self.steady_s):
             return
         often = f", lost {self._losses} times meanwhile" if self._losses > 1 else ""
         log.info(
@@ -259,20 +259,20 @@ class _Outage:
             *(self._name, now - self._began, self.reconnects, often),
             extra={"event": "source_back", "source": self._name, "reconnects": self.reconnects},
         )
-        self._told.clear()
+        self._reported.clear()
         self._ended, self._unsteady = now, False
 
     def _first_words(self, reason: str) -> str:
         if not self._ever:
             return f"{reason}; waiting for it"
         if self._unsteady:
-            return f"{reason}; unsteady: more is said when it has held for {self.steady_s:.0f} s"
+            return f"{reason}; unsteady: more is reported when it has held for {self.steady_s:.0f} s"
         return f"{reason}; trying again until it is back"
 
-    def _say(self, words: str) -> None:
+    def _report(self, words: str) -> None:
         log.warning("%s", words, extra={"event": "source_lost", "source": self._name})
 
 
 def _kind(reason: str) -> str:
-    """A reason without its numbers, by which the same trouble is known again."""
+    """A reason without its numbers, by which the same outage is known again."""
     return "".join(character for character in reason if not character.isdigit())

@@ -13,7 +13,7 @@ import cv2
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame, ticks
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
-from kanoclip.runtime.sources.network.probe import knock, refusal
+from kanoclip.runtime.sources.network.probe import probe, refusal
 from kanoclip.runtime.system.net import redact_url
 from kanoclip.runtime.types import Frame
 
@@ -45,7 +45,7 @@ class UrlSource:
     def __init__(self, url: str, read_timeout_s: float | None = READ_TIMEOUT_S) -> None:
         self.name = redact_url(url)
         self._read_timeout_s = read_timeout_s
-        knock(url, self.name)
+        probe(url, self.name)
         options = [
             *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_S * 1e3)),
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int((read_timeout_s or 0) * 1e3)),

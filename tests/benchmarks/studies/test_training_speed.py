@@ -30,10 +30,10 @@ def test_reading_cache_and_epochs_are_measured(tmp_path):
 
 
 def test_the_loader_reads_every_image_at_model_size(tmp_path, monkeypatch):
-    from kanoclip.train.training import pictures
+    from kanoclip.train.training import images
 
     make_images(tmp_path, 8, distinct=2)
-    read, original = [], pictures.read_image
-    monkeypatch.setattr(pictures, "read_image", lambda path: read.append(path.name) or original(path))
+    read, original = [], images.read_image
+    monkeypatch.setattr(images, "read_image", lambda path: read.append(path.name) or original(path))
     assert reading(tmp_path, 8, 0) > 0 and reading(tmp_path, 8, 1) > 0
     assert sorted(read) == [f"{index:05d}.jpg" for index in range(8)]

@@ -310,7 +310,7 @@ def test_a_memory_that_cannot_be_written_is_said_and_breaks_nothing(bundle, monk
         caplog.clear()
         engines = Engines(onnxruntime=(SLOW, 0, 0), openvino=(FAST, 0, 0))
         assert choose(bundle, engines) == "openvino" and len(engines.made) == 2
-        assert "cannot be kept" in caplog.messages[-1] and "XDG_CACHE_HOME" in caplog.messages[-1]
+        assert "cannot be saved" in caplog.messages[-1] and "XDG_CACHE_HOME" in caplog.messages[-1]
 
 
 def test_an_engine_that_broke_after_its_trial_is_tried_again(bundle, caplog):

@@ -58,7 +58,7 @@ def test_the_shipped_bundles_give_the_reference_answers(folder):
     bundle = Bundle.open(folder)
     reference = Reference(bundle)
     backend = create_backend(bundle, "openvino")
-    found = reference.compare(reference.ask(backend))
+    found = reference.compare(reference.run(backend))
     assert backend.name == found.backend == "openvino-cpu"
     assert found.agrees, found
     if bundle.manifest.precision == "fp32":
@@ -217,7 +217,7 @@ def test_precisions_agree_within_their_bounds_whichever_was_compiled_first(cache
     bundle = Bundle.open(SHIPPED[-1])
     reference = Reference(bundle)
     for backend in order * 2:
-        found = reference.compare(reference.ask(create_backend(bundle, backend)))
+        found = reference.compare(reference.run(create_backend(bundle, backend)))
         assert found.backend == f"{backend}-cpu" and found.agrees, found
         assert (found.map_drift > 1e-5) is (backend == "openvino-bf16"), found
     assert len(list(cache.parent.glob("*/*.blob"))) == 2

@@ -24,7 +24,7 @@ def watch(clock, stream):
             clock.passes(1)
             each()
             liveness.tick(stream.now, paused=stream.now.paused)
-        return liveness.trouble()
+        return liveness.failure()
 
     passes.liveness = liveness
     return passes
@@ -77,7 +77,7 @@ def test_one_camera_away_does_not_hide_that_the_detector_is_stuck(clock, make_st
         clock.passes(1)
         stream.delivers(judged=second < 5)
         liveness.tick(stream.now)
-    assert "frames wait" in liveness.trouble()
+    assert "frames wait" in liveness.failure()
 
 
 @pytest.mark.parametrize("counted", [False, True])
@@ -104,9 +104,9 @@ def test_slow_frames_are_given_time(watch, stream):
 def test_a_main_thread_that_does_not_come_round(watch, stream, clock):
     watch(5, stream.delivers)
     clock.passes(STUCK_S + 3)
-    assert watch.liveness.trouble() == f"the main thread has not come round for {STUCK_S + 3:.0f} s"
+    assert watch.liveness.failure() == f"the main thread has not come round for {STUCK_S + 3:.0f} s"
     watch.liveness.excuse()
-    assert watch.liveness.trouble() is None
+    assert watch.liveness.failure() is None
 
 
 steps = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(1, 20), st.booleans()), max_size=40)
@@ -133,4 +133,4 @@ def test_a_detector_that_answers_within_the_time_is_never_in_trouble(steps):
             progress.sources = [type("Source", (), {"delivered": counts["delivered"]})]
             liveness.tick(progress, paused=paused)
             now += seconds if not judged else 0
-            assert liveness.trouble() is None
+            assert liveness.failure() is None

@@ -153,12 +153,12 @@ def test_the_count_is_said_at_the_end(capsys):
             log.warning("lost after %d frames", number)
     assert capsys.readouterr().err.splitlines() == [
         "warning: lost after 0 frames",
-        "warning: lost after 4 frames (and 4 times since it was last said)",
+        "warning: lost after 4 frames (and 4 times since it was last logged)",
     ]
     with log_lines():
         log.warning("lost")
         log.warning("lost")
-    assert capsys.readouterr().err.splitlines()[1] == "warning: lost (and 1 time since it was last said)"
+    assert capsys.readouterr().err.splitlines()[1] == "warning: lost (and 1 time since it was last logged)"
     with log_lines(LogFormat.JSON):
         for number in range(5):
             log.warning("lost after %d frames", number)

@@ -61,7 +61,7 @@ def test_a_full_queue_neither_blocks_nor_raises_and_is_said_once(manager, caplog
     assert not notifier.ready() and not notifier.ready()
     assert time.monotonic() - started < 5
     assert [record.getMessage() for record in caplog.records] == [
-        f"systemd cannot be told ({address}: Resource temporarily unavailable)"
+        f"systemd cannot be reached ({address}: Resource temporarily unavailable)"
     ]
     for _ in range(sent):
         bound.recv(64)

@@ -19,9 +19,9 @@ def test_it_is_the_same_for_the_same_seed_and_moves():
         TestPatternSource(f"test://?width=320&height=180&defect=0.5&seed={seed}") for seed in (1, 1, 2)
     )
     for index in (0, 1, 77):
-        np.testing.assert_array_equal(one.picture(index), again.picture(index))
-    assert (one.picture(0) != other.picture(0)).any() and (one.picture(0) != one.picture(30)).any()
-    assert one.picture(0).shape == (180, 320, 3) and one.picture(0).dtype == np.uint8
+        np.testing.assert_array_equal(one.image_at(index), again.image_at(index))
+    assert (one.image_at(0) != other.image_at(0)).any() and (one.image_at(0) != one.image_at(30)).any()
+    assert one.image_at(0).shape == (180, 320, 3) and one.image_at(0).dtype == np.uint8
 
 
 def test_it_comes_at_its_rate_until_it_is_interrupted():
@@ -59,7 +59,7 @@ def test_the_built_in_bundle_tells_them_apart(tmp_path):
     with Detector.load(find_bundle(None, tmp_path), backend="onnxruntime", threads=1) as detector:
         good, bad = [], []
         for index in range(0, 1440, 120):
-            detection = detector(source.picture(index))
+            detection = detector(source.image_at(index))
             (bad if source.has_defect(index) else good).append(detection.is_anomalous)
     assert len(good) > 2 and len(bad) > 2
     assert not any(good) and np.mean(bad) > 0.6

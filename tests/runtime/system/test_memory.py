@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from glibc_heaps import PRINTED, further_heaps
+from glibc_arenas import PRINTED, further_heaps
 
 PROGRAM = """
 import resource, sys, threading

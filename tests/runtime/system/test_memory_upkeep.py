@@ -9,7 +9,7 @@ import weakref
 from itertools import pairwise
 
 import pytest
-from glibc_heaps import PRINTED, further_heaps
+from glibc_arenas import PRINTED, further_heaps
 
 from kanoclip.runtime.system.memory import COLLECTED_EVERY_S, GIVEN_BACK_EVERY_S, Upkeep
 

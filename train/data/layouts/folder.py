@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kanoclip.train.data.files import MaskPool, child, name_of, pictures, subfolders
+from kanoclip.train.data.files import MaskPool, child, image_files, name_of, subfolders
 from kanoclip.train.data.layouts.layout import GOOD, Form, Found
 from kanoclip.train.data.types import Problem, Sample
 
@@ -26,16 +26,16 @@ def _matches(root: Path) -> bool:
 def _read(root: Path) -> Found:
     name = name_of(root)
     abnormal, masks = child(root, "abnormal"), child(root, "masks")
-    shared = MaskPool(pictures(masks))
+    shared = MaskPool(image_files(masks))
     pools = [shared]
-    samples = [Sample(image, False, None, GOOD, "test") for image in pictures(child(root, "normal"))]
+    samples = [Sample(image, False, None, GOOD, "test") for image in image_files(child(root, "normal"))]
     problems = []
     for kind in (abnormal, *subfolders(abnormal)) if abnormal else ():
         pool = shared
         if kind != abnormal and (own := child(masks, kind.name)) is not None:
-            pool = MaskPool(pictures(own))
+            pool = MaskPool(image_files(own))
             pools.append(pool)
-        for image in pictures(kind):
+        for image in image_files(kind):
             mask = pool.take(image)
             if mask is None and masks is not None:
                 problems.append(Problem(name, image, "no mask"))

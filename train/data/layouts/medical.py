@@ -24,7 +24,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kanoclip.runtime.errors import DataError
-from kanoclip.train.data.files import MaskPool, child, is_file, pictures
+from kanoclip.train.data.files import MaskPool, child, image_files, is_file
 from kanoclip.train.data.layouts.layout import GOOD, Form, Found
 from kanoclip.train.data.layouts.listing import read_csv, wrong_line
 from kanoclip.train.data.types import Problem, Sample
@@ -40,7 +40,7 @@ def two_folders(category: str, abnormal: str, normal: str) -> Form:
         samples = []
         for name in (abnormal, normal):
             folder = child(root, name)
-            for image in pictures(child(folder, "images") or folder):
+            for image in image_files(child(folder, "images") or folder):
                 samples.append(Sample(image, name == abnormal, None, abnormal if name == abnormal else GOOD, "test"))
         return Found({category: samples})
 
@@ -82,11 +82,11 @@ def _read_bmad(category: str, root: Path) -> Found:
     normal, abnormal, masks = folders
     train = child(root, "train")
     good = child(train, "good") or child(child(train, "img", "train"), "good")
-    samples = [Sample(image, False, None, GOOD, "train") for image in pictures(child(good, "img") or good)]
-    samples += [Sample(image, False, None, GOOD, "test") for image in pictures(normal)]
+    samples = [Sample(image, False, None, GOOD, "train") for image in image_files(child(good, "img") or good)]
+    samples += [Sample(image, False, None, GOOD, "test") for image in image_files(normal)]
     problems = []
-    pool = MaskPool(pictures(masks))
-    for image in pictures(abnormal):
+    pool = MaskPool(image_files(masks))
+    for image in image_files(abnormal):
         mask = pool.take(image)
         if mask is None and masks is not None:
             problems.append(Problem(category, image, "no mask"))
@@ -97,7 +97,7 @@ def _read_bmad(category: str, root: Path) -> Found:
 
 def _read_head_ct(category: str, root: Path) -> Found:
     outer = child(root, "head_ct")
-    left = {image.stem.lstrip("0"): image for image in pictures(child(outer, "head_ct") or outer)}
+    left = {image.stem.lstrip("0"): image for image in image_files(child(outer, "head_ct") or outer)}
     samples, problems = [], []
     for number, anomalous in _head_ct_labels(root / "labels.csv"):
         image = left.pop(number.lstrip("0"), None)

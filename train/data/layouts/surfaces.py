@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from kanoclip.train.data.files import MaskPool, child, pictures, subfolders
+from kanoclip.train.data.files import MaskPool, child, image_files, subfolders
 from kanoclip.train.data.layouts.layout import GOOD, Form, Found
 from kanoclip.train.data.layouts.names import CLASS_NAMES
 from kanoclip.train.data.masks import decode_mask
@@ -42,7 +42,7 @@ def dagm_download() -> Form:
 
 def _parts(root: Path) -> list[Path]:
     return [
-        folder for folder in subfolders(root) if re.fullmatch(r"kos\d+", folder.name.casefold()) and pictures(folder)
+        folder for folder in subfolders(root) if re.fullmatch(r"kos\d+", folder.name.casefold()) and image_files(folder)
     ]
 
 
@@ -50,7 +50,7 @@ def _read_sdd(root: Path) -> Found:
     samples = []
     problems = []
     for folder in _parts(root):
-        images, pool = _split(pictures(folder))
+        images, pool = _split(image_files(folder))
         for image in images:
             mask = pool.take(image)
             decoded = decode_mask(mask) if mask is not None else "there is none"
@@ -74,7 +74,7 @@ def _split(files: list[Path]) -> tuple[list[Path], MaskPool]:
 
 def _classes(root: Path) -> list[Path]:
     folders = [folder for folder in subfolders(root) if folder.name in CLASS_NAMES["dagm"]]
-    return [folder for folder in folders if any(pictures(child(folder, split)) for split in _SPLITS)]
+    return [folder for folder in folders if any(image_files(child(folder, split)) for split in _SPLITS)]
 
 
 def _read_dagm(root: Path) -> Found:
@@ -84,14 +84,14 @@ def _read_dagm(root: Path) -> Found:
         samples = found.samples.setdefault(name, [])
         for split in _SPLITS:
             part = child(folder, split)
-            images = pictures(part)
+            images = image_files(part)
             labels = child(part, "Label")
             if labels is None:
                 if images and part:
                     reason = f"no labels: this folder is missing, so the {len(images)} images are left out"
                     found.problems.append(Problem(name, part / "Label", reason))
                 continue
-            pool, listed = MaskPool(pictures(labels)), _listed(labels)
+            pool, listed = MaskPool(image_files(labels)), _listed(labels)
             for image in images:
                 mask = pool.take(image)
                 if mask is None and image.stem.casefold() in listed:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from kanoclip.train.data.files import MaskPool, child, name_of, pictures, subfolders
+from kanoclip.train.data.files import MaskPool, child, image_files, name_of, subfolders
 from kanoclip.train.data.layouts.layout import GOOD, Form, Found
 from kanoclip.train.data.types import Problem, Sample, Split
 
@@ -61,7 +61,7 @@ def _by_name(folders: list[Path]) -> dict[str, Path]:
 def _is_category(folder: Path) -> bool:
     """Images in folders of `test`, and something that says that these folders are defects and not other classes."""
     kinds = _kinds(folder, "test")
-    if not any(pictures(kind) for kind in kinds):
+    if not any(image_files(kind) for kind in kinds):
         return False
     return any(_is_normal(kind) for kind in (*kinds, *_kinds(folder, "train"))) or _truth(folder) is not None
 
@@ -84,8 +84,8 @@ def _read(categories: dict[str, Path]) -> Found:
 def _read_category(name: str, folder: Path, truth: Path | None) -> tuple[list[Sample], list[Problem]]:
     samples: list[Sample] = []
     problems: list[Problem] = []
-    pools = {kind.name.casefold(): MaskPool(pictures(kind)) for kind in subfolders(truth)} if truth else {}
-    for split, kind, image in _pictures(folder):
+    pools = {kind.name.casefold(): MaskPool(image_files(kind)) for kind in subfolders(truth)} if truth else {}
+    for split, kind, image in _labelled_files(folder):
         if _is_normal(kind):
             samples.append(Sample(image, False, None, GOOD, split))
             continue
@@ -95,14 +95,14 @@ def _read_category(name: str, folder: Path, truth: Path | None) -> tuple[list[Sa
             problems.append(Problem(name, image, "no mask"))
         samples.append(Sample(image, True, mask, kind.name, split))
     left = [mask for kind, pool in pools.items() if kind not in NORMAL for mask in pool.left()]
-    problems += [Problem(name, mask, "mask without an image") for mask in (*left, *pictures(truth))]
+    problems += [Problem(name, mask, "mask without an image") for mask in (*left, *image_files(truth))]
     return samples, problems
 
 
-def _pictures(folder: Path) -> Iterator[tuple[Split, Path, Path]]:
+def _labelled_files(folder: Path) -> Iterator[tuple[Split, Path, Path]]:
     for split in _SPLITS:
         for kind in _kinds(folder, split):
-            for image in pictures(kind):
+            for image in image_files(kind):
                 yield split, kind, image
 
 

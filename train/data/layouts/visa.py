@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kanoclip.train.data.files import child, pictures
+from kanoclip.train.data.files import child, image_files
 from kanoclip.train.data.layouts.layout import Form, Found
 from kanoclip.train.data.layouts.listing import Listing, read_csv, wrong_line
 from kanoclip.train.data.layouts.names import CLASS_NAMES
@@ -51,7 +51,10 @@ def _read(root: Path) -> Found:
         for folder, reason in (("Images", "not listed in 1cls.csv"), ("Masks", "mask without an image")):
             kinds = (child(child(data, folder), kind) for kind in ("Normal", "Anomaly"))
             extra = [
-                file for kind in kinds for file in pictures(kind) if root / file.relative_to(root) not in listing.seen
+                file
+                for kind in kinds
+                for file in image_files(kind)
+                if root / file.relative_to(root) not in listing.seen
             ]
             found.problems += [Problem(name, file, reason) for file in extra]
     return found

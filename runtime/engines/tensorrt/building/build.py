@@ -59,7 +59,7 @@ def build_engine(flavour: Flavour, onnx_path: Path, options: BuildOptions, progr
         flavour: Which TensorRT.
         onnx_path: The graph; weights beside it are found.
         options: How.
-        progress: Told how far it is. What it raises, such as KeyboardInterrupt, ends the build and is raised here.
+        progress: Gets how far it is. What it raises, such as KeyboardInterrupt, ends the build and is raised here.
 
     Raises:
         BackendError: The graph does not parse or does not build, or this TensorRT lacks an option; the message holds

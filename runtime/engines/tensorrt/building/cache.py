@@ -1,4 +1,4 @@
-"""Engines that were built on this machine, kept for the next start: verified, locked, bounded in size."""
+"""Engines that were built on this machine, saved for the next start: verified, locked, bounded in size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BuiltEngine:
 
     serialized: Serialized
     fp32_attention: tuple[int, ...]
-    judged: bool
+    compared: bool
 
 
 class EngineCache:
@@ -81,7 +81,7 @@ class EngineCache:
             "size": built.serialized.nbytes,
             "sha256": hashlib.sha256(built.serialized).hexdigest(),
             "fp32_attention": list(built.fp32_attention),
-            "judged": built.judged,
+            "judged": built.compared,
         }
         replace_file(path.with_suffix(_FACTS), json.dumps(facts, indent=2).encode())
         self._make_room(path)
@@ -103,14 +103,14 @@ class EngineCache:
             waiting: Called once when another process is building it already.
 
         Returns:
-            The engine, and why it could not be kept, if so: it works all the same.
+            The engine, and why it could not be saved, if so: it works all the same.
         """
         if (found := self.get(key)) is not None:
             return found, None
         try:
             lock = self._lock(key, waiting)
         except OSError as error:
-            return build(), self._trouble(error)
+            return build(), self._warning(error)
         with lock:
             if (found := self.get(key)) is not None:
                 return found, None  # the other process has made it meanwhile
@@ -118,7 +118,7 @@ class EngineCache:
             try:
                 self.put(key, built)
             except OSError as error:
-                return built, self._trouble(error)
+                return built, self._warning(error)
         return built, None
 
     def _lock(self, key: EngineKey, waiting: Callable[[], None]) -> IO[str]:
@@ -136,9 +136,9 @@ class EngineCache:
             raise
         return file
 
-    def _trouble(self, error: OSError) -> str:
+    def _warning(self, error: OSError) -> str:
         return (
-            f"the engine cannot be kept in {self.folder} ({error.strerror or error}) and is built at every start: set "
+            f"the engine cannot be saved in {self.folder} ({error.strerror or error}) and is built at every start: set "
             "XDG_CACHE_HOME to a folder with room"
         )
 

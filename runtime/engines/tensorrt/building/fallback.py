@@ -22,26 +22,26 @@ def find_fallback(blocks: int, passes: Passes) -> frozenset[int] | None:
         A set that passes and from which no single block can be left out; None when even all of them do not help, so
         that the fault lies elsewhere.
     """
-    kept = frozenset(range(blocks))
-    if not passes(kept):
+    chosen = frozenset(range(blocks))
+    if not passes(chosen):
         return None
-    size = max(len(kept) // 2, 1)
-    while kept:
-        smaller = _without_a_part(kept, size, passes)
+    size = max(len(chosen) // 2, 1)
+    while chosen:
+        smaller = _without_a_part(chosen, size, passes)
         if smaller is not None:
-            kept = smaller
-            size = min(size, max(len(kept) // 2, 1))
+            chosen = smaller
+            size = min(size, max(len(chosen) // 2, 1))
         elif size == 1:
             break
         else:
             size = max(size // 2, 1)
-    return kept
+    return chosen
 
 
-def _without_a_part(kept: frozenset[int], size: int, passes: Passes) -> frozenset[int] | None:
-    order = sorted(kept)
+def _without_a_part(chosen: frozenset[int], size: int, passes: Passes) -> frozenset[int] | None:
+    order = sorted(chosen)
     for start in range(0, len(order), size):
-        smaller = kept.difference(order[start : start + size])
-        if smaller != kept and passes(smaller):
+        smaller = chosen.difference(order[start : start + size])
+        if smaller != chosen and passes(smaller):
             return smaller
     return None

@@ -23,7 +23,7 @@ from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.system.paths import cache_path
 
-Judge = Callable[[Serialized], Comparison]
+Compare = Callable[[Serialized], Comparison]
 """Compares an engine's answers on this GPU with the reference's."""
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def provide_engine(
     bundle: Bundle,
     flavour: Flavour,
     gpu: DeviceInfo,
-    make_judge: Callable[[], Judge | None],
+    make_compare: Callable[[], Compare | None],
     report: Report,
     *,
     rebuild: bool = False,
@@ -62,8 +62,8 @@ def provide_engine(
         bundle: Whose.
         flavour: Which TensorRT.
         gpu: For what.
-        make_judge: Called when an engine is built: what compares it with the reference, None where nothing can be.
-        report: Told about a build, which takes from seconds to many minutes.
+        make_compare: Called when an engine is built: what compares it with the reference, None where nothing can be.
+        report: Called with the progress of a build, which takes from seconds to many minutes.
         rebuild: Pass over what was built before and what the bundle brings along.
 
     Raises:
@@ -74,21 +74,21 @@ def provide_engine(
     if rebuild:
         cache.discard(key)
     elif (found := cache.get(key)) is not None:
-        return Provided(found.serialized, False, f"built here before{_told(found)}")
+        return Provided(found.serialized, False, f"built here before{_float32_note(found)}")
     if not rebuild and (brought := _brought(bundle, flavour, gpu)) is not None:
         return brought
-    built, trouble = cache.get_or_build(
+    built, warning = cache.get_or_build(
         key,
-        lambda: _build_and_judge(bundle, flavour, key, make_judge, report),
+        lambda: _build_and_compare(bundle, flavour, key, make_compare, report),
         lambda: report("waiting for another process that builds the same engine", 0.0),
     )
-    if trouble is not None:
-        log.warning("%s", trouble)
-    return Provided(built.serialized, False, f"built now{_told(built)}")
+    if warning is not None:
+        log.warning("%s", warning)
+    return Provided(built.serialized, False, f"built now{_float32_note(built)}")
 
 
 def kernels_file(bundle: Bundle, flavour: Flavour, gpu: DeviceInfo) -> Path | None:
-    """Where TensorRT-RTX's compiled kernels are kept: they belong to the GPU and its driver too. None for the other."""
+    """Where TensorRT-RTX's compiled kernels are saved: they belong to the GPU and driver too. None for TensorRT."""
     if not flavour.is_rtx:
         return None
     words = "-".join((flavour.version, gpu.name, gpu.driver, bundle.graph_digest()[:20]))
@@ -103,7 +103,7 @@ def timing_file() -> Path:
 def _folder() -> Path:
     try:
         return cache_path("engines")
-    except OSError:  # a user without a home: kept for as long as the machine is up
+    except OSError:  # a user without a home: saved for as long as the machine is up
         return Path(tempfile.gettempdir()) / f"kanoclip-engines-{os.getuid()}"
 
 
@@ -114,8 +114,8 @@ def _brought(bundle: Bundle, flavour: Flavour, gpu: DeviceInfo) -> Provided | No
     return None
 
 
-def _build_and_judge(
-    bundle: Bundle, flavour: Flavour, key: EngineKey, make_judge: Callable[[], Judge | None], report: Report
+def _build_and_compare(
+    bundle: Bundle, flavour: Flavour, key: EngineKey, make_compare: Callable[[], Compare | None], report: Report
 ) -> BuiltEngine:
     title = f"building the {flavour.title} engine for {key.device or 'SM ' + key.compute_capability}"
 
@@ -125,17 +125,17 @@ def _build_and_judge(
             fp32_attention=fp32_attention,
             timing_cache=None if flavour.is_rtx else timing_file(),
         )
-        kept = f", {len(fp32_attention)} attention blocks in float32" if fp32_attention else ""
-        return build_engine(flavour, bundle.model_path, options, partial(report, title + kept))
+        note = f", {len(fp32_attention)} attention blocks in float32" if fp32_attention else ""
+        return build_engine(flavour, bundle.model_path, options, partial(report, title + note))
 
     serialized = build(frozenset())
-    infer = make_judge()
+    infer = make_compare()
     if infer is None:
         log.warning("the engine's answers were not compared: pip install onnxruntime, then kanoclip-doctor does it")
-        return BuiltEngine(serialized, (), judged=False)
+        return BuiltEngine(serialized, (), compared=False)
     found = infer(serialized)
     if found.agrees:
-        return BuiltEngine(serialized, (), judged=True)
+        return BuiltEngine(serialized, (), compared=True)
     log.warning("the engine drifts on this GPU, %s: looking for the attention blocks at fault", found.drifts())
     last: dict[frozenset[int], Serialized] = {}
 
@@ -155,9 +155,9 @@ def _build_and_judge(
             "export the bundle with --fp32, or choose --backend onnxruntime"
         )
     log.warning("right answers with attention blocks %s in float32", ", ".join(map(str, sorted(chosen))))
-    return BuiltEngine(last[chosen], tuple(sorted(chosen)), judged=True)
+    return BuiltEngine(last[chosen], tuple(sorted(chosen)), compared=True)
 
 
-def _told(engine: BuiltEngine) -> str:
+def _float32_note(engine: BuiltEngine) -> str:
     blocks = engine.fp32_attention
     return f", attention blocks {', '.join(map(str, blocks))} in float32" if blocks else ""

@@ -75,7 +75,7 @@ class FolderLayout:
             shutil.copyfileobj(content, file, BLOCK)
 
     def put_image(self, tag: str, image: bytes) -> None:
-        """See `Store`; two that push at the same time may lose one of two tags, which is looked for and told."""
+        """See `Store`; two that push at the same time may lose one of two tags, which is looked for and reported."""
         with self._words("cannot be written"):
             for path, content in ((self._blob(sha256(image)), image), (f"{self._root}/oci-layout", _LAYOUT)):
                 with self._written(path) as file:

@@ -129,7 +129,7 @@ def with_tag(index: bytes | None, tag: str, image: bytes) -> bytes:
     """
     value = {"schemaVersion": 2, "mediaType": INDEX_TYPE} if index is None else _object(index, "index.json")
     entries = value.get("manifests")
-    kept = [entry for entry in (entries if isinstance(entries, list) else []) if _tag_of(entry) != tag]
+    others = [entry for entry in (entries if isinstance(entries, list) else []) if _tag_of(entry) != tag]
     entry = {
         "mediaType": IMAGE_TYPE,
         "artifactType": ARTIFACT_TYPE,
@@ -137,7 +137,7 @@ def with_tag(index: bytes | None, tag: str, image: bytes) -> bytes:
         "size": len(image),
         "annotations": {REF_NAME: tag},
     }
-    return json.dumps(value | {"manifests": [*kept, entry]}, indent=2).encode()
+    return json.dumps(value | {"manifests": [*others, entry]}, indent=2).encode()
 
 
 def _tag_of(entry: Any) -> str | None:

@@ -57,7 +57,7 @@ class Registry:
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""
-        answer = self._ask("GET", f"{self._base}/manifests/{tag}", {"Accept": IMAGE_TYPE})
+        answer = self._request("GET", f"{self._base}/manifests/{tag}", {"Accept": IMAGE_TYPE})
         content = self._web.text(answer, IMAGE_LIMIT)
         if answer.status == 404:
             raise FleetError(f"{self.shown} has no {tag}: kanoclip-bundle list {self.shown} shows what it has")
@@ -67,7 +67,7 @@ class Registry:
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:
         """See `Store`."""
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-        answer = self._ask("GET", f"{self._base}/blobs/{digest}", headers)
+        answer = self._request("GET", f"{self._base}/blobs/{digest}", headers)
         if answer.status not in (200, 206):
             self._check(answer, self._web.text(answer, _ANSWER_LIMIT), f"asked for {digest}", 200)
         skip = start if answer.status == 200 else 0  # a registry that knows no ranges
@@ -80,7 +80,7 @@ class Registry:
         found: list[str] = []
         url: str | None = f"{self._base}/tags/list?n=1000"
         while url is not None and len(found) <= 100_000:
-            answer = self._ask("GET", url)
+            answer = self._request("GET", url)
             content = self._web.text(answer, IMAGE_LIMIT)
             self._check(answer, content, "asked for its tags", 200)
             try:
@@ -93,27 +93,27 @@ class Registry:
 
     def has(self, digest: str, size: int) -> bool:
         """See `Store`."""
-        answer = self._ask("HEAD", f"{self._base}/blobs/{digest}")
+        answer = self._request("HEAD", f"{self._base}/blobs/{digest}")
         answer.close()
         return answer.status == 200
 
     def put(self, digest: str, size: int, content: BinaryIO) -> None:
         """See `Store`."""
-        answer = self._ask("POST", f"{self._base}/blobs/uploads/", body=b"")
+        answer = self._request("POST", f"{self._base}/blobs/uploads/", body=b"")
         self._check(answer, self._web.text(answer, _ANSWER_LIMIT), "a file is to be pushed", 202)
         url = urljoin(self._base, answer.headers.get("Location", ""))
         url += ("&" if urlsplit(url).query else "?") + urlencode({"digest": digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
         # An upload's address may be another host's, which gets no credentials of this one.
-        answer = self._ask("PUT", url, headers, content, own=urlsplit(url).netloc == self._host)
+        answer = self._request("PUT", url, headers, content, own=urlsplit(url).netloc == self._host)
         self._check(answer, self._web.text(answer, _ANSWER_LIMIT), "a file is pushed", 201)
 
     def put_image(self, tag: str, image: bytes) -> None:
         """See `Store`."""
-        answer = self._ask("PUT", f"{self._base}/manifests/{tag}", {"Content-Type": IMAGE_TYPE}, image)
+        answer = self._request("PUT", f"{self._base}/manifests/{tag}", {"Content-Type": IMAGE_TYPE}, image)
         self._check(answer, self._web.text(answer, _ANSWER_LIMIT), f"{tag} is pushed", 201)
 
-    def _ask(
+    def _request(
         self, method: str, url: str, headers: dict[str, str] | None = None, body: Any = None, *, own: bool = True
     ) -> BaseHTTPResponse:
         """Sends a request, a second time with a token where the registry wants one."""
@@ -143,20 +143,20 @@ class Registry:
                     f"{self.shown} wants a user: set {USER_VARIABLE} and {PASSWORD_VARIABLE}, or docker login"
                 )
             return f"Basic {basic}"
-        asked = dict(_CHALLENGE.findall(rest))
-        realm = asked.get("realm", "")
+        values = dict(_CHALLENGE.findall(rest))
+        realm = values.get("realm", "")
         if kind.lower() != "bearer" or urlsplit(realm).scheme not in (("http", "https") if self._plain else ("https",)):
             raise FleetError(
                 f"{self.shown} wants to be logged in to in a way that is not known here ({one_line(kind)})"
             )
-        query = {name: asked[name] for name in ("service", "scope") if name in asked}
+        query = {name: values[name] for name in ("service", "scope") if name in values}
         url = realm + ("&" if urlsplit(realm).query else "?") + urlencode(query)
         answer = self._web.request("GET", url, {} if basic is None else {"Authorization": f"Basic {basic}"})
         content = self._web.text(answer, _ANSWER_LIMIT)
         self._check(answer, content, "asked for a token", 200)
         try:
-            told = json.loads(content)
-            return f"Bearer {told.get('token') or told['access_token']}"
+            answered = json.loads(content)
+            return f"Bearer {answered.get('token') or answered['access_token']}"
         except (ValueError, KeyError, TypeError, AttributeError):
             raise FleetError(f"{self.shown} gives no token") from None
 
@@ -184,14 +184,16 @@ class Registry:
         if answer.status == wanted:
             return
         try:
-            said = "; ".join(str(error.get("message") or error.get("code")) for error in json.loads(content)["errors"])
+            reasons = "; ".join(
+                str(error.get("message") or error.get("code")) for error in json.loads(content)["errors"]
+            )
         except (ValueError, KeyError, TypeError, AttributeError):
-            said = ""
+            reasons = ""
         remedy = (
             f": log in with {USER_VARIABLE} and {PASSWORD_VARIABLE}, or docker login"
             if answer.status in (401, 403)
             else ""
         )
         raise FleetError(
-            f"{self.shown} answers {answer.status}{f' ({one_line(said)})' if said else ''} when {when}{remedy}"
+            f"{self.shown} answers {answer.status}{f' ({one_line(reasons)})' if reasons else ''} when {when}{remedy}"
         )

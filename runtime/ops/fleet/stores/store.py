@@ -1,4 +1,4 @@
-"""What push and pull ask of a place where bundles are kept, and which one a URL means.
+"""What push and pull need of a place where bundles are stored, and which one a URL means.
 
 Every store holds OCI image manifests and blobs, so that `oras` and other tools of that world read them too: a registry
 by its API, a folder (of any file system that fsspec knows, or behind a web server) in the layout of OCI images.
@@ -11,7 +11,7 @@ from typing import BinaryIO, Protocol
 
 
 class Store(Protocol):
-    """A place where bundles are kept.
+    """A place where bundles are stored.
 
     Attributes:
         shown: Its URL, without credentials.

@@ -35,7 +35,7 @@ class Session:
 class Access:
     """Checks tokens, and makes and checks the sessions' cookies.
 
-    A cookie is `EXPIRES.NONCE.MAC` with a key that is derived from the token: nothing is kept on the server, a restart
+    A cookie is `EXPIRES.NONCE.MAC` with a key that is derived from the token: the server stores nothing, a restart
     logs nobody out, and another token ends every session. Without a token everybody is in.
 
     Args:

@@ -42,7 +42,7 @@ class Login:
         """Takes a token and gives a session for it."""
         where, throttle = client_address(request.scope), self._access.throttle
         body = await read_body(request)
-        # From here on nothing is awaited: no other request can be looked at between the question and the count.
+        # From here on nothing is awaited: no other request can be looked at between the check and the count.
         wait = throttle.wait_s(where)
         if wait > 0:
             seconds = math.ceil(wait)

@@ -1,4 +1,4 @@
-"""What browsers are told beside images and scores."""
+"""What browsers get beside images and scores."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Unsaved:
 
     def changed(self, before: StreamState, after: StreamState) -> None:
         """Remembers what was there before the first change."""
-        kept = self.kept(before)
-        first = kept if kept is not None else _thresholds(before)
+        before_change = self.before_change(before)
+        first = before_change if before_change is not None else _thresholds(before)
         self._changes[after.class_name] = (first, _thresholds(after))
 
     def saved(self, state: StreamState) -> None:
         """There is nothing to go back to."""
         self._changes.pop(state.class_name, None)
 
-    def kept(self, state: StreamState) -> tuple[float, float] | None:
+    def before_change(self, state: StreamState) -> tuple[float, float] | None:
         """Image and pixel threshold to go back to.
 
         None where they are as before, or where something else than the page has changed them since, such as SIGHUP.
@@ -74,16 +74,16 @@ class Facts:
         """
         changes = self.changes
         state = self.control.state()
-        return asdict(state) | {"kept": self.unsaved.kept(state), "ended": self.hub.ended, "changes": changes}
+        return asdict(state) | {"kept": self.unsaved.before_change(state), "ended": self.hub.ended, "changes": changes}
 
     def sources(self, state: StreamState, progress: Progress) -> list[dict[str, Any]]:
         """Each source's figures, in their order; `stream` is what to ask for it by."""
-        told = {source.name: source for source in progress.sources}
+        by_name = {source.name: source for source in progress.sources}
         rows = []
         for name in state.sources:
             stream = name if len(state.sources) > 1 else ""
             row: dict[str, Any] = {"name": name, "stream": stream} | asdict(self.hub.feed(stream).count())
-            source = told.get(name)
+            source = by_name.get(name)
             row |= {
                 "fps": progress.fps if source is None else source.fps,
                 "dropped": progress.dropped if source is None else source.dropped,

@@ -15,11 +15,11 @@ from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 MAX_FPS = 15.0
-"""Images a second of each source that are encoded at most; whoever watches shares them."""
+"""The most fps of each source that are encoded; whoever watches shares them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EncodedImage:
     """A frame, ready to be sent.
 
     Attributes:
@@ -57,7 +57,7 @@ class Count:
 
 
 class Hub:
-    """The sink through which the page gets its frames; the newest of each source is kept and nothing else.
+    """The sink through which the page gets its frames; it holds the newest of each source and nothing else.
 
     `write` keeps a reference and returns. Anomalous frames are encoded for the gallery at a bounded rate.
 
@@ -114,7 +114,7 @@ class Feed:
         self._alarm = False
         self._histories = {span: ScoreHistory(span) for span in SPANS_S}
         self._encoding = threading.Lock()
-        self._encoded: Picture | None = None
+        self._encoded: EncodedImage | None = None
         self._encoded_at = float("-inf")
 
     def put(self, frame: Frame, detection: Detection) -> None:
@@ -164,7 +164,7 @@ class Feed:
         with self._lock:
             return self._histories[span].since(since, self._clock())
 
-    def picture(self, pixel_threshold: float) -> Picture | None:
+    def image(self, pixel_threshold: float) -> EncodedImage | None:
         """The newest frame, encoded; the one before where that is younger than 1 / `MAX_FPS`, None before the first.
 
         Whoever asks waits for whoever asked before, and takes the same image.
@@ -184,7 +184,7 @@ class Feed:
             if self._encoded is not None and (self._encoded.number == number or now - self._encoded_at < 1 / MAX_FPS):
                 return self._encoded
             head = head_of(frame, detection, pixel_threshold)
-            self._encoded = Picture(
+            self._encoded = EncodedImage(
                 number, head, encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE), encode_map(detection.map)
             )
             self._encoded_at = now

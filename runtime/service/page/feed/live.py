@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.service.page.feed.facts import Facts
-from kanoclip.runtime.service.page.feed.hub import MAX_FPS, Picture
+from kanoclip.runtime.service.page.feed.hub import MAX_FPS, EncodedImage
 from kanoclip.runtime.service.page.feed.score_history import SPANS_S
 from kanoclip.runtime.service.page.gallery import Gallery
 
@@ -38,21 +38,21 @@ NO_ANSWER = 4009
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a browser wants to be told next.
+class Request:
+    """What a browser requests next.
 
     Attributes:
         stream: The source to look at, as `Frame.stream`.
-        pictures: Whether anybody looks: a hidden tab wants figures only.
+        images: Whether anybody looks: a hidden tab wants figures only.
         span: Seconds of scores, one of `SPANS_S`.
     """
 
     stream: str = ""
-    pictures: bool = True
+    images: bool = True
     span: int = SPANS_S[0]
 
     @classmethod
-    def parse(cls, text: str, streams: Sequence[str]) -> Wish:
+    def parse(cls, text: str, streams: Sequence[str]) -> Request:
         """Reads a browser's answer.
 
         Args:
@@ -70,12 +70,12 @@ class Wish:
             raise ValueError("not an object")
         stream, images, span = values.get("stream"), values.get("pictures"), values.get("span")
         if not isinstance(stream, str) or not isinstance(images, bool) or span not in SPANS_S:
-            raise ValueError("not a wish")
+            raise ValueError("not a request")
         return cls(stream if stream in streams else streams[0], images, int(span))
 
 
 class Watcher:
-    """What one browser has been told, and so what is new to it.
+    """What one browser has got, and so what is new to it.
 
     Args:
         facts: What there is to tell.
@@ -85,51 +85,51 @@ class Watcher:
 
     def __init__(self, facts: Facts, gallery: Gallery, clock: Callable[[], float] = time.monotonic) -> None:
         self._facts, self._gallery, self._clock = facts, gallery, clock
-        self._wish: Wish | None = None
+        self._request: Request | None = None
         self._shown = self._next_bucket = 0
         self._health_at = float("-inf")
 
-    def fresh(self, wish: Wish) -> bool:
+    def fresh(self, request: Request) -> bool:
         """Whether there is a new image for it."""
-        shown = self._shown if self._wish is not None and self._wish.stream == wish.stream else 0
-        return wish.pictures and self._facts.hub.feed(wish.stream).fresh(shown)
+        shown = self._shown if self._request is not None and self._request.stream == request.stream else 0
+        return request.images and self._facts.hub.feed(request.stream).fresh(shown)
 
-    def update(self, wish: Wish) -> bytes:
+    def update(self, request: Request) -> bytes:
         """The next message; takes as long as it takes to encode an image."""
         facts = self._facts
-        if self._wish is None or self._wish.stream != wish.stream:
+        if self._request is None or self._request.stream != request.stream:
             self._shown = self._next_bucket = 0
-        elif self._wish.span != wish.span:
+        elif self._request.span != request.span:
             self._next_bucket = 0
-        self._wish = wish
+        self._request = request
         state, progress = facts.control.state(), facts.control.progress()
-        feed = facts.hub.feed(wish.stream)
-        rows = feed.scores(wish.span, self._next_bucket)
+        feed = facts.hub.feed(request.stream)
+        rows = feed.scores(request.span, self._next_bucket)
         head: dict[str, Any] = {
             "clock": self._clock(),
             "state": facts.state(),
             "sources": facts.sources(state, progress),
-            "scores": {"span": wish.span, "from": self._next_bucket, "rows": rows},
+            "scores": {"span": request.span, "from": self._next_bucket, "rows": rows},
             "gallery": self._gallery.revision,
         }
         if rows:
-            self._next_bucket = rows[-1][0]  # it may still grow, and is told again
+            self._next_bucket = rows[-1][0]  # it may still grow, and is sent again
         found_at, health = facts.health()
         if found_at > self._health_at:
             self._health_at, head["health"] = found_at, health
-        image = self._picture(wish, state.pixel_threshold)
+        image = self._image(request, state.pixel_threshold)
         if image is not None:
             self._shown = image.number
-            head["picture"] = image.head | {"stream": wish.stream, "bytes": len(image.jpeg)}
+            head["picture"] = image.head | {"stream": request.stream, "bytes": len(image.jpeg)}
             return _message(head, image.jpeg, image.map_png)
         return _message(head)
 
-    def _picture(self, wish: Wish, pixel_threshold: float) -> Picture | None:
-        feed = self._facts.hub.feed(wish.stream)
-        if not wish.pictures or not feed.fresh(self._shown):
+    def _image(self, request: Request, pixel_threshold: float) -> EncodedImage | None:
+        feed = self._facts.hub.feed(request.stream)
+        if not request.images or not feed.fresh(self._shown):
             return None
         try:
-            image = feed.picture(pixel_threshold)
+            image = feed.image(pixel_threshold)
         except SinkError:
             return None
         return image if image is not None and image.number > self._shown else None
@@ -171,12 +171,12 @@ class Live:
         sent_at = float("-inf")
         while True:
             text = await asyncio.wait_for(websocket.receive_text(), ANSWER_S)
-            wish = Wish.parse(text, self._streams())
+            request = Request.parse(text, self._streams())
             await asyncio.sleep(max(0.0, sent_at + 1 / MAX_FPS - loop.time()))
             quiet_until = sent_at + QUIET_S
-            while loop.time() < quiet_until and not watcher.fresh(wish):
+            while loop.time() < quiet_until and not watcher.fresh(request):
                 await asyncio.sleep(POLL_S)
-            message = await loop.run_in_executor(self._pool, watcher.update, wish)
+            message = await loop.run_in_executor(self._pool, watcher.update, request)
             sent_at = loop.time()
             await asyncio.wait_for(websocket.send_bytes(message), ANSWER_S)
 

@@ -16,7 +16,7 @@ Bucket = tuple[int, float, float, int]
 class ScoreHistory:
     """The scores of one span of time, in buckets of `span / BUCKETS` seconds, empty ones left out.
 
-    Smallest and largest score are kept, never a mean: one bad frame in an hour must stay visible.
+    Smallest and largest score stay, never a mean: one bad frame in an hour must stay visible.
 
     Args:
         span_s: Seconds to remember.

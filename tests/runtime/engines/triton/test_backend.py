@@ -99,7 +99,7 @@ def test_a_server_without_the_bundle_s_descriptors(served, make_toy_bundle, tmp_
 def test_the_doctor_scores_a_server_too(served):
     folder, _, url = served(samples=2)
     found = compare(Bundle.open(folder), url)
-    assert found.agrees and found.pictures == 2 and found.backend == url
+    assert found.agrees and found.compared == 2 and found.backend == url
 
 
 def test_two_lanes_ask_at_the_same_time(served):

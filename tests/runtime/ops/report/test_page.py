@@ -41,7 +41,7 @@ def make_results(toy_bundle, tmp_path_factory):
 
     def make(draw, count=200, name="results", maps=None, **decision) -> Results:
         root = tmp_path_factory.mktemp("run")
-        folder = root / "pictures" / "line <1>"
+        folder = root / "images" / "line <1>"
         folder.mkdir(parents=True)
         for number in range(count):
             drawn = draw(number)
@@ -54,7 +54,7 @@ def make_results(toy_bundle, tmp_path_factory):
         engine = Engine(
             toy_bundle, manifest_digest(toy_bundle), "onnxruntime", "cpu", 1, settings, "object", maps is not None
         )
-        job = Job(str(root / "pictures"), root / f"{name}.parquet", engine, slice=8, maps=maps)
+        job = Job(str(root / "images"), root / f"{name}.parquet", engine, slice=8, maps=maps)
         score(job, Here)
         return Results(job.output)
 
@@ -170,7 +170,7 @@ def test_what_changed_is_said_and_where(knocked, good):
     first, *others = comparison.sentences()
     assert first.startswith("Images 97 to 144 are shifted by") and "to the left" in first and "camera" in first
     assert any("Brightness" in one and "lighting" in one for one in others)
-    page = make_page(knocked, good, Options(pictures=False))
+    page = make_page(knocked, good, Options(images=False))
     assert 'class="verdict marked"' in page.replace("section class", "class") or "verdict marked" in page
     assert "Changed since the reference" in page and first in page
 
@@ -179,28 +179,28 @@ def test_the_same_line_on_another_day_has_not_changed(good, make_results):
     again = make_results(lambda n: line(500 + n, spot=n == 12), name="again")
     comparison = compare_results(good, again)
     assert comparison.level == "none" and comparison.sentences() == [] and comparison.moves == ()
-    assert "Nothing has changed" in make_page(again, good, Options(pictures=False))
+    assert "Nothing has changed" in make_page(again, good, Options(images=False))
 
 
 def test_images_that_are_gone_or_changed(knocked):
     [row] = knocked.read([0])
     assert make_case({**row, "path": "/nowhere.png"}, None).reason == "No such file or directory"
     assert "has changed" in make_case({**row, "width": 5}, None).reason
-    page = make_page(knocked, None, Options(pictures=False))
+    page = make_page(knocked, None, Options(images=False))
     assert "data:image/jpeg" not in page and "images left out" in page
 
 
 def test_maps_are_painted_where_they_were_kept(make_results, tmp_path):
     results = make_results(lambda n: line(n, spot=n == 2), count=6, maps=tmp_path / "maps")
     page = make_page(results, None, Options(worst=2, closest=0, maps=tmp_path / "maps"))
-    assert page.count('class="heat"') == 2 and 'id="heat"' in page
+    assert page.count('class="heatmap"') == 2 and 'id="heatmap"' in page
     [case] = [make_case(row, tmp_path / "maps") for row in results.read([2])]
-    assert case.heat is not None and case.heat != case.picture
-    assert make_case(results.read([2])[0], tmp_path / "elsewhere").heat is None
+    assert case.overlay is not None and case.overlay != case.image
+    assert make_case(results.read([2])[0], tmp_path / "elsewhere").overlay is None
 
 
 def test_images_without_a_score_are_listed(knocked):
-    page = make_page(knocked, None, Options(pictures=False))
+    page = make_page(knocked, None, Options(images=False))
     assert "Without a score" in page and "not an image that OpenCV can decode" in page and "020.png" in page
 
 
@@ -221,7 +221,7 @@ def test_one_image(make_results):
 
 def test_groups(knocked):
     [group] = knocked.groups("class")
-    assert (group.name, group.pictures, group.anomalous, group.unscored) == ("object", 200, 2, 1)
+    assert (group.name, group.images, group.anomalous, group.unscored) == ("object", 200, 2, 1)
     [folder] = knocked.groups("folder")
     assert folder.name.endswith("images/line <1>")
     assert folder.highest == np.nanmax(knocked.scores) and folder.median == np.nanmedian(knocked.scores)

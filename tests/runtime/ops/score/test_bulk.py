@@ -59,7 +59,7 @@ def test_a_table(make_job):
     states = []
     outcome = score(job, Pools(), states.append)
     table = pq.read_table(job.output)
-    assert (outcome.counts.pictures, outcome.counts.unscored, outcome.earlier) == (40, 1, 0) == (table.num_rows, 1, 0)
+    assert (outcome.counts.images, outcome.counts.unscored, outcome.earlier) == (40, 1, 0) == (table.num_rows, 1, 0)
     assert outcome.counts.anomalous == sum(filter(None, table["is_anomalous"].to_pylist())) > 0
     assert [path.rpartition("/")[2] for path in table["path"].to_pylist()] == [f"{n}.png" for n in range(40)]
     assert not RunFolder(job.output).root.exists()
@@ -116,7 +116,7 @@ def test_a_stop_while_merging(make_job, monkeypatch):
             score(job, Pools())
     assert not job.output.exists()
     outcome = score(job, Pools(0))  # nothing is left to be scored
-    assert outcome.earlier == 40 and outcome.counts.pictures == 40
+    assert outcome.earlier == 40 and outcome.counts.images == 40
 
 
 def test_half_a_part_is_scored_again(make_job, tmp_path):
@@ -158,7 +158,7 @@ def test_another_run_is_not_gone_on_with(make_job, make_toy_bundle, make_engine,
     assert score(job, pools).earlier == 12 and len(pools.made[0].done) == 4  # which all those left as it was
     with pytest.raises(SinkError, match=r"begun with other slice \(7, now 8\).*--restart"):
         score(replace(job, slice=8), Pools(0))
-    assert score(replace(job, slice=8, restart=True), Pools()).counts.pictures == 40
+    assert score(replace(job, slice=8, restart=True), Pools()).counts.images == 40
 
 
 def test_auto_stays_what_it_became(make_job):

@@ -81,7 +81,7 @@ def test_a_node_is_lost_in_the_middle(nodes, long_job, tmp_path):
         outcome = score(maps, make)
     assert lost_at and lost_at[0] < SLICES - 20, lost_at  # it was at work, and much was left
     assert sorted(committed) == list(range(SLICES))  # none twice, none lost
-    assert outcome.counts.pictures == 600 and outcome.counts.unscored == 15
+    assert outcome.counts.images == 600 and outcome.counts.unscored == 15
     assert maps.output.read_bytes() == on_one_machine(maps)
     assert sum(1 for _ in (tmp_path / "maps").rglob("*.png")) == 585
 

@@ -65,7 +65,7 @@ def test_readers_and_care_change_nothing(make_engine, pictures):
     plain = Scorer(make_engine()).score(0, items)
     assert Scorer(make_engine(readers=4)).score(0, items) == plain
     places = []
-    assert Scorer(make_engine(readers=4)).score(0, items, careful=True, told=places.append) == plain
+    assert Scorer(make_engine(readers=4)).score(0, items, careful=True, on_image=places.append) == plain
     assert places == list(range(len(items)))
 
 
@@ -74,7 +74,7 @@ def test_an_image_that_is_left_out_is_not_read(make_engine, pictures):
     places = []
     rows = rows_of(
         Scorer(make_engine()).score(
-            0, [*items[:3], Item("/dev/nowhere")], left_out={1: "it kills", 3: "so does it"}, told=places.append
+            0, [*items[:3], Item("/dev/nowhere")], left_out={1: "it kills", 3: "so does it"}, on_image=places.append
         )
     )
     assert [row["error"] for row in rows] == [None, "it kills", None, "so does it"]

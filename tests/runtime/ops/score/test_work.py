@@ -23,7 +23,7 @@ def test_slices_give_back_the_list(tmp_path_factory, given_items, size):
     slices = [work.slice(number) for number in range(work.slices)]
     assert [item for one in slices for item in read_slice(path, one)] == given_items
     assert [one.count for one in slices[:-1]] == [size] * (len(slices) - 1)
-    assert work.pictures == len(given_items) == sum(one.count for one in slices)
+    assert work.count == len(given_items) == sum(one.count for one in slices)
     assert work.digest == hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -54,7 +54,7 @@ def test_what_the_ring_deletes_is_gone(sink, gallery, tmp_path):
     for path in (tmp_path / "kept").glob(f"{entry.key}*"):
         path.unlink()
     assert gallery.entries() == []
-    assert gallery.picture(entry.key) is gallery.map_png(entry.key) is gallery.record(entry.key) is None
+    assert gallery.image(entry.key) is gallery.map_png(entry.key) is gallery.record(entry.key) is None
     assert gallery.thumbnail(entry.key) is None
 
 
@@ -71,7 +71,7 @@ def test_the_list_and_what_is_remembered_are_bounded(sink, gallery):
 @pytest.mark.parametrize("key", ["", "..", "../secret", "x", "20231114T221320.250Z_camera-0_00000042", "a" * 5000])
 def test_nothing_else_can_be_read(gallery, tmp_path, key):
     (tmp_path / "secret.jpg").write_bytes(b"secret")
-    assert gallery.picture(key) is gallery.record(key) is gallery.thumbnail(key) is gallery.map_png(key) is None
+    assert gallery.image(key) is gallery.record(key) is gallery.thumbnail(key) is gallery.map_png(key) is None
 
 
 def test_records_that_make_no_sense_are_left_out(sink, gallery, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.sinks.draw.draw import MIN_WIDTH, annotate
-from kanoclip.runtime.sinks.draw.heat import HEAT_FLOOR
+from kanoclip.runtime.sinks.draw.heat_map import MAP_FLOOR
 from kanoclip.runtime.types import Detection, Region, RegionOfInterest, Timings
 
 
@@ -24,7 +24,7 @@ def noise(height, width):
 def test_a_normal_image_is_left_exactly_as_it_is(size):
     image = noise(*size)
     before = image.copy()
-    out = annotate(image, detection(np.full((16, 16), HEAT_FLOOR * 0.9, np.float32)), untrained=False)
+    out = annotate(image, detection(np.full((16, 16), MAP_FLOOR * 0.9, np.float32)), untrained=False)
     np.testing.assert_array_equal(out[-size[0] :], image)
     np.testing.assert_array_equal(image, before)
     assert out.shape[0] > size[0]

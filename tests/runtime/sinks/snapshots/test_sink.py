@@ -57,7 +57,7 @@ def test_an_anomaly_is_kept_as_two_images_and_a_record(tmp_path):
         "size": [320, 240],
         "skipped_before": 0,
     }
-    image, annotated = cv2.imread(str(snapshot.picture)), cv2.imread(str(snapshot.annotated))
+    image, annotated = cv2.imread(str(snapshot.image)), cv2.imread(str(snapshot.annotated))
     assert image.shape == (240, 320, 3) and np.abs(image.astype(int) - 90).max() <= 1
     assert annotated.shape[0] > 240 and annotated.shape[1] == 320
     kept = cv2.imread(str(snapshot.map), cv2.IMREAD_UNCHANGED)
@@ -89,7 +89,7 @@ def test_a_stuck_anomaly_is_kept_once_in_an_interval_of_its_own_source(tmp_path,
         ("press", 0, 0),
         ("belt", 0, 0),
     ]
-    assert "19 anomalous frames were not kept" in caplog.text
+    assert "19 anomalous frames were not saved" in caplog.text
 
 
 def test_the_ring_keeps_the_newest_within_both_bounds(tmp_path):
@@ -168,7 +168,7 @@ def test_a_writer_that_is_killed_leaves_a_ring_that_the_next_one_mends(tmp_path)
             process.wait()
         for name in newest_snapshots(tmp_path, 100):
             snapshot = read_snapshot(tmp_path, name)
-            assert cv2.imread(str(snapshot.picture)).shape == (480, 640, 3)
+            assert cv2.imread(str(snapshot.image)).shape == (480, 640, 3)
             assert cv2.imread(str(snapshot.annotated)) is not None
     sink = sink_for(tmp_path, max_count=30)
     left = [p.name for p in tmp_path.iterdir() if p.name != ".kanoclip-snapshots.lock"]

@@ -31,7 +31,7 @@ def read_all(data):
     reader = reader_of(data)
     track, images = reader.read_track(), []
     while track is not None and (size := reader.next_size()) is not None:
-        images.append(reader.read_picture(size))
+        images.append(reader.read_image(size))
     return track, images
 
 
@@ -66,7 +66,7 @@ def test_a_cut_stream_never_gives_a_partial_image(data):
     try:
         if reader.read_track() is not None:
             while (size := reader.next_size()) is not None:
-                images.append(reader.read_picture(size))
+                images.append(reader.read_image(size))
     except StreamCutError:
         pass
     for index, image in enumerate(images):

@@ -8,7 +8,7 @@ async function readSession() {
   return response;
 }
 
-/** Whether there is a session, as far as can be told: a server that is away is not asked in vain. */
+/** Whether there is a session, as far as the page knows: a server that is away is not asked in vain. */
 export async function loggedIn() {
   try {
     return (await readSession()).status !== 401;

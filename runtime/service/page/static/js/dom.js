@@ -12,7 +12,7 @@ function set(element, content) {
   if (element.textContent !== value) element.textContent = value;
 }
 
-/** Terms and values of a definition list; elements are kept, so that a selection survives. */
+/** Terms and values of a definition list; elements stay, so that a selection survives. */
 export function fill(list, pairs) {
   while (list.children.length > pairs.length) list.lastChild.remove();
   pairs.forEach(([term, value], index) => {

@@ -35,7 +35,7 @@ export class Gallery {
   #show(entries, place) {
     this.entries = entries;
     this.note.textContent = entries.length
-      ? place ? `kept in ${place}` : "in memory, gone with the process; keep them with --snapshots"
+      ? place ? `saved in ${place}` : "in memory, gone with the process; keep them with --snapshots"
       : "none so far";
     // Those that stay keep their elements, and with them the focus.
     const there = new Map([...this.list.children].map((item) => [item.dataset.key, item]));
@@ -89,8 +89,8 @@ class Detail {
       if (event.key === "ArrowLeft") move(-1);
       if (event.key === "ArrowRight") move(1);
     });
-    find("anomaly-heat").addEventListener("change", (event) => {
-      this.stage.heat = event.target.checked;
+    find("anomaly-heatmap").addEventListener("change", (event) => {
+      this.stage.heatmap = event.target.checked;
       this.stage.draw();
     });
     find("anomaly-opacity").addEventListener("input", (event) => {
@@ -121,13 +121,13 @@ class Detail {
       await this.stage.show(record, jpeg, map);
       this.#tell(entry, record, Boolean(map));
     } catch {
-      find("anomaly-title").textContent = "This anomaly is no longer kept";
+      find("anomaly-title").textContent = "This anomaly is no longer saved";
     }
   }
 
   #tell(entry, record, hasMap) {
     const { find } = this;
-    for (const id of ["anomaly-heat", "anomaly-opacity"]) find(id).disabled = !hasMap;
+    for (const id of ["anomaly-heatmap", "anomaly-opacity"]) find(id).disabled = !hasMap;
     find("anomaly-stage").setAttribute("aria-label", `Frame ${record.frame}, score ${entry.score.toFixed(3)}, ${record.regions.length} regions`);
     fill(find("anomaly-facts"), [
       ["score", entry.score.toFixed(3)],
@@ -135,14 +135,14 @@ class Detail {
       ["looked for", entry.class_name],
       ["frame", record.frame],
       ["source", record.source],
-      ["picture", record.size.join(" × ")],
+      ["image", record.size.join(" × ")],
     ]);
     rows(find("anomaly-regions"), record.regions.map((region) => [
       region.score === null ? "–" : region.score.toFixed(3), region.x, region.y, region.width, region.height, region.area,
     ]));
     const name = `anomaly-${record.time.replace(/[:.]/g, "-")}`;
-    for (const [part, ending] of [["picture", "jpg"], ["record", "json"]]) {
-      const link = find(`anomaly-${part}`);
+    for (const [id, part, ending] of [["image", "picture", "jpg"], ["record", "record", "json"]]) {
+      const link = find(`anomaly-${id}`);
       link.href = path(entry, part);
       link.download = `${name}.${ending}`;
     }

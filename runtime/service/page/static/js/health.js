@@ -10,8 +10,8 @@ const count = new Intl.NumberFormat("en-GB").format;
 export function showHealth(health, state) {
   const find = (id) => document.getElementById(id);
   const facts = [
-    ["frames a second", health.fps.toFixed(1)],
-    ["judged", count(health.frames)],
+    ["fps", health.fps.toFixed(1)],
+    ["scored", count(health.frames)],
     ["anomalous", count(health.anomalous)],
     ["dropped", count(health.dropped)],
     ["unreadable", count(health.skipped)],

@@ -7,12 +7,12 @@ const LOST_MS = 10000;
 
 export class Live {
   /**
-   * @param {() => object} wish What to be told next: {stream, images, span}.
+   * @param {() => object} request What to send next: {stream, images, span}.
    * @param {(update: object) => Promise<void>} show Shows an update.
    * @param {(state: "live" | "stale" | "lost", why: string) => void} tell Learns how the connection is.
    */
-  constructor(wish, show, tell) {
-    this.wish = wish;
+  constructor(request, show, tell) {
+    this.request = request;
     this.show = show;
     this.tell = tell;
     this.wait = 500;
@@ -30,7 +30,7 @@ export class Live {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.heard = performance.now();
-    socket.onopen = () => this.#ask(socket);
+    socket.onopen = () => this.#request(socket);
     socket.onmessage = async (event) => {
       this.heard = performance.now();
       this.wait = 500;
@@ -43,15 +43,15 @@ export class Live {
       }
       this.showing = false;
       this.heard = performance.now(); // while it was shown there was nothing to be heard
-      this.#ask(socket);
+      this.#request(socket);
     };
     socket.onclose = (event) => {
       if (this.socket === socket) this.#again(event.reason);
     };
   }
 
-  #ask(socket) {
-    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(this.wish()));
+  #request(socket) {
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(this.request()));
   }
 
   async #again(why) {

@@ -8,7 +8,7 @@ import { showHealth, showSources } from "./health.js";
 import { Live } from "./live.js";
 import { drawLegend } from "./palette.js";
 import { Stage, decode } from "./stage.js";
-import { Verdict, judge } from "./verdict.js";
+import { Verdict, decide } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
 const stage = new Stage(find("stage"));
@@ -49,7 +49,7 @@ function showPixel(value) {
   if (document.activeElement !== find("pixel-number")) find("pixel-number").value = tidy(value);
 }
 
-/** Shows what is scored by, unless it is old, or something else is being tried at this moment. */
+/** Shows the thresholds in use, unless they are old, or others are being tried at this moment. */
 function take(next, answered = false) {
   if (next.changes < seen) return;
   seen = next.changes;
@@ -83,7 +83,7 @@ function take(next, answered = false) {
 }
 
 async function show(update) {
-  const picture = update.picture && await decode(update.picture, update.jpeg, update.map);
+  const decoded = update.picture && await decode(update.picture, update.jpeg, update.map);
   // From here on nothing is waited for: image, verdict and figures change together.
   sources = update.sources;
   if (!sources.some((source) => source.stream === stream)) stream = sources[0].stream;
@@ -98,23 +98,23 @@ async function show(update) {
     find("scores").setAttribute("aria-label", chart.summary());
   }
   gallery.refresh(update.gallery).catch(console.error);
-  const [now, why] = judge(state, source);
+  const [now, why] = decide(state, source);
   find("stale").hidden = !["silent", "paused", "ended"].includes(now);
   find("stale").textContent = why;
   find("stage").classList.toggle("old", now === "silent" || now === "paused");
-  if (picture && update.picture.stream === stream) showPicture(picture);
+  if (decoded && update.picture.stream === stream) showImage(decoded);
 }
 
-function showPicture(decoded) {
-  const picture = decoded.record;
+function showImage(decoded) {
+  const shown = decoded.record;
   if (!changes.busy) stage.threshold = null;
   stage.put(decoded);
-  const verdictOf = picture.is_anomalous ? "anomalous" : "normal";
-  find("about").textContent = `Frame ${picture.frame} of ${picture.source} · ${picture.size.join(" × ")} · ` +
-    `${new Date(picture.captured_at * 1000).toLocaleTimeString()} · ${picture.regions.length} region${picture.regions.length === 1 ? "" : "s"}`;
+  const verdictOf = shown.is_anomalous ? "anomalous" : "normal";
+  find("about").textContent = `Frame ${shown.frame} of ${shown.source} · ${shown.size.join(" × ")} · ` +
+    `${new Date(shown.captured_at * 1000).toLocaleTimeString()} · ${shown.regions.length} region${shown.regions.length === 1 ? "" : "s"}`;
   if (performance.now() - spoken > 1000) {
     spoken = performance.now();
-    find("stage").setAttribute("aria-label", `Frame ${picture.frame}, ${verdictOf}, score ${(picture.score ?? 0).toFixed(3)}, ${picture.regions.length} regions`);
+    find("stage").setAttribute("aria-label", `Frame ${shown.frame}, ${verdictOf}, score ${(shown.score ?? 0).toFixed(3)}, ${shown.regions.length} regions`);
   }
 }
 
@@ -133,7 +133,7 @@ function showTabs() {
   }
   sources.forEach((source, index) => {
     const button = group.children[index];
-    const [now] = judge(state, source);
+    const [now] = decide(state, source);
     button.dataset.stream = source.stream;
     button.dataset.verdict = now;
     button.setAttribute("aria-pressed", source.stream === stream);
@@ -159,7 +159,7 @@ new Live(
     seen = 0; // who answers next may count anew
     verdict.lost(why);
     find("stale").hidden = false;
-    find("stale").textContent = "No connection: this picture is old";
+    find("stale").textContent = "No connection: this image is old";
     find("stage").classList.add("old");
   },
 );
@@ -181,7 +181,7 @@ document.addEventListener("fullscreenchange", () => {
   find("wall").setAttribute("aria-pressed", "false");
 });
 
-for (const [id, option] of [["heat", "heat"], ["outlines", "outlines"]]) {
+for (const [id, option] of [["heatmap", "heatmap"], ["outlines", "outlines"]]) {
   find(id).addEventListener("change", (event) => {
     stage[option] = event.target.checked;
     stage.draw();

@@ -1,4 +1,4 @@
-// Heat as colour: matplotlib's inferno (CC0), even to the eye and clear to the colour-blind. Its middle lies at the
+// The heat map's colours: matplotlib's inferno (CC0), even to the eye and clear to the colour-blind. Its middle lies at the
 // pixel threshold whatever that is, so that the same colour always means the same distance from a region.
 
 const STOPS =
@@ -20,7 +20,7 @@ export function place(value, threshold) {
   return value < bound ? (0.5 * value) / bound : 0.5 + (0.5 * (value - bound)) / (1 - bound);
 }
 
-/** How much of the image the heat covers, 0 to 1: nothing below half the threshold, all of it from there on. */
+/** The heat map's opacity over the image, 0 to 1: nothing below half the threshold, all of it from there on. */
 export function cover(value, threshold) {
   const from = 0.25;
   const x = Math.min(Math.max((place(value, threshold) - from) / (0.5 - from), 0), 1);

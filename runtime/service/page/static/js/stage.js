@@ -1,11 +1,11 @@
-// An image with its map over it. They arrive apart, so that heat, opacity and outlines are chosen here.
+// An image with its map over it. They arrive apart, so that heat map, opacity and outlines are chosen here.
 
 import { segments } from "./contour.js";
 import { table } from "./palette.js";
 
 const BITS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
-/** What `Stage.put` shows. It takes time, so that all that is said of an image can be shown together with it. */
+/** What `Stage.put` shows. It takes time, so that an image and all its figures can be shown together. */
 export async function decode(record, jpeg, png) {
   const [bitmap, map] = await Promise.all([createImageBitmap(jpeg), png ? levels(png) : null]);
   return { record, bitmap, map };
@@ -29,13 +29,13 @@ export class Stage {
   /** @param {HTMLElement} element Holds a canvas for the image and one for what lies over it. */
   constructor(element) {
     this.element = element;
-    this.heat = true;
+    this.heatmap = true;
     this.outlines = true;
     this.opacity = 0.7;
     this.threshold = null; // what outlines and colours go by; null for the image's own
     this.record = null;
     this.map = null;
-    this.picture = element.querySelector(".picture");
+    this.image = element.querySelector(".image");
     this.overlay = element.querySelector(".overlay");
     this.layer = new OffscreenCanvas(1, 1);
     new ResizeObserver(() => this.draw()).observe(element);
@@ -48,12 +48,12 @@ export class Stage {
 
   /** Shows an image that was decoded before. */
   put({ record, bitmap, map }) {
-    if (this.picture.width !== bitmap.width || this.picture.height !== bitmap.height) {
-      this.picture.width = bitmap.width;
-      this.picture.height = bitmap.height;
+    if (this.image.width !== bitmap.width || this.image.height !== bitmap.height) {
+      this.image.width = bitmap.width;
+      this.image.height = bitmap.height;
       this.element.style.setProperty("--shape", bitmap.width / bitmap.height);
     }
-    this.picture.getContext("2d").drawImage(bitmap, 0, 0);
+    this.image.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
     this.record = record;
     this.map = map;
@@ -63,7 +63,7 @@ export class Stage {
   /** Draws what lies over the image anew. */
   draw() {
     const { overlay, record, map } = this;
-    const box = this.picture.getBoundingClientRect();
+    const box = this.image.getBoundingClientRect();
     const scale = Math.min(window.devicePixelRatio || 1, 2);
     const width = Math.max(1, Math.round(box.width * scale));
     const height = Math.max(1, Math.round(box.height * scale));
@@ -75,7 +75,7 @@ export class Stage {
     context.clearRect(0, 0, width, height);
     if (!record) return;
     const threshold = this.threshold ?? record.pixel_threshold;
-    if (map && this.heat && this.opacity > 0) this.#paint(context, width, height, threshold);
+    if (map && this.heatmap && this.opacity > 0) this.#paint(context, width, height, threshold);
     this.#interest(context, width, height, scale);
     if (this.outlines) {
       const changed = Math.abs(threshold - record.pixel_threshold) > 1e-6;

@@ -5,7 +5,7 @@ const HOLD_FROM_FPS = 4; // but where each frame is another part, the verdict is
 const SILENT_S = 3;
 const WORDS = {
   wait: "Waiting", normal: "Normal", anomaly: "Anomaly", paused: "Paused", untrained: "Untrained", ended: "Ended",
-  silent: "No picture", lost: "No connection",
+  silent: "No image", lost: "No connection",
 };
 const SIGNS = { wait: "wait", normal: "normal", anomaly: "anomaly", paused: "paused", untrained: "wait", ended: "wait", silent: "lost", lost: "lost" };
 
@@ -18,11 +18,11 @@ export function ago(seconds) {
   return `${Math.round(seconds / 86400)} days`;
 }
 
-/** What is to be said of a source: [verdict, why]. */
-export function judge(state, source) {
+/** A source's verdict and its reason: [verdict, why]. */
+export function decide(state, source) {
   const { frames, age_s: age, alarm_age_s: since } = source;
   const last = since === null ? "No anomaly so far" : `Last anomaly ${ago(since)} ago`;
-  if (state.paused) return ["paused", "Frames go by unjudged"];
+  if (state.paused) return ["paused", "Frames go by unscored"];
   if (state.ended && frames) return ["ended", `The source has come to its end. ${last}`];
   if (source.away) return ["silent", source.away];
   if (!frames) return ["wait", "No frame yet"];
@@ -37,12 +37,12 @@ export class Verdict {
   constructor(element) {
     this.element = element;
     this.find = (id) => document.getElementById(id);
-    this.said = null;
-    this.saidAt = -Infinity;
+    this.announced = null;
+    this.announcedAt = -Infinity;
   }
 
   show(state, source, named) {
-    const [verdict, why] = judge(state, source);
+    const [verdict, why] = decide(state, source);
     this.set(verdict, named ? `${source.name}: ${why}` : why);
     const number = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
     const stale = verdict === "silent" || verdict === "wait" || verdict === "paused";
@@ -65,15 +65,15 @@ export class Verdict {
       document.title = `${WORDS[verdict]} · KAnoCLIP edge`;
     }
     if (this.find("verdict-why").textContent !== why) this.find("verdict-why").textContent = why;
-    this.#say(verdict);
+    this.#announce(verdict);
   }
 
-  // A screen reader is told of another verdict, though not more often than every three seconds.
-  #say(verdict) {
+  // A screen reader announces another verdict, though not more often than every three seconds.
+  #announce(verdict) {
     const now = performance.now();
-    if (verdict === this.said || now - this.saidAt < 3000) return;
-    this.said = verdict;
-    this.saidAt = now;
+    if (verdict === this.announced || now - this.announcedAt < 3000) return;
+    this.announced = verdict;
+    this.announcedAt = now;
     this.find("announce").textContent = WORDS[verdict];
   }
 }

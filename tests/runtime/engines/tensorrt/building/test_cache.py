@@ -21,8 +21,8 @@ from kanoclip.runtime.system import paths
 KEY = EngineKey("tensorrt", "10.3.0", "ab" * 32, 1, "linux-aarch64", "8.7", "Orin", 12)
 
 
-def built(content=b"engine", fp32=(), judged=True):
-    return BuiltEngine(memoryview(content), fp32, judged)
+def built(content=b"engine", fp32=(), compared=True):
+    return BuiltEngine(memoryview(content), fp32, compared)
 
 
 class Builder:
@@ -52,9 +52,9 @@ def test_hit(cache):
 
 
 def test_what_was_found_out_is_kept(cache):
-    cache.put(KEY, built(fp32=(3, 17), judged=False))
+    cache.put(KEY, built(fp32=(3, 17), compared=False))
     found = cache.get(KEY)
-    assert found.fp32_attention == (3, 17) and found.judged is False
+    assert found.fp32_attention == (3, 17) and found.compared is False
 
 
 @pytest.mark.parametrize(

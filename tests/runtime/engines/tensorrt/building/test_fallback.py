@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from kanoclip.runtime.engines.tensorrt.building.fallback import find_fallback
 
 
-class Judge:
+class Compare:
     """An engine that is right when all `bad` blocks are in float32; counts how often it is built."""
 
     def __init__(self, bad):
@@ -20,7 +20,7 @@ class Judge:
 @given(st.data())
 def test_finds_exactly_the_bad_blocks(data):
     blocks = data.draw(st.integers(1, 60))
-    infer = Judge(data.draw(st.sets(st.integers(0, blocks - 1))))
+    infer = Compare(data.draw(st.sets(st.integers(0, blocks - 1))))
     assert find_fallback(blocks, infer) == infer.bad
 
 
@@ -38,7 +38,7 @@ def test_what_it_returns_passes_and_needs_every_block_even_where_errors_add_up(d
 
 
 def test_one_bad_block_of_47_takes_few_builds():
-    infer = Judge({31})
+    infer = Compare({31})
     assert find_fallback(47, infer) == {31}
     assert infer.builds <= 16
 

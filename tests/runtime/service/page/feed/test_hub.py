@@ -51,10 +51,10 @@ def test_nothing_is_encoded_while_nobody_watches(encodings):
 def test_the_newest_is_shown_and_the_rest_is_let_go(clock):
     hub = Hub(clock=clock)
     feed = hub.feed("")
-    assert feed.picture(0.4) is None and not feed.fresh(0)
+    assert feed.image(0.4) is None and not feed.fresh(0)
     for index in range(3):
         hub.write(*a_frame(index))
-    image = feed.picture(0.4)
+    image = feed.image(0.4)
     assert image.number == 3 and image.head["frame"] == 2 and image.head["pixel_threshold"] == 0.4
     assert feed.fresh(0) and not feed.fresh(3)
 
@@ -66,7 +66,7 @@ def test_watchers_share_one_encoding_and_its_rate_is_bounded(clock, encodings):
         clock.now += 0.01
         hub.write(*a_frame(index))
         for _ in range(8):
-            feed.picture(0.5)
+            feed.image(0.5)
     assert 10 * MAX_FPS * 0.8 <= len(encodings) <= 10 * MAX_FPS + 1
 
 
@@ -74,7 +74,7 @@ def test_threads_that_ask_together_cause_one_encoding(encodings):
     hub = Hub()
     hub.write(*a_frame(1, size=(1080, 1920)))
     feed, images = hub.feed(""), []
-    threads = [threading.Thread(target=lambda: images.append(feed.picture(0.5))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: images.append(feed.image(0.5))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -86,7 +86,7 @@ def test_images_are_small_and_maps_exact(clock):
     hub = Hub(clock=clock)
     frame, detection = a_frame(7, 0.8, size=(2160, 3840))
     hub.write(frame, detection)
-    picture = hub.feed("").picture(0.5)
+    picture = hub.feed("").image(0.5)
     image = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (720, MAX_SIDE, 3) and abs(int(image.mean()) - 7) <= 1
     heat = cv2.imdecode(np.frombuffer(picture.map_png, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -98,8 +98,8 @@ def test_sources_are_kept_apart():
     hub = Hub()
     hub.write(*a_frame(0, 0.1, stream="left"))
     hub.write(*a_frame(9, 0.9, stream="right"))
-    assert hub.feed("left").picture(0.5).head["frame"] == 0
-    assert hub.feed("right").picture(0.5).head["frame"] == 9
+    assert hub.feed("left").image(0.5).head["frame"] == 0
+    assert hub.feed("right").image(0.5).head["frame"] == 9
     assert not hub.feed("left").count().alarm and hub.feed("right").count().alarm
 
 
@@ -141,8 +141,8 @@ def test_the_gallery_keeps_anomalies_within_its_bounds(clock):
     assert [entry.captured_at for entry in entries] == [1.7e9 + index for index in range(399, 399 - 120, -2)]
     key = entries[0].key
     assert gallery.record(key)["frame"] == 399 and gallery.record(key)["pixel_threshold"] == 0.4
-    assert gallery.picture(key).startswith(b"\xff\xd8") and gallery.map_png(key).startswith(b"\x89PNG")
-    assert gallery.picture("1") is None and gallery.record("x") is None and gallery.thumbnail("") is None
+    assert gallery.image(key).startswith(b"\xff\xd8") and gallery.map_png(key).startswith(b"\x89PNG")
+    assert gallery.image("1") is None and gallery.record("x") is None and gallery.thumbnail("") is None
 
 
 def test_the_gallery_s_bytes_are_bounded(clock, monkeypatch):
@@ -154,7 +154,7 @@ def test_the_gallery_s_bytes_are_bounded(clock, monkeypatch):
         frame, detection = a_frame(index, 0.9)
         gallery.offer(replace(frame, image=noise), detection)
     assert 1 <= len(gallery.entries()) < 4
-    assert gallery._bytes == sum(kept.size for kept in gallery._kept.values())
+    assert gallery._bytes == sum(held.size for held in gallery._held.values())
 
 
 def test_a_camera_s_defect_that_stays_is_kept_once_a_second(clock):

@@ -11,13 +11,13 @@ from page_helpers import TOKEN, FakeControl, a_frame, unpack
 from starlette.websockets import WebSocketDisconnect
 
 from kanoclip.runtime.service.page.feed import live as live_module
-from kanoclip.runtime.service.page.feed.live import MAX_WATCHERS, NO_ANSWER, TOO_MANY, Watcher, Wish
+from kanoclip.runtime.service.page.feed.live import MAX_WATCHERS, NO_ANSWER, TOO_MANY, Request, Watcher
 from kanoclip.runtime.stream.progress import Control
 
 ORIGIN = {"origin": "http://127.0.0.1:8080"}
 
 
-def wish(**values):
+def request(**values):
     return json.dumps({"stream": "", "pictures": True, "span": 60} | values)
 
 
@@ -33,7 +33,7 @@ def watch(page, **headers):
 def test_a_browser_is_told_all_it_shows(page):
     page.hub.write(*a_frame(3, 0.9))
     with watch(page) as browser:
-        browser.send_text(wish())
+        browser.send_text(request())
         head, jpeg, png = unpack(browser.receive_bytes())
     assert head["state"]["threshold"] == 0.5 and head["state"]["classes"] == ["nut", "tile"]
     assert head["picture"]["score"] == 0.9 and head["picture"]["regions"][0]["x"] == 40
@@ -51,14 +51,14 @@ def test_a_browser_is_told_all_it_shows(page):
 def test_only_news_is_told(page):
     page.hub.write(*a_frame(0, 0.2))
     with watch(page) as browser:
-        browser.send_text(wish())
+        browser.send_text(request())
         first, *_ = unpack(browser.receive_bytes())
         started = time.monotonic()
-        browser.send_text(wish())
+        browser.send_text(request())
         second, jpeg, png = unpack(browser.receive_bytes())
         assert time.monotonic() - started > 0.1  # nothing new: it took its time
         page.hub.write(*a_frame(1, 0.3))
-        browser.send_text(wish())
+        browser.send_text(request())
         third, *_ = unpack(browser.receive_bytes())
     assert "picture" in first and "picture" not in second and (jpeg, png) == (b"", b"")
     assert "health" in first and "health" not in second
@@ -74,7 +74,7 @@ def test_another_source_starts_anew(make_page, control):
     with watch(page) as browser:
         # A browser knows none at first, and may know one that was there before the server was started anew.
         for asked, name, index in (("", "left", 5), ("right", "right", 6), ("gone", "left", 5)):
-            browser.send_text(wish(stream=asked))
+            browser.send_text(request(stream=asked))
             head, *_ = unpack(browser.receive_bytes())
             assert head["picture"]["frame"] == index and head["picture"]["stream"] == name
             assert len(head["scores"]["rows"]) == 1
@@ -84,7 +84,7 @@ def test_another_source_starts_anew(make_page, control):
 def test_a_hidden_tab_gets_no_images(page):
     page.hub.write(*a_frame(0, 0.9))
     with watch(page) as browser:
-        browser.send_text(wish(pictures=False))
+        browser.send_text(request(pictures=False))
         head, jpeg, _ = unpack(browser.receive_bytes())
     assert "picture" not in head and jpeg == b"" and head["sources"][0]["alarm"]
 
@@ -94,11 +94,13 @@ def test_another_span_is_told_in_full(page):
         page.hub.write(*a_frame(index, 0.2))
     watcher = Watcher(page.facts, page.memory)
     for span in (60, 600, 3600):
-        head, *_ = unpack(watcher.update(Wish(span=span)))
+        head, *_ = unpack(watcher.update(Request(span=span)))
         assert head["scores"]["span"] == span and head["scores"]["from"] == 0 and head["scores"]["rows"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", wish(span=7), wish(pictures=1), "[" * 4000, wish(stream=None)])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", request(span=7), request(pictures=1), "[" * 4000, request(stream=None)]
+)
 def test_what_is_not_understood_ends_the_connection(page, text):
     with watch(page) as browser:
         browser.send_text(text)
@@ -111,7 +113,7 @@ def test_what_is_not_understood_ends_the_connection(page, text):
 def test_a_browser_that_does_not_answer_is_let_go(page, monkeypatch):
     monkeypatch.setattr(live_module, "ANSWER_S", 0.2)
     with watch(page) as browser:
-        browser.send_text(wish())
+        browser.send_text(request())
         browser.receive_bytes()
         with pytest.raises(WebSocketDisconnect) as closed:
             browser.receive_bytes()
@@ -122,14 +124,14 @@ def test_watchers_are_bounded_and_told_so(page):
     with ExitStack() as stack:
         for _ in range(MAX_WATCHERS):
             browser = stack.enter_context(watch(page))
-            browser.send_text(wish())
+            browser.send_text(request())
             browser.receive_bytes()
         with watch(page) as late, pytest.raises(WebSocketDisconnect) as closed:
             late.receive_bytes()
         assert closed.value.code == TOO_MANY and "watching already" in closed.value.reason
     time.sleep(0.1)
     with watch(page) as browser:
-        browser.send_text(wish())
+        browser.send_text(request())
         browser.receive_bytes()
 
 
@@ -148,7 +150,7 @@ def test_a_watcher_needs_a_session(make_page):
         pass
     page.client.post("/login", data={"token": TOKEN}, headers=ORIGIN)
     with watch(page) as browser:
-        browser.send_text(wish())
+        browser.send_text(request())
         assert browser.receive_bytes()
 
 

@@ -25,7 +25,7 @@ _SCAN_THREADS = 4
 
 
 @dataclass(frozen=True)
-class Picture:
+class TrainingImage:
     """One training image.
 
     Attributes:
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
         cached: Positions of `features` in the batch, int64 [k].
         frames: The other images, uint8 [m, H, W, 3], BGR.
         fresh: Positions of `frames` in the batch, int64 [m].
-        pictures: Index of each image in the training set, int64 [B].
+        indices: Of each image in the training set, int64 [B].
         class_index: int64 [B].
         labels: 1 for anomalous, float32 [B].
         masks: 1 for anomalous pixels, uint8 [B, H, W].
@@ -65,7 +65,7 @@ class Batch(NamedTuple):
     cached: Tensor
     frames: Tensor
     fresh: Tensor
-    pictures: Tensor
+    indices: Tensor
     class_index: Tensor
     labels: Tensor
     masks: Tensor
@@ -75,7 +75,7 @@ class Batch(NamedTuple):
 class Item(NamedTuple):
     """One image of a batch; either its features or its frame are there."""
 
-    picture: int
+    number: int
     features: Tensor | None
     frame: Tensor | None
     mask: Tensor
@@ -86,7 +86,7 @@ class TrainingSet(torch.utils.data.Dataset[Item]):
 
     def __init__(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[TrainingImage],
         size: tuple[int, int],
         cache: FeatureCache | None,
         augment_seed: int | None,
@@ -94,22 +94,22 @@ class TrainingSet(torch.utils.data.Dataset[Item]):
         """Takes what `scan` found.
 
         Args:
-            pictures: The training images.
+            images: The training images.
             size: (height, width) of the model.
             cache: Where features may lie, None to read every image.
             augment_seed: Seed of the augmentation, None for none. Excludes the cache.
         """
         if cache is not None and augment_seed is not None:
             raise TrainingError("augmented images have no features in the cache: leave one of the two out")
-        self.pictures, self.size, self.cache, self.augment_seed = tuple(pictures), size, cache, augment_seed
+        self.images, self.size, self.cache, self.augment_seed = tuple(images), size, cache, augment_seed
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         """The image of an (epoch, index)."""
         epoch, index = key
-        image = self.pictures[index]
+        image = self.images[index]
         mask = self._mask(image)
         if self.cache is not None and (features := self.cache.load(image.digest)) is not None:
             return Item(index, features, None, torch.from_numpy(mask))
@@ -122,20 +122,20 @@ class TrainingSet(torch.utils.data.Dataset[Item]):
         """Items -> a batch."""
         features = [item.features for item in items if item.features is not None]
         frames = [item.frame for item in items if item.frame is not None]
-        images = [self.pictures[item.picture] for item in items]
+        images = [self.images[item.number] for item in items]
         return Batch(
             features=torch.stack(features) if features else torch.empty(0),
             cached=torch.tensor([i for i, item in enumerate(items) if item.features is not None], dtype=torch.int64),
             frames=torch.stack(frames) if frames else torch.empty(0),
             fresh=torch.tensor([i for i, item in enumerate(items) if item.features is None], dtype=torch.int64),
-            pictures=torch.tensor([item.picture for item in items]),
+            indices=torch.tensor([item.number for item in items]),
             class_index=torch.tensor([image.class_index for image in images]),
             labels=torch.tensor([float(image.sample.anomalous) for image in images]),
             masks=torch.stack([item.mask for item in items]),
             known=torch.tensor([image.known for image in images]),
         )
 
-    def _mask(self, image: Picture) -> npt.NDArray[np.uint8]:
+    def _mask(self, image: TrainingImage) -> npt.NDArray[np.uint8]:
         if image.mask is None:
             return np.zeros(self.size, np.uint8)
         return np.unpackbits(image.mask, count=self.size[0] * self.size[1]).reshape(self.size)
@@ -168,7 +168,7 @@ class EpochOrder(torch.utils.data.Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(index)) for index in batch]
 
 
-def scan(dataset: Dataset, size: tuple[int, int], advance: Callable[[], None]) -> list[Picture]:
+def scan(dataset: Dataset, size: tuple[int, int], advance: Callable[[], None]) -> list[TrainingImage]:
     """Reads every image and mask of a dataset once, so that a damaged one is found before hours of training.
 
     Args:
@@ -186,7 +186,7 @@ def scan(dataset: Dataset, size: tuple[int, int], advance: Callable[[], None]) -
             kind = "anomalous" if wanted else "normal"
             raise TrainingError(f"{dataset.root} has no {kind} image to train on: learning needs both kinds")
 
-    def read(job: tuple[Sample, int]) -> Picture:
+    def read(job: tuple[Sample, int]) -> TrainingImage:
         sample, index = job
         try:
             digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).hexdigest()
@@ -197,7 +197,7 @@ def scan(dataset: Dataset, size: tuple[int, int], advance: Callable[[], None]) -
         if sample.mask is not None:
             mask = np.packbits(training_mask(read_mask(sample.mask, image.shape[:2]), *size))
         advance()
-        return Picture(sample, index, digest, mask)
+        return TrainingImage(sample, index, digest, mask)
 
     with ThreadPoolExecutor(_SCAN_THREADS) as pool:
         return list(pool.map(read, jobs))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.sinks import ImageFolderSink, VideoSink
 from kanoclip.runtime.sinks.draw.draw import annotate
-from kanoclip.runtime.sinks.draw.heat import HEAT_FLOOR, HEAT_OPACITY, Canvas, paint_heat
+from kanoclip.runtime.sinks.draw.heat_map import MAP_FLOOR, MAP_OPACITY, Canvas, paint_heat_map
 from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink
 from kanoclip.runtime.types import Detection, Frame, Timings
 
@@ -21,9 +21,9 @@ from kanoclip.runtime.types import Detection, Frame, Timings
 @pytest.mark.parametrize("level", [0.1, 0.5, 1.0])
 def test_heat_is_blended_in_proportion_to_the_map(level):
     image = np.full((64, 64, 3), 200, np.uint8)
-    paint_heat(image, np.full((16, 16), level, np.float32))
+    paint_heat_map(image, np.full((16, 16), level, np.float32))
     colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
-    expected = 200 * (1 - HEAT_OPACITY * level) + colour * HEAT_OPACITY * level
+    expected = 200 * (1 - MAP_OPACITY * level) + colour * MAP_OPACITY * level
     assert np.abs(image.astype(float) - expected).max() <= 2
 
 
@@ -34,8 +34,8 @@ def test_heat_does_not_depend_on_the_rest_of_the_map():
     both = weak.copy()
     both[12, 12] = 1.0
     one, two = np.full((64, 64, 3), 90, np.uint8), np.full((64, 64, 3), 90, np.uint8)
-    paint_heat(one, weak)
-    paint_heat(two, both)
+    paint_heat_map(one, weak)
+    paint_heat_map(two, both)
     np.testing.assert_array_equal(one[:32, :32], two[:32, :32])
     assert (one[:32, :32] != 90).any()
 
@@ -45,7 +45,7 @@ def test_heat_lands_where_the_map_is_hot(at):
     heat = np.zeros((16, 16), np.float32)
     heat[at] = 1.0
     image = np.full((161, 243, 3), 128, np.uint8)
-    paint_heat(image, heat)
+    paint_heat_map(image, heat)
     change = np.abs(image.astype(int) - 128).sum(-1)
     row, column = np.unravel_index(change.argmax(), change.shape)
     assert abs((row + 0.5) * 16 / 161 - at[0] - 0.5) < 0.6
@@ -60,9 +60,9 @@ def test_every_level_is_painted_as_it_is(level):
     """All of a map's levels, over all of an image's."""
     image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     before = image.astype(float)
-    paint_heat(image, np.full((1, 256), level, np.float32))
+    paint_heat_map(image, np.full((1, 256), level, np.float32))
     colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
-    opacity = HEAT_OPACITY * level if level >= HEAT_FLOOR else 0.0
+    opacity = MAP_OPACITY * level if level >= MAP_FLOOR else 0.0
     assert np.abs(image - (before * (1 - opacity) + colour * opacity)).max() <= (2 if opacity else 0)
 
 
@@ -70,14 +70,14 @@ def test_what_is_not_a_number_leaves_the_image():
     heat = np.full((16, 16), np.nan, np.float32)
     heat[3:5, 3:5] = 1.0
     image = np.full((64, 64, 3), 90, np.uint8)
-    paint_heat(image, heat)
+    paint_heat_map(image, heat)
     assert (image[14:18, 14:18] != 90).any() and (image[24:] == 90).all() and (image[:, 24:] == 90).all()
 
 
 def test_what_is_above_one_is_as_hot_as_one():
     one, above = np.full((8, 8, 3), 90, np.uint8), np.full((8, 8, 3), 90, np.uint8)
-    paint_heat(one, np.full((4, 4), 1.0, np.float32))
-    paint_heat(above, np.full((4, 4), 1.7, np.float32))
+    paint_heat_map(one, np.full((4, 4), 1.0, np.float32))
+    paint_heat_map(above, np.full((4, 4), 1.7, np.float32))
     np.testing.assert_array_equal(one, above)
 
 

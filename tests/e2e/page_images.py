@@ -1,6 +1,6 @@
 """Makes the images of docs/page.md: the shipped nano bundle on the hazelnuts of examples/, one every 0.4 s.
 
-python tests/e2e/page_pictures.py docs/
+python tests/e2e/page_images.py docs/
 """
 
 from __future__ import annotations

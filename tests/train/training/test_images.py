@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import DataError, TrainingError
 from kanoclip.train.data.registry import open_dataset
-from kanoclip.train.training.pictures import EpochOrder, TrainingSet, scan
+from kanoclip.train.training.images import EpochOrder, TrainingSet, scan
 
 SIZE = (48, 48)
 
@@ -58,7 +58,7 @@ def test_collation_keeps_the_order(tree):
     items = TrainingSet(images, SIZE, None, None)
     wanted = [7, 0, 16, 7]
     batch = items.collate([items[0, index] for index in wanted])
-    assert batch.pictures.tolist() == wanted and batch.fresh.tolist() == [0, 1, 2, 3] and len(batch.cached) == 0
+    assert batch.indices.tolist() == wanted and batch.fresh.tolist() == [0, 1, 2, 3] and len(batch.cached) == 0
     assert batch.class_index.tolist() == [images[i].class_index for i in wanted]
     assert batch.labels.tolist() == [float(images[i].sample.anomalous) for i in wanted]
     assert torch.equal(batch.frames[0], batch.frames[3]) and not torch.equal(batch.frames[0], batch.frames[1])

@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from kanoclip.runtime.types import FloatMap, Image
 
-HEAT_OPACITY = 0.7
+MAP_OPACITY = 0.7
 """Opacity where the map is 1; it falls in proportion to the map."""
-HEAT_FLOOR = 0.04
-"""Below this the heat could not be seen: such pixels stay exactly as they were."""
+MAP_FLOOR = 0.04
+"""Map values below this could not be seen: such pixels stay exactly as they were."""
 
 _Bytes = npt.NDArray[np.uint8]
 
 # Of a map's 256 levels, what is left of the image and what is laid over it.
-_OPACITY = np.arange(256) / 255 * HEAT_OPACITY
-_KEPT: _Bytes = np.rint((1 - _OPACITY) * 255).astype(np.uint8)
+_OPACITY = np.arange(256) / 255 * MAP_OPACITY
+_TRANSPARENCY: _Bytes = np.rint((1 - _OPACITY) * 255).astype(np.uint8)
 _TURBO = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)
 _LAID: _Bytes = np.rint(_TURBO * _OPACITY[:, None, None]).astype(np.uint8)
 
@@ -61,37 +61,37 @@ def array_of(canvas: Canvas | None, name: str, shape: tuple[int, ...], most: tup
     return np.empty(shape, np.uint8) if canvas is None else canvas.array(name, shape, most)
 
 
-def paint_heat(picture: Image, heat: FloatMap, canvas: Canvas | None = None) -> None:
+def paint_heat_map(image: Image, anomaly_map: FloatMap, canvas: Canvas | None = None) -> None:
     """Blends the coloured map into an image, in place.
 
     Args:
-        picture: uint8 [H, W, 3] BGR.
-        heat: float32 [h, w] in [0, 1], stretched over the image; what is not a number stays as it was.
+        image: uint8 [H, W, 3] BGR.
+        anomaly_map: float32 [h, w] in [0, 1], stretched over the image; what is not a number stays as it was.
         canvas: Memory for what is needed meanwhile; None takes new.
     """
-    hot = heat >= HEAT_FLOOR
+    hot = anomaly_map >= MAP_FLOOR
     hot_rows, hot_columns = np.flatnonzero(hot.any(axis=1)), np.flatnonzero(hot.any(axis=0))
     if hot_rows.size == 0:
         return
-    rows, columns = heat.shape
-    height, width = picture.shape[:2]
-    # Only the rectangle that has heat is touched: most images are normal, and blending is the dear part. One map cell
+    rows, columns = anomaly_map.shape
+    height, width = image.shape[:2]
+    # Only the rectangle with visible values is touched: most images are normal, and blending is expensive. One map cell
     # more on each side, since interpolation bleeds that far.
     top, bottom = max(int(hot_rows[0]) - 1, 0), min(int(hot_rows[-1]) + 2, rows)
     left, right = max(int(hot_columns[0]) - 1, 0), min(int(hot_columns[-1]) + 2, columns)
     y0, y1 = top * height // rows, -(-bottom * height // rows)
     x0, x1 = left * width // columns, -(-right * width // columns)
     # Coloured and premultiplied by opacity at the map's size, so that the full size needs one resize and two 8-bit
-    # passes. Cutting the rectangle out first moves the heat by less than a pixel.
-    level = cv2.convertScaleAbs(heat[top:bottom, left:right], alpha=255.0)
+    # passes. Cutting the rectangle out first moves the heat map by less than a pixel.
+    level = cv2.convertScaleAbs(anomaly_map[top:bottom, left:right], alpha=255.0)
     level *= hot[top:bottom, left:right]
-    area = picture[y0:y1, x0:x1]
+    area = image[y0:y1, x0:x1]
     size = (x1 - x0, y1 - y0)
     # In place and with one big temporary used twice: fresh 6 MB arrays cost more than the arithmetic.
-    kept = array_of(canvas, "kept", area.shape[:2], (height, width))
+    transparency = array_of(canvas, "kept", area.shape[:2], (height, width))
     layer = array_of(canvas, "layer", area.shape, (height, width, 3))
-    cv2.resize(cv2.LUT(level, _KEPT), size, dst=kept, interpolation=cv2.INTER_LINEAR)
-    cv2.cvtColor(kept, cv2.COLOR_GRAY2BGR, dst=layer)
+    cv2.resize(cv2.LUT(level, _TRANSPARENCY), size, dst=transparency, interpolation=cv2.INTER_LINEAR)
+    cv2.cvtColor(transparency, cv2.COLOR_GRAY2BGR, dst=layer)
     cv2.multiply(area, layer, dst=area, scale=1.0 / 255.0)
     cv2.resize(cv2.applyColorMap(level, _LAID), size, dst=layer, interpolation=cv2.INTER_LINEAR)
     cv2.add(area, layer, dst=area)
