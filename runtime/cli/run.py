@@ -55,7 +55,7 @@ Examples:
   kanoclip-run --source images/ --output annotated/ --jsonl annotated/frames.jsonl
   kanoclip-run --source 'parts/**/*.png' --class screw --threshold 0.6
   kanoclip-run --source clip.mp4 --output annotated.mp4
-  kanoclip-run --camera 0 --config line3.toml --roi belt.json --alarm 3/5
+  kanoclip-run --config line3.toml --alarm 3/5
   kanoclip-run --camera 0 --camera 2 --serve 127.0.0.1:8080 --snapshots anomalies/
   kanoclip-run --source rtsp://user:password@192.168.1.20/stream1 --no-window --jsonl - | jq .score
   kanoclip-run --source 'gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec'
@@ -107,7 +107,7 @@ def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
         line = (LineConfig() if config is None else read_line(config)).overridden(given)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
-    inputs, outputs = _inputs(line), _outputs(line)
+    inputs, outputs = Inputs(line.sources), _outputs(line)
     inputs.check()
     outputs.check(line.path)
     line.page.check()
@@ -120,17 +120,13 @@ def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
     return line
 
 
-def _inputs(line: LineConfig) -> Inputs:
-    return Inputs(line.sources)
-
-
 def _outputs(line: LineConfig) -> Outputs:
     return Outputs(line.sinks, line.run.window, line.run.table)
 
 
 def _run(line: LineConfig, debug: bool) -> int:
     """Runs a line; returns the exit code."""
-    inputs, outputs = _inputs(line), _outputs(line)
+    inputs, outputs = Inputs(line.sources), _outputs(line)
     watchers, decisions = Watchers(line.service, line.page), Decisions(line.path, line.decision)
     outputs.makers(untrained=False)
     decisions.settings(decisions.config)  # refused before anything is loaded

@@ -32,8 +32,9 @@ from kanoclip.runtime.system.signals import Hangup, Hangups, stop_on_signals
 
 
 class _Address(Kind):
-    def check(self, value: Any) -> None:
-        parse_address(value)
+    def of_toml(self, value: Any, folder: Path) -> Any:
+        parse_address(super().of_toml(value, folder))  # a flag's is refused where it is used
+        return value
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class PageSettings:
 
     serve: str | None = option(
         "--serve",
-        Kind(),
+        _Address(),
         None,
         "Show the stream in a browser, e.g. 127.0.0.1:8080. Any address but loopback needs a token.",
         metavar="HOST:PORT",

@@ -102,6 +102,13 @@ class SourceOptions:
             raise SettingsError(f"{self.where}: {error}") from None
 
     @property
+    def shown(self) -> str:
+        """What messages call it, without credentials."""
+        if self.camera is not None or self.url is None:
+            return f"camera {self.camera}"
+        return redact_url(self.url.literal) if self.url.literal is not None else self.url.place
+
+    @property
     def endless(self) -> bool:
         """Whether it goes on until it is stopped, as far as can be seen before it is open."""
         return is_endless(self.spec, camera=self.camera is not None)
@@ -132,13 +139,12 @@ class Inputs:
 
         Raises:
             click.UsageError: The message names the flag, or the file and the line.
-            SettingsError: An address stands in a variable or a file that is not there.
         """
         if not self.sources:
             raise click.UsageError(
                 "give at least one --camera N or --source PATH|GLOB|URL, or a --config with [[source]]"
             )
-        _refuse_twins((f"{one.where}: {redact_url(one.spec)}", (one.camera is None, one.spec)) for one in self.sources)
+        _refuse_twins((f"{one.where}: {one.shown}", (one.camera, one.url)) for one in self.sources)
         _refuse_twins((f"{one.where}: the name {one.name!r}", one.name) for one in self.sources if one.name is not None)
 
     @property

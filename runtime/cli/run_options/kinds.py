@@ -178,13 +178,15 @@ class PathName(Kind):
         return click.Path(path_type=Path)
 
     def of_toml(self, value: Any, folder: Path) -> Any:
-        """A path; `~` is the user's home."""
-        path = Path(super().of_toml(value, folder)).expanduser()
+        """A path; `~` at its start is the user's home, unless it is written as `./~`."""
+        text = super().of_toml(value, folder)
+        path = Path(text).expanduser() if text.startswith("~") else Path(text)
         return folder / path if self.beside else path
 
     def to_toml(self, value: Any) -> Any:
         """The path; absolute where another folder would give it another meaning."""
-        return str(value.absolute() if self.beside else value)
+        text = str(value.absolute() if self.beside else value)
+        return f"./{text}" if text.startswith("~") else text
 
 
 class Size(Kind):
@@ -208,8 +210,8 @@ class Size(Kind):
         return str(value)
 
     def to_toml(self, value: Any) -> Any:
-        """In the largest unit that leaves it whole."""
-        return self.to_flag(value)
+        """In the largest unit that leaves it whole, or as a number."""
+        return self.to_flag(value) if value % 1024 == 0 else value
 
 
 class Texts(Kind):

@@ -29,6 +29,11 @@ class Secret:
     file: Path | None = None
     literal: str | None = field(default=None, repr=False)
 
+    @property
+    def place(self) -> str:
+        """The variable or the file, for messages."""
+        return f"the address in {self.file if self.env is None else self.env}"
+
     def read(self) -> str:
         """The text.
 
