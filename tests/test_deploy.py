@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,6 +17,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from kanoclip.runtime.cli.main import load_command
+from kanoclip.runtime.cli.run_options.fields import options_of
+from kanoclip.runtime.cli.run_options.line_file import GROUPS, read_line
+from kanoclip.runtime.cli.run_options.outputs import SINKS
+from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.service.health import Health
 from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.service.liveness import STUCK_S
@@ -38,6 +43,7 @@ REQUIRED = {
 DOCKERFILES = sorted(DEPLOY.glob("Dockerfile.*"))
 UNIT = DEPLOY / "kanoclip.service"
 DEFAULTS = DEPLOY / "kanoclip.default"
+LINE = DEPLOY / "line.toml"
 
 
 def instructions(path):
@@ -240,27 +246,63 @@ def started_with(environment):
 def test_the_unit_starts_a_command_that_exists_with_flags_that_it_takes():
     accepts(started_with({}))
     accepts(started_with({"KANOCLIP_OPTIONS": "--class object --threshold 0.6 --backend auto"}))
+    command = started_with({})
+    assert command[command.index("--config") + 1] == "/etc/kanoclip/line.toml"
 
 
 def test_the_defaults_are_accepted_and_so_is_each_of_their_alternatives():
     text = DEFAULTS.read_text()
-    assert {"KANOCLIP_INPUT", "KANOCLIP_OUTPUT", "KANOCLIP_OPTIONS", "KANOCLIP_HEALTH"} == defaults(text).keys()
+    assert {"KANOCLIP_OPTIONS"} == defaults(text).keys()
     accepts(started_with(defaults(text)))
-    others = re.findall(r"^#(KANOCLIP_\w+)=(.+)$", text, re.MULTILINE)
-    assert len(others) >= 4
-    for name, value in others:
-        accepts(started_with(defaults(text) | {name: value}))
+    others = [value for name, value in re.findall(r"^#(\w+)=(.+)$", text, re.MULTILINE) if name == "KANOCLIP_OPTIONS"]
+    assert len(others) >= 2
+    for value in others:
+        accepts(started_with({"KANOCLIP_OPTIONS": value}))
     assert "gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec" in started_with(
-        next({name: value} for name, value in others if "gst://" in value)
+        next({"KANOCLIP_OPTIONS": value} for value in others if "gst://" in value)
     )
 
 
-def test_the_page_s_examples_of_the_defaults_are_accepted():
-    rows = re.findall(r"^\| `(KANOCLIP_\w+)` \|.*\| (.*) \|$", SERVICE_PAGE, re.MULTILINE)
-    assert [name for name, _ in rows] == ["KANOCLIP_INPUT", "KANOCLIP_OUTPUT", "KANOCLIP_OPTIONS", "KANOCLIP_HEALTH"]
-    for name, cell in rows:
-        for value in re.findall(r"`([^`]+)`", cell):
-            accepts(started_with({name: value}))
+def alternatives(text):
+    """The file with each key in comments in its place, alone; and with each table in comments as a whole."""
+    blocks = text.split("\n\n")
+    for number, block in enumerate(blocks):
+        lines = block.splitlines()
+        if lines[0].startswith("#["):
+            kinds = [re.sub("^#", "", block, flags=re.MULTILINE)]
+        else:
+            found = [(n, line) for n, line in enumerate(lines) if re.match(r"#\w+ = ", line)]
+            # An address stands for the one that is there.
+            kinds = [
+                "\n".join(
+                    [*(one for one in lines[:n] if not (line[1:4] in ("cam", "url") and one[:3] == "cam")), line[1:]]
+                )
+                for n, line in found
+            ]
+        yield from ("\n\n".join([*blocks[:number], kind, *blocks[number + 1 :]]) for kind in kinds)
+
+
+def test_the_line_s_file_is_accepted_and_so_is_each_of_its_alternatives(tmp_path):
+    (tmp_path / "belt.json").write_text('{"units": "relative", "keep": [[[0, 0], [1, 0], [1, 1]]]}')
+    line = read_line(LINE)
+    assert line.sources[0].camera == "/dev/video0" and len(line.sinks) == 2
+    texts = list(alternatives(LINE.read_text()))
+    assert len(texts) >= 18
+    for number, text in enumerate(texts):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(text)
+        read_settings(path)
+        assert replace(read_line(path), path=line.path) != line or "[decision]" in text
+
+
+def test_the_page_s_example_and_its_table_of_keys_are_right(tmp_path):
+    (example,) = re.findall(r"```toml\n(.*?)```", SERVICE_PAGE, re.DOTALL)
+    path = tmp_path / "line.toml"
+    path.write_text(example)
+    assert len(read_line(path).sinks) == 1
+    rows = re.findall(r"^\|(?: `\[.*?)? \| (.*) \|$", SERVICE_PAGE, re.MULTILINE)
+    named = {key for cell in rows for key in re.findall(r"`(\w+)`", cell)}
+    assert named == {one.key for group in GROUPS for one in options_of(group).values()} | set(SINKS)
 
 
 def test_the_unit_speaks_with_systemd():

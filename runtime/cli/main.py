@@ -8,6 +8,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -147,10 +149,10 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
     Returns:
         The exit code: what the command returned; 1 after a failure, 2 after a usage error, 130 after Ctrl-C.
     """
-    debug, as_json = "--debug" in arguments, _logs_json(arguments)
+    debug = "--debug" in arguments
 
     def report(message: str, code: int) -> int:
-        return _report(message, code, debug=debug, as_json=as_json)
+        return _report(message, code, debug=debug, as_json=_logs_json(arguments))
 
     try:
         command: click.Command = group if name is None else load_command(name)
@@ -191,11 +193,20 @@ def _unexpected(error: Exception, debug: bool) -> str:
 
 
 def _logs_json(arguments: Sequence[str]) -> bool:
-    """Whether log lines are to be JSON; the arguments need not be right."""
+    """Whether log lines are to be JSON; neither the arguments nor a line's file need be right."""
+    given: dict[str, str] = {}
     for flag, value in itertools.pairwise([*arguments, ""]):
-        if flag == "--log-format" or flag.startswith("--log-format="):
-            return (flag.partition("=")[2] or value) == "json"
-    return os.environ.get("KANOCLIP_LOG_FORMAT") == "json"
+        name, equals, own = flag.partition("=")
+        if name in ("--log-format", "--config"):
+            given.setdefault(name, own if equals else value)
+    style = given.get("--log-format") or os.environ.get("KANOCLIP_LOG_FORMAT")
+    if style is None and "--config" in given:
+        from kanoclip.runtime.detect.toml_file import TomlFile
+
+        with suppress(KanoclipError):
+            service = TomlFile(Path(given["--config"])).value.get("service")
+            style = service.get("log_format") if isinstance(service, dict) else None
+    return style == "json"
 
 
 def _report(message: str, code: int, *, debug: bool, as_json: bool) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
@@ -16,19 +17,23 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
-from kanoclip.runtime.cli.options import SectionedCommand, backend_options
-from kanoclip.runtime.cli.run_options.attendance import Watchers, watcher_options
-from kanoclip.runtime.cli.run_options.decisions import Decisions, run_decision_options
-from kanoclip.runtime.cli.run_options.events import Listeners, listener_options
-from kanoclip.runtime.cli.run_options.inputs import Inputs, input_options
-from kanoclip.runtime.cli.run_options.outputs import Outputs, output_options
+from kanoclip.runtime.cli.options import SectionedCommand
+from kanoclip.runtime.cli.run_options.attendance import PageSettings, ServiceOptions, Watchers
+from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
+from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
+from kanoclip.runtime.cli.run_options.events import MqttOptions, SnapshotOptions, WebhookOptions
+from kanoclip.runtime.cli.run_options.fields import flags_of, given_flags
+from kanoclip.runtime.cli.run_options.inputs import Inputs, SourceOptions
+from kanoclip.runtime.cli.run_options.line_file import GROUPS, LineConfig, read_line
+from kanoclip.runtime.cli.run_options.outputs import ImagesOptions, JsonlOptions, Outputs, VideoOptions
+from kanoclip.runtime.cli.run_options.printing import printed
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, summary_json
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.settings import Settings
-from kanoclip.runtime.errors import StoppedWaitingError
+from kanoclip.runtime.errors import SettingsError, StoppedWaitingError
 from kanoclip.runtime.service.logs import LogFormat, log_lines
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.stream.control import StreamControl
@@ -50,7 +55,7 @@ Examples:
   kanoclip-run --source images/ --output annotated/ --jsonl annotated/frames.jsonl
   kanoclip-run --source 'parts/**/*.png' --class screw --threshold 0.6
   kanoclip-run --source clip.mp4 --output annotated.mp4
-  kanoclip-run --camera 0 --config line3.toml --roi belt.json --alarm 3/5
+  kanoclip-run --config line3.toml --alarm 3/5
   kanoclip-run --camera 0 --camera 2 --serve 127.0.0.1:8080 --snapshots anomalies/
   kanoclip-run --source rtsp://user:password@192.168.1.20/stream1 --no-window --jsonl - | jq .score
   kanoclip-run --source 'gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec'
@@ -60,77 +65,100 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or images tha
 
 
 @click.command(cls=SectionedCommand, epilog=_EPILOG)
+@flags_of(EngineOptions, RunOptions)
+@flags_of(SourceOptions, section="Sources")
+@flags_of(VideoOptions, ImagesOptions, JsonlOptions, section="Images, videos and lines")
+@flags_of(SnapshotOptions, MqttOptions, WebhookOptions, section="Events")
+@flags_of(DecisionOptions, section="Decisions")
+@flags_of(PageSettings, ServiceOptions, section="Page and service")
 @click.option(
-    "--bundle", metavar="PATH", help="Bundle folder (NAME.kanoclip). Default: one in this folder, or the built-in."
-)
-@input_options
-@output_options
-@listener_options
-@click.option("--class", "class_name", metavar="NAME", help="What the frames show; one of the bundle's classes.")
-@run_decision_options
-@backend_options
-@watcher_options
-@click.option(
-    "--policy",
-    type=click.Choice([policy.value for policy in Policy]),
-    help="When inference is slower than the source: lose old frames, or wait. Default: drop-oldest for live sources.",
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Everything that flags can say, or the thresholds only. Flags override it.",
 )
 @click.option(
-    "--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Inferences before the first frame."
+    "--print-config",
+    is_flag=True,
+    help="Print what holds, file and flags together, as a file for --config; run nothing.",
 )
-@click.option("--max-frames", type=click.IntRange(min=1), metavar="N", help="Stop after N scored frames.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-@click.option("--quiet", is_flag=True, help="No status line, table or summary; warnings and errors remain.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
-def command(
-    bundle: str | None,
-    inputs: Inputs,
-    outputs: Outputs,
-    listeners: Listeners,
-    class_name: str | None,
-    decisions: Decisions,
-    backend: str,
-    device: str,
-    threads: int | None,
-    watchers: Watchers,
-    policy: str | None,
-    warmup: int,
-    max_frames: int | None,
-    as_json: bool,
-    quiet: bool,
-    debug: bool,
-) -> int:
+@click.pass_context
+def command(ctx: click.Context, /, config: Path | None, print_config: bool, debug: bool, **_: Any) -> int:
     """Score the frames of cameras, videos, streams or images.
 
-    Give --camera or --source, or several of them: they share one engine, and take turns.
+    Give --camera or --source, or several of them: they share one engine, and take turns. Or give --config and a file
+    that holds them, and everything else.
     """
-    _check(inputs, outputs, listeners, watchers, as_json)
+    line = _line(config, given_flags(ctx, GROUPS))
+    if print_config:
+        click.echo(printed(line, find_bundle(line.engine.bundle, Path.cwd())), nl=False)
+        return os.EX_OK
+    return _run(line, debug)
+
+
+def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
+    """What file and flags say together.
+
+    Raises:
+        click.UsageError: The file is no good, which no restart mends, or they contradict each other.
+    """
+    try:
+        line = (LineConfig() if config is None else read_line(config)).overridden(given)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    inputs, outputs = Inputs(line.sources), _outputs(line)
+    inputs.check()
+    outputs.check(line.path)
+    line.page.check()
+    if line.run.json and outputs.takes_stdout:
+        raise click.UsageError("--json and --jsonl - both want standard output: give --jsonl a file")
+    if inputs.reduced_jpeg and (outputs.shows or line.page.serve):
+        raise click.UsageError(
+            "--reduced-jpeg leaves no full image to draw on: leave --output, --window, --snapshots and --serve out"
+        )
+    return line
+
+
+def _outputs(line: LineConfig) -> Outputs:
+    return Outputs(line.sinks, line.run.window, line.run.table)
+
+
+def _run(line: LineConfig, debug: bool) -> int:
+    """Runs a line; returns the exit code."""
+    inputs, outputs = Inputs(line.sources), _outputs(line)
+    watchers, decisions = Watchers(line.service, line.page), Decisions(line.path, line.decision)
+    outputs.makers(untrained=False)
     decisions.settings(decisions.config)  # refused before anything is loaded
     keep_frame_buffers()
     share_heap()
-    live = inputs.live or policy == Policy.DROP_OLDEST.value
+    policy, threads, max_frames = line.run.policy, line.engine.threads, line.run.max_frames
+    live = inputs.live or policy is Policy.DROP_OLDEST
     lone_view = live and inputs.alone
     if not lone_view:
         cv2.setNumThreads(1)  # each frame has a thread; those that OpenCV would add take the cores from the engine's
+    as_json = line.run.json
     stdout_taken = as_json or outputs.takes_stdout
-    quiet = quiet or (watchers.style is LogFormat.JSON and stdout_taken)
+    quiet = line.run.quiet or (line.service.log_format is LogFormat.JSON and stdout_taken)
     human = Console(stderr=stdout_taken, quiet=quiet, highlight=False, soft_wrap=True)
     with (
         native_chatter_silenced(active=not debug),
         exit_on_signals(),
-        log_lines(watchers.style, quiet),
+        log_lines(line.service.log_format, quiet),
         ExitStack() as opened,
     ):
+        for note in line.notes:
+            log.info("%s", note)
         attendance = watchers.open(opened)
-        root = find_bundle(bundle, Path.cwd())
+        root = find_bundle(line.engine.bundle, Path.cwd())
         file = decisions.file(root)
         settings = decisions.settings(file)
         with builds_shown(Console(stderr=True, quiet=quiet)) as report:
             detector = opened.enter_context(
                 Detector.load(
                     root,
-                    backend=backend,
-                    device=device,
+                    backend=line.engine.backend,
+                    device=line.engine.device,
                     threads=threads,
                     settings=settings,
                     report=report,
@@ -138,8 +166,8 @@ def command(
                 )
             )
         manifest = detector.bundle.manifest
-        looked_for = _class(manifest, class_name)
-        detector.warmup(warmup)
+        looked_for = _class(manifest, line.engine.class_name)
+        detector.warmup(line.engine.warmup)
         give_back_spare_memory()  # what making the engine took for a while
         sources = inputs.open(detector)
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
@@ -147,11 +175,10 @@ def command(
                 pending.callback(source.close)
             _introduce(manifest, detector.backend.name, settings, human)
             rows = outputs.rows(sources, quiet)
-            drops = sources[0].live if policy is None else policy == Policy.DROP_OLDEST.value
+            drops = sources[0].live if policy is None else policy is Policy.DROP_OLDEST
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
             untrained = not manifest.model.trained
             sinks = outputs.open(sources, pending, endless=endless, untrained=untrained)
-            sinks += listeners.open(pending, endless=endless, untrained=untrained)
             flow = PipelineConfig(
                 policy=Policy.DROP_OLDEST if drops else Policy.WAIT,
                 class_name=looked_for,
@@ -172,7 +199,7 @@ def command(
             control = StreamControl(
                 pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.kept
             )
-            attendance.start(control, pipeline, sinks, listeners.snapshots)
+            attendance.start(control, pipeline, sinks, outputs.snapshots)
             pending.pop_all()
         if attendance.page is not None:
             human.print(Text(f"page: {attendance.page}"))
@@ -192,19 +219,6 @@ def command(
             # Also after a failure: it tells how far the run came.
             _report(pipeline.summary(), rows, human, as_json)
         return _exit_code(pipeline.summary(), endless)
-
-
-def _check(inputs: Inputs, outputs: Outputs, listeners: Listeners, watchers: Watchers, as_json: bool) -> None:
-    """Refuses flags that contradict each other."""
-    inputs.check()
-    outputs.check()
-    listeners.makers(untrained=False)
-    if as_json and outputs.takes_stdout:
-        raise click.UsageError("--json and --jsonl - both want standard output: give --jsonl a file")
-    if inputs.reduced_jpeg and (outputs.shows or listeners.shows or watchers.serve):
-        raise click.UsageError(
-            "--reduced-jpeg leaves no full image to draw on: leave --output, --window, --snapshots and --serve out"
-        )
 
 
 def _class(manifest: Manifest, class_name: str | None) -> str:

@@ -1,30 +1,27 @@
-"""Reads settings from a TOML file; what is wrong in it is named with its line."""
+"""Reads what verdicts are made by from a TOML file."""
 
 from __future__ import annotations
 
-import difflib
-import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.roi_file import read_roi
 from kanoclip.runtime.detect.settings import Decision, Settings
-from kanoclip.runtime.errors import SettingsError, one_line
+from kanoclip.runtime.detect.toml_file import Place, TomlFile, line_of
+from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.types import RegionOfInterest
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["KEYS", "TABLES", "line_of", "read_settings", "settings_in"]
 
-SIZE_LIMIT = 1 << 20
+TABLES = ("class", "decision", "engine", "page", "run", "service", "sink", "source")
+"""All tables that a line's file may have. Those but `decision` and `class` are for `kanoclip-run` to read."""
+KEYS = ("threshold", "pixel_threshold", "min_area", "roi", "alarm")
+"""Of `[decision]` and `[class.NAME]`."""
 
 
 def read_settings(path: Path) -> Settings:
-    """Reads and checks a settings file.
+    """Reads and checks the decisions in a file.
 
     ```toml
     [decision]                 # every class
@@ -42,73 +39,43 @@ def read_settings(path: Path) -> Settings:
         SettingsError: It cannot be read, is no TOML, or has an unknown key or a bad value; the message says which, and
             in which line.
     """
-    try:
-        if path.stat().st_size > SIZE_LIMIT:
-            raise SettingsError(f"{path}: over {SIZE_LIMIT >> 20} MiB, which is no settings file")
-        text = path.read_text(encoding="utf-8-sig")
-        value = tomllib.loads(text + "\n")  # else an error in the last line is told without its number
-    except OSError as error:
-        raise SettingsError(f"{path}: the settings cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:  # tomllib's error tells line and column
-        raise SettingsError(f"{path}: not TOML ({one_line(error)})") from error
-    reader = _Reader(path, text)
-    reader.known(value, (), {"decision", "class"})
-    classes = reader.table(value.get("class", {}), ("class",))
+    return settings_in(TomlFile(path))
+
+
+def settings_in(file: TomlFile) -> Settings:
+    """The decisions in a file that has been parsed; raises as `read_settings` does."""
+    file.known(file.value, (), TABLES)
+    classes = file.table(file.value.get("class", {}), ("class",))
     return Settings(
-        common=reader.decision(value.get("decision", {}), ("decision",)),
-        classes={name: reader.decision(one, ("class", name)) for name, one in classes.items()},
-        origin=str(path),
+        common=_decision(file, file.value.get("decision", {}), ("decision",)),
+        classes={name: _decision(file, one, ("class", name)) for name, one in classes.items()},
+        origin=str(file.path),
     )
 
 
-class _Reader:
-    """Takes decisions out of TOML's tables, and finds the line of what is wrong."""
+def _decision(file: TomlFile, value: Any, at: Place) -> Decision:
+    """One table."""
+    table = file.table(value, at)
+    file.known(table, at, KEYS)
+    given: dict[str, Any] = {}
+    for name, one in table.items():
+        try:
+            given[name] = _roi(one, file.folder) if name == "roi" else _value(name, one)
+        except SettingsError as error:
+            raise file.wrong((*at, name), f"{name}: {error}") from error
+    return Decision(**given)
 
-    def __init__(self, path: Path, text: str) -> None:
-        self._path, self._text = path, text
-        self._readers: dict[str, Callable[[Any], Any]] = {
-            "threshold": _share,
-            "pixel_threshold": _share,
-            "min_area": _count,
-            "roi": self._roi,
-            "alarm": _alarm,
-        }
 
-    def decision(self, value: Any, at: tuple[str, ...]) -> Decision:
-        """One table."""
-        table = self.table(value, at)
-        self.known(table, at, set(self._readers))
-        given = {}
-        for name, one in table.items():
-            try:
-                given[name] = self._readers[name](one)
-            except SettingsError as error:
-                raise self._wrong((*at, name), f"{name}: {error}") from error
-        return Decision(**given)
+def _value(name: str, value: Any) -> float | int | AlarmRule:
+    if name == "alarm":
+        return _alarm(value)
+    return _count(value) if name == "min_area" else _share(value)
 
-    def table(self, value: Any, at: tuple[str, ...]) -> dict[str, Any]:
-        """Refuses what is no table."""
-        if not isinstance(value, dict):
-            raise self._wrong(at, f"{'.'.join(at)} is no table: write [{'.'.join(at)}] on a line of its own")
-        return value
 
-    def known(self, value: dict[str, Any], at: tuple[str, ...], names: set[str]) -> None:
-        """Refuses keys that mean nothing here."""
-        for name in value:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(names))}"
-                place = f" in [{'.'.join(at)}]" if at else ""
-                raise self._wrong((*at, name), f"unknown key {name!r}{place}; {hint}")
-
-    def _roi(self, value: Any) -> RegionOfInterest:
-        if not isinstance(value, str) or not value or "\0" in value:
-            raise SettingsError(f"{value!r} is no path of a polygon file")
-        return read_roi(self._path.parent / Path(value).expanduser())
-
-    def _wrong(self, at: tuple[str, ...], message: str) -> SettingsError:
-        line = line_of(self._text, at)
-        return SettingsError(f"{self._path}{'' if line is None else f', line {line}'}: {message}")
+def _roi(value: Any, folder: Path) -> RegionOfInterest:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise SettingsError(f"{value!r} is no path of a polygon file")
+    return read_roi(folder / Path(value).expanduser())
 
 
 def _share(value: Any) -> float:
@@ -127,38 +94,3 @@ def _alarm(value: Any) -> AlarmRule:
     if not isinstance(value, str):
         raise SettingsError(f'{value!r} is not a text such as "3/5"')
     return AlarmRule.parse(value)
-
-
-def line_of(text: str, at: tuple[str, ...]) -> int | None:
-    """The line, from 1, in which a key or a table of a TOML document stands; None where it cannot be told.
-
-    The parser of the standard library tells no lines. Each line's head is given to it once more by itself.
-    """
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
-        if stripped.startswith("["):
-            if (path := _path_of(re.sub(r"\]\s*(#.*)?$", "]", stripped).strip("[]") + " = 0")) is not None:
-                table = path
-                if table[: len(at)] == at:
-                    return number
-        elif "=" in line and (path := _path_of(line.split("=", 1)[0] + "= 0")) is not None:
-            full = table + path
-            if full[: len(at)] == at or full == at[: len(full)]:
-                return number
-    return None
-
-
-def _path_of(line: str) -> tuple[str, ...] | None:
-    """The names on the left of `a.b.c = 0`."""
-    try:
-        value: Any = tomllib.loads(line)
-    except ValueError:
-        return None
-    path = []
-    while isinstance(value, dict):
-        if len(value) != 1:
-            return None
-        ((name, value),) = value.items()
-        path.append(name)
-    return tuple(path)

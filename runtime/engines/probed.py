@@ -41,7 +41,7 @@ def check(reference: Reference, backend: Backend) -> None:
         BackendError: It failed, or gave numbers that are not finite.
     """
     try:
-        answers = reference.ask(backend)
+        answers = reference.run(backend)
     finally:
         backend.close()
     if not all(np.isfinite(one).all() for one in (*answers.maps, *answers.scores)):

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from kanoclip.runtime.cli.options import grouped
+from kanoclip.runtime.cli.run_options.fields import option
+from kanoclip.runtime.cli.run_options.kinds import Kind, Number, OneOf, PathName, Texts
+from kanoclip.runtime.cli.run_options.secrets import Secret, SecretText
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.health import MAX_FRAME_AGE_S, Health
 from kanoclip.runtime.service.http import Answer, health_checks, serve_texts
@@ -28,27 +30,121 @@ from kanoclip.runtime.stream.progress import Progress
 from kanoclip.runtime.system.net import parse_address
 from kanoclip.runtime.system.signals import Hangup, Hangups, stop_on_signals
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+class _Address(Kind):
+    def of_toml(self, value: Any, folder: Path) -> Any:
+        parse_address(super().of_toml(value, folder))  # a flag's is refused where it is used
+        return value
+
+
+@dataclass(frozen=True)
+class PageSettings:
+    """The page: `[page]`."""
+
+    serve: str | None = option(
+        "--serve",
+        _Address(),
+        None,
+        "Show the stream in a browser, e.g. 127.0.0.1:8080. Any address but loopback needs a token.",
+        metavar="HOST:PORT",
+    )
+    token: Secret | None = option(
+        "--token-file",
+        SecretText(),
+        None,
+        f"What the page asks for, in a file of one line. Default: environment variable {TOKEN_VARIABLE}.",
+        metavar="FILE",
+    )
+    tls_cert: Path | None = option(
+        "--tls-cert", PathName(beside=True), None, "Serve the page by HTTPS.", metavar="FILE"
+    )
+    tls_key: Path | None = option("--tls-key", PathName(beside=True), None, "The certificate's key.", metavar="FILE")
+    allow_host: tuple[str, ...] = option(
+        "--allow-host",
+        Texts(),
+        (),
+        "A further name that the page may be called by, such as a reverse proxy's. May be repeated.",
+        metavar="NAME",
+    )
+
+    def check(self) -> None:
+        """Refuses what is for a page where there is none.
+
+        Raises:
+            click.UsageError: The message names the flag.
+        """
+        if self.serve is None:
+            for flag, given in (
+                ("--token-file", self.token),
+                ("--tls-cert", self.tls_cert),
+                ("--tls-key", self.tls_key),
+                ("--allow-host", self.allow_host),
+            ):
+                if given:
+                    raise click.UsageError(f"{flag} is for the page: give --serve HOST:PORT as well")
+
+    def options(self) -> PageOptions | None:
+        """Where the page is served, and who may see it; None without one.
+
+        Raises:
+            SettingsError: It makes no sense, or a secret is missing.
+        """
+        if self.serve is None:
+            return None
+        named = None if self.token is None or self.token.file is not None else self.token.read()
+        return PageOptions.parse(
+            self.serve,
+            token_file=None if self.token is None else self.token.file,
+            token=os.environ.get(TOKEN_VARIABLE) if named is None else named,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            allow_hosts=self.allow_host,
+        )
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """Health checks, measurements and log lines: `[service]`."""
+
+    health: str | None = option(
+        "--health",
+        _Address(),
+        None,
+        "Answer /healthz and /readyz at this address. Default: environment variable KANOCLIP_HEALTH.",
+        metavar="HOST:PORT",
+        envvar="KANOCLIP_HEALTH",
+    )
+    metrics: str | None = option(
+        "--metrics",
+        _Address(),
+        None,
+        "Answer /metrics at this address, for Prometheus. Default: environment variable KANOCLIP_METRICS.",
+        metavar="HOST:PORT",
+        envvar="KANOCLIP_METRICS",
+    )
+    max_frame_age: float = option(
+        "--max-frame-age",
+        Number(0, above=True),
+        MAX_FRAME_AGE_S,
+        "Ready while the last frame of each source is at most so old.",
+        metavar="SECONDS",
+        show=True,
+    )
+    log_format: LogFormat = option(
+        "--log-format",
+        OneOf(tuple(LogFormat)),
+        LogFormat.TEXT,
+        "Notes, warnings and errors as text or as JSON, one a line, on standard error.",
+        envvar="KANOCLIP_LOG_FORMAT",
+    )
 
 
 @dataclass(frozen=True)
 class Watchers:
     """Who the user wants to watch over the run."""
 
-    serve: str | None
-    token_file: Path | None
-    tls_cert: Path | None
-    tls_key: Path | None
-    allow_host: tuple[str, ...]
-    health: str | None
-    metrics: str | None
-    max_frame_age: float
-    log_format: str
-
-    @property
-    def style(self) -> LogFormat:
-        """How log lines are written."""
-        return LogFormat(self.log_format)
+    service: ServiceOptions
+    page: PageSettings
 
     def open(self, opened: ExitStack) -> Attendance:
         """Takes the ports, and answers health checks from now on: an engine's build may take minutes.
@@ -59,15 +155,6 @@ class Watchers:
         Raises:
             KanoclipError: An address or a token is no good, or cannot be had; the message names the flag.
         """
-        if self.serve is None:
-            for flag, given in (
-                ("--token-file", self.token_file),
-                ("--tls-cert", self.tls_cert),
-                ("--tls-key", self.tls_key),
-                ("--allow-host", self.allow_host),
-            ):
-                if given:
-                    raise click.UsageError(f"{flag} is for the page: give --serve HOST:PORT as well")
         return Attendance(self, opened)
 
 
@@ -79,25 +166,16 @@ class Attendance:
     """
 
     def __init__(self, wanted: Watchers, opened: ExitStack) -> None:
-        self._page = None
-        if wanted.serve is not None:
-            options = PageOptions.parse(
-                wanted.serve,
-                token_file=wanted.token_file,
-                token=os.environ.get(TOKEN_VARIABLE),
-                tls_cert=wanted.tls_cert,
-                tls_key=wanted.tls_key,
-                allow_hosts=wanted.allow_host,
-            )
-            self._page = opened.enter_context(open_page(options))
-        self._health = Health(max_frame_age_s=wanted.max_frame_age)
+        options = wanted.page.options()
+        self._page = None if options is None else opened.enter_context(open_page(options))
+        self._health = Health(max_frame_age_s=wanted.service.max_frame_age)
         self._metrics: StreamMetrics | None = None
         texts: dict[tuple[str, int], dict[str, Callable[[], Answer]]] = {}
-        if wanted.health is not None:
-            texts.setdefault(parse_address(wanted.health), {}).update(health_checks(self._health))
-        if wanted.metrics is not None:
+        if wanted.service.health is not None:
+            texts.setdefault(parse_address(wanted.service.health), {}).update(health_checks(self._health))
+        if wanted.service.metrics is not None:
             require_prometheus()
-            texts.setdefault(parse_address(wanted.metrics), {})["/metrics"] = self._answer_metrics
+            texts.setdefault(parse_address(wanted.service.metrics), {})["/metrics"] = self._answer_metrics
         for address, answers in texts.items():
             opened.enter_context(serve_texts(answers, address, "health checks" if len(answers) > 1 else "metrics"))
         self._supervision = Supervision.from_environment(self._health)
@@ -174,58 +252,3 @@ class Attendance:
             while not asked.wait(0.2):
                 self._supervision.tick(self._control.progress())
                 self._hangups.next()
-
-
-def watcher_options(command: _Command) -> _Command:
-    """Adds who watches over the run; the command gets it as `watchers`."""
-    return grouped(
-        "watchers",
-        Watchers,
-        "Page and service",
-        click.option(
-            "--serve",
-            metavar="HOST:PORT",
-            help="Show the stream in a browser, e.g. 127.0.0.1:8080. Any address but loopback needs a token.",
-        ),
-        click.option(
-            "--token-file",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help=f"What the page asks for, in a file of one line. Default: environment variable {TOKEN_VARIABLE}.",
-        ),
-        click.option("--tls-cert", type=click.Path(path_type=Path), metavar="FILE", help="Serve the page by HTTPS."),
-        click.option("--tls-key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's key."),
-        click.option(
-            "--allow-host",
-            multiple=True,
-            metavar="NAME",
-            help="A further name that the page may be called by, such as a reverse proxy's. May be repeated.",
-        ),
-        click.option(
-            "--health",
-            envvar="KANOCLIP_HEALTH",
-            metavar="HOST:PORT",
-            help="Answer /healthz and /readyz at this address. Default: environment variable KANOCLIP_HEALTH.",
-        ),
-        click.option(
-            "--metrics",
-            envvar="KANOCLIP_METRICS",
-            metavar="HOST:PORT",
-            help="Answer /metrics at this address, for Prometheus. Default: environment variable KANOCLIP_METRICS.",
-        ),
-        click.option(
-            "--max-frame-age",
-            type=click.FloatRange(min=0, min_open=True),
-            default=MAX_FRAME_AGE_S,
-            show_default=True,
-            metavar="SECONDS",
-            help="Ready while the last frame of each source is at most so old.",
-        ),
-        click.option(
-            "--log-format",
-            type=click.Choice([style.value for style in LogFormat]),
-            default=LogFormat.TEXT.value,
-            envvar="KANOCLIP_LOG_FORMAT",
-            help="Notes, warnings and errors as text or as JSON, one a line, on standard error.",
-        ),
-    )(command)

@@ -2,33 +2,82 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import click
+from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.cli.options import chosen_settings, decision_options, grouped
+from kanoclip.runtime.cli.run_options.fields import option, table_of
+from kanoclip.runtime.cli.run_options.kinds import Kind, Number, PathName
 from kanoclip.runtime.detect.alarm import AlarmRule
+from kanoclip.runtime.detect.roi_file import read_roi
 from kanoclip.runtime.detect.saved_thresholds import Kept, own_settings
-from kanoclip.runtime.detect.settings import Settings
+from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings_file import read_settings
+from kanoclip.runtime.detect.toml_file import TomlFile
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+class _Alarm(Kind):
+    def of_flag(self, value: Any) -> Any:
+        return AlarmRule.parse(value)
+
+    def to_toml(self, value: Any) -> Any:
+        return f"{value.frames}/{value.of}" + ("" if value.clear is None else f"/{value.clear}")
+
+
+@dataclass(frozen=True)
+class DecisionOptions:
+    """What verdicts are made by, as flags say it; `settings_file` reads the same keys of `[decision]`."""
+
+    threshold: float | None = option(
+        "--threshold", Number(0, 1), None, "Score from which a frame is anomalous. Default: the bundle's."
+    )
+    pixel_threshold: float | None = option(
+        "--pixel-threshold", Number(0, 1), None, "Map value from which a pixel counts. Default: the bundle's."
+    )
+    roi: Path | None = option(
+        "--roi",
+        PathName(beside=True),
+        None,
+        "Polygons to score inside of and to ignore; our own format or LabelMe's. Default: the whole image.",
+        metavar="FILE.json",
+    )
+    min_area: int | None = option(
+        "--min-area",
+        Number(0, whole=True),
+        None,
+        "Smallest region, in pixels of the original frame; an anomalous image keeps its peak. Default: the bundle's.",
+    )
+    alarm: AlarmRule | None = option(
+        "--alarm",
+        _Alarm(),
+        None,
+        "Raise the alarm while K of the last N frames are anomalous; or until only CLEAR are. Default: 1/1.",
+        metavar="K/N[/CLEAR]",
+    )
+
+    def over(self, file: Path | None) -> Settings:
+        """What a file says, with these over it.
+
+        Raises:
+            SettingsError: The file or the polygons are no good.
+        """
+        settings = Settings() if file is None else read_settings(file)
+        polygons = None if self.roi is None else read_roi(self.roi)
+        return settings.overruled(Decision(self.threshold, self.pixel_threshold, self.min_area, polygons, self.alarm))
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What the user wants frames to be scored by."""
+    """What the user wants frames to be scored by.
+
+    Attributes:
+        config: The line's file, if there is one.
+        flags: What overrides it.
+    """
 
     config: Path | None
-    roi: Path | None
-    threshold: float | None
-    pixel_threshold: float | None
-    min_area: int | None
-    alarm: AlarmRule | None
+    flags: DecisionOptions
 
     def file(self, bundle: Path) -> Path | None:
         """The settings file that a run of this bundle's folder goes by, which need not exist."""
@@ -43,15 +92,7 @@ class Decisions:
         Raises:
             SettingsError: The file or the polygons are no good.
         """
-        there = file if file is not None and (file == self.config or file.exists()) else None
-        return chosen_settings(
-            there,
-            self.roi,
-            threshold=self.threshold,
-            pixel_threshold=self.pixel_threshold,
-            min_area=self.min_area,
-            alarm=self.alarm,
-        )
+        return self.flags.over(self._existing(file))
 
     def kept(self, bundle: Bundle) -> Kept:
         """What a start with these would use now.
@@ -62,32 +103,33 @@ class Decisions:
         file = self.file(bundle.root)
         return Kept(bundle, self.settings(file), file)
 
+    def tables(self, file: Path | None) -> dict[str, Any]:
+        """`[decision]` and `[class]` as a file holds them that says what `settings` gives.
 
-def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """Refuses NaN, which click's own range lets through."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("NaN is not in the range 0<=x<=1.", ctx=ctx, param=param)
-    return value
+        Args:
+            file: As `settings` takes it.
+
+        Raises:
+            SettingsError: The file or the polygons are no good.
+        """
+        self.settings(file)
+        flags = table_of(self.flags)
+        there = self._existing(file)
+        if there is None:
+            return {"decision": flags}
+        found = TomlFile(there).value
+        classes = {name: _absolute(one, there.parent) for name, one in found.get("class", {}).items()}
+        return {
+            "decision": _absolute(found.get("decision", {}), there.parent) | flags,
+            # A flag overrides each class's own too.
+            "class": {name: {k: v for k, v in one.items() if k not in flags} for name, one in classes.items()},
+        }
+
+    def _existing(self, file: Path | None) -> Path | None:
+        return file if file is not None and (file == self.config or file.exists()) else None
 
 
-def run_decision_options(command: _Command) -> _Command:
-    """Adds what frames are scored by; the command gets it as `decisions`."""
-    unit = click.FloatRange(0.0, 1.0)
-    return grouped(
-        "decisions",
-        Decisions,
-        "Decisions",
-        click.option(
-            "--threshold",
-            type=unit,
-            callback=_not_nan,
-            help="Score from which a frame is anomalous. Default: the bundle's.",
-        ),
-        click.option(
-            "--pixel-threshold",
-            type=unit,
-            callback=_not_nan,
-            help="Map value from which a pixel counts. Default: the bundle's.",
-        ),
-        decision_options,
-    )(command)
+def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A table whose polygons are found from any folder."""
+    roi = PathName(beside=True)
+    return {key: roi.to_toml(roi.of_toml(one, folder)) if key == "roi" else one for key, one in table.items()}

@@ -1,67 +1,175 @@
-"""What `kanoclip-run` reads: its options, and the sources that they open."""
+"""What `kanoclip-run` reads: the options of its sources, and how they are opened."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import click
 
-from kanoclip.runtime.cli.options import grouped
+from kanoclip.runtime.cli.run_options.fields import option
+from kanoclip.runtime.cli.run_options.kinds import Kind, Number, Switch
+from kanoclip.runtime.cli.run_options.secrets import Secret, Url
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.sources import ImageSource, Source, check_camera, is_endless, open_stream
 from kanoclip.runtime.sources.files.watched import WATCH
 from kanoclip.runtime.sources.network.reconnecting import STALL_S
-from kanoclip.runtime.sources.several import together
+from kanoclip.runtime.sources.several import NamedSource, together
 from kanoclip.runtime.system.net import redact_url
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+class _Camera(Kind):
+    def check(self, value: Any) -> None:
+        check_camera(value)
+
+    def of_toml(self, value: Any, folder: Path) -> Any:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        return super().of_toml(str(value) if number else value, folder)
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """One source: `[[source]]`.
+
+    Attributes:
+        where: What messages call its place: a line of the file, or the flag.
+    """
+
+    camera: str | None = option(
+        "--camera",
+        _Camera(),
+        None,
+        "Camera index (on Linux N of /dev/videoN), device file, CSI camera of a Jetson, or genicam:// and a camera's "
+        "name. May be repeated.",
+        metavar="N|DEVICE|csi://N",
+        repeat=True,
+    )
+    url: Secret | None = option(
+        "--source",
+        Url("KANOCLIP_SOURCE"),
+        None,
+        "Image, video, folder, glob pattern, rtsp:// or http:// URL, gst:// and a GStreamer pipeline, watch:// and a "
+        "folder where images will appear, or test://, a test pattern. May be repeated.",
+        metavar="PATH|GLOB|URL",
+        repeat=True,
+    )
+    name: str | None = option(None, Kind(), None, "What lines, files and the page call it. Default: from its address.")
+    reconnect: bool = option(
+        "--reconnect/--no-reconnect",
+        Switch(),
+        True,
+        "When a camera or stream is lost, open it again until it is back. Default: yes.",
+    )
+    wait_for_source: bool = option(
+        "--wait-for-source",
+        Switch(),
+        False,
+        "Wait for a camera or stream that is away at the start, as at boot, instead of failing.",
+    )
+    stall_timeout: float = option(
+        "--stall-timeout",
+        Number(0),
+        STALL_S,
+        "A live source that delivers nothing for so long is lost; 0: never. Raise it for triggered cameras.",
+        metavar="SECONDS",
+        show=True,
+    )
+    reduced_jpeg: bool = option(
+        "--reduced-jpeg",
+        Switch(),
+        False,
+        "Decode large JPEGs at a smaller scale: faster, and scores differ a little. Not with --output, --window or "
+        "--serve.",
+    )
+    where: str = field(default="", compare=False)
+
+    @property
+    def spec(self) -> str:
+        """What is opened; may hold a password.
+
+        Raises:
+            SettingsError: It stands in a variable or a file that is not there.
+        """
+        if self.camera is not None:
+            return self.camera
+        assert self.url is not None
+        try:
+            return self.url.read()
+        except SettingsError as error:
+            raise SettingsError(f"{self.where}: {error}") from None
+
+    @property
+    def shown(self) -> str:
+        """What messages call it, without credentials."""
+        if self.camera is not None or self.url is None:
+            return f"camera {self.camera}"
+        return redact_url(self.url.literal) if self.url.literal is not None else self.url.place
+
+    @property
+    def endless(self) -> bool:
+        """Whether it goes on until it is stopped, as far as can be seen before it is open."""
+        return is_endless(self.spec, camera=self.camera is not None)
+
+    def open(self) -> Source:
+        """Opens it.
+
+        Raises:
+            SourceError: It cannot be opened.
+        """
+        return open_stream(
+            self.spec,
+            camera=self.camera is not None,
+            reconnect=self.reconnect,
+            wait=self.wait_for_source,
+            stall_s=self.stall_timeout or None,
+        )
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user wants to have scored."""
+    """What the user wants to have scored, cameras first."""
 
-    camera: tuple[str, ...]
-    source: tuple[str, ...]
-    reconnect: bool
-    wait_for_source: bool
-    stall_timeout: float
-    reduced_jpeg: bool
+    sources: tuple[SourceOptions, ...]
 
     def check(self) -> None:
         """Refuses what makes no sense, before anything is loaded.
 
         Raises:
-            click.UsageError: The message names the flag.
+            click.UsageError: The message names the flag, or the file and the line.
         """
-        if not (self.camera or self.source):
-            raise click.UsageError("give at least one --camera N or --source PATH|GLOB|URL")
-        for flag, given in (("--camera", self.camera), ("--source", self.source)):
-            for one in set(given):
-                if given.count(one) > 1:
-                    raise click.UsageError(f"{flag} {redact_url(one)} is given twice")
+        if not self.sources:
+            raise click.UsageError(
+                "give at least one --camera N or --source PATH|GLOB|URL, or a --config with [[source]]"
+            )
+        _refuse_twins((f"{one.where}: {one.shown}", (one.camera, one.url)) for one in self.sources)
+        _refuse_twins((f"{one.where}: the name {one.name!r}", one.name) for one in self.sources if one.name is not None)
 
     @property
     def live(self) -> bool:
-        """Whether frames come at their own pace, as far as can be told before the sources are open."""
-        return bool(self.camera) or any(is_endless(one) and not one.startswith(WATCH) for one in self.source)
+        """Whether frames come at their own pace, as far as can be seen before the sources are open."""
+        return any(one.endless and not one.spec.startswith(WATCH) for one in self.sources)
 
     @property
     def endless(self) -> bool:
-        """Whether the run goes on until it is stopped, as far as can be told before the sources are open."""
-        return bool(self.camera) or any(is_endless(one) for one in self.source)
+        """Whether the run goes on until it is stopped, as far as can be seen before the sources are open."""
+        return any(one.endless for one in self.sources)
 
     @property
     def alone(self) -> bool:
         """Whether there is one source only."""
-        return len(self.camera) + len(self.source) == 1
+        return len(self.sources) == 1
+
+    @property
+    def reduced_jpeg(self) -> bool:
+        """Whether images of one are not read at full size."""
+        return any(one.reduced_jpeg for one in self.sources)
 
     def open(self, detector: Detector) -> list[Source]:
-        """Opens them, cameras first.
+        """Opens them.
 
         Raises:
             click.UsageError: --reduced-jpeg was given with something else than images.
@@ -69,81 +177,35 @@ class Inputs:
         """
         with ExitStack() as opened:
             sources: list[Source] = []
-            for camera, spec in [(True, one) for one in self.camera] + [(False, one) for one in self.source]:
-                source = open_stream(
-                    spec,
-                    camera=camera,
-                    reconnect=self.reconnect,
-                    wait=self.wait_for_source,
-                    stall_s=self.stall_timeout or None,
-                )
+            for one in self.sources:
+                source = one.open()
                 opened.callback(source.close)
-                sources.append(source)
-            if self.reduced_jpeg:
-                for source in sources:
+                if one.reduced_jpeg:
                     if not isinstance(source, ImageSource):
                         raise click.UsageError(
                             "--reduced-jpeg is for images: it does not go with a camera, video or stream"
                         )
                     source.reduced_for = detector.frame_size
+                sources.append(source if one.name is None else NamedSource(source, one.name))
             sources = together(sources)
             opened.pop_all()
         return sources
 
 
-def _known_cameras(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuses what is no camera before anything is loaded."""
-    try:
-        for one in value:
-            check_camera(one)
-    except SourceError as error:
-        raise click.BadParameter(str(error), ctx=ctx, param=param) from None
-    return value
+def _refuse_twins(named: Iterable[tuple[str, object]]) -> None:
+    seen = set()
+    for words, value in named:
+        if value in seen:
+            raise click.UsageError(f"{words} is given twice: leave one out")
+        seen.add(value)
 
 
-def input_options(command: _Command) -> _Command:
-    """Adds what is read; the command gets it as `inputs`."""
-    return grouped(
-        "inputs",
-        Inputs,
-        "Sources",
-        click.option(
-            "--camera",
-            multiple=True,
-            callback=_known_cameras,
-            metavar="N|DEVICE|csi://N",
-            help="Camera index (on Linux N of /dev/videoN), device file, CSI camera of a Jetson, or genicam:// and a "
-            "camera's name. May be repeated.",
-        ),
-        click.option(
-            "--source",
-            multiple=True,
-            metavar="PATH|GLOB|URL",
-            help="Image, video, folder, glob pattern, rtsp:// or http:// URL, gst:// and a GStreamer pipeline, "
-            "watch:// and a folder where images will appear, or test://, a test pattern. May be repeated.",
-        ),
-        click.option(
-            "--reconnect/--no-reconnect",
-            default=True,
-            help="When a camera or stream is lost, open it again until it is back. Default: yes.",
-        ),
-        click.option(
-            "--wait-for-source",
-            is_flag=True,
-            help="Wait for a camera or stream that is away at the start, as at boot, instead of failing.",
-        ),
-        click.option(
-            "--stall-timeout",
-            type=click.FloatRange(min=0),
-            default=STALL_S,
-            show_default=True,
-            metavar="SECONDS",
-            help="A live source that delivers nothing for so long is lost; 0: never. Raise it for triggered cameras.",
-        ),
-        click.option(
-            "--reduced-jpeg",
-            is_flag=True,
-            help="Decode large JPEGs at a smaller scale: faster, and scores differ a little. Not with --output, "
-            "--window or --serve.",
-        ),
-    )(command)
+def source_in_file(one: SourceOptions) -> SourceOptions:
+    """Refuses a `[[source]]` without an address, or with two.
+
+    Raises:
+        SettingsError: The message names the line.
+    """
+    if (one.camera is None) == (one.url is None):
+        raise SettingsError(f"{one.where}: [[source]] needs either camera or url")
+    return one

@@ -4,79 +4,210 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
-from kanoclip.runtime.cli.options import grouped, size
+from kanoclip.runtime.cli.run_options.engine import TABLE_LIMIT
+from kanoclip.runtime.cli.run_options.events import EventOptions, MqttOptions, SnapshotOptions, WebhookOptions
+from kanoclip.runtime.cli.run_options.fields import option
+from kanoclip.runtime.cli.run_options.kinds import Kind, Number, PathName, Size, Switch
 from kanoclip.runtime.cli.terminal.status import ImageTable
+from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
 from kanoclip.runtime.sinks.jsonl import STDOUT, Rotation
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
 from kanoclip.runtime.sinks.video.encoders import h264_recipe
 from kanoclip.runtime.sinks.video.segments import Segments
 from kanoclip.runtime.sources import Source
-from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES
-from kanoclip.runtime.sources.several import file_names
+from kanoclip.runtime.sources.several import distinct, file_names
 from kanoclip.runtime.stream.guarded import GuardedSink
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+_OUTPUT = (
+    "Folder for annotated images, or one .mp4. Existing files are overwritten. Several sources get a subfolder each, "
+    "or a file NAME-SOURCE.mp4."
+)
 
-TABLE_LIMIT = 40
-"""Up to so many images the table is printed without being asked for."""
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """A recording: `[[sink]]` of the type video.
+
+    Attributes:
+        where: What messages call its place: a line of the file, or the flag; so do the other sinks'.
+    """
+
+    path: Path | None = option("--output", PathName(), None, _OUTPUT, metavar="PATH")
+    segment: float | None = option(
+        "--video-segment",
+        Number(1),
+        None,
+        "Split a live recording into files NAME-TIME.mp4 of so many seconds.",
+        metavar="SECONDS",
+    )
+    max_bytes: int | None = option(
+        "--video-max-bytes",
+        Size(),
+        None,
+        "Bytes of a source's files together, such as 20G; the oldest are deleted. Default: no limit.",
+        metavar="SIZE",
+    )
+    where: str = field(default="", compare=False)
+
+    @property
+    def shows(self) -> bool:
+        """Whether whole images are needed."""
+        return True
+
+    def make(self, source: Source, name: str, untrained: bool) -> Sink:
+        """Opens a source's file; `name` is what tells it from the others', empty for a lone one."""
+        assert self.path is not None
+        own = self.path.with_name(f"{self.path.stem}-{name}{self.path.suffix}") if name else self.path
+        segments = None if self.segment is None else Segments(seconds=self.segment, max_bytes=self.max_bytes)
+        return VideoSink(own, source.fps, live=source.live, untrained=untrained, segments=segments)
+
+
+@dataclass(frozen=True)
+class ImagesOptions:
+    """Annotated images in a folder: `[[sink]]` of the type images."""
+
+    path: Path | None = option("--output", PathName(), None, _OUTPUT, metavar="PATH")
+    where: str = field(default="", compare=False)
+
+    @property
+    def shows(self) -> bool:
+        """Whether whole images are needed."""
+        return True
+
+    def make(self, source: Source, name: str, untrained: bool) -> Sink:
+        """Opens a source's folder; `name` as of `VideoOptions.make`."""
+        assert self.path is not None
+        return ImageFolderSink(self.path / name, source.root, untrained=untrained)
+
+
+@dataclass(frozen=True)
+class JsonlOptions:
+    """JSON lines: `[[sink]]` of the type jsonl."""
+
+    path: str | None = option(
+        "--jsonl",
+        Kind(),
+        None,
+        "File for JSON lines, overwritten unless the source is live; - is standard output.",
+        metavar="PATH|-",
+    )
+    append: bool = option("--jsonl-append", Switch(), False, "Go on where the file ends. Default for live sources.")
+    max_bytes: int | None = option(
+        "--jsonl-max-bytes",
+        Size(),
+        None,
+        "Size, such as 100M, at which FILE becomes FILE.1 and so on. Default: no limit.",
+        metavar="SIZE",
+    )
+    keep: int = option("--jsonl-keep", Number(1, whole=True), 5, "Files kept beside FILE.", metavar="N", show=True)
+    where: str = field(default="", compare=False)
+
+    @property
+    def shows(self) -> bool:
+        """Whether whole images are needed."""
+        return False
+
+    def make(self, append: bool) -> Sink:
+        """Opens the file.
+
+        Args:
+            append: Go on where it ends, whatever the options say.
+        """
+        assert self.path is not None
+        rotation = None if self.max_bytes is None else Rotation(self.max_bytes, self.keep)
+        return JsonLinesSink(self.path, append=self.append or append, rotation=rotation)
+
+
+SinkOptions = VideoOptions | ImagesOptions | JsonlOptions | EventOptions
+SINKS: dict[str, type[SinkOptions]] = {
+    "video": VideoOptions,
+    "images": ImagesOptions,
+    "jsonl": JsonlOptions,
+    "snapshots": SnapshotOptions,
+    "mqtt": MqttOptions,
+    "webhook": WebhookOptions,
+}
+"""By `type` in `[[sink]]`."""
+
+
+def type_of(sink: SinkOptions) -> str:
+    """Its `type`."""
+    return next(name for name, group in SINKS.items() if isinstance(sink, group))
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the user wants to see and keep."""
+    """Where the user wants results to go.
 
-    output: Path | None
-    video_segment: float | None
-    video_max_bytes: int | None
-    jsonl: str | None
-    jsonl_append: bool
-    jsonl_max_bytes: int | None
-    jsonl_keep: int
+    Attributes:
+        sinks: What is written and sent.
+        window: Whether a window is shown; None: where there is a display, for live sources.
+        table: Whether images are listed; None: where they are few.
+    """
+
+    sinks: tuple[SinkOptions, ...]
     window: bool | None
     table: bool | None
 
     @property
     def takes_stdout(self) -> bool:
         """Whether standard output is for JSON lines."""
-        return self.jsonl == STDOUT
+        return any(isinstance(one, JsonlOptions) and one.path == STDOUT for one in self.sinks)
 
     @property
     def shows(self) -> bool:
-        """Whether whole images are asked for."""
-        return self.output is not None or bool(self.window)
+        """Whether whole images are needed."""
+        return bool(self.window) or any(one.shows for one in self.sinks)
 
-    def check(self) -> None:
+    @property
+    def snapshots(self) -> Path | None:
+        """The folder whose snapshots the page shows."""
+        return next((one.path for one in self.sinks if isinstance(one, SnapshotOptions)), None)
+
+    def check(self, config: Path | None = None) -> None:
         """Refuses what makes no sense, before anything is loaded.
 
+        Args:
+            config: The line's file, which nothing may overwrite.
+
         Raises:
-            click.UsageError: The message names the flag.
+            click.UsageError: The message names the flag, or the file and its line.
         """
-        if self.output is not None and self.output.suffix.lower() in VIDEO_SUFFIXES - {".mp4"}:
-            raise click.UsageError(f"--output {self.output}: videos are written as .mp4 only")
-        if self.video_segment is not None and not self._video:
-            raise click.UsageError("--video-segment is for --output FILE.mp4")
-        if self.video_max_bytes is not None and self.video_segment is None:
-            raise click.UsageError("--video-max-bytes deletes whole files: give --video-segment as well")
-        if self.jsonl in (None, STDOUT) and (self.jsonl_append or self.jsonl_max_bytes):
-            raise click.UsageError("--jsonl-append and --jsonl-max-bytes are for --jsonl FILE")
+        taken: dict[str | Path, str] = (
+            {} if config is None else {config.absolute().resolve(): "it is the line's own file"}
+        )
+        for one in self.sinks:
+            at = f"{one.where}: " if one.where else ""
+            if isinstance(one, VideoOptions):
+                _check_video(one, at)
+            elif isinstance(one, JsonlOptions) and one.path == STDOUT and (one.append or one.max_bytes):
+                raise click.UsageError(f"{at}--jsonl-append and --jsonl-max-bytes are for --jsonl FILE")
+            if isinstance(one, MqttOptions | WebhookOptions) or one.path is None:
+                continue
+            path = one.path if one.path == STDOUT else Path(one.path).expanduser().absolute().resolve()
+            if path in taken:
+                raise click.UsageError(
+                    f"{at}two sinks cannot write to {one.path} ({taken[path]}): give each its own path"
+                )
+            taken[path] = f"{one.where or type_of(one)} does"
 
-    @property
-    def _video(self) -> bool:
-        return self.output is not None and self.output.suffix.lower() == ".mp4"
+    def makers(self, *, untrained: bool) -> None:
+        """Refuses a broker or receiver that makes no sense, before anything is loaded.
 
-    @property
-    def _segments(self) -> Segments | None:
-        if self.video_segment is None:
-            return None
-        return Segments(seconds=self.video_segment, max_bytes=self.video_max_bytes)
+        Raises:
+            SettingsError: An address, a file or a secret is no good, or a library is missing. The message names the
+                flag, or the file and its line, and holds no credentials.
+        """
+        for one in self.sinks:
+            if isinstance(one, EventOptions):
+                _maker(one, untrained)
 
     def rows(self, sources: Sequence[Source], quiet: bool) -> ImageTable | None:
         """The table of images, if there is to be one."""
@@ -101,22 +232,19 @@ class Outputs:
         """
         sinks: list[Sink] = []
         sink = partial(open_sink, pending=pending, endless=endless)
-        if self.output is not None:
-            name = "video" if self._video else "images"
-            if self._video:
-                h264_recipe()  # tries the system's programs, which may take longer than a sink is given
-            make = partial(_video, self.output, self._segments) if self._video else partial(_images, self.output)
-            # Each source's own, so that one that fails leaves the others alone.
-            sinks.append(_each(name, sources, lambda s, n: sink(name, True, partial(make, s, n, untrained))))
-        if self.jsonl is not None:
-            target = self.jsonl
-            if self.takes_stdout:
-                sinks.append(JsonLinesSink(target))
-            else:
+        for one, name in zip(self.sinks, distinct([type_of(one) for one in self.sinks]), strict=True):
+            if isinstance(one, JsonlOptions):
                 # What a run of months wrote before it failed, or was started again, stays.
-                append = self.jsonl_append or endless
-                rotation = None if self.jsonl_max_bytes is None else Rotation(self.jsonl_max_bytes, self.jsonl_keep)
-                sinks.append(sink("jsonl", False, lambda: JsonLinesSink(target, append=append, rotation=rotation)))
+                own = JsonLinesSink(STDOUT) if one.path == STDOUT else sink(name, False, partial(one.make, endless))
+                sinks.append(own)
+            elif isinstance(one, EventOptions):
+                sinks.append(sink(name, one.shows, _maker(one, untrained)))
+            else:
+                if isinstance(one, VideoOptions):
+                    h264_recipe()  # tries the system's programs, which may take longer than a sink is given
+                # Each source's own, so that one that fails leaves the others alone.
+                make = partial(_for_source, one, untrained, name, sink)
+                sinks.append(_each(name, sources, make))
         return sinks
 
     def screen(self, sources: Sequence[Source], *, untrained: bool) -> ScreenSink | None:
@@ -147,68 +275,26 @@ def _each(name: str, sources: Sequence[Source], make: Callable[[Source, str], Si
     return PerSourceSink(name, {source.name: make(source, names[source.name]) for source in sources})
 
 
-def _video(path: Path, segments: Segments | None, source: Source, name: str, untrained: bool) -> Sink:
-    own = path.with_name(f"{path.stem}-{name}{path.suffix}") if name else path
-    return VideoSink(own, source.fps, live=source.live, untrained=untrained, segments=segments)
+def _for_source(
+    one: VideoOptions | ImagesOptions,
+    untrained: bool,
+    kind: str,
+    sink: Callable[[str, bool, Callable[[], Sink]], Sink],
+    source: Source,
+    name: str,
+) -> Sink:
+    return sink(kind, True, lambda: one.make(source, name, untrained))
 
 
-def _images(folder: Path, source: Source, name: str, untrained: bool) -> Sink:
-    return ImageFolderSink(folder / name, source.root, untrained=untrained)
+def _maker(one: EventOptions, untrained: bool) -> Callable[[], Sink]:
+    try:
+        return one.maker(untrained=untrained)
+    except SettingsError as error:
+        raise SettingsError(f"{one.where}: {error}" if one.where else str(error)) from None
 
 
-def output_options(command: _Command) -> _Command:
-    """Adds where results go; the command gets it as `outputs`."""
-    return grouped(
-        "outputs",
-        Outputs,
-        "Images, videos and lines",
-        click.option(
-            "--output",
-            type=click.Path(path_type=Path),
-            metavar="PATH",
-            help="Folder for annotated images, or one .mp4. Existing files are overwritten. Several sources get a "
-            "subfolder each, or a file NAME-SOURCE.mp4.",
-        ),
-        click.option(
-            "--video-segment",
-            type=click.FloatRange(min=1),
-            metavar="SECONDS",
-            help="Split a live recording into files NAME-TIME.mp4 of so many seconds.",
-        ),
-        click.option(
-            "--video-max-bytes",
-            callback=size,
-            metavar="SIZE",
-            help="Bytes of a source's files together, such as 20G; the oldest are deleted. Default: no limit.",
-        ),
-        click.option(
-            "--jsonl",
-            metavar="PATH|-",
-            help="File for JSON lines, overwritten unless the source is live; - is standard output.",
-        ),
-        click.option("--jsonl-append", is_flag=True, help="Go on where the file ends. Default for live sources."),
-        click.option(
-            "--jsonl-max-bytes",
-            callback=size,
-            metavar="SIZE",
-            help="Size, such as 100M, at which FILE becomes FILE.1 and so on. Default: no limit.",
-        ),
-        click.option(
-            "--jsonl-keep",
-            type=click.IntRange(min=1),
-            default=5,
-            show_default=True,
-            metavar="N",
-            help="Files kept beside FILE.",
-        ),
-        click.option(
-            "--window/--no-window",
-            default=None,
-            help="Show a window. Default: for live sources, given a display.",
-        ),
-        click.option(
-            "--table/--no-table",
-            default=None,
-            help=f"One row per image. Default: up to {TABLE_LIMIT} images.",
-        ),
-    )(command)
+def _check_video(one: VideoOptions, at: str) -> None:
+    if one.path is not None and one.path.suffix.lower() != ".mp4":
+        raise click.UsageError(f"{at}--output {one.path}: videos are written as .mp4 only")
+    if one.max_bytes is not None and one.segment is None:
+        raise click.UsageError(f"{at}--video-max-bytes deletes whole files: give --video-segment as well")

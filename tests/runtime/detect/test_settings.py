@@ -58,6 +58,29 @@ def test_an_empty_file_changes_nothing(write):
     assert read_settings(write("")).decision("object") == Decision()
 
 
+def test_what_is_for_kanoclip_run_alone_is_left_to_it(write):
+    path = write(
+        "[[source]]\ncamera = 0\n[[sink]]\nwhatever = 1\n[page]\n[decision]\nthreshold = 0.5\n[service]\n[run]"
+    )
+    assert read_settings(path).decision("object") == Decision(threshold=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "at", "line"),
+    [
+        ("[[a]]\nx = 1\n[[a]]\nx = 1\n[[b]]\nx = 1", ("a", 1, "x"), 4),
+        ("[[a]]\nx = 1\n[[a]]\nx = 1", ("a", 1), 3),
+        ("[[a]]\n[a.b]\nx = 1\n[[a]]\n[a.b] # [[a]]\nx = 1", ("a", 1, "b", "x"), 6),
+        ("[[a]]\nb.x = 1\n[[ a ]]\nb.y = 2\nb.x = 1", ("a", 1, "b", "x"), 5),
+        ("[[a]]\n[[a.b]]\nx = 1\n[[a.b]]\nx = 2\n[[a]]\n[[a.b]]\nx = 3", ("a", 0, "b", 1, "x"), 5),
+        ("[[a]]\n[[a.b]]\nx = 1\n[[a]]\n[[a.b]]\nx = 3", ("a", 1, "b", 0, "x"), 6),
+        ("a = [{x = 1},\n{x = 2}]", ("a", 1, "x"), 1),
+    ],
+)
+def test_the_line_in_arrays_of_tables_and_dotted_keys(text, at, line):
+    assert line_of(text, at) == line
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
