@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from kanoclip.benchmarks.studies.streams.soak import MB_AN_HOUR, infer, soak
+from kanoclip.benchmarks.studies.streams.soak import MB_AN_HOUR, assess, soak
 from kanoclip.runtime.bundle.bundle import shipped_bundle
 
 FPS, SIZE = 40.0, "width=320&height=240"
@@ -63,22 +63,22 @@ def test_three_minutes(toy_bundle):
     with ThreadPoolExecutor(len(kinds)) as pool:
         alone, watched, little, much = pool.map(lambda kind: run(*kind), kinds)
     for moments, limit in ((alone, UNWATCHED_MB_AN_HOUR), (watched, WATCHED_MB_AN_HOUR)):
-        found = infer(moments, FPS, SETTLE_S, limit)
+        found = assess(moments, FPS, SETTLE_S, limit)
         assert not found["grows"], found["anonymous_mb"]
         # Tests of all kinds run beside it.
         assert found["fps"] > 0.8 * FPS and found["fps_change_interval"][1] > -0.1, found
         check_counts(found)
     assert found["shown"] > 2 * found["seconds"], "the page's client saw hardly an image"
-    found = infer(little, FPS, SETTLE_S, WATCHED_MB_AN_HOUR)
+    found = assess(little, FPS, SETTLE_S, WATCHED_MB_AN_HOUR)
     assert found["grows"], found
-    found = infer(much, FPS, 20.0, 1_000.0)
+    found = assess(much, FPS, 20.0, 1_000.0)
     assert found["grows"] and found["anonymous_mb"]["per_hour"] == pytest.approx(100_000 * FPS * 3600 / 1e6, rel=0.4)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(2400)
 def test_half_an_hour():
-    found = infer(soak(shipped_bundle(), 1800.0, 5.0), 5.0, 600.0)
+    found = assess(soak(shipped_bundle(), 1800.0, 5.0), 5.0, 600.0)
     assert not found["grows"] and found["rss_mb"]["per_hour"] < MB_AN_HOUR, found["rss_mb"]
     assert found["fps"] > 0.98 * 5.0 and found["fps_change_interval"][1] > -0.02, found["fps_trend"]
     assert found["shown"] > 2 * found["seconds"]
