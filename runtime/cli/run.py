@@ -172,7 +172,7 @@ def command(
             control = StreamControl(
                 pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.kept
             )
-            attendance.start(control, pipeline, sinks, listeners.snapshots)
+            attendance.start(control, pipeline, listeners.snapshots)
             pending.pop_all()
         if attendance.page is not None:
             human.print(Text(f"page: {attendance.page}"))

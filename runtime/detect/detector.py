@@ -19,7 +19,7 @@ from kanoclip.runtime.detect.regions import find_regions, peak_region, within
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
-from kanoclip.runtime.engines.base import Floats, Frames, Waits, descriptor_of
+from kanoclip.runtime.engines.base import Floats, Frames, descriptor_of
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
 from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
 
@@ -256,8 +256,7 @@ class Detector:
 
     def stop_waiting(self) -> None:
         """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
-        if isinstance(self.backend, Waits):
-            self.backend.stop_waiting()
+        self.backend.stop_waiting()
 
     def close(self) -> None:
         """Releases the engine."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat import Canvas
 from kanoclip.runtime.sinks.files import sink_errors, write_beside
@@ -19,7 +20,7 @@ last one."""
 _KEPT_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
-class ImageFolderSink:
+class ImageFolderSink(BaseSink):
     """One annotated image per frame; images already there are overwritten.
 
     Images from files keep their relative path and name; suffixes other than .jpg, .jpeg and .png get `.jpg` appended.

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
 
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
@@ -32,7 +33,7 @@ class Rotation:
     keep: int = 5
 
 
-class JsonLinesSink:
+class JsonLinesSink(BaseSink):
     """Writes one line a frame, flushed at once, so that the file can be followed while it grows.
 
     A scored frame: `frame, time, source, class, score, threshold, is_anomalous, alarm, regions, timings_ms`. An image

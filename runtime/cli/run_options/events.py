@@ -12,7 +12,7 @@ import click
 
 from kanoclip.runtime.cli.options import grouped, size
 from kanoclip.runtime.cli.run_options.outputs import open_sink
-from kanoclip.runtime.sinks import Sink
+from kanoclip.runtime.sinks import Sink, SinkFactory
 from kanoclip.runtime.sinks.events.events import Events
 from kanoclip.runtime.sinks.events.mqtt_config import PASSWORD_VARIABLE, QUEUE, USER_VARIABLE, MqttConfig
 from kanoclip.runtime.sinks.events.webhook_config import (
@@ -103,7 +103,7 @@ class Listeners:
             makers.append(("webhook", shown, lambda: WebhookSink(receiver, untrained=untrained)))
         return makers
 
-    def open(self, pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
+    def open(self, pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink | SinkFactory]:
         """Opens them; arguments as of `Outputs.open`."""
         return [open_sink(*one, pending=pending, endless=endless) for one in self.makers(untrained=untrained)]
 

@@ -13,7 +13,16 @@ import click
 
 from kanoclip.runtime.cli.options import grouped, size
 from kanoclip.runtime.cli.terminal.status import ImageTable
-from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
+from kanoclip.runtime.sinks import (
+    ImageFolderSink,
+    JsonLinesSink,
+    ScreenSink,
+    Sink,
+    SinkFactory,
+    VideoSink,
+    WindowSink,
+    has_display,
+)
 from kanoclip.runtime.sinks.jsonl import STDOUT, Rotation
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
 from kanoclip.runtime.sinks.video.encoders import h264_recipe
@@ -21,7 +30,6 @@ from kanoclip.runtime.sinks.video.segments import Segments
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES
 from kanoclip.runtime.sources.several import file_names
-from kanoclip.runtime.stream.guarded import GuardedSink
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -87,7 +95,9 @@ class Outputs:
         show = modest if self.table is None else self.table
         return ImageTable(sources[0].root if len(sources) == 1 else None) if show and not quiet else None
 
-    def open(self, sources: Sequence[Source], pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
+    def open(
+        self, sources: Sequence[Source], pending: ExitStack, *, endless: bool, untrained: bool
+    ) -> list[Sink | SinkFactory]:
         """Opens them.
 
         Args:
@@ -99,7 +109,7 @@ class Outputs:
         Raises:
             SinkError: One cannot be opened.
         """
-        sinks: list[Sink] = []
+        sinks: list[Sink | SinkFactory] = []
         sink = partial(open_sink, pending=pending, endless=endless)
         if self.output is not None:
             name = "video" if self._video else "images"
@@ -107,7 +117,17 @@ class Outputs:
                 h264_recipe()  # tries the system's programs, which may take longer than a sink is given
             make = partial(_video, self.output, self._segments) if self._video else partial(_images, self.output)
             # Each source's own, so that one that fails leaves the others alone.
-            sinks.append(_each(name, sources, lambda s, n: sink(name, True, partial(make, s, n, untrained))))
+            makers = {source.name: partial(make, source, own, untrained) for source, own in _own_names(sources)}
+            if len(sources) == 1:
+                sinks += [sink(name, True, one) for one in makers.values()]
+            elif endless:
+                sinks += [SinkFactory(one, name, True, stream) for stream, one in makers.items()]
+            else:
+                opened: dict[str, Sink] = {}
+                for stream, one in makers.items():
+                    opened[stream] = one()
+                    pending.callback(opened[stream].close)
+                sinks.append(PerSourceSink(name, opened))
         if self.jsonl is not None:
             target = self.jsonl
             if self.takes_stdout:
@@ -132,19 +152,23 @@ class Outputs:
         return windows[sources[0].name] if len(windows) == 1 else PerSourceScreen("window", windows)
 
 
-def open_sink(name: str, shows: bool, make: Callable[[], Sink], *, pending: ExitStack, endless: bool) -> Sink:
-    """Opens a sink; where the run is to go on whatever happens to it, as one that may fail and come back."""
-    opened = GuardedSink(make, name, shows=shows) if endless else make()
+def open_sink(
+    name: str, shows: bool, make: Callable[[], Sink], *, pending: ExitStack, endless: bool
+) -> Sink | SinkFactory:
+    """Opens a sink; where the run is to go on whatever happens to it, the stream opens it, as often as need be."""
+    if endless:
+        return SinkFactory(make, name, shows)
+    opened = make()
     pending.callback(opened.close)
     return opened
 
 
-def _each(name: str, sources: Sequence[Source], make: Callable[[Source, str], Sink]) -> Sink:
-    """One sink, or one for each of several sources, with the name of its file or folder."""
+def _own_names(sources: Sequence[Source]) -> list[tuple[Source, str]]:
+    """Each source with the name of its file or folder; empty where there is one."""
     if len(sources) == 1:
-        return make(sources[0], "")
+        return [(sources[0], "")]
     names = file_names([source.name for source in sources])
-    return PerSourceSink(name, {source.name: make(source, names[source.name]) for source in sources})
+    return [(source, names[source.name]) for source in sources]
 
 
 def _video(path: Path, segments: Segments | None, source: Source, name: str, untrained: bool) -> Sink:

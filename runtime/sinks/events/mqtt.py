@@ -116,8 +116,8 @@ class MqttSink(OutboxSink[bytes]):
             try:
                 connection.open()
                 while connection.turn(self._wake_read, self._closing.is_set(), self._deadline):
-                    if connection.accepted and self._trouble.words is not None:
-                        self._trouble.end(self._outbox.dropped)
+                    if connection.accepted and self._outage.words is not None:
+                        self._outage.end(self._outbox.dropped)
                     if self._slow.words is not None and not len(self._outbox):
                         self._slow.end(self._outbox.dropped)
                 why = connection.lost
@@ -130,7 +130,7 @@ class MqttSink(OutboxSink[bytes]):
                 return
             if connection.accepted:
                 pauses = backoff.waits()
-            self._trouble.begin(why, self._outbox.dropped)
+            self._outage.begin(why, self._outbox.dropped)
             self._closing.wait(next(pauses))
 
 

@@ -193,7 +193,7 @@ class WebhookSink(OutboxSink[_Message]):
             if 200 <= answer.status < 300:
                 self._outbox.arrived(ticket)
                 self._pauses = self._backoff.waits()
-                self._trouble.end(self._outbox.dropped)
+                self._outage.end(self._outbox.dropped)
                 return 0.0
             why = f"answered {answer.status} {responses.get(answer.status, '')}".strip()
             again = answer.status >= 500 or answer.status in _RETRIED
@@ -201,10 +201,10 @@ class WebhookSink(OutboxSink[_Message]):
         before = self._outbox.dropped
         if not again:
             self._outbox.give_up(ticket)
-            self._trouble.begin(f"{why}, and the message was dropped", before)
+            self._outage.begin(f"{why}, and the message was dropped", before)
             return 0.0
         self._outbox.put_back()
-        self._trouble.begin(why, before)
+        self._outage.begin(why, before)
         own = next(self._pauses)
         return max(own if wish is None else min(wish, LONGEST_WISH_S), 0.05)
 

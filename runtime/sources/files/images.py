@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.headers import size_of
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame, Image
@@ -35,7 +36,7 @@ _SCALES = {
 _JPEG = b"\xff\xd8"
 
 
-class ImageSource:
+class ImageSource(BaseSource):
     """Images in a fixed order, read ahead by some threads.
 
     Args:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import cv2
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame, ticks
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
 from kanoclip.runtime.sources.network.probe import knock, refusal
@@ -51,7 +52,7 @@ def redact_url(url: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 
 
-class UrlSource:
+class UrlSource(BaseSource):
     """Frames from a network stream.
 
     A URL of known length (a video file on a web server) ends; anything else is live, and its end is a failure. Frames

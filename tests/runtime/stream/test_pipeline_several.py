@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.errors import FrameError, SourceError
+from kanoclip.runtime.sinks import BaseSink
+from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import NamedSource, together
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
@@ -23,7 +25,7 @@ from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 pytestmark = pytest.mark.timeout(60)
 
 
-class Camera:
+class Camera(BaseSource):
     """Numbered frames; the value of the pixels is the source's mark."""
 
     fps = None
@@ -84,7 +86,7 @@ class Detector:
         ]
 
 
-class Collect:
+class Collect(BaseSink):
     name = "collect"
     shows = True
 
