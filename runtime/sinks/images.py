@@ -33,6 +33,18 @@ class ImageFolderSink(BaseSink):
 
     Raises:
         SinkError: The folder cannot be made, or is the source's own, whose images would be overwritten.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kanoclip.runtime.types import Timings
+        >>> image, map = np.zeros((48, 64, 3), np.uint8), np.zeros((8, 8), np.float32)
+        >>> frame = Frame(0, "camera 0", 1.7e9, image, 4.0)
+        >>> found = Detection(0.25, map, False, 0.5, (), "object", Timings(1.0, 20.0, 1.0, 1.0, 1.0))
+        >>> sink = ImageFolderSink(Path("annotated"), None, untrained=False)
+        >>> sink.write(frame, found)
+        >>> sink.close()
+        >>> [path.name for path in Path("annotated").iterdir()]
+        ['frame_00000000.jpg']
     """
 
     name = "images"

@@ -51,6 +51,18 @@ class JsonLinesSink(BaseSink):
 
     Raises:
         SinkError: The file cannot be opened.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kanoclip.runtime.types import Timings
+        >>> image, map = np.zeros((48, 64, 3), np.uint8), np.zeros((8, 8), np.float32)
+        >>> frame = Frame(0, "camera 0", 1.7e9, image, 4.0)
+        >>> found = Detection(0.25, map, False, 0.5, (), "object", Timings(1.0, 20.0, 1.0, 1.0, 1.0))
+        >>> sink = JsonLinesSink("frames.jsonl")
+        >>> sink.write(frame, found)
+        >>> sink.close()
+        >>> json.loads(Path("frames.jsonl").read_text())["score"]
+        0.25
     """
 
     name = "jsonl"

@@ -66,6 +66,12 @@ class TestPatternSource(BaseSource):
 
     Raises:
         SourceError: It is not of that form.
+
+    Examples:
+        >>> source = TestPatternSource("test://?width=320&height=240&fps=25")
+        >>> next(source.frames()).image.shape
+        (240, 320, 3)
+        >>> source.close()
     """
 
     __test__ = False

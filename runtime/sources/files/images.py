@@ -48,6 +48,15 @@ class ImageSource(BaseSource):
         reduced_for: (height, width) of the model for which JPEGs are decoded at a smaller scale, see `read_reduced`;
             None, as at the start, to decode all of them in full.
         readers: Threads that read and decode.
+
+    Examples:
+        >>> import cv2
+        >>> cv2.imwrite("part.png", np.zeros((48, 64, 3), np.uint8))
+        True
+        >>> source = ImageSource.from_file(Path("part.png"))
+        >>> [(frame.index, frame.image.shape) for frame in source.frames()]
+        [(0, (48, 64, 3))]
+        >>> source.close()
     """
 
     live = False
