@@ -57,24 +57,6 @@ class Answer(NamedTuple):
     result: Result
 
 
-class SourceAlarm:
-    """The alarm of one source, which follows the question; it looks back on verdicts over the same class only."""
-
-    def __init__(self, question: Question) -> None:
-        self._question = question
-        self._alarm = Alarm(question.alarm)
-
-    def update(self, question: Question, is_anomalous: bool) -> bool:
-        """Takes the next frame's verdict and what was asked of it; returns whether the alarm is up."""
-        if question is not self._question:
-            if question.class_name != self._question.class_name:
-                self._alarm = Alarm(question.alarm)
-            elif question.alarm != self._question.alarm:
-                self._alarm.follow(question.alarm)
-            self._question = question
-        return self._alarm.update(is_anomalous)
-
-
 class RunState:
     """One run, to its threads.
 
@@ -121,7 +103,7 @@ class RunState:
         self.going.set()
         self.error: BaseException | None = None
         self._observer = observer
-        self._alarms = [SourceAlarm(self.question) for _ in sources]
+        self._alarms = [Alarm(self.question.alarm, self.question.class_name) for _ in sources]
         self._reading = len(sources)
         self._lock = threading.Lock()
 
@@ -197,7 +179,9 @@ class RunState:
             self.tally.sources[job.source].bad_seen += 1
         else:
             frame, detection = result
-            detection = detection.with_alarm(self._alarms[job.source].update(question, bool(detection.is_anomalous)))
+            alarm = self._alarms[job.source]
+            alarm.follow(question.alarm, question.class_name)
+            detection = detection.with_alarm(alarm.update(bool(detection.is_anomalous)))
             self.tally.count(job.source, frame, detection, job.capture_cpu_ms)
             result = (frame, detection)
         if self._observer is not None:
