@@ -46,8 +46,9 @@ class SinkWorker(threading.Thread):
 
     def __init__(self, sink: Sink | SinkFactory, queue: Mailbox[Result], stats: StageStats) -> None:
         super().__init__(name=f"kanoclip-{sink.name}", daemon=True)
-        self._factory = sink if isinstance(sink, SinkFactory) else None
-        self._sink = None if isinstance(sink, SinkFactory) else sink
+        self._recovers = isinstance(sink, SinkFactory)
+        self._factory = sink if isinstance(sink, SinkFactory) else _opened_before(sink)
+        self._sink: Sink | None = None
         self.sink_name, self.shows, self.stats = sink.name, sink.shows, stats
         self.error: BaseException | None = None
         self.left = False
@@ -56,18 +57,17 @@ class SinkWorker(threading.Thread):
         self._opened = threading.Event()
         self._lock = threading.Lock()  # of the next two
         self._busy_since: float | None = None  # monotonic time at which its present call began
-        self._stuck = False  # a factory's sink has been in one call for too long
+        self._stuck = False  # it has been in one call for too long
         self._closing = False
         self._finishing = False  # no results come any more
         self._deadline: float | None = None
         self._lost = 0  # results that the sink failed at, or that came while it was not open
         self._lost_before = 0  # at the beginning of the present call
         self._closed_dropped = 0  # what sinks that are closed by now had dropped of their own accord
-        if self._factory is not None:
-            meanwhile = "the stream goes on, and results for it are dropped until it works"
-            self._outage = Outage(sink.name, self._factory.notify, meanwhile)
-            self._backoff = Backoff(self._factory.first_retry_s, LAST_RETRY_S, scatter=0.0)
-            self._pauses = self._backoff.waits()
+        meanwhile = "the stream goes on, and results for it are dropped until it works"
+        self._outage = Outage(sink.name, self._factory.notify, meanwhile)
+        self._backoff = Backoff(self._factory.first_retry_s, LAST_RETRY_S, scatter=0.0)
+        self._pauses = self._backoff.waits()
         self._retry_at = self._steady_since = 0.0
         self._well_since: float | None = None  # in an outage: since when it has worked without a failure
 
@@ -80,7 +80,7 @@ class SinkWorker(threading.Thread):
     @property
     def outage(self) -> str | None:
         """What is wrong now with a factory's sink; None while it works."""
-        return None if self._factory is None else self._outage.words
+        return self._outage.words
 
     def put(self, result: Result, source: int) -> None:
         """Takes a result of a source, by its number; where none may be lost, this waits for room.
@@ -88,7 +88,7 @@ class SinkWorker(threading.Thread):
         Raises:
             MailboxClosedError: The run has ended, or the sink was left behind.
         """
-        if self._factory is not None and self._factory.stream is not None:
+        if self._factory.stream is not None:
             item = result if isinstance(result, BadFrame) else result[0]
             if item.stream != self._factory.stream:
                 return
@@ -96,7 +96,7 @@ class SinkWorker(threading.Thread):
 
     def wait_until_open(self) -> None:
         """Waits until the sink was opened once, or that has failed or takes too long."""
-        self._opened.wait(self._factory.patience_s if self._factory is not None else None)
+        self._opened.wait(self._factory.patience_s)
 
     def reopen(self) -> None:
         """Tells the sink that files may have been moved away. From any thread."""
@@ -120,39 +120,38 @@ class SinkWorker(threading.Thread):
         Args:
             hurry: The run is to end: wait no longer than the grace. Else an opened sink has all the time it takes.
         """
-        now = time.monotonic()
+        now, grace_s = time.monotonic(), self._factory.grace_s
         with self._lock:
             busy_s = 0.0 if self._busy_since is None else now - self._busy_since
-            late = self._factory is not None and busy_s > self._factory.patience_s
+            late = self._recovers and busy_s > self._factory.patience_s
             stuck = late and not (self._stuck or self._closing)
             if stuck:
                 self._stuck = True
                 self._queue.refuse()
-        if stuck and self._factory is not None:
+        if stuck:
             self._outage.begin(f"no answer for {self._factory.patience_s:g} s", self._lost_before)
             self._well_since = None
-        grace_s = SINK_GRACE_S if self._factory is None else self._factory.grace_s
         if not self.is_alive() or self.left:
             return
         if not self._finishing:
             if hurry and busy_s > grace_s:  # somebody may be waiting for room in the queue
-                self._leave(grace_s)
+                self._leave()
         elif not (hurry or late):
             self._deadline = None
         elif self._deadline is None:
             self._deadline = now + grace_s
         elif now >= self._deadline:
-            self._leave(grace_s)
+            self._leave()
 
-    def _leave(self, grace_s: float) -> None:
+    def _leave(self) -> None:
         """Leaves the thread behind. Where nothing may be lost that is an error, unless the sink may fail anyway."""
         self.left = True
         self._queue.abort()
-        if self._factory is not None:
-            self._factory.notify(f"{self.sink_name}: could not be finished within {grace_s:g} s and is left as it is")
-            return
-        words = f"{self.sink_name}: did not finish within {grace_s:g} s and was left behind; its output is incomplete"
-        if self._lossless:
+        within = f"within {self._factory.grace_s:g} s"
+        words = f"{self.sink_name}: did not finish {within} and was left behind; its output is incomplete"
+        if self._recovers:
+            self._factory.notify(f"{self.sink_name}: could not be finished {within} and is left as it is")
+        elif self._lossless:
             self.error = SinkError(words)
         else:
             log.warning("%s", words)
@@ -175,9 +174,8 @@ class SinkWorker(threading.Thread):
         """Opens a factory's sink. What no later try would mend ends the run: all but `SinkError` and OSError."""
         failure: Exception | None = None
         try:
-            if self._factory is not None:
-                with self._busy():
-                    self._ready(self._factory)
+            with self._busy():
+                self._ready()
         except (SinkError, OSError) as error:
             failure = error
         finally:
@@ -186,11 +184,6 @@ class SinkWorker(threading.Thread):
 
     def _write(self, result: Result) -> None:
         """Gives the sink a result, unless a failure was too short a time ago."""
-        if self._factory is None:
-            assert self._sink is not None
-            with self._busy():
-                deliver(self._sink, result, self.stats)
-            return
         if self._sink is None and time.monotonic() < self._retry_at:
             self._lost += 1
             return
@@ -198,16 +191,18 @@ class SinkWorker(threading.Thread):
         self._lost_before = self._queue.dropped + self._lost
         with self._busy():
             try:
-                deliver(self._ready(self._factory), result, self.stats)
+                deliver(self._ready(), result, self.stats)
             except Exception as error:
+                if not self._recovers:
+                    raise
                 failure = error
                 self._lost += 1
                 self._discard()
         self._conclude(failure)
 
-    def _ready(self, factory: SinkFactory) -> Sink:
+    def _ready(self) -> Sink:
         if self._sink is None:
-            self._sink = factory.open()
+            self._sink = self._factory.open()
         return self._sink
 
     def _discard(self) -> None:
@@ -220,14 +215,13 @@ class SinkWorker(threading.Thread):
 
     def _close(self) -> None:
         self._closing = True
-        sink = self._sink
-        if sink is None:
+        if self._sink is None:
             return
         with self._busy():
             try:
-                sink.close()
+                self._sink.close()
             except Exception as error:
-                if self._factory is None:
+                if not self._recovers:
                     raise
                 if not self.left:
                     self._factory.notify(f"{self.sink_name}: {_words(error)}")
@@ -247,10 +241,10 @@ class SinkWorker(threading.Thread):
                     self._queue.accept()
 
     def _conclude(self, failure: Exception | None) -> None:
-        """Says what a factory's sink fails at, and that it works again."""
+        """Says what a sink fails at, and that it works again."""
         if isinstance(failure, BrokenPipeError):
             raise failure  # whoever read standard output has gone: the end of a run, and no failure
-        if self._factory is None or self.left:
+        if self.left:
             return
         now = time.monotonic()
         if failure is not None:
@@ -265,6 +259,10 @@ class SinkWorker(threading.Thread):
             if now - self._well_since >= self._factory.settle_s:
                 self._outage.end(self._queue.dropped + self._lost)
                 self._steady_since = now
+
+
+def _opened_before(sink: Sink) -> SinkFactory:
+    return SinkFactory(lambda: sink, sink.name, sink.shows, grace_s=SINK_GRACE_S)
 
 
 def deliver(sink: Sink, result: Result, stats: StageStats) -> None:
