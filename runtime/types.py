@@ -167,7 +167,14 @@ class BadFrame:
 class Region:
     """A connected area of the map at or above the pixel threshold, in pixels of the ORIGINAL frame.
 
-    Of an anomalous image without any such area it is the one around the map's peak: see `decision.peak_region`.
+    Of an anomalous image without any such area it is the one around the map's peak: see `regions.peak_region`.
+
+    Examples:
+        >>> import numpy as np
+        >>> image = np.zeros((480, 640, 3), np.uint8)
+        >>> region = Region(x=10, y=20, width=30, height=40, score=0.9, area=600)
+        >>> image[region.y : region.y + region.height, region.x : region.x + region.width].shape
+        (40, 30, 3)
 
     Attributes:
         x: Left edge.
@@ -208,6 +215,12 @@ class Timings:
 @dataclass(frozen=True, slots=True)
 class Detection:
     """The detector's answer for one frame.
+
+    Examples:
+        >>> map = np.zeros((256, 256), np.float32)
+        >>> found = Detection(0.7, map, True, 0.5, (), "object", Timings(1.0, 20.0, 1.0, 1.0, 1.0))
+        >>> found.with_alarm(False).alarm  # an anomalous frame, in a stream whose alarm waits for more of them
+        False
 
     Attributes:
         score: Image anomaly score in [0, 1] (eq. 12, halved), of what the region of interest leaves of the map.

@@ -25,7 +25,7 @@ from kanoclip.runtime.service.health import Health
 from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.service.liveness import STUCK_S
 from kanoclip.runtime.stream.pipeline import SOURCE_GRACE_S
-from kanoclip.runtime.stream.sink_workers import SINK_GRACE_S
+from kanoclip.runtime.stream.sink_worker import SINK_GRACE_S
 
 tomllib = pytest.importorskip("tomllib", reason="reads pyproject.toml with Python 3.11's own parser")
 

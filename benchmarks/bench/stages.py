@@ -17,7 +17,7 @@ from kanoclip.benchmarks.bench.turns import Tick
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines import Backend
-from kanoclip.runtime.engines.base import Floats, Frames, Indices
+from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
@@ -33,7 +33,7 @@ STREAM_S = 4.0
 """About how long one stream lasts."""
 
 
-class _Splitting:
+class _Splitting(BaseBackend):
     """A backend that remembers the parts of its last run, where it can tell them apart."""
 
     def __init__(self, backend: Backend) -> None:
@@ -202,7 +202,7 @@ def measure_streams(
     }
 
 
-class _Counting:
+class _Counting(BaseBackend):
     """A backend that adds up the time in which at least one frame is in it."""
 
     def __init__(self, backend: Backend) -> None:

@@ -199,7 +199,7 @@ def _run(line: LineConfig, debug: bool) -> int:
             control = StreamControl(
                 pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.kept
             )
-            attendance.start(control, pipeline, sinks, outputs.snapshots)
+            attendance.start(control, pipeline, outputs.snapshots)
             pending.pop_all()
         if attendance.page is not None:
             human.print(Text(f"page: {attendance.page}"))

@@ -71,10 +71,14 @@ class Alarm:
     """The alarm of one stream. Not for use by several threads at once.
 
     Frames that were dropped or could not be read are not counted, and the time between frames does not matter.
+
+    Args:
+        rule: When it is raised and cleared at first.
+        class_name: What the frames are scored for at first; None for the bundle's default.
     """
 
-    def __init__(self, rule: AlarmRule) -> None:
-        self._rule = rule
+    def __init__(self, rule: AlarmRule, class_name: str | None = None) -> None:
+        self._rule, self._class_name = rule, class_name
         self._last: deque[bool] = deque(maxlen=rule.of)
         self._anomalous = 0
         self._up = False
@@ -91,8 +95,13 @@ class Alarm:
             self._up = False
         return self._up
 
-    def follow(self, rule: AlarmRule) -> None:
-        """Goes by another rule from the next frame on; verdicts that it looks back on keep their meaning."""
-        self._rule = rule
+    def follow(self, rule: AlarmRule, class_name: str | None = None) -> None:
+        """Goes by a rule from the next frame on; it looks back on verdicts over the same class only."""
+        if class_name != self._class_name:
+            self._last.clear()
+            self._up = False
+        elif rule == self._rule:
+            return
+        self._rule, self._class_name = rule, class_name
         self._last = deque(self._last, maxlen=rule.of)
         self._anomalous = sum(self._last)

@@ -12,14 +12,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.detect.regions import find_regions, peak_region, within
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
-from kanoclip.runtime.engines.base import Floats, Frames, Waits, descriptor_of
+from kanoclip.runtime.engines.base import Floats, Frames, descriptor_of
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
 from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
 
@@ -37,6 +37,16 @@ class _Answer:
 
 class Detector:
     """Scores frames with one bundle on one backend. Not for use by more threads at once than it has lanes.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kanoclip.runtime import Detector
+        >>> with Detector.load() as detector:  # the *.kanoclip in this folder, or the shipped one
+        ...     found = detector(np.full((480, 640, 3), 128, np.uint8))
+        >>> found.is_anomalous == (found.score >= found.threshold)
+        True
+        >>> found.map.shape
+        (256, 256)
 
     Attributes:
         bundle: What it runs.
@@ -117,7 +127,7 @@ class Detector:
     @classmethod
     def load(
         cls,
-        path: str | Path,
+        path: str | Path | None = None,
         *,
         backend: str = "auto",
         device: str = "auto",
@@ -132,7 +142,7 @@ class Detector:
         """Opens a bundle and its engine.
 
         Args:
-            path: The bundle's folder.
+            path: The bundle's folder; None for the one `*.kanoclip` in this folder, or else the shipped one.
             backend: As `create_backend` takes it.
             device: As `create_backend` takes it.
             threads: CPU threads, None for all cores of this process.
@@ -146,7 +156,7 @@ class Detector:
         Raises:
             KanoclipError: The bundle, the engine or a threshold is no good.
         """
-        bundle = Bundle.open(path)
+        bundle = Bundle.open(find_bundle(None, Path.cwd()) if path is None else path)
         settings = (settings or Settings()).overruled(Decision(threshold, pixel_threshold, min_area))
         settings.check_classes(bundle.manifest.classes)  # before an engine is made, which may take minutes
 
@@ -256,8 +266,7 @@ class Detector:
 
     def stop_waiting(self) -> None:
         """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
-        if isinstance(self.backend, Waits):
-            self.backend.stop_waiting()
+        self.backend.stop_waiting()
 
     def close(self) -> None:
         """Releases the engine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -78,15 +78,6 @@ def gpu_index(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
-@runtime_checkable
-class Waits(Protocol):
-    """A backend that may wait for long, such as for a server."""
-
-    def stop_waiting(self) -> None:
-        """Ends a wait that is under way, with StoppedWaitingError, and every later one; from any thread."""
-        ...
-
-
 class Backend(Protocol):
     """Runs a bundle's graph.
 
@@ -127,6 +118,17 @@ class Backend(Protocol):
         """
         ...
 
+    def stop_waiting(self) -> None:
+        """Ends a wait for a server that is away, with StoppedWaitingError, and every later one; from any thread."""
+        ...
+
     def close(self) -> None:
         """Releases the engine."""
         ...
+
+
+class BaseBackend:
+    """The part of `Backend` that an engine in this process has no need of."""
+
+    def stop_waiting(self) -> None:
+        """Nothing: it waits for no server."""

@@ -13,6 +13,7 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
+    BaseBackend,
     Floats,
     Frames,
     Indices,
@@ -43,7 +44,7 @@ SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 log = logging.getLogger(__name__)
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(BaseBackend):
     """One session on one provider."""
 
     def __init__(

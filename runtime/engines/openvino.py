@@ -14,6 +14,7 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
+    BaseBackend,
     Floats,
     Frames,
     Indices,
@@ -28,7 +29,7 @@ from kanoclip.runtime.system.paths import cache_folder
 _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(BaseBackend):
     """One compiled graph with one request a worker, used again for every batch."""
 
     def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None, lanes: int = 1) -> None:

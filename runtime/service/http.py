@@ -59,7 +59,7 @@ def serve_texts(
     try:
         server = _server(texts, address)
     except (OSError, UnicodeError) as error:  # a host name may also be one that IDNA cannot encode
-        reason = getattr(error, "strerror", None) or error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ServiceError(
             f"{address[0]}:{address[1]} cannot be listened on for {what}: {reason}; does another kanoclip-run?"
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kanoclip.runtime.sinks.base import ScreenSink, Sink
+from kanoclip.runtime.sinks.base import BaseSink, ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.images import ImageFolderSink
 from kanoclip.runtime.sinks.jsonl import JsonLinesSink
@@ -10,10 +10,12 @@ from kanoclip.runtime.sinks.video.video import VideoSink
 from kanoclip.runtime.sinks.window import WindowSink, has_display
 
 __all__ = [
+    "BaseSink",
     "ImageFolderSink",
     "JsonLinesSink",
     "ScreenSink",
     "Sink",
+    "SinkFactory",
     "VideoSink",
     "WindowSink",
     "annotate",

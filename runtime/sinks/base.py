@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
+log = logging.getLogger(__name__)
+
 
 class Sink(Protocol):
-    """Takes detections in order. `write`, `skip` and `close` are called from one thread; `close` always comes."""
+    """Takes detections in order. `write`, `skip` and `close` are called from one thread; `close` always comes.
+
+    `BaseSink` has what only some need. `SinkFactory` is for one that may fail and come back while a stream goes on.
+    """
 
     @property
     def name(self) -> str:
@@ -18,6 +26,16 @@ class Sink(Protocol):
     @property
     def shows(self) -> bool:
         """Whether it shows the image itself, and so needs it at full size."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Results that it has lost so far of its own accord, as one with a queue of its own may. From any thread."""
+        ...
+
+    @property
+    def cpu_ms(self) -> float:
+        """Processor time so far of threads of its own, in milliseconds."""
         ...
 
     def write(self, frame: Frame, detection: Detection) -> None:
@@ -34,6 +52,10 @@ class Sink(Protocol):
         Raises:
             SinkError: It cannot be written.
         """
+        ...
+
+    def reopen(self) -> None:
+        """Learns that files may have been moved away. From any thread."""
         ...
 
     def close(self) -> None:
@@ -55,3 +77,62 @@ class ScreenSink(Sink, Protocol):
             False once the user has asked to quit.
         """
         ...
+
+
+class BaseSink:
+    """The part of `Sink` that one has no need of which works in the caller's thread and loses nothing.
+
+    Examples:
+        >>> class Counter(BaseSink):
+        ...     name, shows, count = "counter", False, 0
+        ...     def write(self, frame, detection):
+        ...         self.count += detection.is_anomalous
+        ...     def skip(self, bad):
+        ...         pass
+        ...     def close(self):
+        ...         pass
+        >>> sink: Sink = Counter()
+        >>> sink.dropped, sink.cpu_ms
+        (0, 0.0)
+    """
+
+    @property
+    def dropped(self) -> int:
+        """0: nothing is lost."""
+        return 0
+
+    @property
+    def cpu_ms(self) -> float:
+        """0: there are no threads."""
+        return 0.0
+
+    def reopen(self) -> None:
+        """Nothing: there are no files."""
+
+
+@dataclass(frozen=True)
+class SinkFactory:
+    """How a stream opens a sink that may fail, hang and come back while the stream goes on.
+
+    Attributes:
+        open: Makes the sink, in the thread that writes to it; called again after each failure.
+        name: As `Sink.name`, and what messages call it.
+        shows: As `Sink.shows`.
+        stream: It gets the results of the source of this name only; None for all.
+        notify: Takes a message at the beginning of each outage and one at its end.
+        patience_s: How long one result may take. A sink that needs longer gets no further ones until it has finished.
+        grace_s: How long the end of a stream waits for it.
+        first_retry_s: Pause before the first try after a failure; it doubles with each.
+        settle_s: How long it must have worked before it is said that it does again: what an encoder was sent may fail
+            later.
+    """
+
+    open: Callable[[], Sink]
+    name: str
+    shows: bool
+    stream: str | None = None
+    notify: Callable[[str], None] = log.warning
+    patience_s: float = 5.0
+    grace_s: float = 5.0
+    first_retry_s: float = 1.0
+    settle_s: float = 5.0

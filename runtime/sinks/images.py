@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.files import sink_errors
@@ -20,7 +21,7 @@ last one."""
 _WRITABLE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
-class ImageFolderSink:
+class ImageFolderSink(BaseSink):
     """One annotated image per frame; images already there are overwritten.
 
     Images from files keep their relative path and name; suffixes other than .jpg, .jpeg and .png get `.jpg` appended.
@@ -33,6 +34,18 @@ class ImageFolderSink:
 
     Raises:
         SinkError: The folder cannot be made, or is the source's own, whose images would be overwritten.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kanoclip.runtime.types import Timings
+        >>> image, map = np.zeros((48, 64, 3), np.uint8), np.zeros((8, 8), np.float32)
+        >>> frame = Frame(0, "camera 0", 1.7e9, image, 4.0)
+        >>> found = Detection(0.25, map, False, 0.5, (), "object", Timings(1.0, 20.0, 1.0, 1.0, 1.0))
+        >>> sink = ImageFolderSink(Path("annotated"), None, untrained=False)
+        >>> sink.write(frame, found)
+        >>> sink.close()
+        >>> [path.name for path in Path("annotated").iterdir()]
+        ['frame_00000000.jpg']
     """
 
     name = "images"

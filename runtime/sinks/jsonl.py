@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
 
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
@@ -32,7 +33,7 @@ class Rotation:
     keep: int = 5
 
 
-class JsonLinesSink:
+class JsonLinesSink(BaseSink):
     """Writes one line a frame, flushed at once, so that the file can be followed while it grows.
 
     A scored frame: `frame, time, source, class, score, threshold, is_anomalous, alarm, regions, timings_ms`. An image
@@ -50,6 +51,18 @@ class JsonLinesSink:
 
     Raises:
         SinkError: The file cannot be opened.
+
+    Examples:
+        >>> import numpy as np
+        >>> from kanoclip.runtime.types import Timings
+        >>> image, map = np.zeros((48, 64, 3), np.uint8), np.zeros((8, 8), np.float32)
+        >>> frame = Frame(0, "camera 0", 1.7e9, image, 4.0)
+        >>> found = Detection(0.25, map, False, 0.5, (), "object", Timings(1.0, 20.0, 1.0, 1.0, 1.0))
+        >>> sink = JsonLinesSink("frames.jsonl")
+        >>> sink.write(frame, found)
+        >>> sink.close()
+        >>> json.loads(Path("frames.jsonl").read_text())["score"]
+        0.25
     """
 
     name = "jsonl"

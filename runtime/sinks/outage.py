@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-class Trouble:
+class Outage:
     """What is wrong with an output, and whether it was said. For use by several threads.
 
     Args:

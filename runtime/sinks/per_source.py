@@ -27,18 +27,12 @@ class PerSourceSink(Generic[AnySink]):
     @property
     def dropped(self) -> int:
         """Results that they lost of their own accord."""
-        return sum(int(getattr(sink, "dropped", 0)) for sink in self._sinks.values())
+        return sum(sink.dropped for sink in self._sinks.values())
 
     @property
     def cpu_ms(self) -> float:
         """Processor time of those that have threads of their own."""
-        return sum(float(getattr(sink, "cpu_ms", 0.0)) for sink in self._sinks.values())
-
-    @property
-    def trouble(self) -> str | None:
-        """What is wrong with the first that is in trouble; None while all work."""
-        troubles = (getattr(sink, "trouble", None) for sink in self._sinks.values())
-        return next((trouble for trouble in troubles if trouble is not None), None)
+        return sum(sink.cpu_ms for sink in self._sinks.values())
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Takes one result; raises as the source's sink does."""
@@ -51,9 +45,7 @@ class PerSourceSink(Generic[AnySink]):
     def reopen(self) -> None:
         """Passes on that files may have been moved away."""
         for sink in self._sinks.values():
-            again = getattr(sink, "reopen", None)
-            if again is not None:
-                again()
+            sink.reopen()
 
     def close(self) -> None:
         """Finishes all of them, also after one has failed; raises what the first one did."""

@@ -8,6 +8,7 @@ import sys
 import cv2
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.system.installed import succeeds
@@ -29,7 +30,7 @@ def has_display() -> bool:
     return succeeds([sys.executable, "-c", _PROBE], _PROBE_TIMEOUT_S)
 
 
-class WindowSink:
+class WindowSink(BaseSink):
     """Shows the newest annotated frame. Must be made and used in the main thread.
 
     Args:

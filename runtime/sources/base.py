@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from kanoclip.runtime.types import BadFrame, Frame
+
+
+@dataclass(frozen=True, slots=True)
+class SourceHealth:
+    """How a live source is.
+
+    Attributes:
+        connected: Whether frames come, or did until less than the stall limit ago.
+        reconnects: How often it came back.
+        lost_s: For how many seconds it has been away; None while connected.
+        reason: Why it is away, without credentials; None while connected.
+    """
+
+    connected: bool
+    reconnects: int
+    lost_s: float | None
+    reason: str | None
 
 
 class Source(Protocol):
     """A finite or endless sequence of images.
 
     `frames` and `close` are called from one thread, the one that reads. OpenCV's captures are not safe to release
-    while another thread reads from them.
+    while another thread reads from them. `interrupt` and `health` may be called from any thread; `BaseSource` has them
+    for a source that never waits for long.
     """
 
     @property
@@ -53,11 +72,21 @@ class Source(Protocol):
         """Releases the device, file or connection; harmless when repeated."""
         ...
 
+    def interrupt(self) -> None:
+        """Makes `frames` end soon and without an error, where it waits for a camera or a file; may be repeated."""
+        ...
 
-@runtime_checkable
-class Interruptible(Protocol):
-    """A source that may wait for long: for a camera to come back, or for a file to appear."""
+    def health(self) -> SourceHealth | None:
+        """How the connection is; None for a source that has none that could be lost."""
+        ...
+
+
+class BaseSource:
+    """The part of `Source` that one which never waits for long has no need of."""
 
     def interrupt(self) -> None:
-        """Makes `frames` end soon and without an error; may be called from any thread, and more than once."""
-        ...
+        """Nothing: the next frame comes soon."""
+
+    def health(self) -> SourceHealth | None:
+        """None: there is no connection."""
+        return None

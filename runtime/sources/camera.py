@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.capture import frame_rate, read_frame, ticks
 from kanoclip.runtime.sources.network.clock import wall_time
 from kanoclip.runtime.types import Frame
@@ -20,7 +21,7 @@ _OLDEST_S = 10.0
 """A driver's buffer that is older has its time from another clock."""
 
 
-class CameraSource:
+class CameraSource(BaseSource):
     """Frames from a local camera, newest first in spirit: OpenCV is asked to buffer one frame only.
 
     Args:

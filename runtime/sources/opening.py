@@ -68,6 +68,14 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
 
     Raises:
         SourceError: It does not exist, or cannot be read.
+
+    Examples:
+        >>> source = open_source("test://?fps=25")
+        >>> source.live, source.fps
+        (True, 25.0)
+        >>> open_source("nowhere.png")
+        Traceback (most recent call last):
+        kanoclip.runtime.errors.SourceError: nowhere.png: no such file or folder
     """
     if is_url(spec):
         return UrlSource(spec, stall_s)

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.gstreamer.query import decimal, split_query, whole
 from kanoclip.runtime.types import Frame, Image
 
@@ -57,7 +58,7 @@ class TestPattern:
         return cls(**numbers, **parts)  # type: ignore[arg-type]  # the names are the fields'
 
 
-class TestPatternSource:
+class TestPatternSource(BaseSource):
     """The frames of a test pattern, live: at its rate, without end.
 
     Args:
@@ -65,6 +66,12 @@ class TestPatternSource:
 
     Raises:
         SourceError: It is not of that form.
+
+    Examples:
+        >>> source = TestPatternSource("test://?width=320&height=240&fps=25")
+        >>> next(source.frames()).image.shape
+        (240, 320, 3)
+        >>> source.close()
     """
 
     __test__ = False

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from kanoclip.runtime.errors import SourceError
-from kanoclip.runtime.sources.base import Interruptible, Source
+from kanoclip.runtime.sources.base import Source, SourceHealth
 from kanoclip.runtime.types import BadFrame, Frame
 
 _LONGEST = 60
@@ -26,7 +25,6 @@ class NamedSource:
     def __init__(self, source: Source, name: str) -> None:
         self._source = source
         self.name = name
-        self.health: Callable[[], Any] | None = getattr(source, "health", None)
 
     @property
     def live(self) -> bool:
@@ -55,9 +53,12 @@ class NamedSource:
             yield replace(item, stream=self.name, source=self.name if item.source == given else item.source)
 
     def interrupt(self) -> None:
-        """Ends the wait for a camera or a file."""
-        if isinstance(self._source, Interruptible):
-            self._source.interrupt()
+        """See `Source.interrupt`."""
+        self._source.interrupt()
+
+    def health(self) -> SourceHealth | None:
+        """See `Source.health`."""
+        return self._source.health()
 
     def close(self) -> None:
         """Closes the source."""

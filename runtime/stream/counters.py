@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from kanoclip.runtime.sources.base import Source
-from kanoclip.runtime.sources.network.reconnecting import SourceHealth
 from kanoclip.runtime.stream.progress import SCORE_BOUNDS, Progress, RunSummary, SourceProgress
 from kanoclip.runtime.stream.stats import SlidingWindow, StageStats
 from kanoclip.runtime.types import Detection, Frame
@@ -34,7 +33,6 @@ class SourceTally:
         self.size: tuple[int, int] | None = None
         self.error: str | None = None
         self._source = source
-        self._health: Callable[[], SourceHealth] | None = getattr(source, "health", None)  # where it reconnects
         self._window = window
         self._last_score: float | None = None
         self._last_at: float | None = None
@@ -65,7 +63,7 @@ class SourceTally:
             now: Monotonic time in seconds.
         """
         delivered_at = self._delivered_at
-        health = None if self._health is None else self._health()
+        health = self._source.health()
         return SourceProgress(
             name=self._source.name,
             frames=self.frames,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections import deque
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class StageSummary:
 
 
 class StageStats:
-    """Mean and percentiles of one stage. Written by one thread; a reader may see a value one frame old.
+    """Mean and percentiles of one stage. Written by one thread, but for `add_both`; a reader may be one frame behind.
 
     Args:
         name: The stage's.
@@ -56,6 +57,7 @@ class StageStats:
         self._cpu_total = 0.0
         self._sample: list[float] = []
         self._last: deque[float] | None = deque(maxlen=RESERVOIR) if recent else None
+        self._lock = threading.Lock()  # of several threads that each count both figures
         self._random = random.Random(0)  # a fixed seed: two runs over the same timings report the same figures
 
     def add(self, milliseconds: float) -> None:
@@ -75,6 +77,12 @@ class StageStats:
         """Counts one frame's processor time."""
         self._cpu_count += 1
         self._cpu_total += milliseconds
+
+    def add_both(self, milliseconds: float, cpu_milliseconds: float) -> None:
+        """Counts one frame and its processor time; for use by several threads, as two sinks of one name have."""
+        with self._lock:
+            self.add(milliseconds)
+            self.add_cpu(cpu_milliseconds)
 
     def summary(self) -> StageSummary:
         """The figures so far; zeros when nothing was measured."""

@@ -40,6 +40,9 @@ class Mailbox(Generic[T]):
         capacity: Items held at most for each writer, at least 1.
         policy: What happens when that is full.
         writers: How many write, at least 1.
+
+    Attributes:
+        policy: As given.
     """
 
     def __init__(self, capacity: int, policy: Policy, writers: int = 1) -> None:
@@ -48,17 +51,17 @@ class Mailbox(Generic[T]):
         if writers < 1:
             raise ValueError(f"{writers} writers: a mailbox has at least 1")
         self._capacity = capacity
-        self._policy = policy
+        self.policy = policy
         self._compartments: list[deque[T]] = [deque() for _ in range(writers)]
         self._count = 0
         self._turn = 0
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed = self._refusing = False
         self._dropped = [0] * writers
 
     @property
     def dropped(self) -> int:
-        """Items that a newer one has pushed out."""
+        """Items that a newer one has pushed out, or that were refused."""
         return sum(self._dropped)
 
     @property
@@ -74,18 +77,21 @@ class Mailbox(Generic[T]):
             writer: Whose compartment it goes to, counted from 0.
 
         Returns:
-            The item pushed out to make room, if any.
+            The item that is lost: the one pushed out to make room, or this one while it refuses all; None for none.
 
         Raises:
             MailboxClosedError: It is closed, or was closed during the wait.
         """
         items = self._compartments[writer]
         with self._changed:
-            if self._policy is Policy.WAIT:
-                while len(items) >= self._capacity and not self._closed:
+            if self.policy is Policy.WAIT:
+                while len(items) >= self._capacity and not (self._closed or self._refusing):
                     self._changed.wait()
             if self._closed:
                 raise MailboxClosedError
+            if self._refusing:
+                self._dropped[writer] += 1
+                return item
             evicted = None
             if len(items) >= self._capacity:
                 evicted = items.popleft()
@@ -134,8 +140,23 @@ class Mailbox(Generic[T]):
             self._changed.notify_all()
             return some
 
+    def refuse(self) -> None:
+        """Drops what is inside and all that comes until `accept`: nobody waits for a reader that is stuck."""
+        with self._changed:
+            self._refusing = True
+            for writer, items in enumerate(self._compartments):
+                self._dropped[writer] += len(items)
+                items.clear()
+            self._count = 0
+            self._changed.notify_all()
+
+    def accept(self) -> None:
+        """Takes items again."""
+        with self._changed:
+            self._refusing = False
+
     def close(self) -> None:
-        """Refuses further items; what is inside can still be taken out."""
+        """Takes no further items; what is inside can still be taken out."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

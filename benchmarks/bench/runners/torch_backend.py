@@ -12,7 +12,7 @@ from kanoclip.benchmarks.bench.runners.split import Split
 from kanoclip.export.frame_resize import FrameResize
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import ModelInfo
-from kanoclip.runtime.engines.base import Floats, Frames, Indices
+from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.train.checkpoint import build_model, load_checkpoint
@@ -21,7 +21,7 @@ from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts, to_pix
 from kanoclip.train.weights import CHECKPOINT, packaged
 
 
-class TorchBackend:
+class TorchBackend(BaseBackend):
     """Eager or compiled; float16 on a GPU with torch's own scaled_dot_product_attention, float32 on the CPU.
 
     Attributes:

@@ -23,9 +23,10 @@ import numpy as np
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.engines.base import Floats, Frames, Indices
+from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.sinks import JsonLinesSink
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.types import Frame
@@ -34,7 +35,7 @@ CASES = tuple(product((1, 2), (1, 8)))
 """Workers, and the most frames that one takes at a time."""
 
 
-class MemorySource:
+class MemorySource(BaseSource):
     """Frames of noise that are there already."""
 
     name = "memory"
@@ -55,7 +56,7 @@ class MemorySource:
         """Nothing to release."""
 
 
-class InstantBackend:
+class InstantBackend(BaseBackend):
     """Answers at once: a map with as many hot squares as asked for."""
 
     name = "instant-cpu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,7 +182,6 @@ class Attendance:
         self._hangups = opened.enter_context(Hangups())
         self._control: StreamControl | None = None
         self._pipeline: Pipeline | None = None
-        self._outputs: Sequence[Sink] = ()
 
     @property
     def page(self) -> str | None:
@@ -194,21 +193,18 @@ class Attendance:
         """What the page is shown by."""
         return [] if self._page is None else [self._page.hub]
 
-    def start(
-        self, control: StreamControl, pipeline: Pipeline, outputs: Sequence[Sink], snapshots: Path | None
-    ) -> None:
+    def start(self, control: StreamControl, pipeline: Pipeline, snapshots: Path | None) -> None:
         """The stream is about to run.
 
         Args:
             control: Of the stream.
             pipeline: The stream.
-            outputs: Whose files may have been moved away when settings are read again.
             snapshots: Folder that anomalies are kept in, for the page; None where there is none.
 
         Raises:
             SettingsError: The page's server does not start.
         """
-        self._control, self._pipeline, self._outputs = control, pipeline, outputs
+        self._control, self._pipeline = control, pipeline
         self._health.attach(control)
         with suppress(SettingsError):  # without the library the page has no /metrics; --metrics has asked for it before
             require_prometheus()
@@ -230,10 +226,7 @@ class Attendance:
         elif hangup is Hangup.RELOAD:
             with self._supervision.reloading():
                 self._control.reload()
-            for sink in self._outputs:
-                again = getattr(sink, "reopen", None)
-                if again is not None:
-                    again()
+            self._pipeline.reopen_sinks()
 
     def _answer_metrics(self) -> Answer:
         if self._metrics is None:

@@ -16,14 +16,22 @@ from kanoclip.runtime.cli.run_options.fields import option
 from kanoclip.runtime.cli.run_options.kinds import Kind, Number, PathName, Size, Switch
 from kanoclip.runtime.cli.terminal.status import ImageTable
 from kanoclip.runtime.errors import SettingsError
-from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, ScreenSink, Sink, VideoSink, WindowSink, has_display
+from kanoclip.runtime.sinks import (
+    ImageFolderSink,
+    JsonLinesSink,
+    ScreenSink,
+    Sink,
+    SinkFactory,
+    VideoSink,
+    WindowSink,
+    has_display,
+)
 from kanoclip.runtime.sinks.jsonl import STDOUT, Rotation
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
 from kanoclip.runtime.sinks.video.encoders import h264_recipe
 from kanoclip.runtime.sinks.video.segments import Segments
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.sources.several import distinct, file_names
-from kanoclip.runtime.stream.guarded import GuardedSink
 
 _OUTPUT = (
     "Folder for annotated images, or one .mp4. Existing files are overwritten. Several sources get a subfolder each, "
@@ -218,7 +226,9 @@ class Outputs:
         show = modest if self.table is None else self.table
         return ImageTable(sources[0].root if len(sources) == 1 else None) if show and not quiet else None
 
-    def open(self, sources: Sequence[Source], pending: ExitStack, *, endless: bool, untrained: bool) -> list[Sink]:
+    def open(
+        self, sources: Sequence[Source], pending: ExitStack, *, endless: bool, untrained: bool
+    ) -> list[Sink | SinkFactory]:
         """Opens them.
 
         Args:
@@ -230,7 +240,7 @@ class Outputs:
         Raises:
             SinkError: One cannot be opened.
         """
-        sinks: list[Sink] = []
+        sinks: list[Sink | SinkFactory] = []
         sink = partial(open_sink, pending=pending, endless=endless)
         for one, name in zip(self.sinks, distinct([type_of(one) for one in self.sinks]), strict=True):
             if isinstance(one, JsonlOptions):
@@ -243,8 +253,17 @@ class Outputs:
                 if isinstance(one, VideoOptions):
                     h264_recipe()  # tries the system's programs, which may take longer than a sink is given
                 # Each source's own, so that one that fails leaves the others alone.
-                make = partial(_for_source, one, untrained, name, sink)
-                sinks.append(_each(name, sources, make))
+                makers = {source.name: partial(one.make, source, own, untrained) for source, own in _own_names(sources)}
+                if len(sources) == 1:
+                    sinks += [sink(name, True, make) for make in makers.values()]
+                elif endless:
+                    sinks += [SinkFactory(make, name, True, stream) for stream, make in makers.items()]
+                else:
+                    opened: dict[str, Sink] = {}
+                    for stream, make in makers.items():
+                        opened[stream] = make()
+                        pending.callback(opened[stream].close)
+                    sinks.append(PerSourceSink(name, opened))
         return sinks
 
     def screen(self, sources: Sequence[Source], *, untrained: bool) -> ScreenSink | None:
@@ -260,30 +279,23 @@ class Outputs:
         return windows[sources[0].name] if len(windows) == 1 else PerSourceScreen("window", windows)
 
 
-def open_sink(name: str, shows: bool, make: Callable[[], Sink], *, pending: ExitStack, endless: bool) -> Sink:
-    """Opens a sink; where the run is to go on whatever happens to it, as one that may fail and come back."""
-    opened = GuardedSink(make, name, shows=shows) if endless else make()
+def open_sink(
+    name: str, shows: bool, make: Callable[[], Sink], *, pending: ExitStack, endless: bool
+) -> Sink | SinkFactory:
+    """Opens a sink; where the run is to go on whatever happens to it, the stream opens it, as often as need be."""
+    if endless:
+        return SinkFactory(make, name, shows)
+    opened = make()
     pending.callback(opened.close)
     return opened
 
 
-def _each(name: str, sources: Sequence[Source], make: Callable[[Source, str], Sink]) -> Sink:
-    """One sink, or one for each of several sources, with the name of its file or folder."""
+def _own_names(sources: Sequence[Source]) -> list[tuple[Source, str]]:
+    """Each source with the name of its file or folder; empty where there is one."""
     if len(sources) == 1:
-        return make(sources[0], "")
+        return [(sources[0], "")]
     names = file_names([source.name for source in sources])
-    return PerSourceSink(name, {source.name: make(source, names[source.name]) for source in sources})
-
-
-def _for_source(
-    one: VideoOptions | ImagesOptions,
-    untrained: bool,
-    kind: str,
-    sink: Callable[[str, bool, Callable[[], Sink]], Sink],
-    source: Source,
-    name: str,
-) -> Sink:
-    return sink(kind, True, lambda: one.make(source, name, untrained))
+    return [(source, names[source.name]) for source in sources]
 
 
 def _maker(one: EventOptions, untrained: bool) -> Callable[[], Sink]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.engines.base import Floats, Frames, Indices, Report, descriptor_of, gpu_index
+from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, Report, descriptor_of, gpu_index
 from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on
@@ -25,7 +25,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class TensorRtBackend:
+class TensorRtBackend(BaseBackend):
     """One engine on one GPU.
 
     Attributes:

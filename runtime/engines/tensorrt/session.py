@@ -13,6 +13,7 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
+    BaseBackend,
     Floats,
     Frames,
     Indices,
@@ -32,7 +33,7 @@ _FUSED = "_gemm_mha"
 _TYPES = {"UINT8": "uint8", "INT64": "int64", "FLOAT": "float32"}
 
 
-class Session:
+class Session(BaseBackend):
     """Runs a bundle's engine on a GPU; a `Backend`, but for opening and closing the GPU.
 
     Attributes:

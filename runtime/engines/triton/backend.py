@@ -98,7 +98,7 @@ class TritonBackend:
         return outputs
 
     def stop_waiting(self) -> None:
-        """See `Waits`."""
+        """See `Backend.stop_waiting`."""
         self._hurried.set()
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.sources import Source
+from kanoclip.runtime.sources import Source, SourceHealth
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.stream.progress import Progress
 from kanoclip.runtime.system.bounded_queue import Policy
@@ -53,6 +53,14 @@ class EveryNth:
         for number, item in enumerate(self._source.frames()):
             if number % self._step == 0:
                 yield item
+
+    def interrupt(self) -> None:
+        """See `Source.interrupt`."""
+        self._source.interrupt()
+
+    def health(self) -> SourceHealth | None:
+        """See `Source.health`."""
+        return self._source.health()
 
     def close(self) -> None:
         """Closes the source."""

@@ -61,7 +61,8 @@ def read_bytes(place: str) -> bytes | str:
     try:
         return _fetch(place)
     except Exception as error:  # each store's library has errors of its own
-        return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        words = error.strerror if isinstance(error, OSError) else None
+        return words or one_line(error) or type(error).__name__
 
 
 def _fetch(url: str) -> bytes:

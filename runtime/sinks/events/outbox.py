@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable, Sized
 from typing import Generic, TypeVar
 
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.events.events import EventFilter, Events
 from kanoclip.runtime.sinks.jsonl import record
-from kanoclip.runtime.sinks.outage import Trouble
+from kanoclip.runtime.sinks.outage import Outage
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 M = TypeVar("M", bound=Sized)
@@ -112,7 +113,7 @@ class Outbox(Generic[M]):
                 self._dropped += dropped
 
 
-class OutboxSink(Generic[M]):
+class OutboxSink(BaseSink, Generic[M]):
     """Keeps the wanted events in an outbox, and reports once that they do not arrive, or not as fast as they come.
 
     Args:
@@ -138,8 +139,8 @@ class OutboxSink(Generic[M]):
     ) -> None:
         self._filter = EventFilter(events)
         self._outbox: Outbox[M] = Outbox(queue, queue_bytes)
-        self._outage = Trouble(who, notify, f"up to {queue} messages wait for it")
-        self._slow = Trouble(who, notify, meanwhile)
+        self._outage = Outage(who, notify, f"up to {queue} messages wait for it")
+        self._slow = Outage(who, notify, meanwhile)
         self._slow_words = slow
 
     @property
@@ -148,7 +149,7 @@ class OutboxSink(Generic[M]):
         return self._outbox.dropped
 
     @property
-    def trouble(self) -> str | None:
+    def outage(self) -> str | None:
         """Why messages do not arrive, or not all; None while they do."""
         return self._outage.words or self._slow.words
 

@@ -98,7 +98,8 @@ class SnapshotRing:
         try:
             self._write(name, files)
         except SinkError as error:
-            if getattr(error.__cause__, "errno", None) not in _NO_ROOM:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _NO_ROOM:
                 raise
             with sink_errors(self._folder):
                 if not self._free(size + _OVERHEAD):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg, encode_map
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
@@ -46,7 +47,7 @@ class SnapshotConfig:
     min_interval_s: float = 1.0
 
 
-class SnapshotSink:
+class SnapshotSink(BaseSink):
     """Keeps the annotated image, the image alone, the map and the JSON record of anomalous frames.
 
     Their names begin with the time of capture (UTC) and the source: 20231114T221320.250Z_camera-0_00000042.jpg,

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.files import sink_errors
@@ -24,7 +25,7 @@ MAX_GAP_S = 5.0
 """Longest stretch for which a live video repeats an image to keep in step with the clock."""
 
 
-class VideoSink:
+class VideoSink(BaseSink):
     """All annotated frames as .mp4: H.264 where a program of the system encodes it (`encoders`), else MPEG-4.
 
     The first frame sets the size; frames of another size are fitted into it with black borders.

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.headers import size_of
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame, Image
@@ -35,7 +36,7 @@ _SCALES = {
 _JPEG = b"\xff\xd8"
 
 
-class ImageSource:
+class ImageSource(BaseSource):
     """Images in a fixed order, read ahead by some threads.
 
     Args:
@@ -47,6 +48,15 @@ class ImageSource:
         reduced_for: (height, width) of the model for which JPEGs are decoded at a smaller scale, see `read_reduced`;
             None, as at the start, to decode all of them in full.
         readers: Threads that read and decode.
+
+    Examples:
+        >>> import cv2
+        >>> cv2.imwrite("part.png", np.zeros((48, 64, 3), np.uint8))
+        True
+        >>> source = ImageSource.from_file(Path("part.png"))
+        >>> [(frame.index, frame.image.shape) for frame in source.frames()]
+        [(0, (48, 64, 3))]
+        >>> source.close()
     """
 
     live = False

@@ -8,13 +8,14 @@ from pathlib import Path
 import cv2
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame
 from kanoclip.runtime.types import BadFrame, Frame
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mjpeg", ".wmv"})
 
 
-class VideoSource:
+class VideoSource(BaseSource):
     """Frames of a video file in order.
 
     Args:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.images import natural_key, read_image
 from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
 from kanoclip.runtime.sources.gstreamer.query import decimal, split_query, whole
@@ -76,7 +77,7 @@ class WatchedFolder:
         return cls(folder, done, bool(existing), every)
 
 
-class WatchSource:
+class WatchSource(BaseSource):
     """Images that appear in a folder, in the order in which they were written, without end.
 
     An image is taken when two looks found it with the same size and time, and it can be read to its end. One that is

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera
 from kanoclip.runtime.sources.gstreamer.genicam import GENICAM, GenicamCamera
 from kanoclip.runtime.sources.gstreamer.launch import PACKAGES, GstLaunch, StalledError
@@ -52,7 +53,7 @@ def is_gstreamer(spec: str) -> bool:
     return spec.startswith((GST, CSI, GENICAM))
 
 
-class GStreamerSource:
+class GStreamerSource(BaseSource):
     """Frames of a GStreamer pipeline.
 
     A camera never ends. Another pipeline may: when it ends by itself and without an error (`num-buffers`, a file),

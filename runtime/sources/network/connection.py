@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from kanoclip.runtime.errors import SourceError
-from kanoclip.runtime.sources.base import Interruptible, Source
+from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.system.bounded_queue import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
 from kanoclip.runtime.types import BadFrame, Frame
 
@@ -74,8 +74,8 @@ class Connection:
         """Tells the thread to end; does not wait for it. May be called from any thread."""
         self._left.set()
         self._frames.abort()
-        source: object = self.source
-        if isinstance(source, Interruptible):
+        source = self.source
+        if source is not None:
             source.interrupt()
 
     def join(self, timeout: float) -> None:

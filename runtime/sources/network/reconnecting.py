@@ -6,11 +6,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
-from kanoclip.runtime.sources.base import Source
+from kanoclip.runtime.sources.base import Source, SourceHealth
 from kanoclip.runtime.sources.network.connection import Connection, ConnectionStalledError
 from kanoclip.runtime.system.backoff import Backoff
 from kanoclip.runtime.types import BadFrame, Frame
@@ -35,23 +35,6 @@ MOST_REASONS = 5
 """So many different ones are reported while a source is away."""
 CLOSE_GRACE_S = 3.0
 """How long `close` waits for a thread to release its device."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceHealth:
-    """How a live source is.
-
-    Attributes:
-        connected: Whether frames come, or did until less than the stall limit ago.
-        reconnects: How often it came back.
-        lost_s: For how many seconds it has been away; None while connected.
-        reason: Why it is away, without credentials; None while connected.
-    """
-
-    connected: bool
-    reconnects: int
-    lost_s: float | None
-    reason: str | None
 
 
 class ReconnectingSource:

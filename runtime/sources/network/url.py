@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame, ticks
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
 from kanoclip.runtime.sources.network.probe import probe, refusal
@@ -24,7 +25,7 @@ READ_TIMEOUT_S = 5.0
 _MJPEG = cv2.VideoWriter.fourcc(*"MJPG")
 
 
-class UrlSource:
+class UrlSource(BaseSource):
     """Frames from a network stream.
 
     A URL of known length (a video file on a web server) ends; anything else is live, and its end is a failure. Frames

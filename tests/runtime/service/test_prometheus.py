@@ -31,7 +31,7 @@ class FakeControl:
 
     def __init__(self, *names):
         self.names = names or ("camera 0",)
-        self.tally = Tally([SimpleNamespace(name=name) for name in self.names], recent=True)
+        self.tally = Tally([SimpleNamespace(name=name, health=lambda: None) for name in self.names], recent=True)
         self.pushed_out = [0] * len(self.names)
         self.sink_dropped = {}
 

@@ -15,6 +15,7 @@ from http_receiver import receiver
 from sink_helpers import ANOMALY
 
 from kanoclip.runtime.detect.preprocess import Prepared
+from kanoclip.runtime.sinks import BaseSink, SinkFactory
 from kanoclip.runtime.sinks.events import webhook
 from kanoclip.runtime.sinks.events.mqtt import MqttSink
 from kanoclip.runtime.sinks.events.mqtt_config import MqttConfig
@@ -25,7 +26,6 @@ from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink
 from kanoclip.runtime.sinks.video.encoders import h264_recipe
 from kanoclip.runtime.sinks.video.video import VideoSink
 from kanoclip.runtime.sources import open_source
-from kanoclip.runtime.stream.guarded import GuardedSink
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
 
@@ -46,7 +46,7 @@ class Detector:
         return [ANOMALY for _ in frames]
 
 
-class Stuck:
+class Stuck(BaseSink):
     """Blocks for ever where it is told to."""
 
     name = "stuck"
@@ -111,13 +111,13 @@ KINDS = ("disk full", "read-only", "webhook hangs", "broker away", "write blocks
 
 def frames_per_second(makers, seconds, fps=FPS, observer=None):
     sinks = [
-        GuardedSink(
+        SinkFactory(
             make,
             name,
             shows=name != "jsonl",
             notify=said.append,
             patience_s=0.3 if name == "stuck" else 20.0,
-            close_grace_s=0.3 if name == "stuck" else 20.0,
+            grace_s=0.3 if name == "stuck" else 20.0,
         )
         for name, make in makers.items()
     ]
@@ -127,7 +127,7 @@ def frames_per_second(makers, seconds, fps=FPS, observer=None):
     end.start()
     summary = pipeline.run()
     end.cancel()
-    return summary.frames / seconds, {sink.name: sink.dropped for sink in sinks}
+    return summary.frames / seconds, {sink.name: summary.sink_dropped.get(sink.name, 0) for sink in sinks}
 
 
 def compare(kind, folder, seconds, pairs, fps=FPS):

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sinks.per_source import PerSourceScreen, PerSourceSink
 from kanoclip.runtime.types import BadFrame, Frame
 
 
-class Sink:
+class Sink(BaseSink):
     name = "sink"
+    dropped, cpu_ms = 0, 0.0
 
     def __init__(self, shows=False, error=False, going=True):
         self.shows, self.error, self.going = shows, error, going
@@ -42,13 +44,13 @@ def frame(index, stream):
 
 def test_each_gets_its_own():
     one, other = Sink(), Sink(shows=True)
-    other.dropped, other.cpu_ms, other.trouble = 3, 2.5, "disk full"
+    other.dropped, other.cpu_ms = 3, 2.5
     both = PerSourceSink("images", {"a": one, "b": other})
     both.write(frame(1, "a"), None)
     both.write(frame(2, "b"), None)
     both.skip(BadFrame(3, "x.jpg", "broken", stream="b"))
     assert (one.seen, other.seen) == ([1], [2, -3])
-    assert (both.name, both.shows, both.dropped, both.cpu_ms, both.trouble) == ("images", True, 3, 2.5, "disk full")
+    assert (both.name, both.shows, both.dropped, both.cpu_ms) == ("images", True, 3, 2.5)
     both.reopen()
     assert one.reopened == other.reopened == 1
 

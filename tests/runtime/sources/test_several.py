@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import distinct, file_names, together
 
 NAMES = st.lists(
@@ -23,7 +24,7 @@ NAMES = st.lists(
 )
 
 
-class Source:
+class Source(BaseSource):
     fps = count = root = None
 
     def __init__(self, name, live):

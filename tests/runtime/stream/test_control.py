@@ -19,6 +19,8 @@ from kanoclip.runtime.detect.saved_thresholds import Kept
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.errors import FrameError, SettingsError
+from kanoclip.runtime.sinks import BaseSink
+from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.stream.control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.stream.progress import Control
@@ -28,7 +30,7 @@ from kanoclip.runtime.types import Frame, RegionOfInterest
 pytestmark = pytest.mark.timeout(60)
 
 
-class Grey:
+class Grey(BaseSource):
     """Frames of grey 100 of 255: score 0.392 of class nut, 0.608 of class bolt."""
 
     name, fps, root, count = "line 3", None, None, None
@@ -46,7 +48,7 @@ class Grey:
         pass
 
 
-class Collect:
+class Collect(BaseSink):
     name, shows = "collect", False
 
     def __init__(self):

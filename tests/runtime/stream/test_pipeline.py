@@ -14,7 +14,9 @@ import pytest
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.errors import FrameError, SinkError, SourceError
-from kanoclip.runtime.stream import sink_workers as sink_threads
+from kanoclip.runtime.sinks import BaseSink
+from kanoclip.runtime.sources import BaseSource
+from kanoclip.runtime.stream import sink_worker
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
@@ -22,7 +24,7 @@ from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 pytestmark = pytest.mark.timeout(30)
 
 
-class FakeSource:
+class FakeSource(BaseSource):
     name = "fake"
     fps = None
     root = None
@@ -83,7 +85,7 @@ class FakeDetector:
         )
 
 
-class FakeSink:
+class FakeSink(BaseSink):
     shows = True
 
     def __init__(self, name="fake-sink", *, pause=0.0, error_at=None, close_error=False):
@@ -490,7 +492,7 @@ class Hanging(FakeSink):
 
 @pytest.fixture
 def short_grace(monkeypatch):
-    monkeypatch.setattr(sink_threads, "SINK_GRACE_S", 0.4)
+    monkeypatch.setattr(sink_worker, "SINK_GRACE_S", 0.4)
 
 
 @pytest.mark.parametrize("write_at", [None, 3])
@@ -503,7 +505,7 @@ def test_a_sink_that_hangs_does_not_hold_up_the_end_of_a_live_run(short_grace, c
     assert 0.6 < time.monotonic() - started < 3
     assert summary.frames > 20 and other.closed == 1 and other.indices[-1] == summary.frames + summary.dropped - 1
     assert [record.message for record in caplog.records] == [
-        "hanging: did not finish within 10 s and was left behind; its output is incomplete"
+        "hanging: did not finish within 0.4 s and was left behind; its output is incomplete"
     ]
     hanging.released.set()
     settle()

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.preprocess import Prepared
-from kanoclip.runtime.errors import FrameError, SourceError
+from kanoclip.runtime.errors import FrameError, SettingsError, SinkError, SourceError
+from kanoclip.runtime.sinks import BaseSink, SinkFactory
+from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import NamedSource, together
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
@@ -23,7 +25,7 @@ from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 pytestmark = pytest.mark.timeout(60)
 
 
-class Camera:
+class Camera(BaseSource):
     """Numbered frames; the value of the pixels is the source's mark."""
 
     fps = None
@@ -84,7 +86,7 @@ class Detector:
         ]
 
 
-class Collect:
+class Collect(BaseSink):
     name = "collect"
     shows = True
 
@@ -273,4 +275,58 @@ def test_a_source_is_woken_at_the_end():
     pipeline.run()
     assert time.monotonic() - started < 1.5
     assert isinstance(together([waiting, other])[0], NamedSource)
+    settle()
+
+
+class Stubborn(Collect):
+    """Hangs for ever in its first write."""
+
+    name = "images"
+
+    def __init__(self, released):
+        super().__init__()
+        self.released = released
+
+    def write(self, frame, detection):
+        self.released.wait(20)
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_each_source_s_sink_may_fail_alone_and_they_are_counted_as_one(policy):
+    """One hangs, one fails at its start: the third gets all of its source's results, and the run does not wait."""
+    released, said, good = threading.Event(), [], Collect()
+
+    def refuse():
+        raise SinkError("b.mp4: the disk is full")
+
+    makers = {"a": lambda: Stubborn(released), "b": refuse, "c": lambda: good}
+    sinks = [
+        SinkFactory(make, "images", True, stream, notify=said.append, patience_s=0.2, grace_s=0.2)
+        for stream, make in makers.items()
+    ]
+    cameras = [Camera(name, mark, 40, live=policy is Policy.DROP_OLDEST, pause=0.01) for mark, name in enumerate("abc")]
+    started = time.monotonic()
+    summary = Pipeline(together(cameras), Detector(), sinks, PipelineConfig(policy)).run()
+    assert time.monotonic() - started < 5
+    frames = {source.name: source.frames for source in summary.sources}
+    assert set(good.by_stream) == {"c"} and len(good.indices("c")) == frames["c"]
+    assert [stage.name for stage in summary.stages].count("images") == 1
+    assert frames["a"] + frames["b"] - 6 <= summary.sink_dropped["images"] <= frames["a"] + frames["b"]
+    assert sorted(line.partition(";")[0] for line in said) == [
+        "images: b.mp4: the disk is full",
+        "images: could not be finished within 0.2 s and is left as it is",
+        "images: no answer for 0.2 s",
+    ]
+    released.set()
+    settle()
+
+
+def test_what_no_later_try_would_mend_ends_the_run_at_its_start():
+    def refuse():
+        raise SettingsError("mqtt: no such port")
+
+    camera = Camera("a", 1, None, live=True, pause=0.01)
+    with pytest.raises(SettingsError, match="no such port"):
+        Pipeline(camera, Detector(), [SinkFactory(refuse, "mqtt", False)], PipelineConfig(Policy.DROP_OLDEST)).run()
+    assert camera.closed == 1
     settle()

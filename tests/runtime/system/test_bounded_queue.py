@@ -186,3 +186,19 @@ def test_a_writer_waits_for_its_own_compartment_only():
         box.put("y", 1)
     with pytest.raises(ValueError, match="0 writers"):
         Mailbox(1, Policy.WAIT, 0)
+
+
+def test_one_that_refuses_holds_no_writer_up_and_counts_what_it_loses():
+    box = Mailbox(2, Policy.WAIT, 2)
+    box.put("a")
+    box.put("b")
+    waiting = threading.Thread(target=box.put, args=("c",))
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    box.refuse()
+    waiting.join(2)
+    assert not waiting.is_alive() and box.put("x", 1) == "x"
+    assert box.drops == [3, 1]
+    box.accept()
+    assert box.put("d") is None and box.get_some(5) == ["d"] and box.dropped == 4

@@ -48,7 +48,7 @@ class Web:
         Raises:
             FleetError: There is no answer.
         """
-        from urllib3.exceptions import HTTPError
+        from urllib3.exceptions import HTTPError, MaxRetryError
 
         try:
             return self._pool.request(
@@ -56,7 +56,7 @@ class Web:
             )
         except (HTTPError, OSError, ValueError) as error:
             cause: BaseException = error
-            while (deeper := getattr(cause, "reason", None) or cause.__cause__) and isinstance(deeper, BaseException):
+            while deeper := (cause.reason if isinstance(cause, MaxRetryError) else None) or cause.__cause__:
                 cause = deeper
             raise FleetError(f"{self._shown} does not answer ({one_line(cause)})") from error
 

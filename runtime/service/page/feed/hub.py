@@ -10,6 +10,7 @@ from typing import Any
 
 from kanoclip.runtime.service.page.feed.score_history import SPANS_S, Bucket, ScoreHistory
 from kanoclip.runtime.service.page.gallery import JPEG_QUALITY, MAX_SIDE, MemoryGallery
+from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg, encode_map
 from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.types import BadFrame, Detection, Frame
@@ -56,7 +57,7 @@ class Count:
     alarm: bool
 
 
-class Hub:
+class Hub(BaseSink):
     """The sink through which the page gets its frames; it holds the newest of each source and nothing else.
 
     `write` keeps a reference and returns. Anomalous frames are encoded for the gallery at a bounded rate.

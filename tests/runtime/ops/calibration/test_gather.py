@@ -11,12 +11,13 @@ from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.ops.calibration.gather import EveryNth, gather
+from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.types import BadFrame, Frame, RegionOfInterest
 
 LEFT = RegionOfInterest("left.json", keep=(((0.0, 0.0), (0.45, 0.0), (0.45, 1.0), (0.0, 1.0)),))
 
 
-class Pictures:
+class Pictures(BaseSource):
     """Grey ones of level 0, 1, 2 ...; their right halves are white."""
 
     name, live, fps, root = "pictures", False, 25.0, None

@@ -166,7 +166,7 @@ def test_what_is_beyond_the_bound_is_dropped_from_the_old_end_and_counted(broker
     with sink_to(broker.port, said, queue=50) as sink:
         wait_until(lambda: watcher.statuses == ["online"])
         broker.kill()
-        wait_until(lambda: sink.trouble is not None)
+        wait_until(lambda: sink.outage is not None)
         for index in range(200):
             sink.write(make_frame(index), ANOMALY)
         assert sink.dropped == 150
@@ -182,10 +182,10 @@ def test_a_broker_that_is_away_from_the_start(program, tmp_path):
     with sink_to(broker.port, said) as sink:
         for index in range(10):
             sink.write(make_frame(index), ANOMALY)
-        wait_until(lambda: sink.trouble is not None)
+        wait_until(lambda: sink.outage is not None)
         assert "Connection refused" in said[0]
         broker.start()
-        wait_until(lambda: sink.trouble is None and len(sink._outbox) == 0, 20)
+        wait_until(lambda: sink.outage is None and len(sink._outbox) == 0, 20)
     broker.stop()
     assert len(said) == 2 and sink.dropped == 0
 
@@ -201,7 +201,7 @@ def test_a_broker_that_hangs_neither_blocks_nor_loses(broker, watcher, monkeypat
         for index in range(2000):
             sink.write(make_frame(index), ANOMALY)
         assert time.monotonic() - started < 2.0
-        wait_until(lambda: sink.trouble is not None)
+        wait_until(lambda: sink.outage is not None)
         time.sleep(1.5)  # connections to a stopped process are accepted by the kernel, and never answered
         broker.go_on()
         wait_until(lambda: 1999 in watcher.frames, 30)

@@ -101,7 +101,7 @@ def test_failures_of_the_moment_are_tried_again_and_said_once(moods):
         for index in range(3):
             sink.write(make_frame(index), ANOMALY)
         wait_until(lambda: len(to.requests) == len(moods) + 3)
-        wait_until(lambda: sink.trouble is None)
+        wait_until(lambda: sink.outage is None)
         sink.close()
     assert to.frames == [0] * len(moods) + [0, 1, 2], "in order, none twice but for the tries"
     assert sink.dropped == 0 and len(said) == 2 and said[1].endswith("meanwhile: 0")
@@ -145,13 +145,13 @@ def test_a_receiver_that_is_away_loses_only_what_is_beyond_the_bound():
     said, port = [], free_port()
     sink = sink_to(port, said, queue=10)
     sink.write(make_frame(0), ANOMALY)
-    wait_until(lambda: sink.trouble is not None)
+    wait_until(lambda: sink.outage is not None)
     for index in range(1, 30):
         sink.write(make_frame(index), ANOMALY)
     assert sink.dropped == 20 and "Connection refused" in said[0]
     with receiver(200, port=port) as to:
         wait_until(lambda: len(to.requests) == 10)
-        wait_until(lambda: sink.trouble is None)
+        wait_until(lambda: sink.outage is None)
         sink.close()
     kept = to.frames
     assert kept[-9:] == list(range(21, 30)) and kept == sorted(kept) and len(kept) == 10
@@ -178,7 +178,7 @@ def test_a_receiver_that_hangs_neither_blocks_nor_holds_the_end_up(monkeypatch):
             sink.write(make_frame(index), ANOMALY)
             slowest = max(slowest, time.perf_counter() - started)
         assert slowest < 0.1
-        wait_until(lambda: sink.trouble is not None)
+        wait_until(lambda: sink.outage is not None)
         started = time.monotonic()
         with pytest.raises(SinkError, match=r"/\.\.\.: 50 messages were not taken"):
             sink.close()

@@ -20,6 +20,7 @@ from broker import wait_until
 from disks import fill, small_disk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sink_driver import DrivenSink
 from sink_helpers import ANOMALY, NORMAL, in_alarm, make_frame
 
 from kanoclip.runtime.errors import SinkError
@@ -28,7 +29,6 @@ from kanoclip.runtime.sinks.jsonl import record
 from kanoclip.runtime.sinks.snapshots.reader import SUFFIXES, newest_snapshots, read_snapshot
 from kanoclip.runtime.sinks.snapshots.ring import SnapshotRing
 from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink, snapshot_name
-from kanoclip.runtime.stream.guarded import GuardedSink
 
 
 def sink_for(folder, **options):
@@ -271,7 +271,7 @@ def test_on_a_full_disk_the_oldest_make_room_for_the_newest(tmp_path):
 def test_a_disk_that_others_keep_full_does_not_eat_the_ring(tmp_path):
     said = []
     with small_disk(tmp_path, 1 << 20):
-        sink = GuardedSink(
+        sink = DrivenSink(
             lambda: sink_for(tmp_path), "snapshots", shows=True, notify=said.append, first_retry_s=0.01, settle_s=0
         )
         for index in range(6):
@@ -289,7 +289,7 @@ def test_a_disk_that_others_keep_full_does_not_eat_the_ring(tmp_path):
         assert before == numbers(tmp_path), "deleting all would not have made room"
         assert not [p for p in tmp_path.iterdir() if p.name.endswith(".part")]
         blob.unlink()
-        wait_until(lambda: sink.write(make_frame(99), ANOMALY) or sink.trouble is None)
+        wait_until(lambda: sink.write(make_frame(99), ANOMALY) or sink.outage is None)
         assert numbers(tmp_path)[-1] == 99 and len(said) == 2
         sink.close()
 

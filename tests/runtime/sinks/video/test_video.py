@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from broker import wait_until
 from disks import fill, small_disk
+from sink_driver import DrivenSink
 from sink_helpers import ANOMALY, make_frame
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.video import encoders, video
 from kanoclip.runtime.sinks.video.segments import Segments, delete_oldest, stamped
 from kanoclip.runtime.sinks.video.video import VideoSink
-from kanoclip.runtime.stream.guarded import GuardedSink
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_told_by_name_and_the_recording_goes_on_when_there_is_roo
         def open_sink():
             return VideoSink(tmp_path / "x.mp4", 10, live=True, untrained=False)
 
-        sink = GuardedSink(open_sink, "video", shows=True, notify=said.append, first_retry_s=0.05, settle_s=0)
+        sink = DrivenSink(open_sink, "video", shows=True, notify=said.append, first_retry_s=0.05, settle_s=0)
         index = 0
 
         def write_one():
@@ -191,10 +191,10 @@ def test_a_full_disk_is_told_by_name_and_the_recording_goes_on_when_there_is_roo
             sink.write(frame, ANOMALY)
             index += 1
 
-        wait_until(lambda: write_one() or sink.trouble is not None, 30)
+        wait_until(lambda: write_one() or sink.outage is not None, 30)
         assert len(said) == 1 and "x.mp4" in said[0] and "No space left on device" in said[0]
         blob.unlink()
-        wait_until(lambda: write_one() or sink.trouble is None, 30)
+        wait_until(lambda: write_one() or sink.outage is None, 30)
         for _ in range(5):
             write_one()
         sink.close()

@@ -7,9 +7,10 @@ import time
 
 import numpy as np
 import pytest
+from sink_driver import DrivenSink
 
 from kanoclip.runtime.errors import SettingsError, SinkError
-from kanoclip.runtime.stream.guarded import GuardedSink
+from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 
 pytestmark = pytest.mark.timeout(30)
@@ -21,17 +22,17 @@ def frame(index):
     return Frame(index, "camera 0", 1_700_000_000.0, np.zeros((4, 4, 3), np.uint8), 1.0)
 
 
-class Fragile:
+class Fragile(BaseSink):
     """Fails or hangs as its workshop says."""
 
     name = "fragile"
     shows = False
+    dropped = 0
 
     def __init__(self, shop):
         if shop.refusal is not None:
             raise shop.refusal
         self.shop = shop
-        self.dropped = 0
         shop.made += 1
 
     def write(self, frame, detection):
@@ -62,8 +63,8 @@ class Shop:
         self.written, self.said = [], []
 
     def guard(self, **options):
-        options = {"patience_s": 0.1, "close_grace_s": 0.2, "first_retry_s": 0.05, "settle_s": 0.0} | options
-        return GuardedSink(lambda: Fragile(self), "fragile", shows=False, notify=self.said.append, **options)
+        options = {"patience_s": 0.1, "grace_s": 0.2, "first_retry_s": 0.05, "settle_s": 0.0} | options
+        return DrivenSink(lambda: Fragile(self), "fragile", shows=False, notify=self.said.append, **options)
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def shop():
         if event is not None:
             event.set()
     deadline = time.monotonic() + 5
-    while any(t.name == "kanoclip-fragile-guarded" for t in threading.enumerate()):
+    while any(t.name == "kanoclip-fragile" for t in threading.enumerate()):
         assert time.monotonic() < deadline, threading.enumerate()
         time.sleep(0.01)
 
@@ -83,10 +84,10 @@ def test_what_works_is_left_alone(shop):
     sink = shop.guard()
     sink.write(frame(0), DETECTION)
     sink.skip(BadFrame(1, "x", "broken"))
-    sink.reopen()
+    sink.worker.reopen()
     sink.close()
     assert shop.written == [0, ("bad", 1)]
-    assert (shop.made, shop.closed, shop.reopened, sink.dropped, sink.trouble, shop.said) == (1, 1, 1, 0, None, [])
+    assert (shop.made, shop.closed, shop.reopened, sink.dropped, sink.outage, shop.said) == (1, 1, 1, 0, None, [])
 
 
 def test_a_failure_is_said_once_and_so_is_its_end(shop):
@@ -97,7 +98,7 @@ def test_a_failure_is_said_once_and_so_is_its_end(shop):
         sink.write(frame(index), DETECTION)
         time.sleep(0.01)
     assert shop.written == [0]
-    assert sink.dropped == 39 and "No space left" in sink.trouble
+    assert sink.dropped == 39 and "No space left" in sink.outage
     assert 2 <= shop.made <= 5, "tries again, with growing pauses"
     assert shop.made - shop.closed in {0, 1}, "what failed was closed"
     (line,) = shop.said
@@ -105,7 +106,7 @@ def test_a_failure_is_said_once_and_so_is_its_end(shop):
     shop.failure = None
     deadline = time.monotonic() + 5
     index = 40
-    while sink.trouble is not None:
+    while sink.outage is not None:
         assert time.monotonic() < deadline
         sink.write(frame(index), DETECTION)
         index += 1
@@ -124,10 +125,10 @@ def test_a_sink_that_works_only_for_a_moment_at_a_time_is_said_once(shop):
         shop.failure = SinkError("x.mp4: the disk is full") if index % 4 == 3 else None
         sink.write(frame(index), DETECTION)
         time.sleep(0.01)
-    assert len(shop.said) == 1 and sink.trouble is not None
+    assert len(shop.said) == 1 and sink.outage is not None
     shop.failure = None
     deadline = time.monotonic() + 5
-    while sink.trouble is not None:
+    while sink.outage is not None:
         assert time.monotonic() < deadline
         sink.write(frame(99), DETECTION)
         time.sleep(0.01)
@@ -143,7 +144,7 @@ def test_a_sink_that_cannot_be_opened_at_first_is_opened_later(shop):
     shop.refusal = None
     time.sleep(0.2)
     sink.write(frame(1), DETECTION)
-    assert shop.written == [1] and sink.trouble is None
+    assert shop.written == [1] and sink.outage is None
     sink.close()
 
 
@@ -185,7 +186,7 @@ def test_a_write_that_hangs_costs_the_stream_one_wait(shop):
     time.sleep(0.1)
     sink.write(frame(500), DETECTION)
     assert shop.written == [0, 500], "what was under way is finished, in order"
-    assert sink.trouble is None and len(shop.said) == 2 and shop.said[1].endswith("dropped meanwhile: 499")
+    assert sink.outage is None and len(shop.said) == 2 and shop.said[1].endswith("dropped meanwhile: 499")
     sink.close()
 
 
@@ -222,7 +223,7 @@ def test_an_open_that_hangs_does_not_keep_the_stream_from_starting(shop):
         opened.wait()
         return Fragile(shop)
 
-    sink = GuardedSink(open_slowly, "fragile", shows=False, notify=shop.said.append, patience_s=0.05, settle_s=0)
+    sink = DrivenSink(open_slowly, "fragile", shows=False, notify=shop.said.append, patience_s=0.05, settle_s=0)
     sink.write(frame(0), DETECTION)
     assert sink.dropped == 1 and len(shop.said) == 1
     opened.set()
@@ -234,7 +235,7 @@ def test_an_open_that_hangs_does_not_keep_the_stream_from_starting(shop):
 
 def test_what_a_sink_drops_itself_is_counted_also_after_it_was_replaced(shop):
     sink = shop.guard()
-    sink._inner.dropped = 5
+    sink.inner.dropped = 5
     assert sink.dropped == 5
     shop.failure = SinkError("gone")
     sink.write(frame(0), DETECTION)
@@ -242,14 +243,14 @@ def test_what_a_sink_drops_itself_is_counted_also_after_it_was_replaced(shop):
     shop.failure = None
     time.sleep(0.15)
     sink.write(frame(1), DETECTION)
-    sink._inner.dropped = 2
+    sink.inner.dropped = 2
     assert sink.dropped == 8
     sink.close()
 
 
 def test_processor_time_is_that_of_the_sink_s_own_thread(shop):
     sink = shop.guard(patience_s=5.0)
-    sink._inner.write = lambda frame, detection: sum(range(2_000_000))
+    sink.inner.write = lambda frame, detection: sum(range(2_000_000))
     sink.write(frame(0), DETECTION)
-    assert sink.cpu_ms > 5
+    assert sink.stats.summary().cpu > 5
     sink.close()

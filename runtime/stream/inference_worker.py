@@ -1,0 +1,107 @@
+"""The threads that score: each takes frames from the mailbox, and what comes of them keeps the frames' order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+from kanoclip.runtime.errors import FrameError
+from kanoclip.runtime.stream.run_state import Answer, Job, RunState
+from kanoclip.runtime.system.bounded_queue import MailboxClosedError, MailboxEmptyError
+from kanoclip.runtime.types import BadFrame, Frame
+
+
+class FrameTaker:
+    """Gives the threads that score their next frames, and each item its number. For use by several threads.
+
+    Args:
+        run: What the threads share.
+    """
+
+    def __init__(self, run: RunState) -> None:
+        self._run = run
+        self._taking = threading.Lock()  # who holds it takes the next items and a number with them
+        self._taken = 0
+        self._frames_taken = 0
+
+    def take(self) -> tuple[int, list[Job]] | None:
+        """The next items and the number of the first; None once there are frames enough.
+
+        Raises:
+            MailboxEmptyError: None came for a while.
+            MailboxClosedError: None will come.
+        """
+        config, frames = self._run.config, self._run.frames
+        with self._taking:
+            most = config.batch
+            if config.max_frames is not None:
+                most = min(most, config.max_frames - self._frames_taken)
+            if not most:
+                return None
+            # A stop must be noticed although a camera may deliver nothing for long.
+            jobs = frames.get_some(most, timeout=0.1)
+            if not self._run.going.is_set() and not self._outlast_pause():
+                raise MailboxEmptyError
+            number = self._taken
+            self._taken += len(jobs)
+            self._frames_taken += sum(isinstance(job.item, Frame) for job in jobs)
+            return number, jobs
+
+    def _outlast_pause(self) -> bool:
+        """Whether what was taken during a pause is to be scored after it; a live view's frames go by."""
+        while self._run.waits and not self._run.stopped.is_set():
+            if self._run.going.wait(0.1):
+                return True
+        return False
+
+
+class InferenceWorker(threading.Thread):
+    """Scores frames beside the other threads of its kind until none are left, or the run is to end.
+
+    Args:
+        run: What the threads share.
+        taker: Where frames come from; the same for all threads.
+        number: Which thread it is.
+    """
+
+    def __init__(self, run: RunState, taker: FrameTaker, number: int) -> None:
+        super().__init__(name=f"kanoclip-detector-{number}", daemon=True)
+        self._run = run
+        self._taker = taker
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            with suppress(MailboxClosedError):
+                while not self._run.stopped.is_set():
+                    with suppress(MailboxEmptyError):
+                        taken = self._taker.take()
+                        if taken is None:
+                            break
+                        self._infer(*taken)
+        except BaseException as error:
+            self._run.fail(error)
+
+    def _infer(self, number: int, jobs: Sequence[Job]) -> None:
+        """Scores items, of which the first has a number; what comes of each leaves after all that came before it."""
+        question = self._run.question
+        jobs = [job if job.prepared is not None else self._prepared(job) for job in jobs]
+        prepared = [job.prepared for job in jobs if job.prepared is not None]
+        detections = iter(self._run.detector.infer(prepared, question.class_name) if prepared else ())
+        for offset, job in enumerate(jobs):
+            result = job.item if isinstance(job.item, BadFrame) else (job.item, next(detections))
+            self._run.results.put(number + offset, Answer(job, question, result))
+
+    def _prepared(self, job: Job) -> Job:
+        """A job with its frame prepared; with a bad one where it does not suit, which of several sources ends one."""
+        if isinstance(job.item, BadFrame):
+            return job
+        try:
+            return job._replace(prepared=self._run.prepare(job.item))
+        except FrameError as error:
+            if len(self._run.sources) == 1:
+                raise
+            self._run.source_failed(job.source, error)
+            frame = job.item
+            return job._replace(item=BadFrame(frame.index, frame.source, str(error), frame.stream))

@@ -1,0 +1,192 @@
+"""What the threads of one run share: queues and counts between them, what is asked of frames, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from kanoclip.runtime.detect.alarm import Alarm
+from kanoclip.runtime.detect.preprocess import Prepared
+from kanoclip.runtime.errors import KanoclipError, one_line
+from kanoclip.runtime.sources.base import Source
+from kanoclip.runtime.stream.config import PipelineConfig, Question
+from kanoclip.runtime.stream.counters import Tally
+from kanoclip.runtime.stream.reorder import InOrder
+from kanoclip.runtime.stream.sink_worker import SinkWorker
+from kanoclip.runtime.system.bounded_queue import Mailbox, Policy
+from kanoclip.runtime.types import BadFrame, Detection, Frame, Image, Result
+
+log = logging.getLogger(__name__)
+
+
+class FrameDetector(Protocol):
+    """The part of `Detector` that a stream needs."""
+
+    def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
+        """Resizes a frame, uint8 [H, W, 3] BGR, of an image of (height, width) `size`."""
+        ...
+
+    def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
+        """Scores prepared frames, in their order."""
+        ...
+
+
+class Job(NamedTuple):
+    """What a source gave, on its way to the detector.
+
+    Attributes:
+        source: Number of the source.
+        item: The frame.
+        prepared: The frame at the model's size, where the source's thread has resized it.
+        capture_cpu_ms: Processor time that reading it took.
+    """
+
+    source: int
+    item: Frame | BadFrame
+    prepared: Prepared | None
+    capture_cpu_ms: float
+
+
+class Answer(NamedTuple):
+    """A frame that has been through the detector, with what was asked of it."""
+
+    job: Job
+    question: Question
+    result: Result
+
+
+class RunState:
+    """One run, to its threads.
+
+    Args:
+        sources: Where frames come from.
+        detector: What scores them.
+        sinks: Where results go.
+        config: How frames flow.
+        screen: Whether the newest results are shown by the main thread.
+        observer: As `Pipeline` takes it.
+
+    Attributes:
+        question: What is asked of frames; may be exchanged at any time, by any thread.
+        frames: From the sources to the detector; a compartment for each source.
+        results: From the detector to the sinks, in the order in which frames were taken.
+        newest: Results for the screen.
+        tally: Counts.
+        stopped: Ends reading and scoring, after the frames in work.
+        going: Cleared during a pause.
+        waits: Whether no frame may be dropped.
+        shown: Whether somebody needs the full image.
+        error: The first error, which the run ends with.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        detector: FrameDetector,
+        sinks: Sequence[SinkWorker],
+        config: PipelineConfig,
+        *,
+        screen: bool,
+        observer: Callable[[Result], None] | None,
+    ) -> None:
+        self.sources, self.detector, self.sinks, self.config = sources, detector, sinks, config
+        self.question = config.question
+        self.waits = config.policy is Policy.WAIT
+        self.shown = screen or any(sink.shows for sink in sinks)
+        self.frames: Mailbox[Job] = Mailbox(config.room(len(sources)), config.policy, len(sources))
+        self.results: InOrder[Answer] = InOrder(self._hand_on, ahead=2 * config.lanes * config.batch)
+        self.newest: Mailbox[Result] | None = Mailbox(1, Policy.DROP_OLDEST, len(sources)) if screen else None
+        self.tally = Tally(sources, recent=not self.waits)
+        self.stopped, self.going = threading.Event(), threading.Event()
+        self.going.set()
+        self.error: BaseException | None = None
+        self._observer = observer
+        self._alarms = [Alarm(self.question.alarm, self.question.class_name) for _ in sources]
+        self._reading = len(sources)
+        self._lock = threading.Lock()
+
+    def prepare(self, frame: Frame) -> Prepared:
+        """Resizes a frame for what is asked at present.
+
+        Raises:
+            FrameError: It does not suit.
+        """
+        return self.detector.prepare(frame.image, self.question.class_name, frame.full_size)
+
+    def stop(self) -> None:
+        """Ends reading and scoring, after the frames in work; wakes sources that wait for a camera or a file."""
+        self.stopped.set()
+        for source in self.sources:
+            source.interrupt()
+
+    def all_scored(self) -> None:
+        """Nothing is scored any more: nobody reads on, and the sinks may finish."""
+        self.stop()
+        self.frames.abort()  # wakes the sources' threads
+        for sink in self.sinks:
+            sink.finish()
+
+    def remember(self, error: BaseException) -> None:
+        """Keeps the first error for the main thread."""
+        with self._lock:
+            if self.error is None:
+                self.error = error
+
+    def fail(self, error: BaseException) -> None:
+        """Keeps the error and stops every thread at once."""
+        self.remember(error)
+        self.stop()
+        self.frames.abort()
+        for sink in self.sinks:
+            sink.abort()
+        self.results.abort()  # after the sinks: whoever hands a result on may have been waiting for room in one
+
+    def source_failed(self, number: int, error: BaseException) -> None:
+        """One source ends before its end: the run after it where it is alone; of several, the others go on.
+
+        Args:
+            number: Which.
+            error: Why; of several sources, each one's first error is reported.
+        """
+        if len(self.sources) == 1:
+            self.remember(error)
+            return
+        with self._lock:
+            counts = self.tally.sources[number]
+            if counts.error is not None:
+                return
+            words = one_line(error)
+            if not isinstance(error, KanoclipError):
+                words = f"{self.sources[number].name}: unexpected {type(error).__name__}: {words}"
+            counts.error = words
+            others = self._reading > 1
+        log.warning("%s%s", words, "; the other sources go on" if others else "")
+
+    def source_ended(self) -> None:
+        """One source gives nothing more; after the last there is nothing to wait for."""
+        with self._lock:
+            self._reading -= 1
+            last = not self._reading
+        if last:
+            self.frames.close()
+
+    def _hand_on(self, answer: Answer) -> None:
+        """Counts a result and gives it to observer, screen and sinks; called for one result at a time."""
+        job, question, result = answer
+        if isinstance(result, BadFrame):
+            self.tally.sources[job.source].bad_seen += 1
+        else:
+            frame, detection = result
+            alarm = self._alarms[job.source]
+            alarm.follow(question.alarm, question.class_name)
+            detection = detection.with_alarm(alarm.update(bool(detection.is_anomalous)))
+            self.tally.count(job.source, frame, detection, job.capture_cpu_ms)
+            result = (frame, detection)
+        if self._observer is not None:
+            self._observer(result)
+        if self.newest is not None:
+            self.newest.put(result, job.source)
+        for sink in self.sinks:
+            sink.put(result, job.source)

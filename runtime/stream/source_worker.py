@@ -1,0 +1,75 @@
+"""The threads that read: one for each source, which alone uses it and closes it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+from kanoclip.runtime.stream.run_state import Job, RunState
+from kanoclip.runtime.system.bounded_queue import MailboxClosedError
+from kanoclip.runtime.types import BadFrame, Frame
+
+
+class SourceWorker(threading.Thread):
+    """Reads one source of a run until it ends, fails or the run is to end.
+
+    Where no frame is dropped this thread resizes each one as well, right after it was decoded and while its pixels are
+    in the cache.
+
+    Args:
+        run: What the threads share.
+        number: Which of its sources.
+    """
+
+    def __init__(self, run: RunState, number: int) -> None:
+        name = "kanoclip-source" if len(run.sources) == 1 else f"kanoclip-source-{number}"
+        super().__init__(name=name, daemon=True)
+        self._run = run
+        self._number = number
+
+    def run(self) -> None:
+        """The thread."""
+        source = self._run.sources[self._number]
+        try:
+            with suppress(MailboxClosedError):
+                self._read()
+        except BaseException as error:
+            # What was read before is sound: let it be scored and written, then report. After a stop nobody reads on,
+            # and a device complaining about that is no failure.
+            if not self._run.stopped.is_set():
+                self._run.source_failed(self._number, error)
+        finally:
+            self._run.source_ended()
+            try:
+                source.close()
+            except BaseException as error:
+                self._run.remember(error)
+
+    def _read(self) -> None:
+        """Source into mailbox."""
+        run, counts = self._run, self._run.tally.sources[self._number]
+        started = time.thread_time()
+        for item in run.sources[self._number].frames():
+            if run.stopped.is_set() or counts.error is not None:
+                return
+            spent = (time.thread_time() - started) * 1e3
+            counts.deliver()
+            if run.waits or run.going.is_set():  # else it is paused, and a live view's frames go by
+                evicted = run.frames.put(self._job(item, spent), self._number)
+                if evicted is not None and isinstance(evicted.item, BadFrame):
+                    counts.bad_evicted += 1
+            started = time.thread_time()
+
+    def _job(self, item: Frame | BadFrame, spent: float) -> Job:
+        """An item on its way to the detector; a frame that does not suit raises FrameError, as the source's failure."""
+        if isinstance(item, BadFrame):
+            return Job(self._number, item, None, spent)
+        spent += item.capture_cpu_ms
+        if not self._run.waits:
+            return Job(self._number, item, None, spent)
+        prepared = self._run.prepare(item)
+        if not self._run.shown:
+            # The full image goes no further; its memory, still in the cache, is there for the next one.
+            item = item.shrunk(prepared.image, (prepared.height, prepared.width))
+        return Job(self._number, item, prepared, spent)
