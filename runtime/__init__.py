@@ -9,7 +9,7 @@ from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.types import Detection, Frame, Region
 
 if TYPE_CHECKING:
-    from kanoclip.runtime.stream.results import Stream
+    from kanoclip.runtime.stream.stream import Stream
 
 __all__ = ["Detection", "Detector", "Frame", "KanoclipError", "Region", "Stream"]
 
@@ -17,7 +17,7 @@ __all__ = ["Detection", "Detector", "Frame", "KanoclipError", "Region", "Stream"
 def __getattr__(name: str) -> Any:
     """Imports `Stream` when it is first asked for: all sources and sinks come with it, and a detector needs none."""
     if name == "Stream":
-        from kanoclip.runtime.stream.results import Stream
+        from kanoclip.runtime.stream.stream import Stream
 
         return Stream
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,7 +28,7 @@ COVERED = {
     "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields"],
-    "runtime/detect/test_settings.py": ["runtime/detect/settings_file"],
+    "runtime/detect/test_settings.py": ["runtime/detect/settings_file", "runtime/detect/toml_file"],
     "runtime/engines/tensorrt/building/test_build.py": ["runtime/engines/tensorrt/building/attention"],
     "runtime/engines/tensorrt/building/test_cache.py": ["runtime/engines/tensorrt/building/key"],
     "runtime/engines/tensorrt/test_backend.py": [
@@ -111,7 +111,7 @@ COVERED = {
 """Test file -> modules that have none of their own; a name with a slash at its end is a whole folder."""
 PURE = {"runtime/errors", "train/data/types"}
 """Names and fields that do nothing by themselves."""
-WIDE = {"runtime/test_names_without_end.py"}
+WIDE = {"runtime/test_doctests.py", "runtime/test_names_without_end.py"}
 """Tests of something that many modules promise together."""
 
 

@@ -13,9 +13,9 @@ from kanoclip.runtime.errors import KanoclipError, one_line
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import PipelineConfig, Question
 from kanoclip.runtime.stream.counters import Tally
-from kanoclip.runtime.stream.reorder import InOrder
 from kanoclip.runtime.stream.sink_worker import SinkWorker
 from kanoclip.runtime.system.bounded_queue import Mailbox, Policy
+from kanoclip.runtime.system.reorder import InOrder
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Image, Result
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ MODULES = (
     "kanoclip.runtime.sources.files.images",
     "kanoclip.runtime.sources.opening",
     "kanoclip.runtime.sources.pattern",
-    "kanoclip.runtime.stream.results",
+    "kanoclip.runtime.stream.stream",
     "kanoclip.runtime.types",
 )
 

@@ -10,10 +10,10 @@ T = TypeVar("T")
 
 
 class InOrder(Generic[T]):
-    """Keeps what comes too early until its turn.
+    """Holds what comes too early until its turn.
 
     A thread that brings something early goes on to its next work; whoever brings what is due hands on all that waited
-    for it. Only a thread that is far ahead waits, so that what is kept stays bounded however slow another one is.
+    for it. Only a thread that is far ahead waits, so that what waits stays bounded however slow another one is.
 
     Args:
         hand_on: Called with one thing at a time; the others wait at the door meanwhile.
