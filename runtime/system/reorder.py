@@ -40,7 +40,7 @@ class InOrder(Generic[T]):
             self._changed.wait_for(lambda: number - self._due < self._ahead or self._aborted)
             self._early[number] = thing
             while self._due in self._early and not self._aborted:
-                # The lock is held meanwhile: order is kept, and a slow sink holds everybody up, as it must.
+                # The lock is held meanwhile: order holds, and a slow sink holds everybody up, as it must.
                 try:
                     self._hand_on(self._early.pop(self._due))
                 except BaseException:
