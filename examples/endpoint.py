@@ -19,7 +19,7 @@ from starlette.routing import Route
 from kanoclip.runtime import Detection, Detector
 
 detector = Detector.load()
-one_at_a_time = threading.Lock()  # a detector may be used by no more threads than it has lanes
+one_at_a_time = threading.Lock()  # no more threads may use a detector than it has workers
 
 
 def infer(body: bytes) -> Detection | None:

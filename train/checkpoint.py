@@ -69,7 +69,7 @@ def save_checkpoint(
     model: KAnoCLIP,
     weights: Weights,
     *,
-    learnt: Mapping[str, Tensor] | None = None,
+    learned: Mapping[str, Tensor] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes PATH.safetensors and its PATH.json, each beside its place and then renamed.
@@ -78,7 +78,7 @@ def save_checkpoint(
         path: Ends in `.safetensors`.
         model: Whose learnable tensors are stored.
         weights: The backbone weights it was trained on.
-        learnt: Tensors to store in place of the model's own (averaged ones).
+        learned: Tensors to store in place of the model's own (averaged ones).
         training: How it was trained, for people; put into the json and not read again.
 
     Raises:
@@ -86,7 +86,7 @@ def save_checkpoint(
     """
     if path.suffix != ".safetensors":
         raise CheckpointError(f"{path}: a checkpoint's name ends in .safetensors")
-    stored = model.learnable() if learnt is None else learnt
+    stored = model.learnable() if learned is None else learned
     tensors = save({name: tensor.detach().cpu().contiguous() for name, tensor in stored.items()})
     record = {
         "schema": SCHEMA,

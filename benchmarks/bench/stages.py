@@ -37,7 +37,7 @@ class _Splitting(BaseBackend):
     """A backend that remembers the parts of its last run, where it can tell them apart."""
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.lanes, self._backend = backend.name, 1, backend
+        self.name, self.workers, self._backend = backend.name, 1, backend
         self.last = Split(None, 0.0, None)
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
@@ -167,16 +167,16 @@ def measure_streams(
         own = case.workers > 1  # an engine with two workers is another one, and need not be in memory all the time
         backend = case.runner.backend
         if own:
-            backend = open_backend(bundle, case.runner.engine, case.runner.device, threads, lanes=case.workers)
+            backend = open_backend(bundle, case.runner.engine, case.runner.device, threads, workers=case.workers)
         try:
-            if backend.lanes < case.workers:
+            if backend.workers < case.workers:
                 return None
             counted = _Counting(backend)
             detector = Detector(bundle, counted)
             detector.warmup(1)
             counted.seconds = 0.0
             config = PipelineConfig(
-                policy=Policy.WAIT, max_frames=frames, lanes=case.workers, batch=detector.batch_size
+                policy=Policy.WAIT, max_frames=frames, workers=case.workers, batch=detector.batch_size
             )
             summary = Pipeline(VideoSource(video), detector, [], config).run()
             if summary.interrupted:
@@ -206,7 +206,7 @@ class _Counting(BaseBackend):
     """A backend that adds up the time in which at least one frame is in it."""
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.lanes, self._backend = backend.name, backend.lanes, backend
+        self.name, self.workers, self._backend = backend.name, backend.workers, backend
         self.seconds = 0.0
         self._lock, self._inside, self._since = threading.Lock(), 0, 0.0
 

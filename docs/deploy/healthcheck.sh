@@ -1,5 +1,5 @@
 #!/bin/sh
-# Asks kanoclip-run how it is: exit code 0 means well. What is wrong goes to standard output, for `docker inspect`.
+# Checks kanoclip-run's health: exit code 0 means healthy. Errors go to standard output, for `docker inspect`.
 # Usage: healthcheck.sh [healthz|readyz]; $KANOCLIP_HEALTH is the address that kanoclip-run --health was given.
 # healthz: the process works, a camera may be away. readyz: frames come and are scored.
 set -eu

@@ -33,7 +33,7 @@ from kanoclip.runtime.ops.calibration.gather import EveryNth, Values, gather
 from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.service.logs import log_lines
 from kanoclip.runtime.sources import Source, check_camera, open_camera, open_source
-from kanoclip.runtime.system.hardware import lanes_for
+from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.types import RegionOfInterest
 
 _EPILOG = """
@@ -160,9 +160,9 @@ def command(
                     device=device,
                     threads=threads,
                     # No threshold matters here; at 1 hardly a region is looked for.
-                    settings=settings.overruled(Decision(threshold=1.0, pixel_threshold=1.0)),
+                    settings=settings.overridden(Decision(threshold=1.0, pixel_threshold=1.0)),
                     report=build_report,
-                    lanes=lanes_for(frames.live, threads),
+                    workers=workers_for(frames.live, threads),
                 )
             pending.pop_all()  # the pipeline closes it from here on
         with detector:

@@ -1,4 +1,4 @@
-"""The `kanoclip` command: subcommands that are imported only when asked for, and one place that reports errors."""
+"""The `kanoclip` command: subcommands that are imported only when used, and one place that reports errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DEFAULT_EXTRA = "export,cpu"
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported only when asked for."""
+    """A group whose commands are imported only when used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of the help."""
@@ -142,8 +142,8 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
     """Runs a command and reports any error in one line on standard error, JSON where log lines are.
 
     Args:
-        prog_name: What the user typed.
-        name: Of a command, or None for the group.
+        prog_name: The program's name, as the user typed it.
+        name: The command's name, or None for the group.
         arguments: The command line after the program's name.
 
     Returns:
@@ -179,7 +179,7 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
 
 
 def _flush() -> None:
-    """Flushes standard output, whose reader may have gone: Python would complain about that once more at exit."""
+    """Flushes standard output, whose reader may have gone: Python would report that once more at exit."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -187,13 +187,13 @@ def _flush() -> None:
 
 
 def _unexpected(error: Exception, debug: bool) -> str:
-    """The message for a mistake of ours."""
+    """The message for a bug in this program."""
     hint = "" if debug else "; run again with --debug for the traceback"
     return f"unexpected {type(error).__name__}: {error}{hint}"
 
 
 def _logs_json(arguments: Sequence[str]) -> bool:
-    """Whether log lines are to be JSON; neither the arguments nor a line's file need be right."""
+    """Whether log lines are to be JSON. Neither the arguments nor the file of --config need be valid."""
     given: dict[str, str] = {}
     for flag, value in itertools.pairwise([*arguments, ""]):
         name, equals, own = flag.partition("=")
@@ -210,7 +210,7 @@ def _logs_json(arguments: Sequence[str]) -> bool:
 
 
 def _report(message: str, code: int, *, debug: bool, as_json: bool) -> int:
-    """Writes the one line, after the traceback where that is wanted."""
+    """Writes the one line, after the traceback if it was requested."""
     if debug:
         traceback.print_exc()
     text = " ".join(message.split())

@@ -49,7 +49,7 @@ def backend_options(command: _Command) -> _Command:
 
 
 def decision_options(command: _Command) -> _Command:
-    """Adds --config, --roi, --min-area and --alarm, as what calibrates a camera takes them."""
+    """Adds --config, --roi, --min-area and --alarm, for commands that calibrate a camera."""
     command = flags_of(DecisionOptions, only=("roi", "min_area", "alarm"))(command)
     return click.option(
         "--config",
@@ -68,10 +68,10 @@ def chosen_settings(
     min_area: int | None = None,
     alarm: AlarmRule | None = None,
 ) -> Settings:
-    """What the file says, with the flags over it.
+    """The file's settings, overridden by the flags.
 
     Raises:
-        SettingsError: The file or the polygons are no good.
+        SettingsError: The file or the polygons are invalid.
     """
     flags = DecisionOptions(
         threshold=threshold, pixel_threshold=pixel_threshold, roi=roi, min_area=min_area, alarm=alarm

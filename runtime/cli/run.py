@@ -18,7 +18,6 @@ from rich.text import Text
 from kanoclip.runtime.bundle.bundle import find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.options import SectionedCommand
-from kanoclip.runtime.cli.run_options.attendance import PageSettings, ServiceOptions, Watchers
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.events import MqttOptions, SnapshotOptions, WebhookOptions
@@ -27,6 +26,7 @@ from kanoclip.runtime.cli.run_options.inputs import Inputs, SourceOptions
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, LineConfig, read_line
 from kanoclip.runtime.cli.run_options.outputs import ImagesOptions, JsonlOptions, Outputs, VideoOptions
 from kanoclip.runtime.cli.run_options.printing import printed
+from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions, WatcherOptions
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, summary_json
@@ -40,8 +40,8 @@ from kanoclip.runtime.stream.control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.stream.progress import Progress, RunSummary
 from kanoclip.runtime.system.bounded_queue import Policy
-from kanoclip.runtime.system.hardware import lanes_for
-from kanoclip.runtime.system.memory import Upkeep, give_back_spare_memory, keep_frame_buffers, share_heap
+from kanoclip.runtime.system.hardware import workers_for
+from kanoclip.runtime.system.memory import Upkeep, give_back_spare_memory, keep_frame_buffers, share_arena
 from kanoclip.runtime.system.signals import exit_on_signals
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or images tha
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE.toml",
-    help="Everything that flags can say, or the thresholds only. Flags override it.",
+    help="Everything that flags can set, or the thresholds only. Flags override it.",
 )
 @click.option(
     "--print-config",
@@ -98,10 +98,10 @@ def command(ctx: click.Context, /, config: Path | None, print_config: bool, debu
 
 
 def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
-    """What file and flags say together.
+    """File and flags together.
 
     Raises:
-        click.UsageError: The file is no good, which no restart mends, or they contradict each other.
+        click.UsageError: The file is invalid, which no restart mends, or the options contradict each other.
     """
     try:
         line = (LineConfig() if config is None else read_line(config)).overridden(given)
@@ -112,7 +112,7 @@ def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
     outputs.check(line.path)
     line.page.check()
     if line.run.json and outputs.takes_stdout:
-        raise click.UsageError("--json and --jsonl - both want standard output: give --jsonl a file")
+        raise click.UsageError("--json and --jsonl - both write to standard output: give --jsonl a file")
     if inputs.reduced_jpeg and (outputs.shows or line.page.serve):
         raise click.UsageError(
             "--reduced-jpeg leaves no full image to draw on: leave --output, --window, --snapshots and --serve out"
@@ -127,16 +127,16 @@ def _outputs(line: LineConfig) -> Outputs:
 def _run(line: LineConfig, debug: bool) -> int:
     """Runs a line; returns the exit code."""
     inputs, outputs = Inputs(line.sources), _outputs(line)
-    watchers, decisions = Watchers(line.service, line.page), Decisions(line.path, line.decision)
+    decisions = Decisions(line.path, line.decision)
     outputs.makers(untrained=False)
-    decisions.settings(decisions.config)  # refused before anything is loaded
+    decisions.settings(decisions.config)  # invalid ones are refused before anything is loaded
     keep_frame_buffers()
-    share_heap()
+    share_arena()
     policy, threads, max_frames = line.run.policy, line.engine.threads, line.run.max_frames
     live = inputs.live or policy is Policy.DROP_OLDEST
     lone_view = live and inputs.alone
     if not lone_view:
-        cv2.setNumThreads(1)  # each frame has a thread; those that OpenCV would add take the cores from the engine's
+        cv2.setNumThreads(1)  # each frame has a thread; further ones of OpenCV's would take the engine's cores
     as_json = line.run.json
     stdout_taken = as_json or outputs.takes_stdout
     quiet = line.run.quiet or (line.service.log_format is LogFormat.JSON and stdout_taken)
@@ -149,7 +149,7 @@ def _run(line: LineConfig, debug: bool) -> int:
     ):
         for note in line.notes:
             log.info("%s", note)
-        attendance = watchers.open(opened)
+        watchers = WatcherOptions(line.service, line.page).open(opened)
         root = find_bundle(line.engine.bundle, Path.cwd())
         file = decisions.file(root)
         settings = decisions.settings(file)
@@ -162,13 +162,13 @@ def _run(line: LineConfig, debug: bool) -> int:
                     threads=threads,
                     settings=settings,
                     report=report,
-                    lanes=lanes_for(lone_view, threads),
+                    workers=workers_for(lone_view, threads),
                 )
             )
         manifest = detector.bundle.manifest
         looked_for = _class(manifest, line.engine.class_name)
         detector.warmup(line.engine.warmup)
-        give_back_spare_memory()  # what making the engine took for a while
+        give_back_spare_memory()  # what was needed only while the engine was made
         sources = inputs.open(detector)
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             for source in sources:
@@ -183,7 +183,7 @@ def _run(line: LineConfig, debug: bool) -> int:
                 policy=Policy.DROP_OLDEST if drops else Policy.WAIT,
                 class_name=looked_for,
                 max_frames=max_frames,
-                lanes=detector.lanes,
+                workers=detector.workers,
                 batch=min(detector.batch_size, len(sources)) if live else detector.batch_size,
                 alarm=settings.decision(looked_for).alarm or EVERY_FRAME,
                 hold_screen=not endless,
@@ -191,38 +191,38 @@ def _run(line: LineConfig, debug: bool) -> int:
             pipeline = Pipeline(
                 sources,
                 detector,
-                [*sinks, *attendance.sinks],
+                [*sinks, *watchers.sinks],
                 flow,
                 screen=outputs.screen(sources, untrained=untrained),
                 observer=rows.add if rows is not None else None,
             )
             control = StreamControl(
-                pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.kept
+                pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.saved
             )
-            attendance.start(control, pipeline, outputs.snapshots)
+            watchers.start(control, pipeline, outputs.snapshots)
             pending.pop_all()
-        if attendance.page is not None:
-            human.print(Text(f"page: {attendance.page}"))
+        if watchers.page is not None:
+            human.print(Text(f"page: {watchers.page}"))
         try:
             with StatusLine(Console(stderr=True, quiet=quiet), _total(sources, max_frames)) as status:
                 hurry = _hurry(pipeline, detector)
-                pipeline.run(_each(status.update, attendance.tick, Upkeep().tick, hurry))
-            if attendance.page is not None and not endless and not pipeline.stopping:
+                pipeline.run(_each(status.update, watchers.tick, Upkeep().tick, hurry))
+            if watchers.page is not None and not endless and not pipeline.stopping:
                 human.print(Text("all is scored; the page stays open until Ctrl-C"))
-                attendance.stay()
+                watchers.stay()
         except BrokenPipeError:
-            pass  # whoever read our JSON lines has seen enough (`| head`): an end like any other
+            pass  # the reader of our JSON lines has seen enough (`| head`): a normal end
         except StoppedWaitingError as error:
-            log.warning("%s", error)  # it was asked to end, and does
+            log.warning("%s", error)  # a stop was requested, and this is its effect
         finally:
-            attendance.stopping()
-            # Also after a failure: it tells how far the run came.
+            watchers.stopping()
+            # Also after a failure: it shows how far the run came.
             _report(pipeline.summary(), rows, human, as_json)
         return _exit_code(pipeline.summary(), endless)
 
 
 def _class(manifest: Manifest, class_name: str | None) -> str:
-    """The class to look for; refuses one that the bundle was not made for, before any output is opened."""
+    """The class to look for. One that the bundle does not have is refused before any output is opened."""
     if class_name is None:
         return manifest.classes[0]
     if class_name not in manifest.classes:
@@ -235,7 +235,7 @@ def _class(manifest: Manifest, class_name: str | None) -> str:
 
 
 def _introduce(manifest: Manifest, engine: str, settings: Settings, human: Console) -> None:
-    """Says what is about to run, and warns when its answers mean nothing."""
+    """Prints what is about to run, and warns if its results mean nothing."""
     height, width = manifest.model.image_size
     model = f"{manifest.model.backbone}, {manifest.precision}, {height}x{width}"
     human.print(Text(f"{manifest.name}: {model}, {engine}"))
@@ -267,16 +267,16 @@ def _report(summary: RunSummary, rows: ImageTable | None, human: Console, as_jso
         click.echo(json.dumps(summary_json(summary), allow_nan=False))
 
 
-def _each(*told: Callable[[Progress], None]) -> Callable[[Progress], None]:
+def _each(*calls: Callable[[Progress], None]) -> Callable[[Progress], None]:
     def call(progress: Progress) -> None:
-        for one in told:
+        for one in calls:
             one(progress)
 
     return call
 
 
 def _hurry(pipeline: Pipeline, detector: Detector) -> Callable[[Progress], None]:
-    """Once the run is to end, no server that is away is waited for."""
+    """Stops waiting for a server that is away once the run is to end."""
 
     def call(progress: Progress) -> None:
         if pipeline.stopping:
@@ -286,9 +286,9 @@ def _hurry(pipeline: Pipeline, detector: Detector) -> Callable[[Progress], None]
 
 
 def _exit_code(summary: RunSummary, endless: bool) -> int:
-    """1 when images were skipped, or one of several sources failed, which is said; otherwise 0.
+    """1 if images were skipped or one of several sources failed, which is logged; otherwise 0.
 
-    A stream without an end that was asked to stop has done what it should, whatever it could not read on its way.
+    An endless stream that was stopped has done its work, even if it could not read some images.
     """
     failed = [source.error for source in summary.sources if source.error is not None]
     if failed:

@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Output:
     map: FloatMap
     score: float
     inference_ms: float
 
 
 class Detector:
-    """Scores frames with one bundle on one backend. Not for use by more threads at once than it has lanes.
+    """Scores frames with one bundle on one backend. At most `workers` threads may use it at once.
 
     Examples:
         >>> import numpy as np
@@ -49,8 +49,8 @@ class Detector:
         (256, 256)
 
     Attributes:
-        bundle: What it runs.
-        backend: What runs it.
+        bundle: The model that it runs.
+        backend: The engine that runs it.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Detector:
         """Puts a detector together from parts; `Detector.load` makes them.
 
         Args:
-            bundle: What it runs.
-            backend: What runs it.
+            bundle: The model that it runs.
+            backend: The engine that runs it.
             settings: What it decides by, over the bundle's own thresholds.
             revive: Makes the backend anew after its GPU was lost; None to pass that error on.
 
@@ -97,7 +97,7 @@ class Detector:
         self.bundle, self._limits, self._unkept = bundle, limits, unkept
 
     def thresholds_of(self, class_name: str | None = None) -> Thresholds:
-        """What a class is scored by; None for the first.
+        """The thresholds of a class; None for the first class.
 
         Raises:
             FrameError: The class is unknown.
@@ -105,16 +105,16 @@ class Detector:
         return self._limits[self._class_index(class_name)].thresholds
 
     @property
-    def lanes(self) -> int:
+    def workers(self) -> int:
         """How many threads may use it at a time."""
-        return self.backend.lanes
+        return self.backend.workers
 
     @property
     def batch_size(self) -> int:
         """How many frames in one run of the engine give the most fps.
 
-        On a CPU that is one where the bundle leaves the choice, for two lanes beside each other gain more than a batch
-        does (docs/measurements.md); a bundle of a fixed batch is best used in full.
+        On a CPU that is one where the bundle leaves the choice, since two workers side by side gain more than a
+        batch does (docs/measurements.md). A bundle of a fixed batch is best used in full.
         """
         manifest = self.bundle.manifest
         return 1 if manifest.dynamic_batch and self.backend.name.endswith("-cpu") else manifest.max_batch
@@ -137,7 +137,7 @@ class Detector:
         min_area: int | None = None,
         settings: Settings | None = None,
         report: Report = silent,
-        lanes: int = 1,
+        workers: int = 1,
     ) -> Detector:
         """Opens a bundle and its engine.
 
@@ -150,18 +150,18 @@ class Detector:
             pixel_threshold: Pixel threshold in [0, 1], None for the bundle's.
             min_area: Smallest region in original pixels, None for the bundle's.
             settings: What else it decides by, as `settings_file.read_settings` gives it; the three before override it.
-            report: Told about an engine's build, which may take minutes.
-            lanes: How many threads may use it at a time, as `create_backend` takes it; see `Detector.lanes`.
+            report: Called with the progress of an engine's build, which may take minutes.
+            workers: How many threads may use it at a time, as `create_backend` takes it; see `Detector.workers`.
 
         Raises:
-            KanoclipError: The bundle, the engine or a threshold is no good.
+            KanoclipError: The bundle, the engine or a threshold is invalid.
         """
         bundle = Bundle.open(find_bundle(None, Path.cwd()) if path is None else path)
-        settings = (settings or Settings()).overruled(Decision(threshold, pixel_threshold, min_area))
+        settings = (settings or Settings()).overridden(Decision(threshold, pixel_threshold, min_area))
         settings.check_classes(bundle.manifest.classes)  # before an engine is made, which may take minutes
 
         def create() -> Backend:
-            return create_backend(bundle, backend, device, threads, report, lanes)
+            return create_backend(bundle, backend, device, threads, report, workers)
 
         return cls(bundle, create(), settings, revive=create)
 
@@ -174,7 +174,7 @@ class Detector:
 
         Raises:
             FrameError: The frame is no such array, or the class is unknown.
-            BackendError: The engine failed, or gave NaN.
+            BackendError: The engine failed, or returned NaN.
         """
         return self.batch([frame], class_name)[0]
 
@@ -189,7 +189,7 @@ class Detector:
 
         Raises:
             FrameError: A frame is no such array, or the class is unknown.
-            BackendError: The engine failed, or gave NaN.
+            BackendError: The engine failed, or returned NaN.
         """
         return self.infer([self.prepare(frame, class_name) for frame in frames], class_name)
 
@@ -220,15 +220,15 @@ class Detector:
 
         Raises:
             FrameError: The class is unknown.
-            BackendError: The engine failed, or gave NaN.
+            BackendError: The engine failed, or returned NaN.
         """
         index = self._class_index(class_name)
         most = self.bundle.manifest.max_batch
         detections: list[Detection] = []
         for start in range(0, len(frames), most):
             run = frames[start : start + most]
-            answers = self._infer([frame.image for frame in run], index)
-            detections += [self._decide(frame, answer, index) for frame, answer in zip(run, answers, strict=True)]
+            outputs = self._infer([frame.image for frame in run], index)
+            detections += [self._decide(frame, output, index) for frame, output in zip(run, outputs, strict=True)]
         return detections
 
     def describe(self, frames: Sequence[Image]) -> Floats:
@@ -245,7 +245,7 @@ class Detector:
 
         Raises:
             FrameError: A frame is no such array.
-            BackendError: The bundle has no descriptor output, or the engine failed, or gave NaN.
+            BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
         """
         info, most = descriptor_of(self.bundle), self.bundle.manifest.max_batch
         small = [resize(check_frame(frame), *self._size) for frame in frames]
@@ -289,17 +289,17 @@ class Detector:
             )
         return self._classes.index(name)
 
-    def _infer(self, small: Sequence[Image], index: int) -> list[_Answer]:
+    def _infer(self, small: Sequence[Image], index: int) -> list[_Output]:
         """Runs up to `max_batch` frames at model size."""
         frames = self._batch_of(small)
         indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
         started = perf_counter()
-        maps, scores = self._ask(lambda backend: backend.run(frames, indices))
+        maps, scores = self._use(lambda backend: backend.run(frames, indices))
         milliseconds = (perf_counter() - started) * 1e3 / len(small)
         # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
         if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
             raise self._gave_nan()
-        return [_Answer(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
+        return [_Output(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
 
     def _batch_of(self, small: Sequence[Image]) -> Frames:
         """One batch, uint8 [B, H, W, 3], of frames at model size; a static one is filled up with its last frame."""
@@ -307,7 +307,7 @@ class Detector:
         missing = 0 if manifest.dynamic_batch else manifest.max_batch - len(small)
         return small[0][None] if len(small) == 1 and not missing else np.stack([*small, *[small[-1]] * missing])
 
-    def _ask(self, work: Callable[[Backend], T]) -> T:
+    def _use(self, work: Callable[[Backend], T]) -> T:
         """Uses the backend; one whose GPU was lost is made anew, once."""
         try:
             return work(self.backend)
@@ -317,29 +317,29 @@ class Detector:
             log.warning("%s; starting it again", error)
             self.backend.close()
             self.backend = self._revive()
-            return work(self.backend)  # lost twice in a row is lost
+            return work(self.backend)  # a second loss in a row is final
 
     def _describe(self, frames: Frames) -> Floats:
-        return self._ask(lambda backend: backend.describe(frames))
+        return self._use(lambda backend: backend.describe(frames))
 
     def _gave_nan(self) -> BackendError:
         return BackendError(
-            f"{self.backend.name} gave NaN: this precision overflows here; export it with --fp32, or choose another "
-            "backend"
+            f"{self.backend.name} returned NaN: this precision overflows here; export it with --fp32, or choose "
+            "another backend"
         )
 
-    def _decide(self, frame: Prepared, answer: _Answer, index: int) -> Detection:
+    def _decide(self, frame: Prepared, output: _Output, index: int) -> Detection:
         started = perf_counter(), thread_time()
         limits = self._limits[index]
         thresholds = limits.thresholds
-        anomaly_map, score = answer.map, answer.score
+        anomaly_map, score = output.map, output.score
         if limits.mask is not None:
             anomaly_map, score = within(anomaly_map, score, limits.mask)
         regions = find_regions(
             anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
         )
         is_anomalous = score >= thresholds.image
-        if is_anomalous and not regions:  # whoever is told of an anomaly is shown where to look
+        if is_anomalous and not regions:  # an anomaly always comes with a place to look at
             regions = (peak_region(anomaly_map, frame.height, frame.width, limits.mask),)
         deciding = _since(*started)
         return Detection(
@@ -349,7 +349,7 @@ class Detector:
             threshold=thresholds.image,
             regions=regions,
             class_name=self._classes[index],
-            timings=Timings(frame.resize_ms, answer.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
+            timings=Timings(frame.resize_ms, output.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
             roi=limits.roi,
         )
 

@@ -21,8 +21,8 @@ from kanoclip.runtime.system.paths import config_path, replace_file
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What a start with the same arguments would use now.
+class Saved:
+    """The settings that a start with the same arguments would use now.
 
     Attributes:
         bundle: With the thresholds that its manifest holds.
@@ -41,7 +41,7 @@ class Kept:
 
     def in_file(self, class_name: str) -> bool:
         """Whether the file sets one of a class's thresholds, and so overrides the bundle."""
-        of_file = self.settings.common.overruled(self.settings.classes.get(class_name, Decision()))
+        of_file = self.settings.common.overridden(self.settings.classes.get(class_name, Decision()))
         return of_file.threshold is not None or of_file.pixel_threshold is not None
 
     def place(self, class_name: str) -> Path:
@@ -54,43 +54,43 @@ class Kept:
         return found.image, found.pixel
 
 
-def keep(kept: Kept, class_name: str, wanted: Thresholds) -> Path:
+def save(saved: Saved, class_name: str, wanted: Thresholds) -> Path:
     """Writes a class's image and pixel threshold to where the next start finds them.
 
-    That is the settings file where it sets one of the two, for it overrides the bundle; otherwise the bundle; and again
-    the file where the bundle cannot be written to.
+    If the settings file sets one of the two, they go there, since the file overrides the bundle. Otherwise they go into
+    the bundle, or into the file if the bundle cannot be written.
 
     Args:
-        kept: What the next start would use without this.
-        class_name: Whose they are.
+        saved: What the next start would use if nothing were written.
+        class_name: The class.
         wanted: The thresholds.
 
     Returns:
         The file or the bundle's folder that holds them.
 
     Raises:
-        SettingsError: A flag overrides whatever is kept, or the file cannot be written.
+        SettingsError: A flag overrides any saved threshold, or the file cannot be written.
         BundleError: The bundle cannot be written, and there is no file.
     """
     for flag, set_to, value in (
-        ("--threshold", kept.flags.threshold, wanted.image),
-        ("--pixel-threshold", kept.flags.pixel_threshold, wanted.pixel),
+        ("--threshold", saved.flags.threshold, wanted.image),
+        ("--pixel-threshold", saved.flags.pixel_threshold, wanted.pixel),
     ):
         if set_to is not None and set_to != value:
-            raise SettingsError(f"{flag} {set_to:g} overrides whatever is saved: start without it, and save then")
-    if not kept.in_file(class_name):
+            raise SettingsError(f"{flag} {set_to:g} overrides any saved threshold: start without it, then save")
+    if not saved.in_file(class_name):
         try:
-            check_place(kept.bundle.root, None)
-            return _into_bundle(kept.bundle, class_name, wanted)
+            check_place(saved.bundle.root, None)
+            return _into_bundle(saved.bundle, class_name, wanted)
         except BundleError:
-            if kept.file is None:
+            if saved.file is None:
                 raise
-    assert kept.file is not None  # it sets something
-    of_class = kept.settings.classes.get(class_name, Decision())
-    one = len(kept.bundle.manifest.classes) == 1
-    now = kept.thresholds(class_name)
+    assert saved.file is not None  # it sets something
+    of_class = saved.settings.classes.get(class_name, Decision())
+    one = len(saved.bundle.manifest.classes) == 1
+    now = saved.thresholds(class_name)
     write_settings(
-        kept.file,
+        saved.file,
         {
             (_place(getattr(of_class, key), class_name, one), key): value
             for key, value, before in (
@@ -100,11 +100,11 @@ def keep(kept: Kept, class_name: str, wanted: Thresholds) -> Path:
             if value != before
         },
     )
-    return kept.file
+    return saved.file
 
 
 def _place(set_for_class: float | None, class_name: str, one: bool) -> Place:
-    """The table for a key: a bundle of one class has no need of one for the class."""
+    """The table for a key: a bundle of one class needs none for the class."""
     return ("decision",) if one and set_for_class is None else ("class", class_name)
 
 
@@ -123,7 +123,7 @@ def _into_bundle(bundle: Bundle, class_name: str, wanted: Thresholds) -> Path:
 
 
 def own_settings(bundle: Path) -> Path | None:
-    """Where they are, whether the file exists or not; None for a bundle that keeps its thresholds itself.
+    """The user's settings file, whether it exists or not; None for a bundle that holds its thresholds itself.
 
     `kanoclip/NAME-DIGEST.toml` in `XDG_CONFIG_HOME` or else `~/.config`. The digest is the graph's: a threshold means
     nothing for another one.
@@ -139,7 +139,7 @@ def own_settings(bundle: Path) -> Path | None:
     try:
         manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
         folder = config_path()
-    except (OSError, UnicodeDecodeError, BundleError):  # no bundle, which is told elsewhere, or no home
+    except (OSError, UnicodeDecodeError, BundleError):  # no bundle, which is reported elsewhere, or no home
         return None
     name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.name)
     return folder / f"{name}-{Bundle(bundle, manifest).graph_digest()[:8]}.toml"
@@ -155,22 +155,21 @@ Place = tuple[str, ...]
 
 
 def write_settings(path: Path, values: Mapping[tuple[Place, str], float]) -> None:
-    """Sets keys in a settings file, which is made if there is none.
+    """Sets keys in a settings file; creates the file if there is none.
 
     Args:
-        path: The file; the one that a link points to is written.
+        path: The file; if it is a link, its target is written.
         values: By table and key.
 
     Raises:
-        SettingsError: The library for it is not installed, or the file is no good or cannot be written; then it is as
-            it was.
+        SettingsError: tomlkit is not installed, or the file is invalid or cannot be written; then it stays as it was.
     """
     try:
         import tomlkit
         from tomlkit.exceptions import TOMLKitError
     except ModuleNotFoundError:
         raise SettingsError(
-            "tomlkit is not installed, which changes a settings file: pip install 'kanoclip-edge[page]'"
+            "tomlkit is not installed, which is needed to change a settings file: pip install 'kanoclip-edge[page]'"
         ) from None
     target = path.resolve()
     try:
@@ -188,7 +187,7 @@ def write_settings(path: Path, values: Mapping[tuple[Place, str], float]) -> Non
             table[key] = meant[key] = value
         written = tomlkit.dumps(document)
         if tomllib.loads(written) != expected:
-            raise ValueError("it is written in a way that cannot be added to: set the thresholds by hand")
+            raise ValueError("nothing can be added to the way it is written: set the thresholds by hand")
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, written.encode())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What verdicts are made by, beside the bundle's thresholds: for every class, for one, and by flags."""
+"""Settings that verdicts depend on, beside the bundle's thresholds: for every class, for one, and by flags."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kanoclip.runtime.types import RegionOfInterest
 
 @dataclass(frozen=True)
 class Decision:
-    """What verdicts are made by; None leaves it to what comes before, in the end to the bundle.
+    """Settings that verdicts depend on. None leaves a setting to the level below, in the end to the bundle.
 
     Attributes:
         threshold: Score from which a frame is anomalous, in [0, 1].
@@ -39,15 +39,15 @@ class Decision:
         if self.min_area is not None and self.min_area < 0:
             raise SettingsError(f"smallest area {self.min_area} is negative")
 
-    def overruled(self, by: Decision) -> Decision:
-        """This one, with what the other sets."""
+    def overridden(self, by: Decision) -> Decision:
+        """This decision, overridden by all that the other one sets."""
         given = {f.name: getattr(by, f.name) for f in dataclasses.fields(by) if getattr(by, f.name) is not None}
         return dataclasses.replace(self, **given)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that was set, in the order in which the later overrides the earlier.
+    """Everything that was set; each attribute overrides those before it.
 
     Attributes:
         common: For every class: `[decision]` of the file.
@@ -64,18 +64,18 @@ class Settings:
     origin: str = ""
 
     def decision(self, class_name: str) -> Decision:
-        """What holds for a class."""
-        of_file = self.common.overruled(self.classes.get(class_name, Decision()))
-        return of_file.overruled(self.flags).overruled(self.chosen.get(class_name, Decision()))
+        """The settings in effect for a class."""
+        of_file = self.common.overridden(self.classes.get(class_name, Decision()))
+        return of_file.overridden(self.flags).overridden(self.chosen.get(class_name, Decision()))
 
-    def overruled(self, flags: Decision) -> Settings:
-        """These, with flags over them."""
-        return dataclasses.replace(self, flags=self.flags.overruled(flags))
+    def overridden(self, flags: Decision) -> Settings:
+        """These settings, overridden by flags."""
+        return dataclasses.replace(self, flags=self.flags.overridden(flags))
 
     def choosing(self, class_name: str, decision: Decision) -> Settings:
-        """These, with what is chosen for a class now over what was chosen before."""
+        """These settings, with those chosen for a class now over those chosen before."""
         before = self.chosen.get(class_name, Decision())
-        return dataclasses.replace(self, chosen={**self.chosen, class_name: before.overruled(decision)})
+        return dataclasses.replace(self, chosen={**self.chosen, class_name: before.overridden(decision)})
 
     def check_classes(self, known: tuple[str, ...]) -> None:
         """Refuses settings for a class that the bundle does not have.

@@ -42,7 +42,7 @@ def create_backend(
     device: str = "auto",
     threads: int | None = None,
     report: Report = silent,
-    lanes: int = 1,
+    workers: int = 1,
 ) -> Backend:
     """Makes the engine that runs a bundle.
 
@@ -57,9 +57,9 @@ def create_backend(
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
         threads: CPU threads, None for as many as cores that this process may use.
         report: Called with the progress of an engine's build, which may take minutes.
-        lanes: On the CPU and on a server, how many threads may run it at a time. Two frames at a time, each on half of
-            the threads, are more fps than one after the other, and each takes longer. The backend's own
-            `lanes` says what came of it: elsewhere it is 1.
+        workers: How many threads may run it at a time, on the CPU and on a server. Two frames at a time, each on half
+            of the threads, give more fps than one after the other, at a higher latency. Elsewhere `Backend.workers`
+            stays 1.
 
     Raises:
         BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.
@@ -78,7 +78,7 @@ def create_backend(
             raise BackendError("a Triton server decides by itself what it runs on: leave --device and --threads out")
         from kanoclip.runtime.engines.triton.backend import TritonBackend
 
-        return TritonBackend(bundle, TritonAddress.parse(backend), lanes)
+        return TritonBackend(bundle, TritonAddress.parse(backend), workers)
     if backend == "auto" and device != "cpu" and bundle.manifest.engines:
         from kanoclip.runtime.engines.tensorrt.backend import fitting_flavour
 
@@ -90,14 +90,14 @@ def create_backend(
     if backend == "auto" and not device.startswith("cuda"):
         from kanoclip.runtime.engines.autoselect import choose_backend
 
-        create = partial(create_backend, bundle, device=device, threads=threads, lanes=lanes)
-        return choose_backend(bundle, device, threads, create, lanes)
+        create = partial(create_backend, bundle, device=device, threads=threads, workers=workers)
+        return choose_backend(bundle, device, threads, create, workers)
     # Each engine's module is imported only where it is used, and the engine itself only by that module.
     if backend in ("openvino", "openvino-bf16"):
         from kanoclip.runtime.engines.openvino import OpenVinoBackend
 
-        return OpenVinoBackend(bundle, bf16=backend == "openvino-bf16", threads=threads, lanes=lanes)
+        return OpenVinoBackend(bundle, bf16=backend == "openvino-bf16", threads=threads, workers=workers)
     from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
 
     tensorrt = backend == "onnxruntime-tensorrt"
-    return OnnxRuntimeBackend(bundle, device, tensorrt=tensorrt, threads=threads, lanes=lanes)
+    return OnnxRuntimeBackend(bundle, device, tensorrt=tensorrt, threads=threads, workers=workers)

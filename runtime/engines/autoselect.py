@@ -59,7 +59,7 @@ class Choice:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create, lanes: int = 1) -> Backend:
+def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create, workers: int = 1) -> Backend:
     """Makes the fastest engine for the processor that gives the bundle's answers.
 
     There is a trial only where two engines are installed and the bundle has images and bounds to score by; otherwise
@@ -71,7 +71,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
         device: `cpu`, or `auto`: then ONNX Runtime runs on the GPU where it has one.
         threads: CPU threads, None for all cores of this process.
         create: Makes an engine on that device.
-        lanes: How many threads may run it at a time. One thread is timed: all of them take as long.
+        workers: How many threads may run it at a time. One thread is timed: all of them take as long.
 
     Raises:
         BackendError: No engine can be made, or ONNX Runtime cannot run the graph.
@@ -83,7 +83,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
         reference = Reference(bundle)
     except BundleError:
         return create(FIRST)
-    key = _key(bundle, device, threads, lanes)
+    key = _key(bundle, device, threads, workers)
     if (known := _read(key)) is not None:
         try:
             return create(known)
@@ -93,7 +93,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
     if len(names) < 2:
         return create(*names)
     backend, choice = _try_all(
-        reference, names, create, lambda name: Probe(command_for(bundle, name, device, threads, lanes))
+        reference, names, create, lambda name: Probe(command_for(bundle, name, device, threads, workers))
     )
     if choice is not None:
         _write(key, choice)
@@ -199,7 +199,7 @@ def _summary(chosen: str, spent: Mapping[str, float], engines: Mapping[str, Back
     return f"{engines[chosen].name} chosen: {spent[chosen]:.1f} ms{against}"
 
 
-def _key(bundle: Bundle, device: str, threads: int | None, lanes: int) -> dict[str, Any]:
+def _key(bundle: Bundle, device: str, threads: int | None, workers: int) -> dict[str, Any]:
     """All that the choice may depend on."""
     return {
         "graph": bundle.graph_digest(),
@@ -209,7 +209,7 @@ def _key(bundle: Bundle, device: str, threads: int | None, lanes: int) -> dict[s
         "cores": own_cores(),
         "threads": threads or own_cores(),
         "device": device,
-        "lanes": lanes,
+        "lanes": workers,
     }
 
 

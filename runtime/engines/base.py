@@ -83,11 +83,11 @@ class Backend(Protocol):
 
     Attributes:
         name: Engine and device, such as `onnxruntime-cpu`.
-        lanes: How many threads may run it at a time.
+        workers: How many threads may run it at a time.
     """
 
     name: str
-    lanes: int
+    workers: int
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
         """Runs one batch.

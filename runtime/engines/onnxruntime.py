@@ -55,7 +55,7 @@ class OnnxRuntimeBackend(BaseBackend):
         tensorrt: bool,
         threads: int | None,
         optimised: bool = True,
-        lanes: int = 1,
+        workers: int = 1,
     ) -> None:
         """Loads the bundle's graph.
 
@@ -64,7 +64,7 @@ class OnnxRuntimeBackend(BaseBackend):
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             tensorrt: Use the TensorRT provider (engines are cached per user).
             threads: CPU threads, None for all cores of this process.
-            lanes: On the CPU, how many threads may run it at a time; they share the CPU threads.
+            workers: On the CPU, how many threads may run it at a time; they share the CPU threads.
             optimised: Fuse and reorder operators; without, each runs as it stands in the file, and slowly.
 
         Raises:
@@ -76,7 +76,7 @@ class OnnxRuntimeBackend(BaseBackend):
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
         # Whoever calls computes too: each worker but the first is a thread that need not be made.
-        settings.intra_op_num_threads = max((threads or own_cores()) - (lanes - 1 if provider == CPU else 0), 1)
+        settings.intra_op_num_threads = max((threads or own_cores()) - (workers - 1 if provider == CPU else 0), 1)
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
         if not optimised:
@@ -89,7 +89,7 @@ class OnnxRuntimeBackend(BaseBackend):
         # Older versions ignore `enable_fallback` above; the check of providers below holds for them.
         self._session.disable_fallback()
         self.name = f"onnxruntime-{SHORT[provider]}"
-        self.lanes = lanes if provider == CPU else 1
+        self.workers = workers if provider == CPU else 1
         if provider not in self._session.get_providers():
             raise BackendError(
                 f"ONNX Runtime has {SHORT[provider]} but could not start it: check the driver, CUDA and cuDNN "

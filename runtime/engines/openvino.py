@@ -32,14 +32,14 @@ _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 class OpenVinoBackend(BaseBackend):
     """One compiled graph with one request a worker, used again for every batch."""
 
-    def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None, lanes: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None, workers: int = 1) -> None:
         """Loads and compiles the bundle's graph.
 
         Args:
             bundle: What to run.
             bf16: Compute in bfloat16 instead of float32.
             threads: CPU threads, None for all cores of this process.
-            lanes: How many threads may run it at a time; they share the CPU threads.
+            workers: How many threads may run it at a time; they share the CPU threads.
 
         Raises:
             BackendError: OpenVINO is not installed or broken, the processor lacks bfloat16, or the graph is not the
@@ -61,7 +61,7 @@ class OpenVinoBackend(BaseBackend):
         )
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": lanes,
+            "NUM_STREAMS": workers,
             # A thread that is bound to a core waits there for the one that decodes video, though another core is free.
             "ENABLE_CPU_PINNING": False,
             # Left alone, OpenVINO takes one thread per physical core of the machine.
@@ -72,11 +72,11 @@ class OpenVinoBackend(BaseBackend):
         try:
             compiled = _compile(core, model, settings)
             requests: SimpleQueue[Any] = SimpleQueue()
-            for _ in range(lanes):
+            for _ in range(workers):
                 requests.put(compiled.create_infer_request())
         except Exception as error:
             raise _refused(bundle, error) from error
-        self._bundle, self._requests, self.lanes = bundle, requests, lanes
+        self._bundle, self._requests, self.workers = bundle, requests, workers
         self._numbers = {spec.name: number for number, spec in enumerate(bundle.manifest.outputs)}
 
     def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:

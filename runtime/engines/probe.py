@@ -83,7 +83,7 @@ class Probe:
             self._process.stdout.close()
 
 
-def command_for(bundle: Bundle, name: str, device: str, threads: int | None, lanes: int) -> list[str]:
+def command_for(bundle: Bundle, name: str, device: str, threads: int | None, workers: int) -> list[str]:
     """The command of a probe.
 
     Args:
@@ -91,10 +91,10 @@ def command_for(bundle: Bundle, name: str, device: str, threads: int | None, lan
         name: Of the engine, as `create_backend` takes it; so are the others.
         device: Such as `cpu`.
         threads: None for all cores of this process.
-        lanes: How many threads may run it at a time.
+        workers: How many threads may run it at a time.
     """
     script = _CHILD.format(separator=os.pathsep)
-    options = [str(bundle.root), name, device, str(threads or 0), str(lanes)]
+    options = [str(bundle.root), name, device, str(threads or 0), str(workers)]
     return [sys.executable or "", "-c", script, os.pathsep.join(sys.path), *options]
 
 

@@ -23,12 +23,12 @@ LOADS = 2
 
 def main(arguments: Sequence[str]) -> NoReturn:
     """The probe itself: exits with 0, or with 1 after one line that says what is wrong."""
-    root, name, device, threads, lanes = arguments
+    root, name, device, threads, workers = arguments
     try:
         bundle = Bundle.open(root)
         reference = Reference(bundle)
         for _ in range(LOADS):
-            check(reference, create_backend(bundle, name, device, int(threads) or None, lanes=int(lanes)))
+            check(reference, create_backend(bundle, name, device, int(threads) or None, workers=int(workers)))
     except KanoclipError as error:
         sys.exit(one_line(error))
     sys.exit(0)

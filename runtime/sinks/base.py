@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 class Sink(Protocol):
     """Takes detections in order. `write`, `skip` and `close` are called from one thread; `close` always comes.
 
-    `BaseSink` has what only some need. `SinkFactory` is for one that may fail and come back while a stream goes on.
+    `BaseSink` provides what only some sinks need. `SinkFactory` is for a sink that may fail and come back while a
+    stream goes on.
     """
 
     @property
@@ -30,12 +31,12 @@ class Sink(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Results that it has lost so far of its own accord, as one with a queue of its own may. From any thread."""
+        """Results that the sink itself has lost so far, as one with its own queue may. From any thread."""
         ...
 
     @property
     def cpu_ms(self) -> float:
-        """Processor time so far of threads of its own, in milliseconds."""
+        """Processor time so far of the sink's own threads, in milliseconds."""
         ...
 
     def write(self, frame: Frame, detection: Detection) -> None:
@@ -47,7 +48,7 @@ class Sink(Protocol):
         ...
 
     def skip(self, bad: BadFrame) -> None:
-        """Learns of an image that could not be read.
+        """Takes note of an image that could not be read.
 
         Raises:
             SinkError: It cannot be written.
@@ -55,7 +56,7 @@ class Sink(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Learns that files may have been moved away. From any thread."""
+        """Takes note that files may have been moved away. From any thread."""
         ...
 
     def close(self) -> None:
@@ -80,7 +81,7 @@ class ScreenSink(Sink, Protocol):
 
 
 class BaseSink:
-    """The part of `Sink` that one has no need of which works in the caller's thread and loses nothing.
+    """The part of `Sink` that is the same for every sink that works in the caller's thread and loses nothing.
 
     Examples:
         >>> class Counter(BaseSink):
@@ -123,8 +124,8 @@ class SinkFactory:
         patience_s: How long one result may take. A sink that needs longer gets no further ones until it has finished.
         grace_s: How long the end of a stream waits for it.
         first_retry_s: Pause before the first try after a failure; it doubles with each.
-        settle_s: How long it must have worked before it is said that it does again: what an encoder was sent may fail
-            later.
+        settle_s: How long it must have worked before a message reports that it works again: an encoder may fail long
+            after it was given a frame.
     """
 
     open: Callable[[], Sink]

@@ -1,4 +1,4 @@
-"""Saying once that something does not work, and once that it works again."""
+"""Reports once that something does not work, and once that it works again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Outage:
-    """What is wrong with an output, and whether it was said. For use by several threads.
+    """What is wrong with an output, and whether it was reported. For use by several threads.
 
     Args:
         name: What the messages call the output.
@@ -31,10 +31,10 @@ class Outage:
         return self._words
 
     def begin(self, words: str, dropped: int) -> None:
-        """Something is wrong, perhaps still.
+        """Something is wrong, perhaps as before.
 
         Args:
-            words: What; the newest are kept, the first of an outage are said.
+            words: What is wrong. `words` holds the newest; only the first of an outage is reported.
             dropped: Results dropped before it.
         """
         with self._lock:

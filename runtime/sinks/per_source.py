@@ -1,4 +1,4 @@
-"""One sink for each of several sources, behind what the stream sees as one."""
+"""One sink for each of several sources; the stream sees them as one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PerSourceSink(Generic[AnySink]):
 
     @property
     def dropped(self) -> int:
-        """Results that they lost of their own accord."""
+        """Results that the sinks themselves lost."""
         return sum(sink.dropped for sink in self._sinks.values())
 
     @property
@@ -39,7 +39,7 @@ class PerSourceSink(Generic[AnySink]):
         self._sinks[frame.stream].write(frame, detection)
 
     def skip(self, bad: BadFrame) -> None:
-        """Learns of an image that could not be read; raises as the source's sink does."""
+        """Takes note of an image that could not be read; raises as the source's sink does."""
         self._sinks[bad.stream].skip(bad)
 
     def reopen(self) -> None:
@@ -48,7 +48,7 @@ class PerSourceSink(Generic[AnySink]):
             sink.reopen()
 
     def close(self) -> None:
-        """Finishes all of them, also after one has failed; raises what the first one did."""
+        """Finishes all of them, even after one has failed; raises the first error."""
         failed: Exception | None = None
         for sink in self._sinks.values():
             try:

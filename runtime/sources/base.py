@@ -12,7 +12,7 @@ from kanoclip.runtime.types import BadFrame, Frame
 
 @dataclass(frozen=True, slots=True)
 class SourceHealth:
-    """How a live source is.
+    """The state of a live source's connection.
 
     Attributes:
         connected: Whether frames come, or did until less than the stall limit ago.
@@ -37,12 +37,12 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What to call it in messages; never holds credentials."""
+        """Its name in messages; never holds credentials."""
         ...
 
     @property
     def live(self) -> bool:
-        """True when frames come at their own pace and a late reader misses them."""
+        """Whether frames come at their own pace, so that a late reader misses them."""
         ...
 
     @property
@@ -77,12 +77,12 @@ class Source(Protocol):
         ...
 
     def health(self) -> SourceHealth | None:
-        """How the connection is; None for a source that has none that could be lost."""
+        """The connection's state; None for a source that has no connection to lose."""
         ...
 
 
 class BaseSource:
-    """The part of `Source` that one which never waits for long has no need of."""
+    """The part of `Source` that is the same for every source that never waits for long."""
 
     def interrupt(self) -> None:
         """Nothing: the next frame comes soon."""

@@ -1,4 +1,4 @@
-"""Several sources in one run: told apart by their names."""
+"""Several sources in one run, each with its own name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LONGEST = 60
 
 
 class NamedSource:
-    """A source whose frames tell which one they are from.
+    """A source whose frames carry its name.
 
     Args:
-        source: What it reads; closed with it.
-        name: What to call it; differs from the others'.
+        source: The source that it reads, and closes with itself.
+        name: Its name, which differs from the others'.
     """
 
     def __init__(self, source: Source, name: str) -> None:
@@ -66,10 +66,10 @@ class NamedSource:
 
 
 def together(sources: Sequence[Source]) -> list[Source]:
-    """Makes sources fit for one run: one stays as it is, several get names that differ.
+    """Makes sources fit for one run: a single one stays as it is, several get names that differ.
 
     Raises:
-        SourceError: Some are live and others are not: the ones must not wait, and the others must lose nothing.
+        SourceError: Some are live, which must not wait, and others are not, which must lose nothing.
     """
     if len(sources) == 1:
         return list(sources)
@@ -82,7 +82,7 @@ def together(sources: Sequence[Source]) -> list[Source]:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """The names, with a number after those that came before."""
+    """The names, each that repeats an earlier one with a number after it."""
     taken = set(names)
     seen: set[str] = set()
     found = []
@@ -96,10 +96,10 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def file_names(names: Sequence[str]) -> dict[str, str]:
-    """For each of some differing source names, one for a file or folder; these differ too, whatever the case.
+    """For each source name, a name for a file or folder; these differ too, even without regard to case.
 
-    Letters, digits, dots, dashes and underscores stay; of a path the last part is taken, of a URL what follows `://`
-    and the credentials.
+    Letters, digits, dots, dashes and underscores stay. Of a path only the last part is used, of a URL what follows
+    `://` and the credentials.
     """
     found: dict[str, str] = {}
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""How frames flow through a stream, and what is asked of them."""
+"""How frames flow through a stream, and what they are scored for."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from kanoclip.runtime.system.bounded_queue import Policy
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of frames. It is changed as a whole, between one frame and the next.
+class Criteria:
+    """What frames are scored for, and the alarm's rule. Both change together, between one frame and the next.
 
     Attributes:
         class_name: Class to look for; None for the bundle's default.
@@ -29,7 +29,7 @@ class PipelineConfig:
         policy: What a full mailbox does.
         class_name: Class to look for at first; None for the bundle's default.
         max_frames: Stop after this many scored frames; None for no limit.
-        lanes: Threads that score side by side; the detector must allow it. Results keep their order.
+        workers: Threads that score side by side; the detector must allow it. Results keep their order.
         batch: Most frames that a thread scores at once. It takes what is there and waits for no more.
         sink_capacity: Results of a source that may wait for each sink.
         alarm: When a source's alarm is raised and cleared at first.
@@ -39,21 +39,21 @@ class PipelineConfig:
     policy: Policy
     class_name: str | None = None
     max_frames: int | None = None
-    lanes: int = 1
+    workers: int = 1
     batch: int = 1
     sink_capacity: int = 4
     alarm: AlarmRule = EVERY_FRAME
     hold_screen: bool = False
 
     @property
-    def question(self) -> Question:
-        """What is asked at first."""
-        return Question(self.class_name, self.alarm)
+    def criteria(self) -> Criteria:
+        """What frames are scored for at first."""
+        return Criteria(self.class_name, self.alarm)
 
     def room(self, sources: int) -> int:
         """How many frames of each of some sources may wait to be scored."""
         if self.policy is Policy.WAIT:
-            # Nobody should have to wait for one; what is read ahead is shared by the sources.
-            return max(2, -(-(self.lanes * self.batch + 1) // sources))
+            # No worker should have to wait for a frame. The sources share the frames that are read ahead.
+            return max(2, -(-(self.workers * self.batch + 1) // sources))
         # One frame is enough for a live view: a second would only age.
         return self.batch if sources == 1 else 1

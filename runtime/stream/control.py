@@ -1,4 +1,4 @@
-"""Asks a running stream, and changes what it decides by."""
+"""Reads the state of a running stream, and changes what it decides by."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.saved_thresholds import Kept, keep
+from kanoclip.runtime.detect.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError
-from kanoclip.runtime.stream.config import Question
+from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
 
@@ -22,15 +22,15 @@ log = logging.getLogger(__name__)
 class StreamControl:
     """`Control` of a pipeline that runs or will run.
 
-    What was chosen while the stream runs, and was not saved, is gone after `reload`: that does what a new start would.
+    `reload` does what a new start would: it discards what was chosen while the stream ran and was not saved.
 
     Args:
-        pipeline: What runs.
-        detector: What scores there; nobody else changes what it decides by.
+        pipeline: The stream.
+        detector: Scores its frames; nothing else may change what it decides by.
         settings: What it decides by now.
-        class_name: What the pipeline looks for.
+        class_name: Class that the pipeline looks for.
         sources: The sources' names.
-        read: Reads again what a new start would decide by.
+        read: Reads again the settings that a new start would use.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class StreamControl:
         settings: Settings,
         class_name: str,
         sources: Sequence[str],
-        read: Callable[[Bundle], Kept],
+        read: Callable[[Bundle], Saved],
     ) -> None:
         self._pipeline = pipeline
         self._detector = detector
@@ -79,7 +79,7 @@ class StreamControl:
         """See `Control.choose_class`.
 
         Raises:
-            FrameError: The bundle does not know it, or its region of interest does not suit the frames.
+            FrameError: The bundle does not have the class, or the class's region of interest does not suit the frames.
         """
         with self._changing:
             classes = self._detector.bundle.manifest.classes
@@ -88,7 +88,7 @@ class StreamControl:
             if name != self._class_name:
                 self._check_region(self._settings, name)
                 self._class_name = name
-                self._ask()
+                self._apply()
 
     def choose_thresholds(self, *, image: float | None = None, pixel: float | None = None) -> None:
         """See `Control.choose_thresholds`."""
@@ -101,11 +101,11 @@ class StreamControl:
         """See `Control.save_thresholds`."""
         with self._changing:
             wanted = self._detector.thresholds_of(self._class_name)
-            kept = self._kept()
-            if kept.thresholds(self._class_name) == (wanted.image, wanted.pixel):
-                return f"{kept.place(self._class_name)} (unchanged)"
-            place = keep(kept, self._class_name, wanted)
-            if self._kept().thresholds(self._class_name) != (wanted.image, wanted.pixel):
+            saved = self._saved()
+            if saved.thresholds(self._class_name) == (wanted.image, wanted.pixel):
+                return f"{saved.place(self._class_name)} (unchanged)"
+            place = save(saved, self._class_name, wanted)
+            if self._saved().thresholds(self._class_name) != (wanted.image, wanted.pixel):
                 raise SettingsError(f"{place}: the thresholds were written, but something else overrides them")
             return str(place)
 
@@ -120,34 +120,34 @@ class StreamControl:
     def reload(self) -> bool:
         """Reads settings, region of interest and the bundle's thresholds again, and decides by them.
 
-        Where they are no good that is one warning, and the stream goes on with those that it has. A frame that is in
-        work meanwhile may be scored by the new thresholds and alarmed by the rule before.
+        If they are invalid, the stream logs one warning and goes on with those that it has. A frame that is scored
+        meanwhile may get its verdict by the new thresholds and its alarm by the rule before.
 
         Returns:
-            Whether it goes by the new ones.
+            Whether the stream uses the new ones.
         """
         with self._changing:
             try:
-                kept = self._kept()
-                self._check_region(kept.settings, self._class_name)
-                self._detector.decide_by(kept.settings, kept.bundle)
+                saved = self._saved()
+                self._check_region(saved.settings, self._class_name)
+                self._detector.decide_by(saved.settings, saved.bundle)
             except KanoclipError as error:
-                log.warning("%s; the settings before go on", error)
+                log.warning("%s; the settings before stay in use", error)
                 return False
-            self._settings = kept.settings
-            self._ask()
+            self._settings = saved.settings
+            self._apply()
             log.info("settings read again")
             return True
 
-    def _kept(self) -> Kept:
+    def _saved(self) -> Saved:
         return self._read(self._detector.bundle.reread())
 
-    def _ask(self) -> None:
+    def _apply(self) -> None:
         rule = self._settings.decision(self._class_name).alarm or EVERY_FRAME
-        self._pipeline.ask(Question(self._class_name, rule))
+        self._pipeline.apply(Criteria(self._class_name, rule))
 
     def _check_region(self, settings: Settings, class_name: str) -> None:
-        """Refuses a region of interest that the frames at hand would not suit: they would end the run."""
+        """Refuses a region of interest that does not suit the present frames: it would end the run."""
         roi = settings.decision(class_name).roi
         if roi is not None:
             for height, width in self._pipeline.sizes():

@@ -88,7 +88,7 @@ class Tally:
     """Counts of one run. Each is written by one thread at a time; a reader may see a value one frame old.
 
     Args:
-        sources: What is read; of them their names and their health are told.
+        sources: The run's sources; their names and their health are reported.
         recent: As `StageStats` takes it.
 
     Attributes:
@@ -99,7 +99,7 @@ class Tally:
     def __init__(self, sources: Sequence[Source], *, recent: bool) -> None:
         self.stages = {name: StageStats(name, recent=recent) for name in STAGES}
         self._window = SlidingWindow()
-        # One source's rate is the run's: it is not kept twice.
+        # The rate of a single source is the run's: one window serves both.
         self._windows = [SlidingWindow() for _ in sources] if len(sources) > 1 else [self._window]
         self.sources = [SourceTally(*both) for both in zip(sources, self._windows, strict=True)]
         self._last_score: float | None = None

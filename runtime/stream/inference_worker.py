@@ -1,4 +1,4 @@
-"""The threads that score: each takes frames from the mailbox, and what comes of them keeps the frames' order."""
+"""The threads that score: each takes frames from the mailbox, and the results keep the frames' order."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class FrameTaker:
 
     def __init__(self, run: RunState) -> None:
         self._run = run
-        self._taking = threading.Lock()  # who holds it takes the next items and a number with them
+        self._taking = threading.Lock()  # its holder takes the next items together with a number
         self._taken = 0
         self._frames_taken = 0
 
     def take(self) -> tuple[int, list[Job]] | None:
-        """The next items and the number of the first; None once there are frames enough.
+        """The next items and the number of the first; None once there are enough frames.
 
         Raises:
-            MailboxEmptyError: None came for a while.
-            MailboxClosedError: None will come.
+            MailboxEmptyError: No item came for a while.
+            MailboxClosedError: No further item will come.
         """
         config, frames = self._run.config, self._run.frames
         with self._taking:
@@ -39,7 +39,7 @@ class FrameTaker:
                 most = min(most, config.max_frames - self._frames_taken)
             if not most:
                 return None
-            # A stop must be noticed although a camera may deliver nothing for long.
+            # The thread must notice a stop although a camera may deliver nothing for long.
             jobs = frames.get_some(most, timeout=0.1)
             if not self._run.going.is_set() and not self._outlast_pause():
                 raise MailboxEmptyError
@@ -57,12 +57,12 @@ class FrameTaker:
 
 
 class InferenceWorker(threading.Thread):
-    """Scores frames beside the other threads of its kind until none are left, or the run is to end.
+    """Scores frames beside the other workers until none are left, or the run is to end.
 
     Args:
         run: What the threads share.
         taker: Where frames come from; the same for all threads.
-        number: Which thread it is.
+        number: The worker's number.
     """
 
     def __init__(self, run: RunState, taker: FrameTaker, number: int) -> None:
@@ -84,17 +84,17 @@ class InferenceWorker(threading.Thread):
             self._run.fail(error)
 
     def _infer(self, number: int, jobs: Sequence[Job]) -> None:
-        """Scores items, of which the first has a number; what comes of each leaves after all that came before it."""
-        question = self._run.question
+        """Scores items; `number` is the first one's. Each result is handed on after all results before it."""
+        criteria = self._run.criteria
         jobs = [job if job.prepared is not None else self._prepared(job) for job in jobs]
         prepared = [job.prepared for job in jobs if job.prepared is not None]
-        detections = iter(self._run.detector.infer(prepared, question.class_name) if prepared else ())
+        detections = iter(self._run.detector.infer(prepared, criteria.class_name) if prepared else ())
         for offset, job in enumerate(jobs):
             result = job.item if isinstance(job.item, BadFrame) else (job.item, next(detections))
-            self._run.results.put(number + offset, Answer(job, question, result))
+            self._run.results.put(number + offset, Answer(job, criteria, result))
 
     def _prepared(self, job: Job) -> Job:
-        """A job with its frame prepared; with a bad one where it does not suit, which of several sources ends one."""
+        """The job with its frame prepared. If the frame does not suit, it is bad, and its source ends."""
         if isinstance(job.item, BadFrame):
             return job
         try:

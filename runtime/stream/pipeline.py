@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.sources.base import Source
-from kanoclip.runtime.stream.config import PipelineConfig, Question
+from kanoclip.runtime.stream.config import Criteria, PipelineConfig
 from kanoclip.runtime.stream.inference_worker import FrameTaker, InferenceWorker
 from kanoclip.runtime.stream.progress import Progress, RunSummary
 from kanoclip.runtime.stream.run_state import FrameDetector, RunState
@@ -77,7 +77,7 @@ class Pipeline:
         self._run = RunState(sources, detector, self._sinks, config, screen=screen is not None, observer=observer)
         taker = FrameTaker(self._run)
         self._readers = [SourceWorker(self._run, number) for number in range(len(sources))]
-        self._scorers = [InferenceWorker(self._run, taker, number) for number in range(config.lanes)]
+        self._scorers = [InferenceWorker(self._run, taker, number) for number in range(config.workers)]
         self._signalled = self._interrupted = self._all_scored = False
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> RunSummary:
@@ -95,7 +95,7 @@ class Pipeline:
         Raises:
             SourceError: The only source failed; what it had delivered has been scored and written.
             SinkError: A sink of a run that loses nothing hung, and was left behind.
-            Exception: The first error of any other thread; `summary` tells how far the run came.
+            Exception: The first error of any other thread; `summary` reports how far the run came.
         """
         run = self._run
         run.tally.start()
@@ -129,16 +129,16 @@ class Pipeline:
         return self.summary()
 
     def stop(self) -> None:
-        """Asks the run to end after the frame in work; may be called from any thread."""
+        """Ends the run after the frame in work; may be called from any thread."""
         self._interrupted = True
         self._run.stop()
 
-    def ask(self, question: Question) -> None:
-        """Asks something else of frames from the next one on; may be called from any thread.
+    def apply(self, criteria: Criteria) -> None:
+        """Scores frames by other criteria from the next one on; may be called from any thread.
 
-        An alarm looks back on verdicts over the same class only.
+        An alarm takes only verdicts on the same class into account.
         """
-        self._run.question = question
+        self._run.criteria = criteria
 
     def pause(self) -> None:
         """Lets a live view's frames go by unscored, or a file's wait, from the next one on; from any thread."""
@@ -149,13 +149,13 @@ class Pipeline:
         self._run.going.set()
 
     def reopen_sinks(self) -> None:
-        """Tells the sinks that files may have been moved away; from any thread."""
+        """Lets the sinks open their files again, which may have been moved away; from any thread."""
         for sink in self._sinks:
             sink.reopen()
 
     @property
     def stopping(self) -> bool:
-        """Whether it was asked to end."""
+        """Whether a stop was requested."""
         return self._interrupted
 
     @property
@@ -164,7 +164,7 @@ class Pipeline:
         return not self._run.going.is_set()
 
     def sizes(self) -> list[tuple[int, int]]:
-        """(height, width) of the last frame of each source that one was scored of."""
+        """(height, width) of the last scored frame of each source that has one."""
         return [source.size for source in self._run.tally.sources if source.size is not None]
 
     def progress(self) -> Progress:

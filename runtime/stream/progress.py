@@ -193,13 +193,13 @@ class Control(Protocol):
         ...
 
     def save_thresholds(self) -> str:
-        """Keeps the thresholds of the class looked for, for later runs too.
+        """Saves the thresholds of the class looked for, so that later runs use them too.
 
         Returns:
-            Where they are now, for a person.
+            Where they are saved, for a person to read.
 
         Raises:
-            KanoclipError: They cannot be kept there.
+            KanoclipError: They cannot be saved.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What the threads of one run share: queues and counts between them, what is asked of frames, and how it ends."""
+"""What the threads of one run share: queues and counts between them, what frames are scored for, and how it ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kanoclip.runtime.detect.alarm import Alarm
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.errors import KanoclipError, one_line
 from kanoclip.runtime.sources.base import Source
-from kanoclip.runtime.stream.config import PipelineConfig, Question
+from kanoclip.runtime.stream.config import Criteria, PipelineConfig
 from kanoclip.runtime.stream.counters import Tally
 from kanoclip.runtime.stream.sink_worker import SinkWorker
 from kanoclip.runtime.system.bounded_queue import Mailbox, Policy
@@ -50,15 +50,15 @@ class Job(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A frame that has been through the detector, with what was asked of it."""
+    """A frame's result, with the criteria that it was scored by."""
 
     job: Job
-    question: Question
+    criteria: Criteria
     result: Result
 
 
 class RunState:
-    """One run, to its threads.
+    """One run, as its threads see it.
 
     Args:
         sources: Where frames come from.
@@ -69,7 +69,7 @@ class RunState:
         observer: As `Pipeline` takes it.
 
     Attributes:
-        question: What is asked of frames; may be exchanged at any time, by any thread.
+        criteria: What frames are scored for; any thread may replace it at any time.
         frames: From the sources to the detector; a compartment for each source.
         results: From the detector to the sinks, in the order in which frames were taken.
         newest: Results for the screen.
@@ -92,28 +92,28 @@ class RunState:
         observer: Callable[[Result], None] | None,
     ) -> None:
         self.sources, self.detector, self.sinks, self.config = sources, detector, sinks, config
-        self.question = config.question
+        self.criteria = config.criteria
         self.waits = config.policy is Policy.WAIT
         self.shown = screen or any(sink.shows for sink in sinks)
         self.frames: Mailbox[Job] = Mailbox(config.room(len(sources)), config.policy, len(sources))
-        self.results: InOrder[Answer] = InOrder(self._hand_on, ahead=2 * config.lanes * config.batch)
+        self.results: InOrder[Answer] = InOrder(self._hand_on, ahead=2 * config.workers * config.batch)
         self.newest: Mailbox[Result] | None = Mailbox(1, Policy.DROP_OLDEST, len(sources)) if screen else None
         self.tally = Tally(sources, recent=not self.waits)
         self.stopped, self.going = threading.Event(), threading.Event()
         self.going.set()
         self.error: BaseException | None = None
         self._observer = observer
-        self._alarms = [Alarm(self.question.alarm, self.question.class_name) for _ in sources]
+        self._alarms = [Alarm(self.criteria.alarm, self.criteria.class_name) for _ in sources]
         self._reading = len(sources)
         self._lock = threading.Lock()
 
     def prepare(self, frame: Frame) -> Prepared:
-        """Resizes a frame for what is asked at present.
+        """Resizes a frame for the class that is looked for at present.
 
         Raises:
-            FrameError: It does not suit.
+            FrameError: The frame does not suit.
         """
-        return self.detector.prepare(frame.image, self.question.class_name, frame.full_size)
+        return self.detector.prepare(frame.image, self.criteria.class_name, frame.full_size)
 
     def stop(self) -> None:
         """Ends reading and scoring, after the frames in work; wakes sources that wait for a camera or a file."""
@@ -129,13 +129,13 @@ class RunState:
             sink.finish()
 
     def remember(self, error: BaseException) -> None:
-        """Keeps the first error for the main thread."""
+        """Holds the first error for the main thread."""
         with self._lock:
             if self.error is None:
                 self.error = error
 
     def fail(self, error: BaseException) -> None:
-        """Keeps the error and stops every thread at once."""
+        """Holds the error and stops every thread at once."""
         self.remember(error)
         self.stop()
         self.frames.abort()
@@ -174,13 +174,13 @@ class RunState:
 
     def _hand_on(self, answer: Answer) -> None:
         """Counts a result and gives it to observer, screen and sinks; called for one result at a time."""
-        job, question, result = answer
+        job, criteria, result = answer
         if isinstance(result, BadFrame):
             self.tally.sources[job.source].bad_seen += 1
         else:
             frame, detection = result
             alarm = self._alarms[job.source]
-            alarm.follow(question.alarm, question.class_name)
+            alarm.follow(criteria.alarm, criteria.class_name)
             detection = detection.with_alarm(alarm.update(bool(detection.is_anomalous)))
             self.tally.count(job.source, frame, detection, job.capture_cpu_ms)
             result = (frame, detection)

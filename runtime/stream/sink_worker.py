@@ -29,7 +29,7 @@ STEADY_S = 60.0
 class SinkWorker(threading.Thread):
     """Writes results to one sink, in a thread of its own, which closes it whatever happens.
 
-    The error of a sink that was opened before ends the run: who looks after the thread finds it in `error`. A sink
+    The error of a sink that was opened before ends the run: the pipeline finds it in `error`. A sink
     that comes as a factory is opened here, and its errors stay here: after one it is closed, and opened anew by the
     first result that comes after a pause. While it takes too long, results for it are dropped.
 
@@ -41,7 +41,7 @@ class SinkWorker(threading.Thread):
     Attributes:
         shows: As `Sink.shows`.
         error: What the thread ended with.
-        left: It hung, and was left behind (a daemon thread): what it still has to say is of no interest.
+        left: It hung, and was left behind (a daemon thread): what it still reports is ignored.
     """
 
     def __init__(self, sink: Sink | SinkFactory, queue: Mailbox[Result], stats: StageStats) -> None:
@@ -134,7 +134,7 @@ class SinkWorker(threading.Thread):
         if not self.is_alive() or self.left:
             return
         if not self._finishing:
-            if hurry and busy_s > grace_s:  # somebody may be waiting for room in the queue
+            if hurry and busy_s > grace_s:  # a thread may be waiting for room in the queue
                 self._leave()
         elif not (hurry or late):
             self._deadline = None
@@ -241,9 +241,9 @@ class SinkWorker(threading.Thread):
                     self._queue.accept()
 
     def _conclude(self, failure: Exception | None) -> None:
-        """Says what a sink fails at, and that it works again."""
+        """Reports once why a sink fails, and once that it works again."""
         if isinstance(failure, BrokenPipeError):
-            raise failure  # whoever read standard output has gone: the end of a run, and no failure
+            raise failure  # the reader of standard output has gone: the run ends, and has not failed
         if self.left:
             return
         now = time.monotonic()
@@ -278,6 +278,6 @@ def deliver(sink: Sink, result: Result, stats: StageStats) -> None:
 
 
 def _words(error: Exception) -> str:
-    """An exception as part of a line; the name of its kind where it is none of ours."""
+    """An exception as part of a line, with the name of its type if it is not one of ours."""
     text = one_line(error)
     return text if isinstance(error, KanoclipError) else f"{type(error).__name__} {text}".strip()

@@ -1,4 +1,4 @@
-"""The threads that read: one for each source, which alone uses it and closes it."""
+"""The threads that read: one for each source. Only this thread uses the source and closes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SourceWorker(threading.Thread):
 
     Args:
         run: What the threads share.
-        number: Which of its sources.
+        number: The number of the source among the run's.
     """
 
     def __init__(self, run: RunState, number: int) -> None:
@@ -35,8 +35,8 @@ class SourceWorker(threading.Thread):
             with suppress(MailboxClosedError):
                 self._read()
         except BaseException as error:
-            # What was read before is sound: let it be scored and written, then report. After a stop nobody reads on,
-            # and a device complaining about that is no failure.
+            # What was read before is sound: it is scored and written before the error is reported. After a stop nothing
+            # reads on, and a device's error about that is no failure.
             if not self._run.stopped.is_set():
                 self._run.source_failed(self._number, error)
         finally:

@@ -46,7 +46,7 @@ class StageStats:
 
     Args:
         name: The stage's.
-        recent: Take percentiles over the last frames: of a run without an end they tell how it is, not how it was.
+        recent: Take percentiles over the last frames: for a run without an end they describe the present, not the past.
     """
 
     def __init__(self, name: str, *, recent: bool = False) -> None:
@@ -105,7 +105,7 @@ class Latency:
 
 
 class SlidingWindow:
-    """Rate and latency over the last `WINDOW` frames, for who watches a stream."""
+    """Rate and latency over the last `WINDOW` frames, for those who watch a stream."""
 
     def __init__(self) -> None:
         self._times: deque[tuple[float, float]] = deque(maxlen=WINDOW)

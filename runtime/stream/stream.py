@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Stream:
-    """Scores the frames of one or more sources, and yields each with its detection.
+    """Scores the frames of one or more sources, and yields each frame with its detection.
 
     It runs in threads of its own from the start: frames are read and scored while the caller works on the one before.
     Of a live source the newest frames are yielded, and old ones dropped where detector or caller are slower; files lose
@@ -32,7 +32,7 @@ class Stream:
 
     Args:
         source: Whatever `kanoclip-run --source` takes, or the number of a camera, or a `Source`; several of them share
-            the detector, and `Frame.stream` tells which one a frame is from. A camera or URL that is lost is opened
+            the detector, and `Frame.stream` names the one that a frame is from. A camera or URL that is lost is opened
             again. Closed in the end, as the sinks are.
         detector: What scores them; it stays the caller's.
         sinks: Where results go besides, such as `JsonLinesSink("frames.jsonl")`.
@@ -72,7 +72,7 @@ class Stream:
             policy=policy,
             class_name=class_name,
             max_frames=max_frames,
-            lanes=detector.lanes,
+            workers=detector.workers,
             batch=min(detector.batch_size, len(sources)) if live else detector.batch_size,
             alarm=alarm,
         )
@@ -118,7 +118,7 @@ class Stream:
         if error is None:
             self.close()
             return
-        with suppress(Exception):  # the caller's own error says more
+        with suppress(Exception):  # the caller's own error matters more
             self.close()
 
     def _run(self) -> None:
@@ -166,7 +166,7 @@ class _Results(BaseSink):
 
 
 def _opened(given: Sequence[Source | str | Path | int]) -> list[Source]:
-    """Opens those that are not open, and tells them apart; if one is no good, those before it are closed."""
+    """Opens those that are not open, and gives each its own name; if one fails, those before it are closed."""
     with ExitStack() as pending:
         opened = []
         for one in given:

@@ -14,7 +14,7 @@ class Policy(str, Enum):
     """What a full mailbox does with one more item."""
 
     DROP_OLDEST = "drop-oldest"
-    """The oldest one goes and is counted: the writer never waits, the reader sees the newest."""
+    """The oldest item is dropped and counted: the writer never waits, and the reader sees the newest."""
     WAIT = "wait"
     """The writer waits: nothing is lost, and the slowest thread sets the pace."""
 
@@ -30,16 +30,16 @@ class MailboxEmptyError(Exception):
 class Mailbox(Generic[T]):
     """A bounded first-in first-out queue that can be closed from either end.
 
-    Unlike `queue.Queue` it can drop from its old end, and whoever waits in it is woken when it closes, so a thread
+    Unlike `queue.Queue` it can drop its oldest item. Closing it wakes all threads that wait in it, so that a thread
     that dies never leaves another one waiting.
 
-    With several writers each has a compartment of its own, which is as bounded as a mailbox for one and has its own
-    drops; items are taken from the compartments in turns, so that a busy writer never keeps a slow one waiting.
+    Each of several writers has its own compartment, with its own bound and its own count of drops. Items are taken from
+    the compartments in turns, so that a busy writer never makes a slow one wait.
 
     Args:
         capacity: Items held at most for each writer, at least 1.
         policy: What happens when that is full.
-        writers: How many write, at least 1.
+        writers: Number of writers, at least 1.
 
     Attributes:
         policy: As given.
@@ -74,7 +74,7 @@ class Mailbox(Generic[T]):
 
         Args:
             item: What to put in.
-            writer: Whose compartment it goes to, counted from 0.
+            writer: The number of the writer, from 0.
 
         Returns:
             The item that is lost: the one pushed out to make room, or this one while it refuses all; None for none.
@@ -103,7 +103,7 @@ class Mailbox(Generic[T]):
             return evicted
 
     def get(self, timeout: float | None = None) -> T:
-        """Takes the oldest item of whose turn it is out, waiting for one.
+        """Takes out the oldest item of the compartment whose turn it is; waits for one.
 
         Args:
             timeout: Seconds to wait; None waits until something comes or the mailbox closes.
@@ -115,10 +115,10 @@ class Mailbox(Generic[T]):
         return self.get_some(1, timeout)[0]
 
     def get_some(self, most: int, timeout: float | None = None) -> list[T]:
-        """Takes items out, as many as are there; waits for the first only.
+        """Takes out as many items as are there; waits for the first only.
 
         Args:
-            most: At most so many, at least 1.
+            most: Most items to take, at least 1.
             timeout: As `get` takes it.
 
         Raises:
@@ -141,7 +141,7 @@ class Mailbox(Generic[T]):
             return some
 
     def refuse(self) -> None:
-        """Drops what is inside and all that comes until `accept`: nobody waits for a reader that is stuck."""
+        """Drops what is inside and all that comes until `accept`: no writer waits for a reader that is stuck."""
         with self._changed:
             self._refusing = True
             for writer, items in enumerate(self._compartments):

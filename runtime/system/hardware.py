@@ -14,9 +14,8 @@ _NAMES = ("model name", "Hardware", "CPU part")  # x86, older ARM boards, other 
 _FEATURES = ("flags", "Features")  # x86, ARM
 
 
-LANES = 2
-"""Images and video files are scored two frames at a time, each on half of the threads: on 2 cores half as many frames
-a second again."""
+WORKERS = 2
+"""Images and video files are scored two frames at a time, each on half of the threads: speed-up 1.5x on 2 cores."""
 
 
 def own_cores() -> int:
@@ -24,29 +23,29 @@ def own_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def lanes_for(live: bool, threads: int | None) -> int:
+def workers_for(live: bool, threads: int | None) -> int:
     """How many frames to score at a time.
 
     Args:
-        live: A live view, which takes the newest frame with all threads, for a verdict as soon as can be.
-        threads: Those of the engine; None for all cores.
+        live: A live view scores the newest frame with all threads, for the lowest latency.
+        threads: The engine's threads; None for all cores.
     """
-    return 1 if live or (threads or own_cores()) < LANES else LANES
+    return 1 if live or (threads or own_cores()) < WORKERS else WORKERS
 
 
 def cpu_name() -> str:
-    """Its model name, empty where the system does not tell. Virtual machines give one name to quite different ones."""
+    """The processor's model name, empty if unknown. Virtual machines give one name to quite different processors."""
     fields = _cpuinfo()
     return next((fields[name] for name in _NAMES if name in fields), platform.processor())
 
 
 def cpu_features() -> str:
-    """A digest of its instruction sets: on them an engine's speed depends more than on the name."""
+    """A digest of the instruction sets: an engine's speed depends on them more than on the name."""
     return hashlib.sha256(" ".join([platform.machine(), *sorted(instruction_sets())]).encode()).hexdigest()[:16]
 
 
 def instruction_sets() -> frozenset[str]:
-    """What the system calls them, such as `avx512_vnni`; empty where it does not tell."""
+    """The instruction sets' names, such as `avx512_vnni`; empty if unknown."""
     fields = _cpuinfo()
     return frozenset(word for name in _FEATURES for word in fields.get(name, "").split())
 
@@ -67,7 +66,7 @@ def _cpuinfo() -> dict[str, str]:
 SYS = Path("/sys/class")
 MAX_SENSORS = 24
 HIGHEST_C = 150.0
-"""A sensor that is not connected says 255 degrees, or less than nothing."""
+"""A sensor that is not connected reports 255 degrees, or a negative number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +83,12 @@ class Temperature:
 
 
 class Thermometers:
-    """Thermal zones (Jetson, ARM boards, PCs) and hardware monitors, those that are there by now.
+    """Thermal zones (Jetson, ARM boards, PCs) and hardware monitors that exist now.
 
-    psutil leaves the thermal zones out where there is any hardware monitor, and on a Jetson the zones tell of the GPU.
+    psutil leaves the thermal zones out if there is any hardware monitor, but a Jetson's GPU has only a zone.
 
     Args:
-        sys_class: Where the kernel tells of them.
+        sys_class: Where the kernel lists them.
     """
 
     def __init__(self, sys_class: Path = SYS) -> None:
@@ -102,7 +101,7 @@ class Thermometers:
             self._sensors.append((f"{chip} {label}".strip(), value))
 
     def read(self) -> list[Temperature]:
-        """What they say now, the hottest first, and of those that share a name the hottest alone."""
+        """The present readings, the hottest first; of sensors that share a name, only the hottest."""
         found: dict[str, float] = {}
         for sensor, path in self._sensors:
             with suppress(ValueError):

@@ -17,40 +17,40 @@ HELD_BYTES = 1 << 28
 
 
 def keep_frame_buffers() -> bool:
-    """Tells glibc to serve frame-sized buffers from its arenas and to hold up to 256 MiB of it.
+    """Has glibc serve frame-sized buffers from its arenas, and hold up to 256 MiB of free memory.
 
-    By default the memory of a 1080p frame (6 MB) goes back and comes anew, zeroed page by page: 350 to 770 page faults
-    and 0.8 to 1.7 ms of a 5.7 to 6.6 ms JPEG decode, measured on one core. No size is too large for that: with
-    images of 12 megapixels (36 MB) the faults were a fifth of the whole run's time. Called by the command line only;
-    a program that embeds `Detector` decides for itself.
-
-    Returns:
-        Whether this system's allocator could be set (Linux with glibc).
-    """
-    return _tell(M_MMAP_MAX, 0) and _tell(M_TRIM_THRESHOLD, HELD_BYTES)
-
-
-def share_heap() -> bool:
-    """Tells glibc to serve all threads from one arena; left alone it makes up to eight for each core.
-
-    Each arena holds what its threads once needed at the same time, so that many of them hold more, and only the first
-    gives back all that is spare. One costs a stream no speed (docs/streams.md): it asks for few and large pieces. To be
-    called before threads are started.
+    By default the memory of a 1080p frame (6 MB) is freed and mapped anew, zeroed page by page: 350 to 770 page faults
+    and 0.8 to 1.7 ms of a 5.7 to 6.6 ms JPEG decode, measured on one core. The same holds for every
+    size: with images of 12 megapixels (36 MB) the faults were a fifth of the whole run's time. Only the command line
+    calls this; a program that embeds `Detector` decides for itself.
 
     Returns:
         Whether this system's allocator could be set (Linux with glibc).
     """
-    return _tell(M_ARENA_MAX, 1)
+    return _set(M_MMAP_MAX, 0) and _set(M_TRIM_THRESHOLD, HELD_BYTES)
+
+
+def share_arena() -> bool:
+    """Has glibc serve all threads from one arena; by default it makes up to eight for each core.
+
+    Each arena holds the most that its threads ever needed at one time, so that many arenas hold more memory. Only the
+    first one gives all its free memory back. A single arena costs a stream no speed (docs/streams.md), since a stream
+    makes few and large allocations. Call this before threads are started.
+
+    Returns:
+        Whether this system's allocator could be set (Linux with glibc).
+    """
+    return _set(M_ARENA_MAX, 1)
 
 
 def give_back_spare_memory() -> None:
-    """Hands what is free in glibc's arenas by now back to the system: 23 MB after OpenVINO has compiled a graph."""
+    """Gives the free memory of glibc's arenas back to the system: 23 MB after OpenVINO has compiled a graph."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _tell(parameter: int, value: int) -> bool:
+def _set(parameter: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -61,9 +61,9 @@ def _tell(parameter: int, value: int) -> bool:
 
 
 COLLECTED_EVERY_S = 30.0
-"""A full collection: 26 ms the first time, then 0.07 ms."""
+"""A full collection takes 26 ms the first time, then 0.07 ms."""
 GIVEN_BACK_EVERY_S = 3600.0
-"""0.4 to 3 ms, and frames' buffers are mapped anew after it, which the next few frames wait for."""
+"""It takes 0.4 to 3 ms. After it the buffers are mapped anew, which delays the next few frames."""
 
 
 class Upkeep:
@@ -71,7 +71,7 @@ class Upkeep:
 
     Args:
         clock: Monotonic seconds.
-        give_back: Hands spare memory to the system.
+        give_back: Gives spare memory back to the system.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Upkeep:
         self._frozen = False
 
     def tick(self, *_: object) -> None:
-        """Called all the time by one thread."""
+        """Does what is due; called again and again by one thread."""
         if self._clock() < self._collect_at:
             return
         gc.collect()

@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were before, and the folders where things lie that can be made again."""
+"""Writes files either whole or not at all, and finds the user's folders for caches and settings."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 UNFINISHED = ".*.part"
-"""Names of what `replace_file` was writing when it was killed; the number before the end is its process's."""
+"""Names of files that `replace_file` left when it was killed; the number before the suffix is its process's."""
 
 
 def replace_file(path: Path | str, content: bytes | memoryview, *, durable: bool = False) -> None:
     """Writes a file beside its place and renames it: readers see the old content or the new, and never half of it.
 
-    It keeps the permissions that the file had. Whoever finds `UNFINISHED` files of processes that are no more may
-    remove them.
+    It keeps the file's permissions. `UNFINISHED` files of processes that no longer run may be removed.
 
     Args:
-        path: Where to, in a folder that exists. A text where names have no end: Python keeps each part of a `Path`.
+        path: The file, in a folder that exists. Pass a string if ever new names are written: Python interns each part
+            of a `Path`.
         content: All of it.
         durable: Have it on the disk before the rename, so that a power cut cannot leave an empty file.
 
@@ -52,13 +52,13 @@ def cache_folder(name: str) -> Path:
     """Makes the folder of `cache_path`.
 
     Args:
-        name: Of the folder, such as `onnxruntime-tensorrt`.
+        name: The folder's name, such as `onnxruntime-tensorrt`.
 
     Returns:
         The folder, which exists; whether it can be written is for its user to find out.
 
     Raises:
-        OSError: It cannot be made; its `filename` says where it was tried.
+        OSError: It cannot be made; its `filename` is the folder.
     """
     folder = cache_path(name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,6 +91,6 @@ def _user_folder(kind: Literal["cache", "config"]) -> Path:
         folder = folders.user_cache_path if kind == "cache" else folders.user_config_path
     except RuntimeError:  # a user without an entry in the system's list, as in some containers
         folder = Path(f"~/.{kind}")
-    if not folder.is_absolute():  # older releases answer with the `~` itself
+    if not folder.is_absolute():  # older releases return the `~` itself
         raise OSError(errno.ENOENT, "this user has no home", f"~/.{kind}")
     return folder

@@ -12,11 +12,11 @@ T = TypeVar("T")
 class InOrder(Generic[T]):
     """Holds what comes too early until its turn.
 
-    A thread that brings something early goes on to its next work; whoever brings what is due hands on all that waited
-    for it. Only a thread that is far ahead waits, so that what waits stays bounded however slow another one is.
+    A thread that brings a result early goes on to its next work. The thread that brings the result that is due hands on
+    all that waited for it. Only a thread that is far ahead waits: this bounds the memory, however slow another one is.
 
     Args:
-        hand_on: Called with one thing at a time; the others wait at the door meanwhile.
+        hand_on: Called with one thing at a time; other threads wait meanwhile.
         ahead: By how many numbers a thread may be ahead of what is due, at least 1.
     """
 
@@ -40,7 +40,7 @@ class InOrder(Generic[T]):
             self._changed.wait_for(lambda: number - self._due < self._ahead or self._aborted)
             self._early[number] = thing
             while self._due in self._early and not self._aborted:
-                # The lock is held meanwhile: order holds, and a slow sink holds everybody up, as it must.
+                # The lock is held meanwhile: this preserves the order, and a slow sink must hold every thread up.
                 try:
                     self._hand_on(self._early.pop(self._due))
                 except BaseException:

@@ -118,7 +118,7 @@ def test_sighup_reads_the_settings_again_and_a_bad_file_is_one_warning(toy_bundl
     assert code == 0, stderr
     warnings = [line for line in stderr.splitlines() if line.startswith("warning:")]
     assert len(warnings) == 1 and "line3.toml, line 2: threshold" in warnings[0]
-    assert warnings[0].endswith("the settings before go on")
+    assert warnings[0].endswith("the settings before stay in use")
     assert "settings read again" in stderr and "stopped early" in stdout
     frames = [line["frame"] for line in lines_of(jsonl)]
     assert frames == sorted(set(frames)), "no frame twice, none out of turn"

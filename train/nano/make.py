@@ -171,7 +171,7 @@ def halve_checkpoint(source: Path, clip: Path, target: Path) -> None:
     loaded = load_checkpoint(source, str(clip))
     learnt = _in_half(loaded.model.learnable(), source)
     training = json.loads(source.with_suffix(".json").read_text()).get("training")
-    save_checkpoint(target, loaded.model, loaded.weights, learnt=learnt, training=training)
+    save_checkpoint(target, loaded.model, loaded.weights, learned=learnt, training=training)
 
 
 def soften(source: Path, clip: Path, target: Path, seed: int) -> None:
@@ -193,7 +193,7 @@ def soften(source: Path, clip: Path, target: Path, seed: int) -> None:
     first = build_model(loaded.model.config, str(clip), seed).model.learnable()
     mean = {name: (value + first[name]) / 2 for name, value in loaded.model.learnable().items()}
     training = json.loads(source.with_suffix(".json").read_text()).get("training")
-    save_checkpoint(target, loaded.model, loaded.weights, learnt=mean, training=training)
+    save_checkpoint(target, loaded.model, loaded.weights, learned=mean, training=training)
 
 
 def _in_half(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:

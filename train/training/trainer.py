@@ -260,7 +260,7 @@ class Trainer:
                 job.output,
                 model,
                 job.loaded.weights,
-                learnt={**model.learnable(), **self.averaged},
+                learned={**model.learnable(), **self.averaged},
                 training={**job.about, "run": dict(job.run), "epochs": list(progress.history)},
             )
             state_path(job.output).unlink(missing_ok=True)

@@ -97,7 +97,7 @@ def open_backend(
     device: str,
     threads: int | None,
     report: Report = lambda step, share: None,
-    lanes: int = 1,
+    workers: int = 1,
 ) -> Backend:
     """Opens one of COMPARABLE, or `auto`.
 
@@ -110,7 +110,7 @@ def open_backend(
 
         where = _torch_device() if device == "auto" else device
         return TorchBackend(bundle, where, compiled=name == "torch-compile", threads=threads)
-    return create_backend(bundle, name, device, threads, report, lanes)
+    return create_backend(bundle, name, device, threads, report, workers)
 
 
 def precisions(name: str, precision: str) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ class TorchBackend(BaseBackend):
         same_weights: The weights are the bundle's; otherwise seeded ones, with which it is as fast.
     """
 
-    lanes = 1
+    workers = 1
 
     def __init__(self, bundle: Bundle, device: str, *, compiled: bool, threads: int | None) -> None:
         """Builds the model.

@@ -30,7 +30,7 @@ from kanoclip.runtime.engines.autoselect import cpu_engines
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
-from kanoclip.runtime.system.hardware import lanes_for
+from kanoclip.runtime.system.hardware import workers_for
 
 
 def export(folder: Path, most: int) -> Path:
@@ -49,7 +49,7 @@ def export(folder: Path, most: int) -> Path:
 
 def rate(detector: Detector, frames: int, batch: int) -> float:
     """Fps through the pipeline, with as many workers as the detector allows."""
-    config = PipelineConfig(Policy.WAIT, lanes=detector.lanes, batch=batch)
+    config = PipelineConfig(Policy.WAIT, workers=detector.workers, batch=batch)
     return Pipeline(MemorySource(frames, detector.frame_size), detector, [], config).run().fps
 
 
@@ -72,10 +72,10 @@ def measure(
     with ExitStack() as opened:
         detectors = {
             (backend, workers): opened.enter_context(
-                Detector.load(bundle, backend=backend, device="cpu", lanes=workers)
+                Detector.load(bundle, backend=backend, device="cpu", workers=workers)
             )
             for backend in backends
-            for workers in range(1, lanes_for(False, None) + 1)
+            for workers in range(1, workers_for(False, None) + 1)
         }
         for (backend, workers), detector in detectors.items():
             for batch in batches:

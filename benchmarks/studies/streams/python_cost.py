@@ -62,7 +62,7 @@ class InstantBackend(BaseBackend):
     name = "instant-cpu"
 
     def __init__(self, size: tuple[int, int], workers: int, batch: int, regions: int) -> None:
-        self.lanes = workers
+        self.workers = workers
         self._maps = np.zeros((batch, *size), np.float32)
         for number in range(regions):
             self._maps[:, 2 : size[0] // 8, 8 * number : 8 * number + 6] = 0.9
@@ -96,7 +96,7 @@ def microseconds(bundle: Bundle, frames: int, workers: int, batch: int, regions:
     """
     size = bundle.manifest.frame_size
     detector = Detector(bundle, InstantBackend(size, workers, batch, regions))
-    config = PipelineConfig(Policy.WAIT, lanes=workers, batch=batch)
+    config = PipelineConfig(Policy.WAIT, workers=workers, batch=batch)
     sink = JsonLinesSink("/dev/null")
     started = time.process_time()
     summary = Pipeline(MemorySource(frames, size), detector, [sink], config).run()

@@ -11,7 +11,7 @@ from kanoclip.runtime.cli.run_options.fields import option, table_of
 from kanoclip.runtime.cli.run_options.kinds import Kind, Number, PathName
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.roi_file import read_roi
-from kanoclip.runtime.detect.saved_thresholds import Kept, own_settings
+from kanoclip.runtime.detect.saved_thresholds import Saved, own_settings
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.detect.toml_file import TomlFile
@@ -60,11 +60,11 @@ class DecisionOptions:
         """What a file says, with these over it.
 
         Raises:
-            SettingsError: The file or the polygons are no good.
+            SettingsError: The file or the polygons are invalid.
         """
         settings = Settings() if file is None else read_settings(file)
         polygons = None if self.roi is None else read_roi(self.roi)
-        return settings.overruled(Decision(self.threshold, self.pixel_threshold, self.min_area, polygons, self.alarm))
+        return settings.overridden(Decision(self.threshold, self.pixel_threshold, self.min_area, polygons, self.alarm))
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,21 @@ class Decisions:
         """What the file says, with the flags over it.
 
         Args:
-            file: As `file` gives it; only the one that the user named must be there.
+            file: As `file` returns it; only one that the user named must exist.
 
         Raises:
-            SettingsError: The file or the polygons are no good.
+            SettingsError: The file or the polygons are invalid.
         """
         return self.flags.over(self._existing(file))
 
-    def kept(self, bundle: Bundle) -> Kept:
-        """What a start with these would use now.
+    def saved(self, bundle: Bundle) -> Saved:
+        """What a new start with these options would use now.
 
         Raises:
             SettingsError: As `settings` does.
         """
         file = self.file(bundle.root)
-        return Kept(bundle, self.settings(file), file)
+        return Saved(bundle, self.settings(file), file)
 
     def tables(self, file: Path | None) -> dict[str, Any]:
         """`[decision]` and `[class]` as a file holds them that says what `settings` gives.
@@ -110,7 +110,7 @@ class Decisions:
             file: As `settings` takes it.
 
         Raises:
-            SettingsError: The file or the polygons are no good.
+            SettingsError: The file or the polygons are invalid.
         """
         self.settings(file)
         flags = table_of(self.flags)

@@ -1,4 +1,4 @@
-"""Whom `kanoclip-run` tells of anomalies, and where it keeps them: the options of these sinks."""
+"""Where `kanoclip-run` sends anomalies, and where it saves them: the options of these sinks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SnapshotOptions:
     """Anomalous frames in a folder: `[[sink]]` of the type snapshots.
 
     Attributes:
-        where: What messages call its place: a line of the file, or the flag; so do the other sinks'.
+        where: Names the option in messages: a line of the file, or the flag. The other sinks have it too.
     """
 
     path: Path | None = option(
@@ -46,7 +46,12 @@ class SnapshotOptions:
         "--snapshots-max-bytes", Size(), 1 << 30, "Bytes of all snapshots.", metavar="SIZE", show=True
     )
     max_count: int = option(
-        "--snapshots-max-count", Number(1, whole=True), 1000, "Snapshots kept.", metavar="N", show=True
+        "--snapshots-max-count",
+        Number(1, whole=True),
+        1000,
+        "Most snapshots that the folder holds.",
+        metavar="N",
+        show=True,
     )
     interval: float = option(
         "--snapshots-interval",
@@ -68,8 +73,8 @@ class SnapshotOptions:
         from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink
 
         assert self.path is not None
-        kept = SnapshotConfig(self.path, self.on, self.max_bytes, self.max_count, self.interval)
-        return lambda: SnapshotSink(kept, untrained=untrained)
+        config = SnapshotConfig(self.path, self.on, self.max_bytes, self.max_count, self.interval)
+        return lambda: SnapshotSink(config, untrained=untrained)
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class MqttOptions:
         "--mqtt",
         Url("KANOCLIP_MQTT"),
         None,
-        "Broker that hears of anomalies: mqtt[s]://[USER:PASSWORD@]HOST[:PORT]/TOPIC. User and password may stand in "
+        "Broker to send anomalies to: mqtt[s]://[USER:PASSWORD@]HOST[:PORT]/TOPIC. User and password may stand in "
         f"{mqtt_config.USER_VARIABLE} and {mqtt_config.PASSWORD_VARIABLE}, the URL in KANOCLIP_MQTT.",
         metavar="URL",
         envvar="KANOCLIP_MQTT",
@@ -91,14 +96,14 @@ class MqttOptions:
         "--mqtt-on",
         _EVENTS,
         Events.ANOMALIES,
-        "What the broker hears of: anomalous frames, alarms that are raised or cleared, or every frame.",
+        "What the broker gets: anomalous frames, alarms that are raised or cleared, or every frame.",
         show=True,
     )
     queue: int = option(
         "--mqtt-queue",
         Number(1, whole=True),
         mqtt_config.QUEUE,
-        "Messages kept while the broker is away.",
+        "Messages that may wait while the broker is away.",
         metavar="N",
         show=True,
     )
@@ -118,7 +123,7 @@ class MqttOptions:
         """What opens the sink; nothing is opened yet.
 
         Raises:
-            SettingsError: The address, a file or a secret is no good, or a library is missing. The message holds no
+            SettingsError: The address, a file or a secret is invalid, or a library is missing. The message holds no
                 credentials.
         """
         from kanoclip.runtime.sinks.events.mqtt import MqttSink, require_paho
@@ -154,15 +159,15 @@ class WebhookOptions:
     )
     token: Secret | None = option(None, SecretText(), None, f"Default: {webhook_config.TOKEN_VARIABLE}.")
     secret: Secret | None = option(None, SecretText(), None, f"Default: {webhook_config.SECRET_VARIABLE}.")
-    on: Events = option("--webhook-on", _EVENTS, Events.ANOMALIES, "What is posted, as of --mqtt-on.", show=True)
+    on: Events = option("--webhook-on", _EVENTS, Events.ANOMALIES, "What is posted, as for --mqtt-on.", show=True)
     picture: Picture = option(
-        "--webhook-picture", OneOf(tuple(Picture)), Picture.NONE, "What goes along with the record.", show=True
+        "--webhook-picture", OneOf(tuple(Picture)), Picture.NONE, "The image that is sent with the record.", show=True
     )
     queue: int = option(
         "--webhook-queue",
         Number(1, whole=True),
         webhook_config.QUEUE,
-        "Events kept while nobody takes them.",
+        "Events that may wait while the receiver is away.",
         metavar="N",
         show=True,
     )
@@ -170,7 +175,7 @@ class WebhookOptions:
         "--webhook-deadline",
         Number(0, above=True),
         webhook_config.DEADLINE_S,
-        "When an event that nobody took is given up.",
+        "How long an event is retried before it is dropped.",
         metavar="SECONDS",
         show=True,
     )
@@ -183,7 +188,7 @@ class WebhookOptions:
         return self.picture is not Picture.NONE
 
     def maker(self, *, untrained: bool) -> Callable[[], Sink]:
-        """What opens the sink; raises as of `MqttOptions`."""
+        """What opens the sink; raises as `MqttOptions.maker` does."""
         from kanoclip.runtime.sinks.events.webhook import WebhookSink, require_urllib3
 
         assert self.url is not None

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from kanoclip.runtime.cli.run_options.attendance import PageSettings, ServiceOptions
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.fields import options_of, overridden, read_group
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions, source_in_file
 from kanoclip.runtime.cli.run_options.outputs import SINKS, ImagesOptions, SinkOptions, VideoOptions, type_of
+from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions
 from kanoclip.runtime.detect.settings_file import settings_in
 from kanoclip.runtime.detect.toml_file import TomlFile, nearest
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES

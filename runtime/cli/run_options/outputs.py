@@ -114,7 +114,9 @@ class JsonlOptions:
         "Size, such as 100M, at which FILE becomes FILE.1 and so on. Default: no limit.",
         metavar="SIZE",
     )
-    keep: int = option("--jsonl-keep", Number(1, whole=True), 5, "Files kept beside FILE.", metavar="N", show=True)
+    keep: int = option(
+        "--jsonl-keep", Number(1, whole=True), 5, "How many older files stay beside FILE.", metavar="N", show=True
+    )
     where: str = field(default="", compare=False)
 
     @property

@@ -33,7 +33,7 @@ class TensorRtBackend(BaseBackend):
         origin: Where the engine is from, in words.
     """
 
-    lanes = 1
+    workers = 1
 
     def __init__(
         self,

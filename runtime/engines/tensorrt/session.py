@@ -40,7 +40,7 @@ class Session(BaseBackend):
         name: Such as `tensorrt-rtx-cuda`.
     """
 
-    lanes = 1
+    workers = 1
 
     def __init__(
         self,

@@ -34,13 +34,13 @@ log = logging.getLogger(__name__)
 class TritonBackend:
     """One model of one server."""
 
-    def __init__(self, bundle: Bundle, address: TritonAddress, lanes: int = 1) -> None:
+    def __init__(self, bundle: Bundle, address: TritonAddress, workers: int = 1) -> None:
         """Connects, and checks that the server has this bundle's model.
 
         Args:
             bundle: What is to be run.
             address: Where.
-            lanes: How many threads may ask at a time.
+            workers: How many threads may send requests at a time.
 
         Raises:
             BackendError: tritonclient is not installed, nobody answers within `wait_s`, or the model is another.
@@ -48,7 +48,7 @@ class TritonBackend:
         self._grpc = _import_client()
         self._hurried = threading.Event()
         self._bundle, self._address = bundle, address
-        self.name, self.lanes = str(address), lanes
+        self.name, self.workers = str(address), workers
         # gRPC's own pauses between attempts to connect grow to two minutes.
         pauses = [(f"grpc.{which}_reconnect_backoff_ms", ms) for which, ms in (("initial", 100), ("min", 1000))]
         self._client: Any = self._grpc.InferenceServerClient(

@@ -100,7 +100,7 @@ def gather(
         Policy.DROP_OLDEST if source.live else Policy.WAIT,
         class_name=class_name,
         max_frames=max_frames,
-        lanes=detector.lanes,
+        workers=detector.workers,
     )
     done = Pipeline(source, detector, [], config, observer=keep).run(on_tick)
     return Values(np.array(scores, np.float64), np.array(peaks, np.float64), done.skipped, done.interrupted)

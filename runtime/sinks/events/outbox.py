@@ -1,4 +1,4 @@
-"""What waits to be sent to where nobody may be: bounded, in order, and nothing forgotten before it has arrived."""
+"""Messages that wait for a receiver that may be away: bounded, in order, and held until they have arrived."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ M = TypeVar("M", bound=Sized)
 class Outbox(Generic[M]):
     """A queue whose messages are taken, and are gone only once their arrival is confirmed.
 
-    When it is full the oldest message that has not been taken goes, and is counted: of what happens at a machine the
-    newest matters most. The bounds hold for what was taken as well.
+    When it is full, the oldest message that has not been taken is dropped and counted: the newest events matter most.
+    Messages that were taken count towards the bounds too.
 
     Args:
         capacity: Messages at most, at least 1.
@@ -57,7 +57,7 @@ class Outbox(Generic[M]):
             return len(self._waiting) + len(self._taken)
 
     def put(self, message: M) -> bool:
-        """Puts a message in; where there is no room for it beside what was taken, it is dropped itself.
+        """Puts a message in. If the messages that were taken leave no room for it, it is dropped itself.
 
         Returns:
             Whether something was dropped.
@@ -88,11 +88,11 @@ class Outbox(Generic[M]):
         self._remove(ticket, dropped=0)
 
     def give_up(self, ticket: int) -> None:
-        """A message that was taken will not be sent: it counts as dropped."""
+        """Counts a message that was taken as dropped: it will not be sent."""
         self._remove(ticket, dropped=1)
 
     def put_back(self) -> None:
-        """All that was taken and has not arrived waits again, before all that came after it."""
+        """Lets all that was taken and has not arrived wait again, before all that came after it."""
         with self._lock:
             self._waiting.extendleft(reversed(self._taken.values()))
             self._taken.clear()
@@ -108,13 +108,13 @@ class Outbox(Generic[M]):
     def _remove(self, ticket: int, dropped: int) -> None:
         with self._lock:
             message = self._taken.pop(ticket, None)
-            if message is not None:  # else all was given up meanwhile
+            if message is not None:  # else all messages were given up meanwhile
                 self._bytes -= len(message)
                 self._dropped += dropped
 
 
 class OutboxSink(BaseSink, Generic[M]):
-    """Keeps the wanted events in an outbox, and reports once that they do not arrive, or not as fast as they come.
+    """Puts the wanted events into an outbox, and reports once that they do not arrive, or arrive too slowly.
 
     Args:
         who: What the messages call the receiver; without credentials.

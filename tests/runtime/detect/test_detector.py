@@ -316,7 +316,7 @@ def spoil_score(number):
 @pytest.mark.parametrize("spoil", [spoil_map(np.nan), spoil_map(np.inf), spoil_score(np.nan), spoil_score(-np.inf)])
 def test_nan_is_no_verdict(toy_bundle, spoil):
     detector = fake(toy_bundle, spoil)
-    with pytest.raises(BackendError, match=r"fake gave NaN: .*--fp32") as caught:
+    with pytest.raises(BackendError, match=r"fake returned NaN: .*--fp32") as caught:
         detector(grey(1))
     assert len(str(caught.value).splitlines()) == 1
     with pytest.raises(BackendError, match="NaN"):
@@ -546,7 +546,7 @@ def test_what_cannot_be_described(toy_bundle, make_toy_bundle, tmp_path):
     assert detector.backend.calls == []
     for number in (np.nan, np.inf):
         detector.backend.number = number
-        with pytest.raises(BackendError, match=r"fake gave NaN: .*--fp32"):
+        with pytest.raises(BackendError, match=r"fake returned NaN: .*--fp32"):
             detector.describe([grey(1)])
 
 

@@ -1,4 +1,4 @@
-"""Thresholds chosen while a stream ran: a start with the same arguments uses them, wherever they are kept."""
+"""Thresholds chosen while a stream ran: a start with the same arguments uses them, wherever they are saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
-from kanoclip.runtime.detect.saved_thresholds import Kept, keep, own_settings
+from kanoclip.runtime.detect.saved_thresholds import Saved, own_settings, save
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.errors import BundleError, SettingsError
@@ -26,21 +26,21 @@ def single(toy_bundle, tmp_path):
     return Bundle.open(shutil.copytree(toy_bundle, tmp_path / "single.kanoclip"))
 
 
-def again(kept):
+def again(saved):
     """What the next start reads."""
-    flags = kept.settings.flags
-    settings = Settings() if kept.file is None or not kept.file.exists() else read_settings(kept.file)
-    return Kept(Bundle.open(kept.bundle.root), settings.overruled(flags), kept.file)
+    flags = saved.settings.flags
+    settings = Settings() if saved.file is None or not saved.file.exists() else read_settings(saved.file)
+    return Saved(Bundle.open(saved.bundle.root), settings.overridden(flags), saved.file)
 
 
-def wanted(kept, name, image, pixel):
-    return replace(kept.bundle.manifest.thresholds_of(name), image=image, pixel=pixel)
+def wanted(saved, name, image, pixel):
+    return replace(saved.bundle.manifest.thresholds_of(name), image=image, pixel=pixel)
 
 
 def test_they_go_into_the_bundle(bundle):
-    kept = Kept(bundle, Settings(), None)
-    assert keep(kept, "bolt", wanted(kept, "bolt", 0.25, 0.75)) == bundle.root
-    after = again(kept)
+    saved = Saved(bundle, Settings(), None)
+    assert save(saved, "bolt", wanted(saved, "bolt", 0.25, 0.75)) == bundle.root
+    after = again(saved)
     assert after.thresholds("bolt") == (0.25, 0.75) and after.thresholds("nut") == (0.5, 0.5)
     now = after.bundle.manifest.thresholds_of("bolt")
     assert now.origin.startswith("chosen while a stream ran, 20") and now.roi is None
@@ -49,9 +49,9 @@ def test_they_go_into_the_bundle(bundle):
 def test_a_file_that_sets_other_things_leaves_them_to_the_bundle(bundle, tmp_path):
     file = tmp_path / "line3.toml"
     file.write_text("[decision]\nmin_area = 4  # pixels\n")
-    kept = Kept(bundle, read_settings(file), file)
-    assert keep(kept, "nut", wanted(kept, "nut", 0.3, 0.5)) == bundle.root
-    assert again(kept).thresholds("nut") == (0.3, 0.5)
+    saved = Saved(bundle, read_settings(file), file)
+    assert save(saved, "nut", wanted(saved, "nut", 0.3, 0.5)) == bundle.root
+    assert again(saved).thresholds("nut") == (0.3, 0.5)
     assert file.read_text() == "[decision]\nmin_area = 4  # pixels\n"
 
 
@@ -65,31 +65,31 @@ def test_a_file_that_sets_other_things_leaves_them_to_the_bundle(bundle, tmp_pat
 def test_a_file_that_overrides_the_bundle_is_changed(bundle, tmp_path, text, expected):
     file = tmp_path / "line3.toml"
     file.write_text(text)
-    kept = Kept(bundle, read_settings(file), file)
-    assert keep(kept, "nut", wanted(kept, "nut", 0.3, 0.5)) == file
+    saved = Saved(bundle, read_settings(file), file)
+    assert save(saved, "nut", wanted(saved, "nut", 0.3, 0.5)) == file
     assert file.read_text() == expected
-    after = again(kept)
+    after = again(saved)
     assert after.thresholds("nut") == (0.3, 0.5)
-    assert after.thresholds("bolt") == kept.thresholds("bolt"), "another class's"
+    assert after.thresholds("bolt") == saved.thresholds("bolt"), "another class's"
 
 
 def test_a_bundle_of_one_class_needs_no_table_for_it(single, tmp_path):
     file = tmp_path / "line3.toml"
     file.write_text("[decision]\npixel_threshold = 0.9\n")
-    kept = Kept(single, read_settings(file), file)
-    keep(kept, "object", wanted(kept, "object", 0.3, 0.4))
+    saved = Saved(single, read_settings(file), file)
+    save(saved, "object", wanted(saved, "object", 0.3, 0.4))
     assert file.read_text() == "[decision]\npixel_threshold = 0.4\nthreshold = 0.3\n"
-    assert again(kept).thresholds("object") == (0.3, 0.4)
+    assert again(saved).thresholds("object") == (0.3, 0.4)
 
 
 def test_a_flag_that_overrides_them_is_told_and_nothing_is_written(bundle):
     before = (bundle.root / MANIFEST_NAME).read_bytes()
-    kept = Kept(bundle, Settings(flags=Decision(threshold=0.6)), None)
-    with pytest.raises(SettingsError, match=r"--threshold 0\.6 overrides whatever is saved"):
-        keep(kept, "nut", wanted(kept, "nut", 0.3, 0.5))
+    saved = Saved(bundle, Settings(flags=Decision(threshold=0.6)), None)
+    with pytest.raises(SettingsError, match=r"--threshold 0\.6 overrides any saved threshold"):
+        save(saved, "nut", wanted(saved, "nut", 0.3, 0.5))
     assert (bundle.root / MANIFEST_NAME).read_bytes() == before
-    keep(kept, "nut", wanted(kept, "nut", 0.6, 0.7))
-    assert again(kept).thresholds("nut") == (0.6, 0.7)
+    save(saved, "nut", wanted(saved, "nut", 0.6, 0.7))
+    assert again(saved).thresholds("nut") == (0.6, 0.7)
 
 
 def test_the_package_s_bundle_stays_as_it_is(tmp_path, monkeypatch):
@@ -97,13 +97,13 @@ def test_the_package_s_bundle_stays_as_it_is(tmp_path, monkeypatch):
     shipped = Bundle.open(shipped_bundle())
     (name,) = shipped.manifest.classes
     with pytest.raises(BundleError, match="belongs to the package"):
-        kept = Kept(shipped, Settings(), None)
-        keep(kept, name, wanted(kept, name, 0.3, 0.5))
+        saved = Saved(shipped, Settings(), None)
+        save(saved, name, wanted(saved, name, 0.3, 0.5))
     file = own_settings(shipped.root)
     assert file.parent == tmp_path / "config" / "kanoclip" and file.name.startswith(f"{shipped.manifest.name}-")
-    kept = Kept(shipped, Settings(), file)
-    assert keep(kept, name, wanted(kept, name, 0.3, 0.6)) == file
-    assert again(kept).thresholds(name) == (0.3, 0.6)
+    saved = Saved(shipped, Settings(), file)
+    assert save(saved, name, wanted(saved, name, 0.3, 0.6)) == file
+    assert again(saved).thresholds(name) == (0.3, 0.6)
     assert Bundle.open(shipped_bundle()).manifest == shipped.manifest
 
 

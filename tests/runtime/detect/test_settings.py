@@ -47,9 +47,9 @@ threshold = 0.8
     common = settings.decision("object")
     assert (common.threshold, common.pixel_threshold, common.min_area) == (0.72, 1.0, 400)
     assert common.alarm == AlarmRule(3, 5, 0) and common.roi.name == "belt.json"
-    assert settings.decision("ceramic tile") == common.overruled(Decision(threshold=0.8))
+    assert settings.decision("ceramic tile") == common.overridden(Decision(threshold=0.8))
     assert settings.decision("bottle") == common
-    flags = settings.overruled(Decision(threshold=0.0, min_area=0, alarm=AlarmRule(1, 1)))
+    flags = settings.overridden(Decision(threshold=0.0, min_area=0, alarm=AlarmRule(1, 1)))
     tile = flags.decision("ceramic tile")
     assert (tile.threshold, tile.min_area, tile.alarm, tile.roi) == (0.0, 0, AlarmRule(1, 1), common.roi)
 

@@ -161,14 +161,14 @@ def test_bfloat16_is_scored_by_its_own_bounds(bundle, bf16_probe, bf16, expected
 def test_an_engine_that_fails_its_probe_never_runs_here(bundle, cache, bf16_probe, caplog, script, reason):
     probed = bf16_probe(script)
     engines = Engines(onnxruntime=(20, 0, 0), openvino=(10, 0, 0), openvino_bf16=(FAST, 0, 0))
-    assert choose_backend(bundle, "cpu", 3, engines, lanes=2).name == "openvino-cpu"
+    assert choose_backend(bundle, "cpu", 3, engines, workers=2).name == "openvino-cpu"
     assert engines.names == ["onnxruntime", "openvino"]
     assert probed == [(bundle, "openvino-bf16", "cpu", 3, 2)]
     assert f"openvino-bf16 is left out: {reason}" in caplog.messages
     (path,) = cache.iterdir()
     assert json.loads(path.read_text())["left_out"] == {"openvino-bf16": reason}
     caplog.clear()
-    assert choose_backend(bundle, "cpu", 3, engines, lanes=2).name == "openvino-cpu"
+    assert choose_backend(bundle, "cpu", 3, engines, workers=2).name == "openvino-cpu"
     assert len(probed) == 1 and caplog.messages == []
 
 
@@ -278,7 +278,7 @@ def test_another_machine_or_version_is_another_trial(bundle, monkeypatch, change
     assert choose(bundle, known) == "openvino"
     faster = Engines(onnxruntime=(FAST, 0, 0), openvino=(SLOW, 0, 0))
     assert choose(bundle, faster, threads=2) == choose(bundle, faster, device="cpu") == "onnxruntime"
-    assert choose_backend(bundle, "auto", 1, faster, lanes=2).name == "onnxruntime-cpu"
+    assert choose_backend(bundle, "auto", 1, faster, workers=2).name == "onnxruntime-cpu"
 
 
 def test_another_graph_is_another_trial(bundle, make_toy_bundle, tmp_path):

@@ -362,8 +362,8 @@ def test_signals_are_handled_after_engines_that_overlapped(toy_bundle):
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_lanes_run_side_by_side(bundle, backend):
     """Many threads at once, each with frames of its own, get each their own answers."""
-    engine = create_backend(bundle, backend, "cpu", threads=2, lanes=2)
-    assert engine.lanes == 2
+    engine = create_backend(bundle, backend, "cpu", threads=2, workers=2)
+    assert engine.workers == 2
 
     def ask(seed):
         given = frames(seed=seed)
@@ -374,10 +374,10 @@ def test_lanes_run_side_by_side(bundle, backend):
         assert all(pool.map(ask, range(200)))
 
 
-@pytest.mark.parametrize(("threads", "lanes", "own"), [(4, 1, 4), (4, 2, 3), (2, 2, 1), (1, 2, 1)])
-def test_lanes_share_the_threads(bundle, monkeypatch, fake_core, threads, lanes, own):
-    create_backend(bundle, "openvino", threads=threads, lanes=lanes)
-    assert fake_core.made[0]["NUM_STREAMS"] == lanes and fake_core.made[0]["INFERENCE_NUM_THREADS"] == threads
+@pytest.mark.parametrize(("threads", "workers", "own"), [(4, 1, 4), (4, 2, 3), (2, 2, 1), (1, 2, 1)])
+def test_workers_share_the_threads(bundle, monkeypatch, fake_core, threads, workers, own):
+    create_backend(bundle, "openvino", threads=threads, workers=workers)
+    assert fake_core.made[0]["NUM_STREAMS"] == workers and fake_core.made[0]["INFERENCE_NUM_THREADS"] == threads
     asked = []
     real = onnxruntime.InferenceSession
 
@@ -386,5 +386,5 @@ def test_lanes_share_the_threads(bundle, monkeypatch, fake_core, threads, lanes,
         return real(path, settings, **options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
-    create_backend(bundle, "onnxruntime", "cpu", threads=threads, lanes=lanes)
-    assert asked == [own]  # beside the lanes' own threads
+    create_backend(bundle, "onnxruntime", "cpu", threads=threads, workers=workers)
+    assert asked == [own]  # beside the workers' own threads

@@ -92,7 +92,7 @@ def test_bf16_on_the_processor_for_it(bundle):
 
 
 class Engine:
-    name, lanes = "openvino-bf16-cpu", 1
+    name, workers = "openvino-bf16-cpu", 1
 
     def __init__(self, value):
         self.value, self.closed = value, False
@@ -109,8 +109,8 @@ def test_every_load_must_give_numbers(bundle, monkeypatch, values):
     engines, asked = [Engine(value) for value in values], []
     assert len(engines) == LOADS
 
-    def create(bundle, name, device, threads, lanes):
-        asked.append((name, device, threads, lanes))
+    def create(bundle, name, device, threads, workers):
+        asked.append((name, device, threads, workers))
         return engines[len(asked) - 1]
 
     monkeypatch.setattr(probed, "create_backend", create)

@@ -15,7 +15,7 @@ from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import store
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.saved_thresholds import Kept
+from kanoclip.runtime.detect.saved_thresholds import Saved
 from kanoclip.runtime.detect.settings import Decision, Settings
 from kanoclip.runtime.detect.settings_file import read_settings
 from kanoclip.runtime.errors import FrameError, SettingsError
@@ -68,14 +68,14 @@ NONE = Decision()
 
 
 class Run:
-    def __init__(self, bundle, file, *, live=True, lanes=1, flags=NONE):
+    def __init__(self, bundle, file, *, live=True, workers=1, flags=NONE):
         self.file, self.flags = file, flags
-        self.detector = Detector.load(bundle, backend="onnxruntime", lanes=lanes, settings=self.settings())
+        self.detector = Detector.load(bundle, backend="onnxruntime", workers=workers, settings=self.settings())
         self.source, self.sink = Grey(live), Collect()
         config = PipelineConfig(
             Policy.DROP_OLDEST if live else Policy.WAIT,
             class_name="nut",
-            lanes=lanes,
+            workers=workers,
             alarm=self.settings().decision("nut").alarm or EVERY_FRAME,
         )
         self.pipeline = Pipeline(self.source, self.detector, [self.sink], config)
@@ -85,12 +85,12 @@ class Run:
             self.settings(),
             "nut",
             ["line 3"],
-            lambda bundle: Kept(bundle, self.settings(), self.file),
+            lambda bundle: Saved(bundle, self.settings(), self.file),
         )
 
     def settings(self):
         there = self.file is not None and self.file.exists()
-        return (read_settings(self.file) if there else Settings()).overruled(self.flags)
+        return (read_settings(self.file) if there else Settings()).overridden(self.flags)
 
     @contextmanager
     def running(self):
@@ -136,11 +136,11 @@ def start(bundle, tmp_path):
     return lambda **options: Run(bundle, tmp_path / "line3.toml", **options)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_another_class_from_one_frame_to_the_next(start, lanes):
-    run = start(lanes=lanes, live=False)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_another_class_from_one_frame_to_the_next(start, workers):
+    run = start(workers=workers, live=False)
     run.file.write_text('[class.bolt]\nalarm = "2/2"\n')
-    run = start(lanes=lanes, live=False)
+    run = start(workers=workers, live=False)
     with run.running() as seen:
         run.control.choose_class("bolt")
         run.wait(20)
@@ -195,9 +195,9 @@ def test_a_pause_lets_a_live_view_s_frames_go_by(start):
         assert not run.control.state().paused
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_a_pause_makes_a_file_wait_and_loses_nothing(start, lanes):
-    run = start(live=False, lanes=lanes)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pause_makes_a_file_wait_and_loses_nothing(start, workers):
+    run = start(live=False, workers=workers)
     with run.running() as seen:
         run.control.pause()
         run.quiet()
@@ -284,7 +284,7 @@ def test_what_is_no_good_is_one_warning_and_nothing_changes(start, caplog, wrong
         run.wait(3)
         assert run.control.state() == before
     (warning,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert "line3.toml" in warning and warning.endswith("; the settings before go on")
+    assert "line3.toml" in warning and warning.endswith("; the settings before stay in use")
 
 
 def test_a_region_that_does_not_suit_the_frames_does_not_end_the_run(start, caplog):

@@ -312,7 +312,7 @@ def test_progress_reports_latency_and_rate():
 
 
 class Uneven(FakeDetector):
-    """Frames take different times, so that lanes overtake one another; remembers how many were at it at once."""
+    """Frames take different times, so that workers overtake one another; remembers how many were at it at once."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -331,13 +331,13 @@ class Uneven(FakeDetector):
                 self.inside -= 1
 
 
-@pytest.mark.parametrize("lanes", [2, 3])
-def test_lanes_work_side_by_side_and_results_keep_their_order(lanes):
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_work_side_by_side_and_results_keep_their_order(workers):
     detector, sink, seen = Uneven(), FakeSink(), []
-    config = PipelineConfig(Policy.WAIT, lanes=lanes)
+    config = PipelineConfig(Policy.WAIT, workers=workers)
     pipeline = Pipeline(FakeSource(60, bad={0, 5, 6, 59}), detector, [sink], config, observer=seen.append)
     summary = pipeline.run()
-    assert detector.most == lanes
+    assert detector.most == workers
     assert sink.indices == [i for i in range(60) if i not in {0, 5, 6, 59}]
     assert sink.bad == [0, 5, 6, 59]
     assert [r.index if isinstance(r, BadFrame) else r[0].index for r in seen] == list(range(60))
@@ -348,15 +348,15 @@ def test_lanes_work_side_by_side_and_results_keep_their_order(lanes):
 def test_lanes_score_no_more_frames_than_asked_for():
     for limit in (1, 2, 7):
         detector, sink = Uneven(), FakeSink()
-        config = PipelineConfig(Policy.WAIT, max_frames=limit, lanes=3)
+        config = PipelineConfig(Policy.WAIT, max_frames=limit, workers=3)
         assert Pipeline(FakeSource(None, bad={1}), detector, [sink], config).run().frames == limit
         assert detector.calls == limit == len(sink.indices)
         settle()
 
 
-@pytest.mark.parametrize("lanes", [2, 3])
+@pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("where", ["detector", "sink", "observer", "source"])
-def test_an_error_ends_every_lane(lanes, where):
+def test_an_error_ends_every_worker(workers, where):
     def observe(result):
         if where == "observer":
             raise RuntimeError("observer")
@@ -365,7 +365,7 @@ def test_an_error_ends_every_lane(lanes, where):
         FakeSource(None, error_at=20 if where == "source" else None),
         Uneven(error_at=10 if where == "detector" else None),
         [FakeSink(error_at=10 if where == "sink" else None, pause=0.002)],
-        PipelineConfig(Policy.WAIT, lanes=lanes, sink_capacity=1),
+        PipelineConfig(Policy.WAIT, workers=workers, sink_capacity=1),
         observer=observe,
     )
     with pytest.raises((RuntimeError, SinkError, SourceError)):
@@ -375,7 +375,7 @@ def test_an_error_ends_every_lane(lanes, where):
 
 def test_a_stop_lets_every_lane_finish_its_frame():
     detector, sink = Uneven(), FakeSink()
-    pipeline = Pipeline(FakeSource(None), detector, [sink], PipelineConfig(Policy.WAIT, lanes=2))
+    pipeline = Pipeline(FakeSource(None), detector, [sink], PipelineConfig(Policy.WAIT, workers=2))
     threading.Timer(0.1, pipeline.stop).start()
     summary = pipeline.run()
     assert summary.interrupted
@@ -385,16 +385,16 @@ def test_a_stop_lets_every_lane_finish_its_frame():
 
 def test_where_nothing_is_dropped_frames_are_resized_by_the_thread_that_reads_them():
     waits, drops = FakeDetector(), FakeDetector()
-    Pipeline(FakeSource(5), waits, [], PipelineConfig(Policy.WAIT, lanes=2)).run()
+    Pipeline(FakeSource(5), waits, [], PipelineConfig(Policy.WAIT, workers=2)).run()
     Pipeline(FakeSource(5), drops, [], DROP).run()
     assert waits.preparing == {"kanoclip-source"}
     assert drops.preparing == {"kanoclip-detector-0"}, "a dropped frame must not cost a resize"
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_batches_take_what_is_there_and_lose_nothing(lanes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_take_what_is_there_and_lose_nothing(workers):
     detector, sink = FakeDetector(pause=0.001), FakeSink()
-    config = PipelineConfig(Policy.WAIT, max_frames=45, lanes=lanes, batch=8)
+    config = PipelineConfig(Policy.WAIT, max_frames=45, workers=workers, batch=8)
     summary = Pipeline(FakeSource(None, bad={0, 5, 6, 21}), detector, [sink], config).run()
     expected = [i for i in range(49) if i not in {0, 5, 6, 21}]
     assert sink.indices == expected and sink.bad == [0, 5, 6, 21]
@@ -455,11 +455,11 @@ def test_processor_time_of_other_threads_counts_as_capture():
     assert 7.0 <= next(stage.cpu for stage in summary.stages if stage.name == "capture") < 9.0
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_the_alarm_is_the_stream_s_and_follows_the_frames_order(lanes):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_alarm_is_the_stream_s_and_follows_the_frames_order(workers):
     """Frames 128 to 255 are anomalous: with 3 of 4 it is raised two later, and cleared two after the last."""
     seen = []
-    config = PipelineConfig(Policy.WAIT, lanes=lanes, alarm=AlarmRule(3, 4))
+    config = PipelineConfig(Policy.WAIT, workers=workers, alarm=AlarmRule(3, 4))
     Pipeline(FakeSource(300, bad={127}), FakeDetector(), [], config, observer=seen.append).run()
     states = [(frame.index, found) for frame, found in (r for r in seen if not isinstance(r, BadFrame))]
     assert [index for index, found in states if found.is_anomalous] == list(range(128, 256))
@@ -513,7 +513,7 @@ def test_a_sink_that_hangs_does_not_hold_up_the_end_of_a_live_run(short_grace, c
 
 def test_a_stop_ends_a_run_that_waits_for_a_sink_that_hangs(short_grace):
     hanging, other = Hanging(write_at=3), FakeSink("other")
-    pipeline = Pipeline(FakeSource(None), FakeDetector(), [hanging, other], PipelineConfig(Policy.WAIT, lanes=2))
+    pipeline = Pipeline(FakeSource(None), FakeDetector(), [hanging, other], PipelineConfig(Policy.WAIT, workers=2))
     threading.Timer(0.3, pipeline.stop).start()
     started = time.monotonic()
     with pytest.raises(SinkError, match="hanging: did not finish"):

@@ -117,14 +117,14 @@ def settle():
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 @given(
     counts=st.lists(st.integers(0, 30), min_size=1, max_size=4),
-    lanes=st.integers(1, 3),
+    workers=st.integers(1, 3),
     batch=st.integers(1, 4),
     bad=st.sets(st.integers(0, 29), max_size=5),
 )
-def test_files_lose_nothing_and_each_keeps_its_order_and_its_times(counts, lanes, batch, bad):
+def test_files_lose_nothing_and_each_keeps_its_order_and_its_times(counts, workers, batch, bad):
     cameras = [Camera(f"video {n}", n, count, live=False, bad=bad) for n, count in enumerate(counts)]
     sources, sink = together(cameras), Collect()
-    summary = Pipeline(sources, Detector(), [sink], PipelineConfig(Policy.WAIT, lanes=lanes, batch=batch)).run()
+    summary = Pipeline(sources, Detector(), [sink], PipelineConfig(Policy.WAIT, workers=workers, batch=batch)).run()
     for camera, source, told in zip(cameras, sources, summary.sources, strict=True):
         stream = "" if len(counts) == 1 else source.name
         assert sink.indices(stream) == list(range(camera.count))
@@ -146,8 +146,8 @@ def test_files_lose_nothing_and_each_keeps_its_order_and_its_times(counts, lanes
     settle()
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_a_fast_camera_never_starves_a_slow_one(lanes):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_fast_camera_never_starves_a_slow_one(workers):
     """The fast one delivers all the time; of the slow one, which the engine could keep up with, none is lost."""
     fast = Camera("fast", 1, None, live=True, pause=0.0005)
     slow = Camera("slow", 2, 25, live=True, pause=0.04)
@@ -157,7 +157,7 @@ def test_a_fast_camera_never_starves_a_slow_one(lanes):
         if (result[0].stream, result[0].index) == ("slow", 24):
             pipeline.stop()
 
-    config = PipelineConfig(Policy.DROP_OLDEST, lanes=lanes)
+    config = PipelineConfig(Policy.DROP_OLDEST, workers=workers)
     pipeline = Pipeline(together([fast, slow]), Detector(pause=0.008), [sink], config, observer=watch)
     summary = pipeline.run()
     told = {source.name: source for source in summary.sources}

@@ -65,9 +65,9 @@ def test_spare_memory_goes_back():
 
 HEAPS = f"""
 import sys, threading
-from kanoclip.runtime.system.memory import share_heap
+from kanoclip.runtime.system.memory import share_arena
 if sys.argv[1] == "shared":
-    assert share_heap()
+    assert share_arena()
 together = threading.Barrier(8)
 def take():
     together.wait()

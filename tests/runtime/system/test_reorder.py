@@ -83,7 +83,7 @@ def test_many_threads():
                 time.sleep(0.001)
             results.put(number, number)
 
-    threads = [threading.Thread(target=work, args=(lane == 0,)) for lane in range(4)]
+    threads = [threading.Thread(target=work, args=(number == 0,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -92,7 +92,7 @@ def test_softened_weights_lie_half_way_to_the_first_values(tmp_path):
     loaded = build_model(ModelConfig("random-tiny", (48, 48)), str(clip), seed=7)
     first = {name: value.clone() for name, value in loaded.model.learnable().items()}
     moved = {name: value + 0.5 for name, value in first.items()}
-    save_checkpoint(tmp_path / "l.safetensors", loaded.model, loaded.weights, learnt=moved, training={"epochs": 1})
+    save_checkpoint(tmp_path / "l.safetensors", loaded.model, loaded.weights, learned=moved, training={"epochs": 1})
     soften(tmp_path / "l.safetensors", clip, tmp_path / "s.safetensors", seed=7)
     for name, value in load_checkpoint(tmp_path / "s.safetensors", str(clip)).model.learnable().items():
         torch.testing.assert_close(value, first[name] + 0.25)
@@ -114,6 +114,6 @@ def test_a_checkpoint_in_half_precision_is_read_like_any_other_and_keeps_how_it_
 
     learnt = dict(loaded.model.learnable())
     first = next(iter(learnt))
-    save_checkpoint(source, loaded.model, loaded.weights, learnt={**learnt, first: learnt[first] + 1e6})
+    save_checkpoint(source, loaded.model, loaded.weights, learned={**learnt, first: learnt[first] + 1e6})
     with pytest.raises(TrainingError, match=f"{first} in .* does not fit"):
         halve_checkpoint(source, clip, target)

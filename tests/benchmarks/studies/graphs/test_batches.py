@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from kanoclip.benchmarks.studies.graphs.batches import main
-from kanoclip.runtime.system.hardware import lanes_for
+from kanoclip.runtime.system.hardware import workers_for
 
 
 @pytest.fixture
@@ -20,8 +20,10 @@ def test_every_backend_lane_and_batch_is_compared(dynamic, tmp_path):
     done = CliRunner().invoke(main, [*arguments, "--frames", "16", "--repeat", "1", "--output", str(output)])
     assert done.exit_code == 0, done.output
     cases = json.loads(output.read_text())["cases"]
-    lanes = range(1, lanes_for(False, None) + 1)
-    assert [(case["lanes"], case["batch"]) for case in cases] == [(lane, batch) for lane in lanes for batch in (1, 4)]
+    counts = range(1, workers_for(False, None) + 1)
+    assert [(case["lanes"], case["batch"]) for case in cases] == [
+        (workers, batch) for workers in counts for batch in (1, 4)
+    ]
     first = {case["lanes"]: case["fps"] for case in cases if case["batch"] == 1}
     for case in cases:
         assert case["ratio_to_one_lane"] == pytest.approx(case["fps"] / first[1])

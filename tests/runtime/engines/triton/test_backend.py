@@ -105,8 +105,8 @@ def test_the_doctor_scores_a_server_too(served):
 def test_two_lanes_ask_at_the_same_time(served):
     folder, service, url = served()
     service.delay_s = 0.3
-    with Detector.load(folder, backend=url, lanes=2) as detector, ThreadPoolExecutor(2) as threads:
-        assert detector.lanes == 2
+    with Detector.load(folder, backend=url, workers=2) as detector, ThreadPoolExecutor(2) as threads:
+        assert detector.workers == 2
         detector.warmup(1)
         frames = pictures(4)
         started = time.monotonic()

@@ -50,7 +50,7 @@ def make_results(toy_bundle, tmp_path_factory):
                 path.write_bytes(drawn)
             else:
                 assert cv2.imwrite(str(path), drawn)
-        settings = Settings().overruled(Decision(**{"threshold": 0.8, "pixel_threshold": 0.8} | decision))
+        settings = Settings().overridden(Decision(**{"threshold": 0.8, "pixel_threshold": 0.8} | decision))
         engine = Engine(
             toy_bundle, manifest_digest(toy_bundle), "onnxruntime", "cpu", 1, settings, "object", maps is not None
         )

@@ -136,7 +136,7 @@ def test_half_a_part_is_scored_again(make_job, tmp_path):
 
 
 def changed_settings(job, **decision):
-    return replace(job, engine=replace(job.engine, settings=Settings().overruled(Decision(**decision))))
+    return replace(job, engine=replace(job.engine, settings=Settings().overridden(Decision(**decision))))
 
 
 def test_another_run_is_not_gone_on_with(make_job, make_toy_bundle, make_engine, pictures, tmp_path):

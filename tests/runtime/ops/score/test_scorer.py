@@ -27,7 +27,7 @@ def rows_of(part):
 
 def test_rows_are_what_the_detector_says(make_engine, pictures, toy_bundle):
     items = list(list_items(str(pictures)))
-    settings = Settings().overruled(Decision(pixel_threshold=0.55, threshold=0.6, min_area=3))
+    settings = Settings().overridden(Decision(pixel_threshold=0.55, threshold=0.6, min_area=3))
     scorer = Scorer(make_engine(settings=settings))
     part = scorer.score(5, items)
     rows = rows_of(part)
@@ -98,7 +98,7 @@ def test_a_region_of_interest_and_images_of_another_shape(make_engine, pictures,
     """Its polygons were drawn on wide images: what does not fit is told for the image, and the run goes on."""
     corners = {"label": "keep", "shape_type": "rectangle", "points": [[0, 0], [640, 240]]}
     (tmp_path / "roi.json").write_text(json.dumps({"imageWidth": 640, "imageHeight": 480, "shapes": [corners]}))
-    settings = Settings().overruled(Decision(roi=read_roi(tmp_path / "roi.json")))
+    settings = Settings().overridden(Decision(roi=read_roi(tmp_path / "roi.json")))
     wide = tmp_path / "wide.png"
     assert cv2.imwrite(str(wide), np.full((48, 64, 3), 200, np.uint8))
     items = [Item(str(pictures / "line0" / "3.png")), Item(str(wide))]

@@ -1,4 +1,4 @@
-"""Who watches over a run: its page, health checks and systemd, and the signal that has settings read again."""
+"""What watches over a run: its page, health checks and systemd, and the signal that has settings read again."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class PageSettings:
         "--token-file",
         SecretText(),
         None,
-        f"What the page asks for, in a file of one line. Default: environment variable {TOKEN_VARIABLE}.",
+        f"The token that the page requires, in a file of one line. Default: environment variable {TOKEN_VARIABLE}.",
         metavar="FILE",
     )
     tls_cert: Path | None = option(
@@ -68,7 +68,7 @@ class PageSettings:
     )
 
     def check(self) -> None:
-        """Refuses what is for a page where there is none.
+        """Refuses options of the page if there is no page.
 
         Raises:
             click.UsageError: The message names the flag.
@@ -87,7 +87,7 @@ class PageSettings:
         """Where the page is served, and who may see it; None without one.
 
         Raises:
-            SettingsError: It makes no sense, or a secret is missing.
+            SettingsError: The options contradict each other, or a secret is missing.
         """
         if self.serve is None:
             return None
@@ -126,7 +126,7 @@ class ServiceOptions:
         "--max-frame-age",
         Number(0, above=True),
         MAX_FRAME_AGE_S,
-        "Ready while the last frame of each source is at most so old.",
+        "Ready while the last frame of each source is no older.",
         metavar="SECONDS",
         show=True,
     )
@@ -140,32 +140,32 @@ class ServiceOptions:
 
 
 @dataclass(frozen=True)
-class Watchers:
-    """Who the user wants to watch over the run."""
+class WatcherOptions:
+    """What the user wants to watch over the run."""
 
     service: ServiceOptions
     page: PageSettings
 
-    def open(self, opened: ExitStack) -> Attendance:
+    def open(self, opened: ExitStack) -> Watchers:
         """Takes the ports, and answers health checks from now on: an engine's build may take minutes.
 
         Args:
             opened: Closes everything in the end.
 
         Raises:
-            KanoclipError: An address or a token is no good, or cannot be had; the message names the flag.
+            KanoclipError: An address or a token is invalid, or an address is taken; the message names the flag.
         """
-        return Attendance(self, opened)
+        return Watchers(self, opened)
 
 
-class Attendance:
-    """Those who watch over one run; see `Watchers.open`.
+class Watchers:
+    """Page, health checks, metrics and systemd's watchdog of one run; see `WatcherOptions.open`.
 
     Attributes:
         page: The page's address; None without one.
     """
 
-    def __init__(self, wanted: Watchers, opened: ExitStack) -> None:
+    def __init__(self, wanted: WatcherOptions, opened: ExitStack) -> None:
         options = wanted.page.options()
         self._page = None if options is None else opened.enter_context(open_page(options))
         self._health = Health(max_frame_age_s=wanted.service.max_frame_age)
@@ -190,23 +190,25 @@ class Attendance:
 
     @property
     def sinks(self) -> list[Sink]:
-        """What the page is shown by."""
+        """The sinks that the page gets its results from."""
         return [] if self._page is None else [self._page.hub]
 
     def start(self, control: StreamControl, pipeline: Pipeline, snapshots: Path | None) -> None:
-        """The stream is about to run.
+        """Prepares for the stream, which is about to run.
 
         Args:
-            control: Of the stream.
+            control: The stream's control.
             pipeline: The stream.
-            snapshots: Folder that anomalies are kept in, for the page; None where there is none.
+            snapshots: Folder that anomalies are saved in, for the page; None where there is none.
 
         Raises:
             SettingsError: The page's server does not start.
         """
         self._control, self._pipeline = control, pipeline
         self._health.attach(control)
-        with suppress(SettingsError):  # without the library the page has no /metrics; --metrics has asked for it before
+        with suppress(
+            SettingsError
+        ):  # without the library the page has no /metrics; --metrics has checked for it before
             require_prometheus()
             self._metrics = StreamMetrics(control)
         if self._page is not None:
@@ -234,14 +236,14 @@ class Attendance:
         return self._metrics.answer()
 
     def stopping(self) -> None:
-        """The stream has ended."""
+        """Reports to systemd that the stream has ended."""
         self._supervision.stopping()
 
     def stay(self) -> None:
         """Keeps the page open after the stream's end, until a signal comes."""
         assert self._control is not None
-        asked = threading.Event()
-        with stop_on_signals(asked.set, asked.is_set):
-            while not asked.wait(0.2):
+        stopped = threading.Event()
+        with stop_on_signals(stopped.set, stopped.is_set):
+            while not stopped.wait(0.2):
                 self._supervision.tick(self._control.progress())
                 self._hangups.next()
