@@ -169,9 +169,9 @@ def halve_checkpoint(source: Path, clip: Path, target: Path) -> None:
         CheckpointError: The checkpoint or the weights cannot be read, or it cannot be written.
     """
     loaded = load_checkpoint(source, str(clip))
-    learnt = _in_half(loaded.model.learnable(), source)
+    learned = _in_half(loaded.model.learnable(), source)
     training = json.loads(source.with_suffix(".json").read_text()).get("training")
-    save_checkpoint(target, loaded.model, loaded.weights, learned=learnt, training=training)
+    save_checkpoint(target, loaded.model, loaded.weights, learned=learned, training=training)
 
 
 def soften(source: Path, clip: Path, target: Path, seed: int) -> None:
@@ -256,7 +256,7 @@ def follow(steps: list[Step]) -> None:
     """Does what is not done yet.
 
     Raises:
-        TrainingError: A step failed; the ones before it are kept.
+        TrainingError: A step failed; the ones before it stay.
     """
     for step in steps:
         if step.output.exists():

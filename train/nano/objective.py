@@ -25,7 +25,7 @@ from kanoclip.train.nano.tokens import TokenBatch
 
 _TAU = 0.07
 _ANY = ("object", "thing", "surface", "product", "part", "zq")
-"""Words that any subject goes by now and then: `object` is what the shipped bundle is asked about, and `zq` stands for
+"""Words that any subject goes by now and then: the shipped bundle scores with `object`, and `zq` stands for
 every word that the captions do not have, whose tokens are zeros."""
 _SHARE = 0.02
 """Share of a cell's pixels from which it is anomalous: a hair across a cell of 16 x 16 pixels is 0.06 of it."""
@@ -153,7 +153,7 @@ class Pretraining(nn.Module):
         self.project = own.token_project
         self.scale = nn.Parameter(torch.tensor(math.log(1 / _TAU)))
         # Texts of the two states point nowhere in particular at first and are slow to agree; a direction of its own
-        # lets the tower learn what an anomaly is from the first step, and the texts follow. It is not kept.
+        # lets the tower learn what an anomaly is from the first step, and the texts follow. It is thrown away.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.probe = nn.Parameter(torch.randn(self.clip.visual.proj.shape[1]))

@@ -131,8 +131,8 @@ def main(trunk: Path, photos: Path | None, output: Path, seed: int, images: int)
         set_statistics(stem, Photos.from_folder(photos) if photos is not None else None, seed, images)
     except KanoclipError as error:
         raise click.ClickException(str(error)) from error
-    kept = {name: value for name, value in stem.state_dict().items() if not name.startswith("token_project.")}
-    replace_file(output, save({name: value.contiguous() for name, value in kept.items()}))
+    saved = {name: value for name, value in stem.state_dict().items() if not name.startswith("token_project.")}
+    replace_file(output, save({name: value.contiguous() for name, value in saved.items()}))
     click.echo(f"{output}: statistics of {images} images")
 
 

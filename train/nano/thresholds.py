@@ -80,7 +80,7 @@ def set_thresholds(bundle: Path, good: Mapping[str, Sequence[Path]], bad: Sequen
     """Scores good images of several kinds and writes the bundle's manifest anew.
 
     Args:
-        bundle: Its first class is what it is asked about.
+        bundle: Images are scored with its first class.
         good: Paths of the good images, by kind.
         bad: Anomalous images, for the report alone.
 

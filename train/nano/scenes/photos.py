@@ -23,7 +23,7 @@ SURFACE, OBJECT = "surface", "object"
 _LEAST = 96
 """Pixels of the shorter side; a smaller photograph would be mostly interpolation."""
 _HELD_OUT = 8
-"""One photograph in so many is kept from training: thresholds are found on those."""
+"""One photograph in so many is held out of training: thresholds are found on those."""
 
 
 class Photos:
