@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -76,7 +77,7 @@ def command(
             "agrees": found.agrees,
             "bundle": str(opened.root),
             "machine": asdict(machine),
-            "comparison": {k: v if v == v else None for k, v in asdict(found).items()},
+            "comparison": _comparison_json(found),
         }
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     return 0 if found.agrees else 1
@@ -93,6 +94,12 @@ def _show_machine(machine: Machine, human: Console) -> None:
     human.print(table)
     for problem in machine.problems:
         human.print(Text(f"warning: {problem}", "yellow"))
+
+
+def _comparison_json(found: Comparison) -> dict[str, Any]:
+    """What programs read since 0.1.0, where NaN is null."""
+    values = {"pictures" if key == "compared" else key: value for key, value in asdict(found).items()}
+    return {key: value if value == value else None for key, value in values.items()}
 
 
 def _show_comparison(found: Comparison, human: Console) -> None:

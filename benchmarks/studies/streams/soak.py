@@ -278,7 +278,7 @@ def _free_port() -> int:
 @click.option("--settle", default=5.0, show_default=True, help="Minutes at the beginning that no figure is of.")
 @click.option("--fps", default=10.0, show_default=True, help="The test pattern's rate.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
-@click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curves as PNG.")
+@click.option("--plot", "chart", type=click.Path(path_type=Path), help="Draw the curves as PNG.")
 def main(
     bundle: str | None, minutes: float, settle: float, fps: float, output: Path | None, chart: Path | None
 ) -> None:
