@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import DescriptorInfo, Manifest, TensorSpec
+from kanoclip.runtime.bundle.manifest import DESCRIPTOR, DescriptorInfo, Manifest, TensorSpec
 from kanoclip.runtime.errors import BackendError
 
 Frames = npt.NDArray[np.uint8]
@@ -132,3 +133,36 @@ class BaseBackend:
 
     def stop_waiting(self) -> None:
         """Nothing: it waits for no server."""
+
+
+class FetchingBackend(BaseBackend, ABC):
+    """An engine that gives outputs of the graph by their names: `run` and `describe` are a fetch each."""
+
+    _bundle: Bundle
+
+    @abstractmethod
+    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+        """Runs one batch.
+
+        Args:
+            names: Of the outputs that are wanted, in the order in which they are returned.
+            frames: As `Backend.run` takes them.
+            class_index: As `Backend.run` takes it.
+
+        Returns:
+            Each output, float32 and the caller's own.
+
+        Raises:
+            BackendError: The engine failed, or is closed.
+        """
+
+    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+        """Runs one batch; see `Backend.run`."""
+        maps, scores = self._fetch(FETCHED, frames, class_index)
+        return maps, scores
+
+    def describe(self, frames: Frames) -> Floats:
+        """Computes the descriptors of one batch; see `Backend.describe`."""
+        descriptor_of(self._bundle)
+        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
+        return descriptors

@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
+from kanoclip.runtime.bundle.manifest import BATCH, TensorSpec
 from kanoclip.runtime.engines.base import (
-    FETCHED,
-    BaseBackend,
+    FetchingBackend,
     Floats,
     Frames,
     Indices,
-    any_class,
     check_signature,
-    descriptor_of,
     gpu_index,
 )
 from kanoclip.runtime.engines.ort_binding import DeviceTensors
@@ -44,7 +41,7 @@ SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
 log = logging.getLogger(__name__)
 
 
-class OnnxRuntimeBackend(BaseBackend):
+class OnnxRuntimeBackend(FetchingBackend):
     """One session on one provider."""
 
     def __init__(
@@ -99,17 +96,6 @@ class OnnxRuntimeBackend(BaseBackend):
         self._tensors: DeviceTensors | None = None
         if provider != CPU:
             self._tensors = DeviceTensors(ort, self._session, bundle.manifest, "cuda", options["device_id"])
-
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
-        """Runs one batch; see `Backend.run`."""
-        maps, scores = self._fetch(FETCHED, frames, class_index)
-        return maps, scores
-
-    def describe(self, frames: Frames) -> Floats:
-        """Computes the descriptors of one batch; see `Backend.describe`."""
-        descriptor_of(self._bundle)
-        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
-        return descriptors
 
     def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
         """The outputs of these names for one batch, each the caller's own."""

@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
+from kanoclip.runtime.bundle.manifest import BATCH, TensorSpec
 from kanoclip.runtime.engines.base import (
-    FETCHED,
-    BaseBackend,
+    FetchingBackend,
     Floats,
     Frames,
     Indices,
-    any_class,
     check_signature,
-    descriptor_of,
 )
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
@@ -29,7 +26,7 @@ from kanoclip.runtime.system.paths import cache_folder
 _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 
 
-class OpenVinoBackend(BaseBackend):
+class OpenVinoBackend(FetchingBackend):
     """One compiled graph with one request a worker, used again for every batch."""
 
     def __init__(self, bundle: Bundle, *, bf16: bool, threads: int | None, workers: int = 1) -> None:
@@ -78,17 +75,6 @@ class OpenVinoBackend(BaseBackend):
             raise _refused(bundle, error) from error
         self._bundle, self._requests, self.workers = bundle, requests, workers
         self._numbers = {spec.name: number for number, spec in enumerate(bundle.manifest.outputs)}
-
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
-        """Runs one batch; see `Backend.run`."""
-        maps, scores = self._fetch(FETCHED, frames, class_index)
-        return maps, scores
-
-    def describe(self, frames: Frames) -> Floats:
-        """Computes the descriptors of one batch; see `Backend.describe`."""
-        descriptor_of(self._bundle)
-        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
-        return descriptors
 
     def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
         """The outputs of these names for one batch, each the caller's own."""

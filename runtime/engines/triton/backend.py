@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
-from kanoclip.runtime.engines.base import FETCHED, Floats, Frames, Indices, any_class, descriptor_of
+from kanoclip.runtime.bundle.manifest import BATCH, TensorSpec
+from kanoclip.runtime.engines.base import FetchingBackend, Floats, Frames, Indices
 from kanoclip.runtime.engines.triton.address import TritonAddress
 from kanoclip.runtime.errors import BackendError, StoppedWaitingError, one_line
 from kanoclip.runtime.system.backoff import Backoff
@@ -31,8 +31,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class TritonBackend:
-    """One model of one server."""
+class TritonBackend(FetchingBackend):
+    """One model of one server. While that is away every call waits, for up to `wait_s`."""
 
     def __init__(self, bundle: Bundle, address: TritonAddress, workers: int = 1) -> None:
         """Connects, and checks that the server has this bundle's model.
@@ -66,17 +66,6 @@ class TritonBackend:
         except BackendError:
             self.close()
             raise
-
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
-        """Runs one batch; see `Backend.run`. While the server is away it waits, for up to `wait_s`."""
-        maps, scores = self._fetch(FETCHED, frames, class_index)
-        return maps, scores
-
-    def describe(self, frames: Frames) -> Floats:
-        """Computes the descriptors of one batch; see `Backend.describe`. It waits as `run` does."""
-        descriptor_of(self._bundle)
-        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
-        return descriptors
 
     def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
         """The outputs of these names for one batch; no others are sent over the network."""
