@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -234,12 +234,42 @@ def _draw(folder: Path, drawing: Drawing, workers: int) -> None:
 
 def _learn(tree: Path, defects: Path | None, clip: Path, checkpoint: Path, epochs: int, seed: int) -> None:
     """The head learns on real defects where there are any: on another dataset than the tower, as in the paper."""
-    data: tuple[object, ...] = ("--dataset", "mvtec", "--root", defects or tree)
-    data += ("--class-name", ANY)
-    data += ("--knowledge", REAL_KNOWLEDGE) if defects else ("--category", ANY, "--knowledge", tree / KNOWLEDGE)
-    model = ("--backbone", "nano", "--weights", clip, "--cache", tree.parent / "cache", "--seed", seed)
+    cache = tree.parent / "cache"
+    if defects:
+        learn_head(checkpoint, defects, REAL_KNOWLEDGE, clip, cache, epochs, seed)
+    else:
+        learn_head(checkpoint, tree, tree / KNOWLEDGE, clip, cache, epochs, seed, ("--category", ANY))
+
+
+def learn_head(
+    checkpoint: Path,
+    root: Path,
+    knowledge: Path,
+    clip: Path,
+    cache: Path,
+    epochs: int,
+    seed: int,
+    flags: Sequence[str] = (),
+) -> None:
+    """Learns prompts and head with `kanoclip-train`; goes on where it was stopped.
+
+    Args:
+        checkpoint: To write.
+        root: MVTec tree to learn on.
+        knowledge: Descriptions of what is normal and abnormal there.
+        clip: The backbone's weights.
+        cache: Folder for the tower's features.
+        epochs: Over the tree.
+        seed: Of first values and of the order.
+        flags: Further ones of `kanoclip-train`.
+
+    Raises:
+        TrainingError: It failed.
+    """
+    data = ("--dataset", "mvtec", "--root", root, "--class-name", ANY, "--knowledge", knowledge)
+    model = ("--backbone", "nano", "--weights", clip, "--cache", cache, "--seed", seed)
     again = ("--resume",) if state_path(checkpoint).exists() else ()
-    _kanoclip("train", *data, *model, "--epochs", epochs, "--output", checkpoint, *again)
+    _kanoclip("train", *data, *model, "--epochs", epochs, "--output", checkpoint, *flags, *again)
 
 
 def _kanoclip(*arguments: object) -> None:

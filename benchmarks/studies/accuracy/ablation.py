@@ -10,8 +10,6 @@ as the recipe does it; the same command goes on after a stop, for a row that is 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.evaluation.tables import markdown_table
-from kanoclip.train.nano.make import REAL_KNOWLEDGE, soften
+from kanoclip.train.nano.make import REAL_KNOWLEDGE, learn_head, soften
 from kanoclip.train.weights import CHECKPOINT, CLIP
 
 PARTS = {
@@ -51,12 +49,9 @@ def learn(training: Path, defects: Path, flags: Sequence[str], seed: int, target
         KanoclipError: The training failed, or its checkpoint cannot be read.
     """
     learned = target.with_name("learned-" + target.name)
-    data = ("--dataset", "mvtec", "--root", defects, "--knowledge", REAL_KNOWLEDGE, "--class-name", WORDS)
-    model = ("--backbone", "nano", "--weights", training / CLIP, "--cache", target.parent / f"cache-{training.name}")
-    command = ["train", *data, *model, "--epochs", 1, "--seed", seed, "--output", learned, "--overwrite", *flags]
-    done = subprocess.run([sys.executable, "-m", "kanoclip.runtime.cli.main", *map(str, command), "--quiet"])
-    if done.returncode != 0:
-        raise KanoclipError(f"{target.name}: kanoclip-train ended with {done.returncode}; the same command goes on")
+    if not learned.exists():
+        cache = target.parent / f"cache-{training.name}"
+        learn_head(learned, defects, REAL_KNOWLEDGE, training / CLIP, cache, 1, seed, flags)
     soften(learned, training / CLIP, target, seed)
 
 
