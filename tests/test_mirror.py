@@ -28,7 +28,10 @@ COVERED = {
     "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields"],
-    "runtime/detect/test_settings.py": ["runtime/detect/settings_file", "runtime/detect/toml_file"],
+    "runtime/detect/settings/test_settings.py": [
+        "runtime/detect/settings/settings_file",
+        "runtime/detect/settings/toml_file",
+    ],
     "runtime/engines/tensorrt/building/test_build.py": ["runtime/engines/tensorrt/building/attention"],
     "runtime/engines/tensorrt/building/test_cache.py": ["runtime/engines/tensorrt/building/key"],
     "runtime/engines/tensorrt/test_backend.py": [

@@ -24,7 +24,7 @@ from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.settings import Decision
+from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.errors import CalibrationError, SourceError
 from kanoclip.runtime.ops.calibration import report
 from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate

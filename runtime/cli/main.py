@@ -201,7 +201,7 @@ def _logs_json(arguments: Sequence[str]) -> bool:
             given.setdefault(name, own if equals else value)
     style = given.get("--log-format") or os.environ.get("KANOCLIP_LOG_FORMAT")
     if style is None and "--config" in given:
-        from kanoclip.runtime.detect.toml_file import TomlFile
+        from kanoclip.runtime.detect.settings.toml_file import TomlFile
 
         with suppress(KanoclipError):
             service = TomlFile(Path(given["--config"])).value.get("service")

@@ -12,7 +12,7 @@ from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions
 from kanoclip.runtime.cli.run_options.fields import FlagOption, flags_of
 from kanoclip.runtime.detect.alarm import AlarmRule
-from kanoclip.runtime.detect.settings import Settings
+from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.system.sizes import parse_size
 

@@ -32,7 +32,7 @@ from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, summary_json
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.settings import Settings
+from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError, StoppedWaitingError
 from kanoclip.runtime.service.logs import LogFormat, log_lines
 from kanoclip.runtime.sources import Source

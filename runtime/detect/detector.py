@@ -16,7 +16,7 @@ from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.detect.regions import find_regions, peak_region, within
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.base import Floats, Frames, descriptor_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
-from kanoclip.runtime.detect.settings import Decision
+from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.types import Mask, RegionOfInterest
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.saved_thresholds import Saved, save
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.pipeline import Pipeline

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import shipped_bundle
-from kanoclip.runtime.detect.saved_thresholds import own_settings
+from kanoclip.runtime.detect.settings.saved_thresholds import own_settings
 
 from .helpers import count_frames, environment, free_port
 

@@ -10,11 +10,11 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.cli.run_options.fields import option, table_of
 from kanoclip.runtime.cli.run_options.kinds import Kind, Number, PathName
 from kanoclip.runtime.detect.alarm import AlarmRule
-from kanoclip.runtime.detect.roi_file import read_roi
-from kanoclip.runtime.detect.saved_thresholds import Saved, own_settings
-from kanoclip.runtime.detect.settings import Decision, Settings
-from kanoclip.runtime.detect.settings_file import read_settings
-from kanoclip.runtime.detect.toml_file import TomlFile
+from kanoclip.runtime.detect.settings.roi_file import read_roi
+from kanoclip.runtime.detect.settings.saved_thresholds import Saved, own_settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings_file import read_settings
+from kanoclip.runtime.detect.settings.toml_file import TomlFile
 
 
 class _Alarm(Kind):

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from kanoclip.runtime.cli.run_options.kinds import Kind
 from kanoclip.runtime.cli.run_options.secrets import Secret, Url
-from kanoclip.runtime.detect.toml_file import Place, TomlFile
+from kanoclip.runtime.detect.settings.toml_file import Place, TomlFile
 from kanoclip.runtime.errors import KanoclipError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

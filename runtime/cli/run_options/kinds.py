@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from kanoclip.runtime.detect.toml_file import nearest
+from kanoclip.runtime.detect.settings.toml_file import nearest
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.system.sizes import parse_size
 

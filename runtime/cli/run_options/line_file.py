@@ -15,8 +15,8 @@ from kanoclip.runtime.cli.run_options.fields import options_of, overridden, read
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions, source_in_file
 from kanoclip.runtime.cli.run_options.outputs import SINKS, ImagesOptions, SinkOptions, VideoOptions, type_of
 from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions
-from kanoclip.runtime.detect.settings_file import settings_in
-from kanoclip.runtime.detect.toml_file import TomlFile, nearest
+from kanoclip.runtime.detect.settings.settings_file import settings_in
+from kanoclip.runtime.detect.settings.toml_file import TomlFile, nearest
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES
 
 GROUPS: tuple[type[Any], ...] = (

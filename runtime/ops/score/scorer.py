@@ -15,7 +15,7 @@ from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.preprocess import Prepared
-from kanoclip.runtime.detect.settings import Settings
+from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.engines.triton.address import is_triton
 from kanoclip.runtime.errors import BundleError, FrameError, KanoclipError, SettingsError

@@ -18,7 +18,7 @@ from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.regions import find_regions, peak_region
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.types import RegionOfInterest

@@ -15,9 +15,9 @@ from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import store
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.saved_thresholds import Saved
-from kanoclip.runtime.detect.settings import Decision, Settings
-from kanoclip.runtime.detect.settings_file import read_settings
+from kanoclip.runtime.detect.settings.saved_thresholds import Saved
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.errors import FrameError, SettingsError
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource

@@ -16,7 +16,7 @@ from kanoclip.runtime.cli.run_options.kinds import Number, OneOf, PathName, Size
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, TABLES, LineConfig, read_line
 from kanoclip.runtime.cli.run_options.outputs import SINKS, ImagesOptions, Outputs, VideoOptions
 from kanoclip.runtime.cli.run_options.secrets import Secret, SecretText, Url
-from kanoclip.runtime.detect.settings_file import KEYS, read_settings
+from kanoclip.runtime.detect.settings.settings_file import KEYS, read_settings
 from kanoclip.runtime.errors import SettingsError
 
 SQUARE = [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]

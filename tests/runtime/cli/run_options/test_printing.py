@@ -20,7 +20,7 @@ from kanoclip.runtime.cli.run_options.outputs import SINKS
 from kanoclip.runtime.cli.run_options.printing import printed
 from kanoclip.runtime.cli.run_options.secrets import LoginName, Secret, SecretText, Url
 from kanoclip.runtime.detect.alarm import AlarmRule
-from kanoclip.runtime.detect.settings_file import read_settings
+from kanoclip.runtime.detect.settings.settings_file import read_settings
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
 SECRET = "s3cret"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.ops.calibration.gather import EveryNth, gather
 from kanoclip.runtime.sources import BaseSource

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.report.cases import make_case, overlay
 from kanoclip.runtime.ops.report.comparison import compare_results

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kanoclip.runtime.detect.settings import Settings
+from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.ops.score.bulk import Job
 from kanoclip.runtime.ops.score.scorer import Engine, manifest_digest
 

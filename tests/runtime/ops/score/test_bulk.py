@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import KanoclipError, SettingsError, SinkError, SourceError
 from kanoclip.runtime.ops.score import run_folder
 from kanoclip.runtime.ops.score.bulk import score

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from kanoclip.runtime import Detector
-from kanoclip.runtime.detect.roi_file import read_roi
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.roi_file import read_roi
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.ops.score.listing import Item, list_items
 from kanoclip.runtime.ops.score.scorer import Scorer

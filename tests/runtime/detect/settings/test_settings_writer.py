@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanoclip.runtime.detect.saved_thresholds import write_settings
-from kanoclip.runtime.detect.settings_file import read_settings
+from kanoclip.runtime.detect.settings.saved_thresholds import write_settings
+from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.errors import SettingsError
 
 FILE = """\

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.detect.alarm import AlarmRule
-from kanoclip.runtime.detect.roi_file import read_roi
-from kanoclip.runtime.detect.settings import Decision, Settings
-from kanoclip.runtime.detect.toml_file import Place, TomlFile, line_of
+from kanoclip.runtime.detect.settings.roi_file import read_roi
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.toml_file import Place, TomlFile, line_of
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.types import RegionOfInterest
 

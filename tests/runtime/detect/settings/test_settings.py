@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanoclip.runtime.detect.alarm import AlarmRule
-from kanoclip.runtime.detect.settings import Decision, Settings
-from kanoclip.runtime.detect.settings_file import line_of, read_settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings_file import line_of, read_settings
 from kanoclip.runtime.errors import SettingsError
 
 SQUARE = [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]

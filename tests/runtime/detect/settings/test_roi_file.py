@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kanoclip.runtime.detect.roi_file import read_roi
+from kanoclip.runtime.detect.settings.roi_file import read_roi
 from kanoclip.runtime.errors import SettingsError
 
 SQUARE = [[0.25, 0.25], [0.75, 0.25], [0.75, 0.75], [0.25, 0.75]]

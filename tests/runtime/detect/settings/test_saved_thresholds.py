@@ -10,9 +10,9 @@ import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
-from kanoclip.runtime.detect.saved_thresholds import Saved, own_settings, save
-from kanoclip.runtime.detect.settings import Decision, Settings
-from kanoclip.runtime.detect.settings_file import read_settings
+from kanoclip.runtime.detect.settings.saved_thresholds import Saved, own_settings, save
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.errors import BundleError, SettingsError
 
 

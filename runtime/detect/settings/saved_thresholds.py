@@ -14,7 +14,7 @@ from typing import Any
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Thresholds
 from kanoclip.runtime.bundle.store import check_place, store
-from kanoclip.runtime.detect.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import decided
 from kanoclip.runtime.errors import BundleError, SettingsError, one_line
 from kanoclip.runtime.system.paths import config_path, replace_file

@@ -1,0 +1,1 @@
+"""What verdicts are decided by: the settings, the files that hold them, and what was chosen while a stream ran."""
