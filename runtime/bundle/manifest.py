@@ -31,6 +31,15 @@ DESCRIPTOR = "descriptor"
 """Name of the output that a reference memory is made of."""
 DESCRIPTOR_CHANNELS = 384
 """Most channels of a descriptor: a memory's size and the time to search it grow with them."""
+ROWS = "rows"
+"""Stands for the axis of a memory's rows in a tensor's shape: from one to the manifest's `memory.rows`."""
+MEMORY_INPUTS = ("memory", "memory_bias", "memory_centre", "memory_fusion")
+"""Names of the inputs that hold a reference memory, the same for every frame of a batch."""
+FUSION_NUMBERS = 8
+"""Length of the input `memory_fusion`."""
+HISTORY = 10
+"""Most memories of a class that a bundle keeps beside the one in use."""
+MOST_TILES = 16
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output of the graph; BATCH stands for a dynamic batch axis."""
+    """An input or output of the graph; BATCH stands for a dynamic batch axis, ROWS for a memory's rows."""
 
     name: str
     dtype: str
@@ -157,6 +166,50 @@ class DescriptorInfo:
 
 
 @dataclass(frozen=True)
+class MemoryInfo:
+    """What the graph takes as a reference memory, in the inputs MEMORY_INPUTS.
+
+    Attributes:
+        rows: Most rows that a memory may have.
+    """
+
+    rows: int
+
+
+@dataclass(frozen=True)
+class ReferenceInfo:
+    """The reference memory that was learned for a class.
+
+    Attributes:
+        file: Path in the bundle of the memory in use.
+        history: Paths of those before it, newest first, at most HISTORY.
+    """
+
+    file: str
+    history: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """How a frame is cut into tiles, each of which the graph sees at the model's size.
+
+    Attributes:
+        rows: Tiles from top to bottom.
+        columns: Tiles from left to right.
+        overlap: Share of a tile's side that it has in common with its neighbour, from 0 to 0.5.
+    """
+
+    rows: int
+    columns: int
+    overlap: float
+
+    @property
+    def count(self) -> int:
+        """How many tiles a frame has."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
 class GraphWork:
     """What the graph has to do, counted from its ONNX file: what `kanoclip-bench` holds a machine's peak against.
 
@@ -183,7 +236,8 @@ class Manifest:
         classes: Baked classes; the position is the class index.
         precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8` (in an fp16 graph), or `int8-cpu` (in a float32 one).
         opset: ONNX opset.
-        inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes.
+        inputs: `frame` uint8 [B, H, W, 3] in BGR, and `class_index` int64 [B] when there are several classes; then
+            MEMORY_INPUTS where `memory` below says so.
         outputs: `map` float32 [B, H, W] and `score` float32 [B], both in [0, 1], and `descriptor` float32 [B, P, D]
             where `descriptor` below says so.
         max_batch: Largest batch; the only one unless the batch axis is dynamic.
@@ -196,6 +250,9 @@ class Manifest:
         engines: Engines among the files.
         work: What the graph has to do; None in a bundle of an export that did not count it.
         descriptor: The third output; None in a bundle of an export that had none.
+        memory: What the graph takes as a reference memory; None where it takes none.
+        references: Learned memories, by class.
+        tiles: How a frame is cut; None where the graph sees it as a whole.
     """
 
     schema: int
@@ -217,6 +274,9 @@ class Manifest:
     work: GraphWork | None = None
     class_thresholds: dict[str, Thresholds] = field(default_factory=dict)
     descriptor: DescriptorInfo | None = None
+    memory: MemoryInfo | None = None
+    references: dict[str, ReferenceInfo] = field(default_factory=dict)
+    tiles: TileGrid | None = None
 
     def thresholds_of(self, class_name: str) -> Thresholds:
         """A class's own thresholds, or those of all."""
@@ -239,7 +299,7 @@ class Manifest:
         for one in (value["thresholds"], *value["class_thresholds"].values()):
             if one["roi"] is None:
                 del one["roi"]
-        for name in ("work", "class_thresholds", "descriptor"):
+        for name in ("work", "class_thresholds", "descriptor", "memory", "references", "tiles"):
             if not value[name]:
                 del value[name]
         return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -283,6 +343,9 @@ class Manifest:
             engines=tuple(top.items("engines", _engine)),
             work=top.optional("work", _work) if top.has("work") else None,
             descriptor=top.optional("descriptor", _descriptor) if top.has("descriptor") else None,
+            memory=top.optional("memory", _memory) if top.has("memory") else None,
+            references=top.mapping("references", _reference) if top.has("references") else {},
+            tiles=top.optional("tiles", _tiles) if top.has("tiles") else None,
         )
         top.done("schema")
         _cross_check(manifest)
@@ -314,7 +377,7 @@ def _tensor(value: Any, where: str) -> TensorSpec:
     fields = Fields(value, where)
 
     def axis(item: Any, place: str) -> int | str:
-        return item if item == BATCH else as_integer(item, place, 1)
+        return item if item in (BATCH, ROWS) else as_integer(item, place, 1)
 
     spec = TensorSpec(fields.text("name"), fields.text("dtype"), tuple(fields.items("shape", axis)))
     fields.done()
@@ -392,6 +455,33 @@ def _descriptor(value: Any, where: str) -> DescriptorInfo:
     return info
 
 
+def _memory(value: Any, where: str) -> MemoryInfo:
+    fields = Fields(value, where)
+    info = MemoryInfo(fields.integer("rows", 1))
+    fields.done()
+    return info
+
+
+def _reference(value: Any, where: str) -> ReferenceInfo:
+    fields = Fields(value, where)
+    info = ReferenceInfo(fields.text("file"), tuple(fields.items("history", as_text)))
+    fields.done()
+    if len(info.history) > HISTORY:
+        raise wrong(f"{where}.history", f"a list of at most {HISTORY}")
+    return info
+
+
+def _tiles(value: Any, where: str) -> TileGrid:
+    fields = Fields(value, where)
+    grid = TileGrid(fields.integer("rows", 1), fields.integer("columns", 1), fields.share("overlap"))
+    fields.done()
+    if not 2 <= grid.count <= MOST_TILES:
+        raise wrong(where, f"2 to {MOST_TILES} tiles")
+    if grid.overlap > 0.5:
+        raise wrong(f"{where}.overlap", "a number from 0 to 0.5")
+    return grid
+
+
 def _cross_check(manifest: Manifest) -> None:
     if not manifest.classes or len(set(manifest.classes)) != len(manifest.classes):
         raise wrong("classes", "a list of different names, at least one")
@@ -409,17 +499,33 @@ def _cross_check(manifest: Manifest) -> None:
     height, width = size = manifest.model.image_size
     frame = _camera_size(manifest) if manifest.preprocessing.resize == IN_GRAPH else size
     axis = BATCH if dynamic else manifest.max_batch
-    inputs, outputs = graph_signature(size, len(manifest.classes), axis, frame, manifest.descriptor)
+    if manifest.memory is not None and manifest.descriptor is None:
+        raise wrong("memory", "left out of a bundle without descriptors")
+    inputs, outputs = graph_signature(
+        size, len(manifest.classes), axis, frame, manifest.descriptor, memory=manifest.memory is not None
+    )
     if (descriptor := manifest.descriptor) is None:
         described = "without descriptors"
     else:
         described = f"with descriptors of {descriptor.cells} cells and {descriptor.channels} channels"
+    if manifest.memory is not None:
+        described += " and a reference memory"
     kind = f"{len(manifest.classes)} classes at {height}x{width} {described}"
     for name, found, wanted in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
         if found != wanted:
             raise wrong(name, f"what a bundle of {kind} has")
     if not set(manifest.class_thresholds) <= set(manifest.classes):
         raise wrong("class_thresholds", "thresholds of the bundle's own classes")
+    if not set(manifest.references) <= set(manifest.classes):
+        raise wrong("references", "memories of the bundle's own classes")
+    if manifest.references and manifest.memory is None:
+        raise wrong("references", "left out of a bundle whose graph takes no memory")
+    for reference in manifest.references.values():
+        for name in (reference.file, *reference.history):
+            if name not in manifest.files:
+                raise BundleError(f"{MANIFEST_NAME} does not list the memory {name}: copy or learn it again")
+    if manifest.tiles is not None and manifest.preprocessing.resize == IN_GRAPH:
+        raise wrong("tiles", "left out of a bundle whose graph resizes the camera's frame")
 
 
 def _camera_size(manifest: Manifest) -> tuple[int, int]:
@@ -436,6 +542,8 @@ def graph_signature(
     batch: int | str,
     frame: tuple[int, int],
     descriptor: DescriptorInfo | None = None,
+    *,
+    memory: bool = False,
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs of a bundle's graph.
 
@@ -445,6 +553,7 @@ def graph_signature(
         batch: The batch axis: a fixed size, or BATCH.
         frame: (height, width) of the frames in pixels; other than `size` where the graph resizes.
         descriptor: What the third output is; None where there is none.
+        memory: Whether the graph takes a reference memory of such descriptors.
     """
     height, width = size
     frames = TensorSpec("frame", "uint8", (batch, *frame, 3))
@@ -452,7 +561,11 @@ def graph_signature(
     outputs = [TensorSpec("map", "float32", (batch, height, width)), TensorSpec("score", "float32", (batch,))]
     if descriptor is not None:
         outputs.append(TensorSpec(DESCRIPTOR, "float32", (batch, descriptor.cells, descriptor.channels)))
-    return (frames, *index), tuple(outputs)
+    held: tuple[TensorSpec, ...] = ()
+    if memory and descriptor is not None:
+        shapes = ((ROWS, descriptor.channels), (ROWS,), (descriptor.channels,), (FUSION_NUMBERS,))
+        held = tuple(TensorSpec(name, "float32", shape) for name, shape in zip(MEMORY_INPUTS, shapes, strict=True))
+    return (frames, *index, *held), tuple(outputs)
 
 
 def is_safe_path(name: str) -> bool:

@@ -4,22 +4,73 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import DESCRIPTOR, DescriptorInfo, Manifest, TensorSpec
+from kanoclip.runtime.bundle.manifest import (
+    DESCRIPTOR,
+    FUSION_NUMBERS,
+    MEMORY_INPUTS,
+    DescriptorInfo,
+    Manifest,
+    TensorSpec,
+)
 from kanoclip.runtime.errors import BackendError
 
 Frames = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+NEVER_WINS = -1e4
+"""Bias of a row that is none: no cosine makes up for it, and fp16 holds it."""
 FETCHED = ("map", "score")
 """The outputs that `Backend.run` fetches: a descriptor is larger than both, and stays where it was computed."""
 Report = Callable[[str, float], None]
 """Called with a long step's name and the share of it that is done, 0 to 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryTensors:
+    """A reference memory as the graph takes it; the same object from run to run, by which an engine knows it again.
+
+    Attributes:
+        rows: Unit vectors, the references' descriptors less the centre, float32 [R, D].
+        bias: What is added to each row's product, float32 [R].
+        centre: What is subtracted from a descriptor, float32 [D].
+        fusion: How distances become logits, float32 [FUSION_NUMBERS]; the first number is 0 for no memory at all.
+    """
+
+    rows: Floats
+    bias: Floats
+    centre: Floats
+    fusion: Floats
+
+    @classmethod
+    def empty(cls, channels: int) -> MemoryTensors:
+        """No memory, for descriptors of so many channels: the graph's answers are the zero-shot ones, bit for bit."""
+        return cls(
+            np.zeros((1, channels), np.float32),
+            np.full(1, NEVER_WINS, np.float32),
+            np.zeros(channels, np.float32),
+            np.zeros(FUSION_NUMBERS, np.float32),
+        )
+
+    def padded(self, rows: int) -> MemoryTensors:
+        """The same with rows that never win, up to so many: for an engine whose shapes are fixed."""
+        missing = rows - len(self.rows)
+        return MemoryTensors(
+            np.pad(self.rows, ((0, missing), (0, 0))),
+            np.pad(self.bias, (0, missing), constant_values=NEVER_WINS),
+            self.centre,
+            self.fusion,
+        )
+
+    def inputs(self) -> dict[str, Floats]:
+        """The arrays by the names of the graph's inputs."""
+        return dict(zip(MEMORY_INPUTS, (self.rows, self.bias, self.centre, self.fusion), strict=True))
 
 
 def whole_batches(images: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
