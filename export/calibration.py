@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS
+from kanoclip.runtime.engines.base import MemoryTensors
 from kanoclip.runtime.types import Image
 
 POSITIONS = 512
@@ -210,11 +212,14 @@ def plain_session(
     session = onnxruntime.InferenceSession(
         model, settings, providers=["CPUExecutionProvider"], disabled_optimizers=list(WRONG_OPTIMIZERS)
     )
-    several = len(session.get_inputs()) > 1
+    taken = {value.name: value.shape for value in session.get_inputs()}
+    memory: dict[str, Any] = {}
+    if MEMORY_INPUTS[0] in taken:
+        memory |= MemoryTensors.empty(taken[MEMORY_INPUTS[0]][1]).inputs()
 
     def run(frame: Image, names: Sequence[str]) -> list[npt.NDArray[np.floating[Any]]]:
-        fed = {"frame": np.repeat(frame[None], batch, axis=0)}
-        if several:
+        fed = {"frame": np.repeat(frame[None], batch, axis=0), **memory}
+        if "class_index" in taken:
             fed["class_index"] = np.zeros(batch, dtype=np.int64)
         values: list[npt.NDArray[np.floating[Any]]] = session.run(list(names), fed)
         return values

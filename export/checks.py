@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from kanoclip.runtime.bundle.manifest import DESCRIPTOR
+from kanoclip.runtime.bundle.manifest import DESCRIPTOR, MEMORY_INPUTS
 from kanoclip.runtime.errors import ExportError
 
 FORBIDDEN = {
@@ -73,8 +73,11 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
     if any(CLIP_VOCABULARY in tensor.dims for tensor in graph.initializer):
         raise ExportError("the graph holds a token embedding: the text encoder was not baked away")
     wanted = {"frame": TensorProto.UINT8, "map": TensorProto.FLOAT, "score": TensorProto.FLOAT}
-    if len(graph.input) > 1:
+    inputs = {value.name for value in graph.input}
+    if "class_index" in inputs:
         wanted["class_index"] = TensorProto.INT64
+    if inputs.intersection(MEMORY_INPUTS):  # all or none
+        wanted |= dict.fromkeys(MEMORY_INPUTS, TensorProto.FLOAT)
     if any(value.name == DESCRIPTOR for value in graph.output):  # not every exported model has descriptors
         wanted[DESCRIPTOR] = TensorProto.FLOAT
     found = {value.name: types[value.name] for value in (*graph.input, *graph.output)}

@@ -104,6 +104,14 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="Resize in the graph, for a GPU: it takes the camera's whole frame, such as 1920x1080.",
 )
 @click.option(
+    "--memory-rows",
+    type=click.IntRange(min=0, max=16384),
+    default=1024,
+    show_default=True,
+    metavar="N",
+    help="Most rows of a reference memory, which kanoclip-learn fills; 0 for a graph that takes none.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["tensorrt-rtx", "tensorrt"]),
     help="Also build an engine: for RTX PCs, ahead of time and with no GPU, or for the GPU that is here (Jetson, data "
@@ -172,6 +180,7 @@ def command(
     batch: int | None,
     dynamic_batch: int | None,
     camera_size: tuple[int, int] | None,
+    memory_rows: int,
     engine: str | None,
     compute_capability: str | None,
     workspace: int | None,
@@ -283,6 +292,7 @@ def command(
             threads=threads,
             calibration_images=calibration_images,
             camera=camera_size,
+            memory_rows=memory_rows,
         )
         manifest = export_bundle(
             loaded,

@@ -87,8 +87,13 @@ def rtx_targets(flavour: Flavour, targets: Sequence[str], precision: str) -> lis
     return [group for group in ((TURING,) if TURING in targets else (), others) if group]
 
 
-def plan_engines(request: EngineRequest, precision: str) -> list[EngineRequest]:
+def plan_engines(request: EngineRequest, precision: str, memory_rows: int = 0) -> list[EngineRequest]:
     """One request per engine, checked before any work is done.
+
+    Args:
+        request: The engines that were asked for.
+        precision: Of the graph.
+        memory_rows: Most rows of a reference memory; 0 for a graph that takes none.
 
     Raises:
         ExportError: A target is unknown or cannot run the precision, or it is for CPUs only.
@@ -97,6 +102,7 @@ def plan_engines(request: EngineRequest, precision: str) -> list[EngineRequest]:
     if precision == "int8-cpu":
         raise ExportError("int8-cpu has zero points, which TensorRT refuses: export with --int8")
     flavour = load_flavour(request.flavour)
+    request = replace(request, options=replace(request.options, memory_rows=memory_rows or None))
     if request.flavour == RTX:
         groups = rtx_targets(flavour, request.options.targets, precision)
         return [replace(request, options=replace(request.options, targets=group)) for group in groups]

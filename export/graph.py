@@ -15,6 +15,7 @@ from kanoclip.train.model.bicmci import TextState
 from kanoclip.train.model.deformable import DeformableSelfAttention
 from kanoclip.train.model.kanoclip import KAnoCLIP
 from kanoclip.train.model.layers import LayerNorm
+from kanoclip.train.model.memory import MemoryFusion
 from kanoclip.train.model.smoothing import MapSmoothing
 
 DTYPES = {
@@ -38,7 +39,13 @@ class DeployGraph(nn.Module):
     resize_columns: Tensor
 
     def __init__(
-        self, model: KAnoCLIP, classes: Sequence[str], precision: str, camera: tuple[int, int] | None = None
+        self,
+        model: KAnoCLIP,
+        classes: Sequence[str],
+        precision: str,
+        camera: tuple[int, int] | None = None,
+        *,
+        memory: bool = False,
     ) -> None:
         """Copies the model's tower and head, bakes the classes' text, folds preprocessing and casts.
 
@@ -48,6 +55,7 @@ class DeployGraph(nn.Module):
             precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`, which begin as the fp16 graph, or `int8-cpu`, which
                 begins as the float32 one.
             camera: (height, width) of the frames, which the graph then resizes itself; None for the model's size.
+            memory: Whether it takes a reference memory.
         """
         super().__init__()
         dtype = DTYPES[precision]
@@ -65,6 +73,11 @@ class DeployGraph(nn.Module):
         for part in self.head.modules():
             if isinstance(part, MapSmoothing | DeformableSelfAttention):
                 part.elementwise = dtype != torch.float32
+        self.memory = None
+        if memory:
+            # bf16 is too coarse for cosines that differ by a hundredth, and no GPU that has it refuses float32.
+            in_half = torch.float16 if dtype == torch.float16 else torch.float32
+            self.memory = MemoryFusion(self.tower.descriptor_grid, model.config.image_size, in_half)
         self.resizes = camera is not None
         if camera is not None:
             rows, columns, self.resize_bias = resize_matrices(camera, model.config.image_size)
@@ -77,12 +90,15 @@ class DeployGraph(nn.Module):
                 kind = torch.float32 if field.name in ("tokens", "bias") else dtype
                 self.register_buffer(f"text_{field.name}_{index}", getattr(state, field.name).to(kind))
 
-    def forward(self, frame: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, frame: Tensor, class_index: Tensor | None = None, memory: tuple[Tensor, ...] = ()
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Runs one batch.
 
         Args:
             frame: uint8 [B, H, W, 3], BGR, at the model's size, or at the camera's where the graph resizes.
             class_index: int64 [B], only when several classes are baked.
+            memory: The manifest's MEMORY_INPUTS, where the graph takes a reference memory.
 
         Returns:
             map float32 [B, H, W] and score float32 [B], both in [0, 1], and the descriptors for a reference memory,
@@ -94,7 +110,10 @@ class DeployGraph(nn.Module):
         tokens, distance, features = self.front(pixels)
         image = self.tower.encode(tokens, distance)
         output = self.head(image, self._of_class("text", class_index), self.text_states(class_index))
-        return output.map, output.score, self.front.describe(self.tower, image, features)
+        descriptors = self.front.describe(self.tower, image, features)
+        if self.memory is None:
+            return output.map, output.score, descriptors
+        return *self.memory(descriptors, output.map, output.score, *memory), descriptors
 
     def text_states(self, class_index: Tensor | None) -> list[TextState]:
         """What each stage needs of the text of every image's class, or of the only one."""

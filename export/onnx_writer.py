@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -16,10 +17,13 @@ from onnx_ir.passes.common import DeduplicateInitializersPass
 
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.rewrites import drop_unused, fold_transpositions, order_for_cpus, reorder_gelu, store_in_half
+from kanoclip.runtime.bundle.manifest import FUSION_NUMBERS, MEMORY_INPUTS, ROWS
 from kanoclip.runtime.errors import ExportError
 
 OPSETS = range(18, 22)
 """18 and 19 load in TensorRT 10.3 (JetPack 6)."""
+MOST_ROWS = 1 << 16
+"""Most rows of a memory that the graph can take; the bundle says how many it should."""
 EXTERNAL_DATA_FROM = 256 << 20
 """Weights of more bytes go into model.onnx.data, so that a viewer still opens model.onnx; protobuf's limit is 2 GiB."""
 
@@ -57,18 +61,21 @@ def write_onnx(
         raise ExportError(f"opset {opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}")
     # torch.export specialises an axis of length 1, so a dynamic batch is traced with 2.
     traced = 2 if batch.dynamic else batch.size
-    arguments: tuple[torch.Tensor, ...] = (torch.zeros((traced, *size, 3), dtype=torch.uint8),)
-    names = ["frame"]
+    given: dict[str, Any] = {"frame": torch.zeros((traced, *size, 3), dtype=torch.uint8)}
     if graph.several_classes:
-        arguments += (torch.zeros(traced, dtype=torch.int64),)
-        names.append("class_index")
-    shapes = None
-    if batch.dynamic:
-        axis = torch.export.Dim("batch", min=1, max=batch.size)
-        shapes = tuple({0: axis} for _ in arguments)
+        given["class_index"] = torch.zeros(traced, dtype=torch.int64)
+    axis = torch.export.Dim("batch", min=1, max=batch.size) if batch.dynamic else None
+    shapes: dict[str, Any] = {name: {} if axis is None else {0: axis} for name in given}
+    names = list(given)
+    if graph.memory is not None:
+        channels = graph.tower.descriptor_channels
+        given["memory"] = tuple(torch.zeros(shape) for shape in ((2, channels), (2,), (channels,), (FUSION_NUMBERS,)))
+        rows = torch.export.Dim(ROWS, min=1, max=MOST_ROWS)
+        shapes["memory"] = ({0: rows}, {0: rows}, {}, {})
+        names += MEMORY_INPUTS
     with _quiet():
         # torch.onnx.export alone would try other ways when the batch turns out to be fixed, and fix it silently.
-        exported = torch.export.export(graph.eval(), arguments, dynamic_shapes=shapes, strict=False)
+        exported = torch.export.export(graph.eval(), (), given, dynamic_shapes=shapes, strict=False)
         program = torch.onnx.export(
             exported,
             dynamo=True,

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from kanoclip.runtime.bundle.tolerances import BOUNDS, Bounds
 from kanoclip.runtime.detect.preprocess import resize
-from kanoclip.runtime.engines.base import Backend, Frames, whole_batches
+from kanoclip.runtime.engines.base import Backend, Floats, Frames, MemoryTensors, whole_batches
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.sources.files.images import ImageSource, read_image
 from kanoclip.runtime.types import Image
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
+from kanoclip.train.model.memory import MemoryFusion
 
 NORMAL_FOLDERS = ("good", "normal")
 
@@ -54,6 +55,8 @@ class ParityReport:
         auroc_graph: Image AUROC of the graph.
         bounds: What was allowed.
         descriptor_drift: Largest 1 - cosine between a patch's descriptors in torch and in the graph.
+        memory_drift: Largest absolute difference of map or score with a reference memory, from what torch makes of the
+            graph's own descriptors and zero-shot answers; None for a graph that takes none.
     """
 
     precision: str
@@ -66,6 +69,7 @@ class ParityReport:
     auroc_graph: float | None
     bounds: Bounds
     descriptor_drift: float = 0.0
+    memory_drift: float | None = None
 
     def failures(self) -> list[str]:
         """What passes its bound, in words; empty when the graph may ship. NaN never passes."""
@@ -74,6 +78,8 @@ class ParityReport:
             ("score", self.score_drift, self.bounds.score),
             ("descriptor", self.descriptor_drift, self.bounds.descriptor),
         ]
+        if self.memory_drift is not None:
+            checks.append(("memory", self.memory_drift, self.bounds.map))
         if self.auroc_torch is not None and self.auroc_graph is not None:
             checks.append(("AUROC", abs(self.auroc_torch - self.auroc_graph), self.bounds.auroc))
         return [f"{name} drift {value:.2e} > {bound:.0e}" for name, value, bound in checks if not value <= bound]
@@ -125,6 +131,7 @@ def measure_parity(
     batch: int,
     done: Callable[[int, int], None],
     resized: Callable[[Frames], Tensor] = torch.from_numpy,
+    memory_rows: int = 0,
 ) -> ParityReport:
     """Runs the float32 checkpoint in torch and the graph on the same frames.
 
@@ -140,11 +147,14 @@ def measure_parity(
         batch: Frames per run; images are repeated to fill the last one.
         done: Called with (images done, images in all).
         resized: From the graph's frames to the model's, BGR in 0 to 255, where the graph resizes.
+        memory_rows: Most rows of a reference memory; 0 for a graph that takes none.
     """
     text = model.text_features(classes)
     batches = list(whole_batches([sample.frame for sample in samples], len(classes), batch))
     map_drifts, map_means, score_drifts, descriptor_drifts = [], [], [], []
     scores: list[tuple[bool | None, float, float]] = []
+    memory_drifts: list[float] = []
+    memory = _memory_of(backend, batches[0][0], memory_rows) if memory_rows else None
     for number, (frames, index) in enumerate(batches):
         maps, graph_scores = backend.run(frames, index if len(classes) > 1 else None)
         pixels = to_pixels(resized(frames))
@@ -152,7 +162,11 @@ def measure_parity(
         difference = np.abs(maps - output.map.numpy())
         map_drifts.append(float(difference.max()))
         map_means.append(float(difference.mean()))
-        cosines = (backend.describe(frames) * model.tower.describe(pixels).numpy()).sum(axis=-1)
+        descriptors = backend.describe(frames)
+        if memory is not None:
+            found = backend.run(frames, index if len(classes) > 1 else None, memory)
+            memory_drifts.append(_memory_drift(model, descriptors, (maps, graph_scores), memory, found))
+        cosines = (descriptors * model.tower.describe(pixels).numpy()).sum(axis=-1)
         descriptor_drifts.append(float((1 - cosines).max()))
         torch_scores = output.score.numpy()
         score_drifts.append(float(np.abs(graph_scores - torch_scores).max()))
@@ -176,7 +190,30 @@ def measure_parity(
         *aurocs,
         BOUNDS[precision],
         float(np.max(descriptor_drifts)),
+        float(np.max(memory_drifts)) if memory_drifts else None,
     )
+
+
+def _memory_of(backend: Backend, frames: Frames, rows: int) -> MemoryTensors:
+    """A reference memory of the first image's descriptors, as many as go in, with a centre and moderate gains."""
+    found = backend.describe(frames)[0][:rows]
+    centre = (found.mean(axis=0) / 2).astype(np.float32)
+    centred = found - centre
+    unit = np.ascontiguousarray(centred / np.linalg.norm(centred, axis=1, keepdims=True), np.float32)
+    fusion = np.array([1.0, 8.0, 0.2, 0.5, 0.0, -1.0, 0.0, 0.0], np.float32)
+    return MemoryTensors(unit, -(unit @ centre), centre, fusion)
+
+
+def _memory_drift(
+    model: KAnoCLIP,
+    descriptors: Floats,
+    zero: tuple[Floats, Floats],
+    memory: MemoryTensors,
+    found: tuple[Floats, Floats],
+) -> float:
+    fuse = MemoryFusion(model.tower.descriptor_grid, model.config.image_size)
+    expected = fuse(*(torch.from_numpy(part) for part in (descriptors, *zero, *memory.inputs().values())))
+    return max(float(np.abs(mine - theirs.numpy()).max()) for mine, theirs in zip(found, expected, strict=True))
 
 
 def _auroc(labels: npt.NDArray[np.bool_], scores: list[float]) -> float:

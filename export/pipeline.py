@@ -35,6 +35,7 @@ from kanoclip.runtime.bundle.manifest import (
     SCHEMA,
     FileInfo,
     Manifest,
+    MemoryInfo,
     ModelInfo,
     Preprocessing,
     Thresholds,
@@ -69,6 +70,7 @@ class ExportConfig:
         calibration_images: Images that show the range of the activations; for `int8`, `int8-cpu` and `fp8` only.
         calibration_limit: Most of them to use.
         camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
+        memory_rows: Most rows of a reference memory; 0 for a graph that takes none.
     """
 
     output: Path
@@ -83,6 +85,7 @@ class ExportConfig:
     calibration_images: Path | None = None
     calibration_limit: int = 64
     camera: tuple[int, int] | None = None
+    memory_rows: int = 1024
 
 
 def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> Manifest:
@@ -103,7 +106,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
     check_output(config.output)
     if len(set(config.classes)) != len(config.classes):
         raise ExportError(f"a class is named twice: {', '.join(config.classes)}")
-    requests = engines.plan_engines(config.engine, config.precision) if config.engine else []
+    requests = engines.plan_engines(config.engine, config.precision, config.memory_rows) if config.engine else []
     size = config.camera or loaded.model.config.image_size
     samples = load_samples(config.parity_images, size, config.parity_limit)
     quantised = config.precision in QUANTISED
@@ -112,7 +115,9 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         torch.set_num_threads(config.threads)
     with staged(config.output) as folder:
         report("baking the text", 0.0)
-        graph = DeployGraph(loaded.model, config.classes, config.precision, config.camera)
+        graph = DeployGraph(
+            loaded.model, config.classes, config.precision, config.camera, memory=config.memory_rows > 0
+        )
         report("writing ONNX", 0.0)
         written = UNQUANTISED_FILE if quantised else MODEL_FILE
         write_onnx(graph, size, config.batch, config.opset, folder / written, in_half=not quantised)
@@ -205,6 +210,7 @@ def _gate(
                 config.batch.size,
                 lambda done, total: report("comparing with torch", done / total),
                 resizer or torch.from_numpy,
+                config.memory_rows,
             )
         finally:
             backend.close()
@@ -228,7 +234,10 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
     size = model.config.image_size
     axis = BATCH if config.batch.dynamic else config.batch.size
     descriptor = describe_tower(model.tower, config.precision)
-    inputs, outputs = graph_signature(size, len(config.classes), axis, config.camera or size, descriptor)
+    memory = MemoryInfo(config.memory_rows) if config.memory_rows else None
+    inputs, outputs = graph_signature(
+        size, len(config.classes), axis, config.camera or size, descriptor, memory=memory is not None
+    )
     return Manifest(
         schema=SCHEMA,
         name=config.output.stem,
@@ -252,6 +261,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
         inputs=inputs,
         outputs=outputs,
         descriptor=descriptor,
+        memory=memory,
         max_batch=config.batch.size,
         preprocessing=Preprocessing(RESIZE_RULE if config.camera is None else IN_GRAPH, INTERPOLATION),
         thresholds=UNCALIBRATED,

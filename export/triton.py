@@ -15,7 +15,7 @@ from pathlib import Path
 from kanoclip.export.staging import staged
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import BATCH, MODEL_FILE, TensorSpec
-from kanoclip.runtime.engines.triton.backend import GRAPH_PARAMETER
+from kanoclip.runtime.engines.triton.backend import GRAPH_PARAMETER, batches_by_itself
 from kanoclip.runtime.errors import ExportError
 
 CONFIG = "config.pbtxt"
@@ -72,26 +72,28 @@ def write_repository(bundle: Bundle, repository: Path) -> Path:
 def configuration(bundle: Bundle, *, plan: bool) -> str:
     """The model's `config.pbtxt`: Triton's ModelConfig in protobuf's text form.
 
-    A dynamic batch axis is Triton's own (`max_batch_size`), and its scheduler fills it; a fixed one is a part of the
-    shapes. A parameter says which graph it is, so that boxes with another bundle notice.
+    A dynamic batch axis is Triton's own (`max_batch_size`), and its scheduler fills it; a fixed one, and any beside a
+    reference memory, is a part of the shapes. A parameter says which graph it is, so that boxes with another bundle
+    notice.
     """
     manifest = bundle.manifest
     lines = [
         f'name: "{manifest.name}"',
         f'backend: "{"tensorrt" if plan else "onnxruntime"}"',
-        f"max_batch_size: {manifest.max_batch if manifest.dynamic_batch else 0}",
+        f"max_batch_size: {manifest.max_batch if batches_by_itself(manifest) else 0}",
     ]
     for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs)):
-        items = ",\n".join(_tensor(spec) for spec in specs)
+        items = ",\n".join(_tensor(spec, batched=batches_by_itself(manifest)) for spec in specs)
         lines.append(f"{kind} [\n{items}\n]")
-    if manifest.dynamic_batch:
+    if batches_by_itself(manifest):
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}")
     lines.append(f'parameters {{ key: "{GRAPH_PARAMETER}" value {{ string_value: "{bundle.graph_digest()}" }} }}')
     return "\n".join(lines) + "\n"
 
 
-def _tensor(spec: TensorSpec) -> str:
-    dims = [axis for axis in spec.shape if axis != BATCH]
+def _tensor(spec: TensorSpec, *, batched: bool) -> str:
+    # Where Triton makes the batches, their axis is not a part of the shape.
+    dims = [-1 if isinstance(axis, str) else axis for axis in spec.shape if not (batched and axis == BATCH)]
     # A value a frame has no axis but the batch's: Triton wants one, and takes it away again.
     reshape = " reshape { shape: [ ] }" if not dims else ""
     shape = ", ".join(map(str, dims or [1]))

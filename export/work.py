@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnx
 
-from kanoclip.runtime.bundle.manifest import GraphWork
+from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS, GraphWork
 from kanoclip.runtime.errors import ExportError
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -27,7 +27,7 @@ def count_work(path: Path, batch: int) -> GraphWork:
     model = _with_shapes(path, batch)
     graph, shapes = model.graph, _shapes(model.graph)
     constants = {tensor.name for tensor in graph.initializer}
-    fed = [value for value in graph.input if value.name not in constants]
+    fed = [value for value in graph.input if value.name not in constants and value.name not in MEMORY_INPUTS]
     moved = sum(_bytes(shapes[value.name], value.type.tensor_type.elem_type) for value in (*fed, *graph.output))
     return GraphWork(
         gemm_flops=sum(_gemm_flops(path, graph, shapes).values()) // batch,
@@ -58,7 +58,8 @@ def _with_shapes(path: Path, batch: int | None) -> onnx.ModelProto:
         for value in (*model.graph.input, *model.graph.output):
             axes = value.type.tensor_type.shape.dim
             if axes and axes[0].dim_param:
-                axes[0].dim_value = batch
+                # What a reference memory costs depends on its rows: counted is the graph without one.
+                axes[0].dim_value = 1 if value.name in MEMORY_INPUTS else batch
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
 
 

@@ -17,7 +17,7 @@ from kanoclip.benchmarks.bench.turns import Tick
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines import Backend
-from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices
+from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
@@ -40,13 +40,15 @@ class _Splitting(BaseBackend):
         self.name, self.workers, self._backend = backend.name, 1, backend
         self.last = Split(None, 0.0, None)
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+    def run(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> tuple[Floats, Floats]:
         """See `Backend.run`."""
         if isinstance(self._backend, SplitBackend):
             maps, scores, self.last = self._backend.run_split(frames, class_index)
             return maps, scores
         started = perf_counter()
-        maps, scores = self._backend.run(frames, class_index)
+        maps, scores = self._backend.run(frames, class_index, memory)
         self.last = Split(None, (perf_counter() - started) * 1e3, None)
         return maps, scores
 
@@ -210,14 +212,16 @@ class _Counting(BaseBackend):
         self.seconds = 0.0
         self._lock, self._inside, self._since = threading.Lock(), 0, 0.0
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+    def run(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> tuple[Floats, Floats]:
         """See `Backend.run`."""
         with self._lock:
             if self._inside == 0:
                 self._since = perf_counter()
             self._inside += 1
         try:
-            return self._backend.run(frames, class_index)
+            return self._backend.run(frames, class_index, memory)
         finally:
             with self._lock:
                 self._inside -= 1

@@ -19,7 +19,7 @@ from kanoclip.runtime.detect.regions import find_regions, peak_region, within
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
-from kanoclip.runtime.engines.base import Floats, Frames, descriptor_of
+from kanoclip.runtime.engines.base import Floats, Frames, MemoryTensors, descriptor_of
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
 from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
 
@@ -77,6 +77,7 @@ class Detector:
         self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
         self._unkept: set[tuple[str, str | None]] = set()
+        self._memories: dict[str, MemoryTensors] = {}
         self.decide_by(settings or Settings())
 
     def decide_by(self, settings: Settings, bundle: Bundle | None = None) -> None:
@@ -294,7 +295,8 @@ class Detector:
         frames = self._batch_of(small)
         indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
         started = perf_counter()
-        maps, scores = self._use(lambda backend: backend.run(frames, indices))
+        memory = self._memories.get(self._classes[index])
+        maps, scores = self._use(lambda backend: backend.run(frames, indices, memory))
         milliseconds = (perf_counter() - started) * 1e3 / len(small)
         # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
         if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from kanoclip.runtime.bundle.manifest import (
     DESCRIPTOR,
     FUSION_NUMBERS,
     MEMORY_INPUTS,
+    ROWS,
     DescriptorInfo,
     Manifest,
     TensorSpec,
@@ -73,6 +75,47 @@ class MemoryTensors:
         return dict(zip(MEMORY_INPUTS, (self.rows, self.bias, self.centre, self.fusion), strict=True))
 
 
+@cache
+def _no_memory(channels: int) -> MemoryTensors:
+    """One object for each number of channels, so that an engine copies it once."""
+    return MemoryTensors.empty(channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything that a graph is given for one batch.
+
+    Attributes:
+        frames: uint8 [B, H, W, 3].
+        class_index: int64 [B], where several classes are baked.
+        memory: Where the graph takes a reference memory.
+    """
+
+    frames: Frames
+    class_index: Indices | None
+    memory: MemoryTensors | None
+
+    @classmethod
+    def of(
+        cls, manifest: Manifest, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Inputs:
+        """Completes what a caller gives by an empty memory, where the graph takes one.
+
+        Raises:
+            BackendError: The graph takes no memory, and one is given.
+        """
+        if manifest.memory is None or manifest.descriptor is None:
+            if memory is not None:
+                raise BackendError(f"the bundle {manifest.name} takes no reference memory: export it again")
+            return cls(frames, class_index, None)
+        return cls(frames, class_index, memory or _no_memory(manifest.descriptor.channels))
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays by the inputs' names, in the manifest's order."""
+        index = {} if self.class_index is None else {"class_index": self.class_index}
+        return {"frame": self.frames, **index, **({} if self.memory is None else self.memory.inputs())}
+
+
 def whole_batches(images: Sequence[Frames], classes: int, size: int) -> Iterator[tuple[Frames, Indices]]:
     """Images in full batches, each class used at least once: image i goes with class i modulo their number.
 
@@ -109,6 +152,17 @@ def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Seque
             raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
 
 
+def fixed_rows(manifest: Manifest) -> Manifest:
+    """The manifest of an engine that is built for the most rows of a memory, and for no fewer."""
+    if manifest.memory is None:
+        return manifest
+    most = manifest.memory.rows
+    inputs = tuple(
+        replace(spec, shape=tuple(most if axis == ROWS else axis for axis in spec.shape)) for spec in manifest.inputs
+    )
+    return replace(manifest, inputs=inputs)
+
+
 def descriptor_of(bundle: Bundle) -> DescriptorInfo:
     """What a bundle's descriptors are.
 
@@ -141,12 +195,16 @@ class Backend(Protocol):
     name: str
     workers: int
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+    def run(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> tuple[Floats, Floats]:
         """Runs one batch.
 
         Args:
             frames: uint8 [B, H, W, 3], BGR, at model size, contiguous.
             class_index: int64 [B] when the bundle has several classes, else None.
+            memory: A reference memory for all of the frames, of at most the manifest's rows; None for none. Where it
+                lies in an engine's own memory, it is copied there when another object is given, and only then.
 
         Returns:
             Maps float32 [B, H, W] and scores float32 [B], both in [0, 1].
@@ -192,13 +250,12 @@ class FetchingBackend(BaseBackend, ABC):
     _bundle: Bundle
 
     @abstractmethod
-    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+    def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """Runs one batch.
 
         Args:
             names: Of the outputs that are wanted, in the order in which they are returned.
-            frames: As `Backend.run` takes them.
-            class_index: As `Backend.run` takes it.
+            inputs: Every input of the graph.
 
         Returns:
             Each output, float32 and the caller's own.
@@ -207,13 +264,17 @@ class FetchingBackend(BaseBackend, ABC):
             BackendError: The engine failed, or is closed.
         """
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+    def run(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`."""
-        maps, scores = self._fetch(FETCHED, frames, class_index)
+        maps, scores = self._fetch(FETCHED, Inputs.of(self._bundle.manifest, frames, class_index, memory))
         return maps, scores
 
     def describe(self, frames: Frames) -> Floats:
         """Computes the descriptors of one batch; see `Backend.describe`."""
         descriptor_of(self._bundle)
-        (descriptors,) = self._fetch((DESCRIPTOR,), frames, any_class(self._bundle.manifest, len(frames)))
+        manifest = self._bundle.manifest
+        inputs = Inputs.of(manifest, frames, any_class(manifest, len(frames)))
+        (descriptors,) = self._fetch((DESCRIPTOR,), inputs)
         return descriptors

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, TensorSpec
+from kanoclip.runtime.bundle.manifest import BATCH, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FetchingBackend,
     Floats,
-    Frames,
-    Indices,
+    Inputs,
     check_signature,
     gpu_index,
 )
@@ -97,17 +96,14 @@ class OnnxRuntimeBackend(FetchingBackend):
         if provider != CPU:
             self._tensors = DeviceTensors(ort, self._session, bundle.manifest, "cuda", options["device_id"])
 
-    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+    def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """The outputs of these names for one batch, each the caller's own."""
         if self._session is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
-        inputs: dict[str, Any] = {"frame": frames}
-        if class_index is not None:
-            inputs["class_index"] = class_index
         try:
             if self._tensors is not None:
-                return self._tensors.fetch(names, frames, class_index)
-            found = self._session.run(list(names), inputs)
+                return self._tensors.fetch(names, inputs)
+            found = self._session.run(list(names), inputs.arrays())
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
         return [np.asarray(value) for value in found]
@@ -190,7 +186,7 @@ def _specs(values: Any) -> list[TensorSpec]:
         TensorSpec(
             value.name,
             types.get(value.type, value.type),
-            tuple(axis if isinstance(axis, int) else BATCH for axis in value.shape),
+            tuple(axis if isinstance(axis, int) or axis == ROWS else BATCH for axis in value.shape),
         )
         for value in values
     ]

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, TensorSpec
+from kanoclip.runtime.bundle.manifest import BATCH, MEMORY_INPUTS, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FetchingBackend,
     Floats,
-    Frames,
-    Indices,
+    Inputs,
     check_signature,
 )
 from kanoclip.runtime.errors import BackendError, one_line
@@ -76,17 +75,17 @@ class OpenVinoBackend(FetchingBackend):
         self._bundle, self._requests, self.workers = bundle, requests, workers
         self._numbers = {spec.name: number for number, spec in enumerate(bundle.manifest.outputs)}
 
-    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+    def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """The outputs of these names for one batch, each the caller's own."""
         requests = self._requests
         if requests is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
-        inputs = [frames] if class_index is None else [frames, class_index]
+        arrays = list(inputs.arrays().values())
         request = requests.get()  # waits where more threads come than there are requests
         try:
             # The frames are read where they lie. Of the outputs those asked for are copied, and no others: the caller
             # may keep them, and the next run writes over the request's own.
-            found = request.infer(inputs, share_inputs=True, share_outputs=True)
+            found = request.infer(arrays, share_inputs=True, share_outputs=True)
             return [np.array(found[self._numbers[name]]) for name in names]
         except Exception as error:
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
@@ -180,7 +179,8 @@ def _pairs(ports: Any, listed: tuple[TensorSpec, ...]) -> list[tuple[Any, Tensor
 
 def _spec(port: Any, listed: str) -> TensorSpec:
     """What a port takes or gives. It may have several names, one of which is enough."""
-    shape = tuple(axis.get_length() if axis.is_static else BATCH for axis in port.get_partial_shape())
+    open_axis = ROWS if listed in MEMORY_INPUTS else BATCH
+    shape = tuple(axis.get_length() if axis.is_static else open_axis for axis in port.get_partial_shape())
     kind = port.get_element_type().get_type_name()
     return TensorSpec(listed if listed in port.get_names() else port.get_any_name(), _TYPES.get(kind, kind), shape)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.bundle.manifest import Manifest
-from kanoclip.runtime.engines.base import Floats, Frames, Indices
+from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS, ROWS, Manifest
+from kanoclip.runtime.engines.base import Floats, Inputs, MemoryTensors
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class _Bound:
 
 class DeviceTensors:
     """Runs a session on tensors of a device. Their addresses stay, which a CUDA graph needs.
+
+    A reference memory lies there too, padded to the most rows, and is copied when another one is given.
 
     All outputs are bound, those too that are not fetched: a CUDA graph writes where it wrote when it was captured, so
     that one run must serve whatever is asked of it. What is not fetched is not copied to the host.
@@ -39,40 +41,49 @@ class DeviceTensors:
         self._ort, self._session, self._manifest = ort, session, manifest
         self._place = device, number
         self._bound: dict[int, _Bound] = {}
+        self._held: MemoryTensors | None = None
+        most = 0 if manifest.memory is None else manifest.memory.rows
+        self._memory = {
+            spec.name: self._make(tuple(most if axis == ROWS else axis for axis in spec.shape), spec.dtype)
+            for spec in manifest.inputs
+            if spec.name in MEMORY_INPUTS
+        }
 
-    def fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+    def fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """Runs one batch.
 
         Args:
             names: Of the outputs to copy to the host.
-            frames: As `Backend.run` takes them.
-            class_index: As `Backend.run` takes it.
+            inputs: Every input of the graph.
 
         Returns:
             Those outputs; they are the caller's.
         """
-        bound = self._bound.get(len(frames)) or self._bind(len(frames))
-        bound.inputs["frame"].update_inplace(frames)
-        if class_index is not None:
-            bound.inputs["class_index"].update_inplace(class_index)
+        bound = self._bound.get(len(inputs.frames)) or self._bind(len(inputs.frames))
+        bound.inputs["frame"].update_inplace(inputs.frames)
+        if inputs.class_index is not None:
+            bound.inputs["class_index"].update_inplace(inputs.class_index)
+        if inputs.memory is not None and inputs.memory is not self._held and self._manifest.memory is not None:
+            for name, value in inputs.memory.padded(self._manifest.memory.rows).inputs().items():
+                self._memory[name].update_inplace(value)
+            self._held = inputs.memory
         self._session.run_with_iobinding(bound.binding)
         return [np.array(bound.outputs[name].numpy()) for name in names]
 
     def _bind(self, rows: int) -> _Bound:
-        """Makes the tensors of a batch size; a dynamic axis has few of them."""
+        """Makes the tensors of a batch size; a dynamic axis has few of them. All share one memory."""
+        taken = [spec for spec in self._manifest.inputs if spec.name not in MEMORY_INPUTS]
         inputs, outputs = (
-            {
-                spec.name: self._ort.OrtValue.ortvalue_from_shape_and_type(
-                    (rows, *spec.shape[1:]), np.dtype(spec.dtype), *self._place
-                )
-                for spec in specs
-            }
-            for specs in (self._manifest.inputs, self._manifest.outputs)
+            {spec.name: self._make((rows, *spec.shape[1:]), spec.dtype) for spec in specs}
+            for specs in (taken, self._manifest.outputs)
         )
         binding = self._session.io_binding()
-        for name, value in inputs.items():
+        for name, value in (inputs | self._memory).items():
             binding.bind_ortvalue_input(name, value)
         for name, value in outputs.items():
             binding.bind_ortvalue_output(name, value)
         self._bound[rows] = _Bound(inputs, outputs, binding)
         return self._bound[rows]
+
+    def _make(self, shape: tuple[int | str, ...], dtype: str) -> Any:
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(dtype), *self._place)

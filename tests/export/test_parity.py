@@ -25,7 +25,7 @@ class TorchBackend:
     def __init__(self, model, fault=lambda maps, scores: (maps, scores), turned=lambda descriptors: descriptors):
         self.model, self.fault, self.turned, self.indices = model, fault, turned, []
 
-    def run(self, frames, class_index):
+    def run(self, frames, class_index, memory=None):
         self.indices += [] if class_index is None else class_index.tolist()
         index = [0] * len(frames) if class_index is None else class_index
         with torch.no_grad():

@@ -23,7 +23,7 @@ import numpy as np
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices
+from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.sinks import JsonLinesSink
 from kanoclip.runtime.sources.base import BaseSource
@@ -68,7 +68,9 @@ class InstantBackend(BaseBackend):
             self._maps[:, 2 : size[0] // 8, 8 * number : 8 * number + 6] = 0.9
         self._scores = np.full(batch, 0.5, np.float32)
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+    def run(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> tuple[Floats, Floats]:
         """See `Backend.run`."""
         return self._maps[: len(frames)].copy(), self._scores[: len(frames)].copy()
 

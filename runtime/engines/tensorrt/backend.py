@@ -8,7 +8,16 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, Report, descriptor_of, gpu_index
+from kanoclip.runtime.engines.base import (
+    BaseBackend,
+    Floats,
+    Frames,
+    Indices,
+    MemoryTensors,
+    Report,
+    descriptor_of,
+    gpu_index,
+)
 from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on
@@ -84,14 +93,16 @@ class TensorRtBackend(BaseBackend):
             self._device.close()
             raise
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+    def run(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`.
 
         Raises:
             DeviceLostError: The GPU failed; a new backend may still work.
             BackendError: It is closed, or the GPU does not answer.
         """
-        return self._on_device(lambda session: session.run(frames, class_index))
+        return self._on_device(lambda session: session.run(frames, class_index, memory))
 
     def describe(self, frames: Frames) -> Floats:
         """Computes the descriptors of one batch; see `Backend.describe`.

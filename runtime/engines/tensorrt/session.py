@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
+from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, MEMORY_INPUTS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
     BaseBackend,
     Floats,
     Frames,
     Indices,
+    Inputs,
+    MemoryTensors,
     any_class,
     check_signature,
     descriptor_of,
+    fixed_rows,
 )
 from kanoclip.runtime.engines.tensorrt.buffers import Buffer, make_buffer
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized, refit
@@ -82,21 +86,34 @@ class Session(BaseBackend):
         self._context = self._make_context(flavour)
         if self._context is None:
             raise BackendError(f"{flavour.title} cannot prepare the engine ({self._logger.reason})")
-        self._inputs = {spec.name: self._bind(spec, manifest.max_batch) for spec in manifest.inputs}
+        self._inputs = {
+            spec.name: self._bind(spec, manifest.max_batch)
+            for spec in manifest.inputs
+            if spec.name not in MEMORY_INPUTS
+        }
+        # Not among the inputs, which are uploaded for every frame.
+        self._memory = {
+            spec.name: self._bind(spec, int(spec.shape[0]))
+            for spec in fixed_rows(manifest).inputs
+            if spec.name in MEMORY_INPUTS
+        }
+        self._held: MemoryTensors | None = None
         self._outputs = {spec.name: self._bind(spec, manifest.max_batch) for spec in manifest.outputs}
         self._dynamic, self._rows = manifest.dynamic_batch, 0
         # TensorRT-RTX captures by itself: a graph of ours would freeze the kernels it starts with for good.
         self._captures = device.captures and not flavour.is_rtx and not self._dynamic
         self._graph: Callable[[], None] | None = None
 
-    def run(self, frames: Frames, class_index: Indices | None) -> tuple[Floats, Floats]:
+    def run(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> tuple[Floats, Floats]:
         """Runs one batch; see `Backend.run`.
 
         Raises:
             DeviceLostError: The GPU failed.
             BackendError: The GPU does not answer.
         """
-        self._infer(frames, class_index)
+        self._infer(Inputs.of(self._bundle.manifest, frames, class_index, memory))
         # The caller keeps a map for as long as it likes; the buffers are filled again by the next run.
         maps, scores = (self._outputs[name].host[: len(frames)].copy() for name in FETCHED)
         return maps, scores
@@ -109,16 +126,18 @@ class Session(BaseBackend):
             BackendError: The bundle has none, or the GPU does not answer.
         """
         descriptor_of(self._bundle)
-        self._infer(frames, any_class(self._bundle.manifest, len(frames)))
+        manifest = self._bundle.manifest
+        self._infer(Inputs.of(manifest, frames, any_class(manifest, len(frames))))
         # A copy of its own, after the run: `run` shares the CUDA graph and has no use for it.
         found = self._outputs[DESCRIPTOR]
         found.download(len(frames))
         self._device.synchronize()
         return np.array(found.host[: len(frames)])
 
-    def _infer(self, frames: Frames, class_index: Indices | None) -> None:
+    def _infer(self, inputs: Inputs) -> None:
         """Runs one batch and waits for it: what FETCHED names is on the host then."""
-        rows = len(frames)
+        frames, class_index, rows = inputs.frames, inputs.class_index, len(inputs.frames)
+        self._take(inputs.memory)
         if self._dynamic and rows != self._rows:
             for name, buffer in self._inputs.items():
                 self._context.set_input_shape(name, (rows, *buffer.host.shape[1:]))
@@ -136,6 +155,16 @@ class Session(BaseBackend):
             if self._captures:
                 self._graph = self._device.capture(self._enqueue)
             self._keep_kernels()
+
+    def _take(self, memory: MemoryTensors | None) -> None:
+        """Uploads a reference memory, where it is another one than the last."""
+        if memory is None or memory is self._held or (info := self._bundle.manifest.memory) is None:
+            return
+        for name, value in memory.padded(info.rows).inputs().items():
+            np.copyto(self._memory[name].host, value)
+            self._memory[name].upload(len(value))
+        self._device.synchronize()
+        self._held = memory
 
     def fused_attention(self) -> int:
         """How many attention blocks run as one fused kernel, by the names of the engine's layers."""
@@ -209,4 +238,4 @@ def _check_signature(bundle: Bundle, trt: Any, engine: Any) -> None:
         side.append(TensorSpec(name, _TYPES.get(dtype.name, dtype.name), axes))
     for side in (inputs, outputs):
         side.sort(key=lambda spec: order.index(spec.name) if spec.name in order else len(order))
-    check_signature(bundle, inputs, outputs)
+    check_signature(replace(bundle, manifest=fixed_rows(bundle.manifest)), inputs, outputs)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, TensorSpec
-from kanoclip.runtime.engines.base import FetchingBackend, Floats, Frames, Indices
+from kanoclip.runtime.bundle.manifest import BATCH, ROWS, Manifest, TensorSpec
+from kanoclip.runtime.engines.base import FetchingBackend, Floats, Inputs
 from kanoclip.runtime.engines.triton.address import TritonAddress
 from kanoclip.runtime.errors import BackendError, StoppedWaitingError, one_line
 from kanoclip.runtime.system.backoff import Backoff
@@ -67,11 +67,11 @@ class TritonBackend(FetchingBackend):
             self.close()
             raise
 
-    def _fetch(self, names: Sequence[str], frames: Frames, class_index: Indices | None) -> list[Floats]:
+    def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """The outputs of these names for one batch; no others are sent over the network."""
         if self._client is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
-        values = {"frame": frames} if class_index is None else {"frame": frames, "class_index": class_index}
+        values = inputs.arrays()
         result = self._patiently(lambda: self._infer(values, names))
         if self._answered_by(result) != self._version:
             # The server took up another version of the model: is it still this bundle's?
@@ -80,7 +80,7 @@ class TritonBackend(FetchingBackend):
         outputs = []
         for spec in (spec for name in names for spec in self._bundle.manifest.outputs if spec.name == name):
             value = result.as_numpy(spec.name)
-            shape = (len(frames), *map(int, spec.shape[1:]))
+            shape = (len(inputs.frames), *map(int, spec.shape[1:]))
             if value is None or value.dtype != spec.dtype or value.size != math.prod(shape):
                 raise BackendError(f"{self.name} gave no {spec.name} of {shape}: serve the bundle's own model")
             outputs.append(value.reshape(shape))
@@ -101,7 +101,9 @@ class TritonBackend(FetchingBackend):
         for spec in self._bundle.manifest.inputs:
             value = values[spec.name]
             # A value a frame has an axis of its own on the server: see `kanoclip.export.triton`.
-            shape = [len(value), 1] if self._bundle.manifest.dynamic_batch and value.ndim == 1 else list(value.shape)
+            shape = (
+                [len(value), 1] if batches_by_itself(self._bundle.manifest) and value.ndim == 1 else list(value.shape)
+            )
             tensor = self._grpc.InferInput(spec.name, shape, _TYPES[spec.dtype])
             tensor.set_data_from_numpy(value.reshape(shape))
             inputs.append(tensor)
@@ -132,7 +134,7 @@ class TritonBackend(FetchingBackend):
                     f"{self.name} has the {kind} {_words(served)}, and the bundle {_words(expected)}: serve this "
                     "bundle's model, as kanoclip-export --triton writes it"
                 )
-        if manifest.dynamic_batch and config.max_batch_size < manifest.max_batch:
+        if batches_by_itself(manifest) and config.max_batch_size < manifest.max_batch:
             raise BackendError(
                 f"{self.name} takes batches of up to {config.max_batch_size}, the bundle gives up to "
                 f"{manifest.max_batch}: serve it as kanoclip-export --triton writes it"
@@ -152,9 +154,9 @@ class TritonBackend(FetchingBackend):
         return where.version or max(reported.versions, key=_number, default="")
 
     def _shape(self, spec: TensorSpec) -> list[int]:
-        """A tensor's shape as Triton tells it: a value a frame has an axis of its own."""
-        shape = [-1 if axis == BATCH else int(axis) for axis in spec.shape]
-        return [*shape, 1] if shape == [-1] else shape
+        """A tensor's shape as Triton tells it: a value a frame has an axis of its own where Triton makes batches."""
+        shape = [-1 if axis in (BATCH, ROWS) else int(axis) for axis in spec.shape]
+        return [*shape, 1] if shape == [-1] and batches_by_itself(self._bundle.manifest) else shape
 
     def _patiently(self, request: Callable[[], T]) -> T:
         """Asks again while the server is away; a server that is back is checked before it is asked anything else.
@@ -195,6 +197,14 @@ class TritonBackend(FetchingBackend):
                 if since is not None:
                     log.warning("%s answers again after %.1f s", self.name, time.monotonic() - since)
                 return answer
+
+
+def batches_by_itself(manifest: Manifest) -> bool:
+    """Whether Triton's scheduler may put several boxes' frames into one batch.
+
+    It cannot where the graph takes a reference memory: that has no batch axis, and each box has its own.
+    """
+    return manifest.dynamic_batch and manifest.memory is None
 
 
 def _number(version: str) -> int:

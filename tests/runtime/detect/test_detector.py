@@ -60,7 +60,7 @@ class FakeBackend:
     def __init__(self, spoil=lambda maps, scores: None):
         self.spoil, self.calls, self.closed, self.number = spoil, [], False, 1.0
 
-    def run(self, frames, class_index):
+    def run(self, frames, class_index, memory=None):
         self.calls.append((frames.copy(), class_index))
         maps = frames.mean(3, dtype=np.float32) / np.float32(255)
         scores = maps.max((1, 2))
@@ -367,11 +367,11 @@ class Losing:
     def __init__(self, right, times):
         self.right, self.times, self.closed = right, times, 0
 
-    def run(self, frames, class_index):
+    def run(self, frames, class_index, memory=None):
         if self.times:
             self.times -= 1
             raise DeviceLostError("the GPU failed")
-        return self.right.run(frames, class_index)
+        return self.right.run(frames, class_index, memory)
 
     def describe(self, frames):
         self.run(frames, None)

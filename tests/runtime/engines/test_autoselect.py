@@ -34,7 +34,7 @@ class Engine:
         self.map_drift, self.score_drift = map_drift, score_drift
         self.closed, self.batches = False, []
 
-    def run(self, frames, class_index):
+    def run(self, frames, class_index, memory=None):
         assert not self.closed
         time.sleep(self.milliseconds / 1e3)
         self.batches.append(len(frames))
@@ -216,18 +216,18 @@ def test_engines_take_turns_and_the_median_counts(bundle, monkeypatch):
     order = []
 
     class Jumpy(Engine):
-        def run(self, frames, class_index):
+        def run(self, frames, class_index, memory=None):
             order.append(self.name)
             self.milliseconds = 80 if len(order) == 10 else FAST
-            return super().run(frames, class_index)
+            return super().run(frames, class_index, memory)
 
     def create(name):
         return Jumpy(name, FAST, 0, 0) if name == "openvino" else Watched(name, 8, 0, 0)
 
     class Watched(Engine):
-        def run(self, frames, class_index):
+        def run(self, frames, class_index, memory=None):
             order.append(self.name)
-            return super().run(frames, class_index)
+            return super().run(frames, class_index, memory)
 
     assert choose_backend(bundle, "cpu", 1, create).name == "openvino-cpu"
     timed = order[6:]  # three runs each on two images: one to warm up, two that are compared
@@ -324,7 +324,7 @@ def test_an_engine_that_fails_in_a_run_is_left_out_and_closed(bundle, caplog):
     closed = []
 
     class Failing(Engine):
-        def run(self, frames, class_index):
+        def run(self, frames, class_index, memory=None):
             raise BackendError("openvino-cpu failed: out of memory")
 
         def close(self):

@@ -21,8 +21,8 @@ class Wrong:
     def __init__(self, right, change):
         self.right, self.change = right, change
 
-    def run(self, frames, class_index):
-        return self.change(*self.right.run(frames, class_index))
+    def run(self, frames, class_index, memory=None):
+        return self.change(*self.right.run(frames, class_index, memory))
 
     def close(self):
         self.right.close()
@@ -82,9 +82,9 @@ class Watching:
     def __init__(self, right, used):
         self.right, self.used, self.close = right, used, right.close
 
-    def run(self, frames, class_index):
+    def run(self, frames, class_index, memory=None):
         self.used += class_index.tolist()
-        return self.right.run(frames, class_index)
+        return self.right.run(frames, class_index, memory)
 
 
 def test_bundles_that_cannot_be_scored(tmp_path, make_toy_bundle):

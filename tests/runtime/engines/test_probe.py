@@ -97,7 +97,7 @@ class Engine:
     def __init__(self, value):
         self.value, self.closed = value, False
 
-    def run(self, frames, class_index):
+    def run(self, frames, class_index, memory=None):
         return np.zeros(frames.shape[:3], np.float32), np.full(len(frames), self.value, np.float32)
 
     def close(self):

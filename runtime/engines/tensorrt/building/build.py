@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS
 from kanoclip.runtime.engines.tensorrt.building.attention import attention_blocks, keep_in_float32
 from kanoclip.runtime.engines.tensorrt.building.key import short_name
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour, collecting_logger
@@ -26,6 +27,7 @@ class BuildOptions:
     Attributes:
         targets: Compute capabilities, such as `8.6`, that TensorRT-RTX builds for; empty for the GPU that is here.
         max_batch: Largest batch of a graph with a dynamic batch axis; a static graph ignores it.
+        memory_rows: Rows of a reference memory, which a GPU is always given in full; None where the graph takes none.
         workspace: Most bytes of scratch memory that a layer may ask for, None for all of the GPU's.
         fp32_attention: Numbers of the attention blocks that are computed in float32.
         compatibility: One of the manifest's COMPATIBILITIES; full TensorRT only.
@@ -35,6 +37,7 @@ class BuildOptions:
 
     targets: tuple[str, ...] = ()
     max_batch: int = 1
+    memory_rows: int | None = None
     workspace: int | None = None
     fp32_attention: frozenset[int] = frozenset()
     compatibility: str = "none"
@@ -69,6 +72,7 @@ def build_engine(flavour: Flavour, onnx_path: Path, options: BuildOptions, progr
     parsed = _parse(flavour, onnx_path)
     logger, builder, network = parsed.logger, parsed.builder, parsed.network
     keep_in_float32(trt, network, options.fp32_attention)
+    _fix_rows(network, options.memory_rows)
     config = builder.create_builder_config()
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
@@ -136,9 +140,19 @@ def _parse(flavour: Flavour, onnx_path: Path) -> _Parsed:
     return _Parsed(logger, builder, network, parser)
 
 
+def _fix_rows(network: Any, rows: int | None) -> None:
+    """Gives a memory's inputs their one shape: CUDA graphs need it, and a padded row costs a GPU next to nothing."""
+    for tensor in (network.get_input(number) for number in range(network.num_inputs)):
+        if tensor.name in MEMORY_INPUTS and tensor.shape[0] < 0:
+            if rows is None:
+                raise BackendError("the graph takes a reference memory, and the manifest does not: export it again")
+            tensor.shape = (rows, *tuple(tensor.shape)[1:])
+
+
 def _add_profile(builder: Any, network: Any, config: Any, max_batch: int) -> None:
     tensors = [network.get_input(number) for number in range(network.num_inputs)]
-    if all(tensor.shape[0] >= 0 for tensor in tensors):
+    tensors = [tensor for tensor in tensors if tensor.shape[0] < 0]
+    if not tensors:
         return
     profile = builder.create_optimization_profile()
     for tensor in tensors:

@@ -25,6 +25,7 @@ class EngineKey:
         compute_capability: Of the GPU.
         device: Name of the GPU; None for RTX, whose engines run on all GPUs of their list of targets.
         cuda_major: Of CUDA; None for RTX.
+        memory_rows: Rows of a reference memory; None where the graph takes none.
     """
 
     flavour: str
@@ -35,6 +36,7 @@ class EngineKey:
     compute_capability: str
     device: str | None
     cuda_major: int | None
+    memory_rows: int | None = None
 
     @property
     def stem(self) -> str:
@@ -54,6 +56,7 @@ def engine_key(bundle: Bundle, flavour: Flavour, gpu: DeviceInfo) -> EngineKey:
         compute_capability=gpu.compute_capability,
         device=None if flavour.is_rtx else gpu.name,
         cuda_major=None if flavour.is_rtx else gpu.cuda_major,
+        memory_rows=None if bundle.manifest.memory is None else bundle.manifest.memory.rows,
     )
 
 

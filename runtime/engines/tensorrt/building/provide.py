@@ -122,6 +122,7 @@ def _build_and_compare(
     def build(fp32_attention: frozenset[int]) -> Serialized:
         options = BuildOptions(
             max_batch=key.max_batch,
+            memory_rows=None if bundle.manifest.memory is None else bundle.manifest.memory.rows,
             fp32_attention=fp32_attention,
             timing_cache=None if flavour.is_rtx else timing_file(),
         )
