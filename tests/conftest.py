@@ -24,6 +24,7 @@ from kanoclip.runtime.bundle.manifest import (
     DescriptorInfo,
     FileInfo,
     Manifest,
+    MemoryInfo,
     ModelInfo,
     Preprocessing,
     Thresholds,
@@ -80,6 +81,16 @@ def toy_descriptors(frames, grid: tuple[int, int]):
     return means / np.linalg.norm(means, axis=2, keepdims=True)
 
 
+def toy_answers(frames, descriptors, memory) -> tuple[Any, Any]:
+    """What the toy graph of one class gives with a `MemoryTensors`: each of its numbers shows, none is like a real one.
+
+    Maps are the plain ones times the gain, scores the largest product of a descriptor and a row, bias and centre added.
+    """
+    products = descriptors @ memory.rows.T + memory.bias
+    maps = frames.mean(3, dtype=np.float32) / np.float32(255) * memory.fusion[1]
+    return maps, products.max((1, 2)) + memory.centre.sum()
+
+
 def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False, grid: tuple[int, int] | None = None) -> None:
     """map = mean over channels / 255, inverted for class 1; score = the map's largest value; see `toy_descriptors`."""
     from onnx import TensorProto, checker, helper, save
@@ -91,8 +102,10 @@ def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False, grid: tu
         helper.make_node("ReduceMean", ["pixels", "channels"], ["rough"], keepdims=0),
         helper.make_node("Cast", ["rough"], ["mean"], to=TensorProto.FLOAT),
     ]
-    several = len(inputs) > 1
-    nodes.append(helper.make_node("Div", ["mean", "white"], ["plain" if several else "map"]))
+    names = {spec.name for spec in inputs}
+    several, memory = "class_index" in names, "memory" in names
+    zero_map, zero_score = ("zero_map", "zero_score") if memory else ("map", "score")
+    nodes.append(helper.make_node("Div", ["mean", "white"], ["plain" if several else zero_map]))
     if several:  # map = plain + class * (1 - 2 * plain)
         nodes += [
             helper.make_node("Cast", ["class_index"], ["number"], to=TensorProto.FLOAT),
@@ -100,9 +113,9 @@ def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False, grid: tu
             helper.make_node("Sub", ["one", "plain"], ["inverse"]),
             helper.make_node("Sub", ["inverse", "plain"], ["difference"]),
             helper.make_node("Mul", ["weight", "difference"], ["change"]),
-            helper.make_node("Add", ["plain", "change"], ["map"]),
+            helper.make_node("Add", ["plain", "change"], [zero_map]),
         ]
-    nodes.append(helper.make_node("ReduceMax", ["map", "plane"], ["score"], keepdims=0))
+    nodes.append(helper.make_node("ReduceMax", [zero_map, "plane"], [zero_score], keepdims=0))
     if grid is not None:
         nodes += [
             helper.make_node("Cast", ["frame"], ["colours"], to=TensorProto.FLOAT),
@@ -112,6 +125,21 @@ def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False, grid: tu
             helper.make_node("Add", ["rows", "one"], ["shifted"]),
             helper.make_node("ReduceL2", ["shifted", "last"], ["length"], keepdims=1),
             helper.make_node("Div", ["shifted", "length"], ["descriptor"]),
+        ]
+    if memory:
+        nodes += [
+            helper.make_node("Transpose", ["memory"], ["turned"], perm=[1, 0]),
+            helper.make_node("MatMul", ["descriptor", "turned"], ["bare"]),
+            helper.make_node("Add", ["bare", "memory_bias"], ["products"]),
+            helper.make_node("ReduceMax", ["products", "plane"], ["best"], keepdims=0),
+            helper.make_node("ReduceSum", ["memory_centre"], ["moved"], keepdims=0),
+            helper.make_node("Add", ["best", "moved"], ["held_score"]),
+            helper.make_node("Gather", ["memory_fusion", "first"], ["active"]),
+            helper.make_node("Gather", ["memory_fusion", "second"], ["gain"]),
+            helper.make_node("Greater", ["active", "half"], ["has_memory"]),
+            helper.make_node("Mul", [zero_map, "gain"], ["held_map"]),
+            helper.make_node("Where", ["has_memory", "held_map", zero_map], ["map"]),
+            helper.make_node("Where", ["has_memory", "held_score", zero_score], ["score"]),
         ]
     rows, columns = grid or (1, 1)
     _, height, width, _ = inputs[0].shape
@@ -125,6 +153,9 @@ def write_toy_graph(path: Path, inputs, outputs, *, bf16: bool = False, grid: tu
         helper.make_tensor("plane", TensorProto.INT64, [2], [1, 2]),
         helper.make_tensor("white", TensorProto.FLOAT, [], [255.0]),
         helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        helper.make_tensor("half", TensorProto.FLOAT, [], [0.5]),
+        helper.make_tensor("first", TensorProto.INT64, [], [0]),
+        helper.make_tensor("second", TensorProto.INT64, [], [1]),
     ]
     used = {name for node in nodes for name in node.input}
     graph = helper.make_graph(
@@ -148,6 +179,7 @@ def build_toy_bundle(
     bf16: bool = False,
     samples: int = 0,
     grid: tuple[int, int] | None = None,
+    memory_rows: int = 0,
     **changes: Any,
 ) -> Path:
     """Writes a toy bundle.
@@ -161,12 +193,15 @@ def build_toy_bundle(
         bf16: The graph computes in bfloat16, which no CPU provider runs.
         samples: Images that travel with it, and bounds of a parity report.
         grid: (rows, columns) of the descriptor output; None for no such output.
+        memory_rows: Most rows of a reference memory, which takes a grid; see `toy_answers`.
         changes: Other values for fields of the manifest.
     """
     height, width = (size, size) if isinstance(size, int) else size
     axis: int | str = "batch" if dynamic else max_batch
     descriptor = None if grid is None else DescriptorInfo(grid, 3, hashlib.sha256(repr(grid).encode()).hexdigest())
-    inputs, outputs = graph_signature((height, width), len(classes), axis, (height, width), descriptor)
+    memory = MemoryInfo(memory_rows) if memory_rows else None
+    square = (height, width)
+    inputs, outputs = graph_signature(square, len(classes), axis, square, descriptor, memory=memory is not None)
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / MODEL_FILE
     write_toy_graph(model, inputs, outputs, bf16=bf16, grid=grid)
@@ -208,6 +243,7 @@ def build_toy_bundle(
         },
         "engines": (),
         "descriptor": descriptor,
+        "memory": memory,
     }
     (folder / MANIFEST_NAME).write_text(Manifest(**fields | changes).to_json(), encoding="utf-8")
     return folder
@@ -244,6 +280,28 @@ def toy_bundle(tmp_path_factory) -> Path:
 def expected_descriptors():
     """`toy_descriptors`: what a toy bundle with a descriptor output gives for frames at model size."""
     return toy_descriptors
+
+
+@pytest.fixture(scope="session", name="toy_answers")
+def expected_answers():
+    """`toy_answers`: what a toy bundle with a reference memory gives for frames at model size."""
+    return toy_answers
+
+
+@pytest.fixture(scope="session")
+def make_memory():
+    """Makes a memory for a toy bundle: rows, bias, centre and fusion drawn by a seed."""
+    from kanoclip.runtime.engines.base import MemoryTensors
+
+    def make(rows: int, seed: int = 0, channels: int = 3) -> MemoryTensors:
+        rng = np.random.default_rng(seed)
+        found = rng.standard_normal((rows, channels)).astype(np.float32)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        bias, centre = rng.random((2, max(rows, channels))).astype(np.float32)
+        fusion = np.array([1, 0.25 + seed / 8, 0, 0, 0, 0, 0, 0], np.float32)
+        return MemoryTensors(found, bias[:rows], centre[:channels], fusion)
+
+    return make
 
 
 @pytest.fixture(scope="session")

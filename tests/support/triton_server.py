@@ -67,12 +67,12 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         for tensor, raw in zip(request.inputs, request.raw_input_contents, strict=True):
             listed = next(one for one in config.input if one.name == tensor.name)
             shape = list(tensor.shape)
-            if shape[1 if config.max_batch_size else 0 :] != list(listed.dims) or (
-                config.max_batch_size and shape[0] > config.max_batch_size
-            ):
+            own = shape[1 if config.max_batch_size else 0 :]
+            fits = [axis in (-1, side) for axis, side in zip(listed.dims, own, strict=False)]
+            if len(own) != len(listed.dims) or not all(fits) or 0 < config.max_batch_size < shape[0]:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"unexpected shape {shape} for input '{tensor.name}'")
             values = np.frombuffer(raw, NUMPY[model_config_pb2.DataType.Name(listed.data_type)])
-            inner = list(listed.reshape.shape) if listed.HasField("reshape") else list(listed.dims)
+            inner = list(listed.reshape.shape) if listed.HasField("reshape") else own
             inputs[tensor.name] = values.reshape(([shape[0]] if config.max_batch_size else []) + inner)
         self.asked.append(len(inputs["frame"]))
         path = folder / "1" / "model.onnx"
@@ -85,7 +85,7 @@ class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
         found = self._sessions[key].run(names, inputs) if names else []  # none named would be all
         for name, value in zip(names, found, strict=True):
             listed = next(one for one in config.output if one.name == name)
-            shape = ([len(value)] if config.max_batch_size else []) + list(listed.dims)
+            shape = [len(value), *listed.dims] if config.max_batch_size else list(value.shape)
             kind = model_config_pb2.DataType.Name(listed.data_type).removeprefix("TYPE_")
             answer.outputs.add(name=name, datatype=kind, shape=shape)
             answer.raw_output_contents.append(np.ascontiguousarray(value).tobytes())

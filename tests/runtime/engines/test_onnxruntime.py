@@ -457,3 +457,45 @@ def test_descriptors_that_the_manifest_does_not_list(make_toy_bundle, tmp_path):
     bundle = Bundle.open(make_toy_bundle(tmp_path, grid=(4, 4)))
     wanted = [str(bundle.root), "the graph's outputs"]
     refused(changed(bundle, outputs=bundle.manifest.outputs[:2], descriptor=None), device="cpu", words=wanted)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_memory_is_given_with_a_run(make_toy_bundle, make_memory, toy_answers, tmp_path, monkeypatch, dynamic, device):
+    bundle = Bundle.open(
+        make_toy_bundle(tmp_path / "toy.kanoclip", grid=(4, 8), memory_rows=16, max_batch=2, dynamic=dynamic)
+    )
+    if device == "cuda":
+        fake_runtime(monkeypatch, ALL)
+    backend = create_backend(bundle, "onnxruntime", device)
+    given = frames(2)
+    plain = backend.run(given, None)
+    described = backend.describe(given)
+    for rows, seed in ((1, 1), (16, 2), (5, 3)):
+        memory = make_memory(rows, seed)
+        for found, wanted in zip(backend.run(given, None, memory), toy_answers(given, described, memory), strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
+        for found, before in zip(backend.run(given, None), plain, strict=True):
+            np.testing.assert_array_equal(found, before)  # bit for bit, whatever was there a run ago
+
+
+def test_a_gpu_is_given_a_memory_once(make_toy_bundle, make_memory, tmp_path, monkeypatch):
+    bundle = Bundle.open(make_toy_bundle(tmp_path / "toy.kanoclip", grid=(4, 8), memory_rows=16))
+    fake_runtime(monkeypatch, ALL)
+    backend = create_backend(bundle, "onnxruntime", "cuda")
+    copied, update = [], onnxruntime.OrtValue.update_inplace
+    monkeypatch.setattr(
+        onnxruntime.OrtValue, "update_inplace", lambda self, value: copied.append(value.shape) or update(self, value)
+    )
+    frame, whole = (1, 32, 32, 3), [(16, 3), (16,), (3,), (8,)]
+    first, second = make_memory(4, 1), make_memory(9, 2)
+    for memory, expected in ((first, whole), (first, []), (second, whole), (None, whole), (None, []), (first, whole)):
+        copied.clear()
+        backend.run(frames(), None, memory)
+        assert copied == [frame, *expected]
+
+
+def test_a_memory_for_a_graph_that_takes_none(bundle, make_memory):
+    backend = create_backend(bundle, "onnxruntime", "cpu")
+    with pytest.raises(BackendError, match=r"the bundle toy takes no reference memory: export it again"):
+        backend.run(frames(), None, make_memory(4))

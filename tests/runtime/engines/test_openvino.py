@@ -388,3 +388,19 @@ def test_workers_share_the_threads(bundle, monkeypatch, fake_core, threads, work
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     create_backend(bundle, "onnxruntime", "cpu", threads=threads, workers=workers)
     assert asked == [own]  # beside the workers' own threads
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_memory_is_given_with_a_run(make_toy_bundle, make_memory, toy_answers, tmp_path, dynamic):
+    bundle = Bundle.open(
+        make_toy_bundle(tmp_path / "toy.kanoclip", grid=(4, 8), memory_rows=16, max_batch=2, dynamic=dynamic)
+    )
+    backend = create_backend(bundle, "openvino")
+    given = frames(2)
+    plain, described = backend.run(given, None), backend.describe(given)
+    for rows, seed in ((1, 1), (16, 2), (5, 3)):
+        memory = make_memory(rows, seed)
+        for found, wanted in zip(backend.run(given, None, memory), toy_answers(given, described, memory), strict=True):
+            np.testing.assert_allclose(found, wanted, atol=1e-5)
+        for found, before in zip(backend.run(given, None), plain, strict=True):
+            np.testing.assert_array_equal(found, before)

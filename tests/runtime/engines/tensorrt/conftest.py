@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS
+from kanoclip.runtime.engines.base import MemoryTensors, fixed_rows
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 
 Status = enum.IntEnum(
@@ -42,7 +44,7 @@ class FakeCuda:
         self.memory = {}
         self.queue, self.captured, self.graphs = [], None, {}
         self.launches, self.resets = 0, 0
-        self.downloads = []
+        self.downloads, self.uploads = [], []
         """Bytes of each copy to the host, as it is made."""
         self.fail = {}
         """Status to give, by the name of a call."""
@@ -116,6 +118,8 @@ class FakeCuda:
         ctypes.memmove(target, source, size)
         if kind == self.cudaMemcpyKind.cudaMemcpyDeviceToHost:
             self.downloads.append(size)
+        else:
+            self.uploads.append(size)
 
     def cudaStreamQuery(self, stream):
         if (status := self._status("cudaStreamQuery")) != OK:
@@ -176,8 +180,9 @@ class FakeRtx:
     LayerInformationFormat = enum.IntEnum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
     CudaGraphStrategy = enum.IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
 
-    def __init__(self, cuda, bundle, describe):
-        self.cuda, self.manifest, self.describe = cuda, bundle.manifest, describe
+    def __init__(self, cuda, bundle, describe, answer):
+        self.cuda, self.manifest, self.describe = cuda, fixed_rows(bundle.manifest), describe
+        self.answer = answer
         self.contexts, self.refitted = [], []
         self.fails = False
         """Whether a run is refused."""
@@ -284,7 +289,7 @@ class Context:
 
     def _tensor(self, spec):
         batch = self.shapes.get("frame", (self.trt.manifest.max_batch,))[0]
-        shape = (batch, *spec.shape[1:])
+        shape = spec.shape if spec.name in MEMORY_INPUTS else (batch, *spec.shape[1:])
         size = int(np.prod(shape)) * np.dtype(spec.dtype).itemsize
         block = (ctypes.c_uint8 * size).from_address(self.addresses[spec.name])
         return np.frombuffer(block, spec.dtype).reshape(shape)
@@ -300,27 +305,30 @@ class Context:
         if "descriptor" in tensors:
             grid = self.trt.manifest.descriptor.grid
             tensors["descriptor"][:] = self.trt.describe(tensors["frame"], grid)
+        if "memory" in tensors and tensors["memory_fusion"][0] > 0.5:
+            memory = MemoryTensors(*(tensors[name] for name in MEMORY_INPUTS))
+            tensors["map"][:], tensors["score"][:] = self.trt.answer(tensors["frame"], tensors["descriptor"], memory)
 
 
 class Machine:
     """A fake GPU, a toy bundle, and TensorRT in one of its flavours."""
 
-    def __init__(self, bundle, flavour, integrated, describe):
+    def __init__(self, bundle, flavour, integrated, describe, answer):
         self.bundle = bundle
         self.cuda = FakeCuda(integrated)
-        self.trt = FakeRtx(self.cuda, bundle, describe)
+        self.trt = FakeRtx(self.cuda, bundle, describe, answer)
         self.flavour = Flavour(flavour, self.trt, "10.3.0" if flavour == "tensorrt" else "1.7.1")
 
 
 @pytest.fixture
-def make_machine(tmp_path, make_toy_bundle, toy_descriptors, monkeypatch):
+def make_machine(tmp_path, make_toy_bundle, toy_descriptors, toy_answers, monkeypatch):
     """Makes a machine; everything kept goes into the test's own folder."""
     module = pytest.importorskip("kanoclip.runtime.engines.tensorrt.cuda_python", reason="cuda-python is not installed")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def make(flavour="tensorrt-rtx", *, integrated=False, samples=2, **options):
         bundle = Bundle.open(make_toy_bundle(tmp_path / "toy.kanoclip", samples=samples, **options))
-        machine = Machine(bundle, flavour, integrated, toy_descriptors)
+        machine = Machine(bundle, flavour, integrated, toy_descriptors, toy_answers)
         monkeypatch.setattr(module, "cudart", machine.cuda)
         monkeypatch.setattr("kanoclip.runtime.engines.tensorrt.backend.load_flavour", lambda name: machine.flavour)
         return machine

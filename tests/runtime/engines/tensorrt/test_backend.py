@@ -354,6 +354,31 @@ def test_descriptors_are_copied_only_where_they_are_wanted(
         backend.describe(frames(machine))
 
 
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("options", [{"max_batch": 3}, {"max_batch": 4, "dynamic": True}], ids=str)
+def test_a_memory_is_uploaded_once_and_padded(
+    make_machine, builds, make_memory, toy_answers, flavour, integrated, options
+):
+    machine = make_machine(flavour, integrated=integrated, grid=(4, 8), memory_rows=16, samples=0, **options)
+    backend, rows = open_backend(machine), options["max_batch"]
+    given = frames(machine, 1, rows)
+    plain, described = backend.run(given, None), backend.describe(given)
+    first, second = make_memory(5, 1), make_memory(16, 2)
+    for memory in (first, first, second, None, first):
+        machine.cuda.uploads.clear()
+        found = backend.run(given, None, memory)
+        for part, wanted in zip(found, plain if memory is None else toy_answers(given, described, memory), strict=True):
+            np.testing.assert_allclose(part, wanted, atol=1e-5)
+        frame = [] if integrated else [given.nbytes]
+        assert machine.cuda.uploads[-1:] == frame
+        backend.run(given, None, memory)
+        assert machine.cuda.uploads[-2:] == 2 * frame  # nothing between the two but the frames
+    assert (machine.cuda.launches > 0) is (flavour == "tensorrt" and not options.get("dynamic"))
+    backend.close()
+    assert machine.cuda.memory == {}
+
+
 def test_an_engine_of_a_bundle_without_descriptors(make_machine, builds):
     machine = make_machine()
     backend = open_backend(machine)

@@ -83,6 +83,22 @@ def test_descriptors_come_over_the_network_only_where_they_are_wanted(served, to
             remote.describe(list(frames))
 
 
+@pytest.mark.parametrize(("batch", "dynamic"), [(1, False), (4, True)])
+def test_a_memory_goes_along_with_every_request(served, make_memory, toy_answers, batch, dynamic):
+    folder, _, url = served(max_batch=batch, dynamic=dynamic, grid=(4, 8), memory_rows=16)
+    given = pictures(batch)
+    with Detector.load(folder, backend=url) as remote:
+        engine = remote.backend
+        plain, described = engine.run(given, None), engine.describe(given)
+        for rows, seed in ((1, 1), (16, 2)):
+            memory = make_memory(rows, seed)
+            wanted = toy_answers(given, described, memory)
+            for found, expected in zip(engine.run(given, None, memory), wanted, strict=True):
+                np.testing.assert_allclose(found, expected, atol=1e-5)
+            for found, before in zip(engine.run(given, None), plain, strict=True):
+                np.testing.assert_array_equal(found, before)
+
+
 def test_a_server_without_the_bundle_s_descriptors(served, make_toy_bundle, tmp_path):
     mine = make_toy_bundle(tmp_path / "mine.kanoclip", grid=(4, 4))
     _, _, url = served()
