@@ -31,7 +31,7 @@ def choose_grid(source: Path, limit: int, size: tuple[int, int], overlap: float,
         SourceError: There is no image.
         ExportError: An image cannot be read, or two are of different shapes.
     """
-    sizes = {path: image_size(path) or read_sample(path, flag).shape[:2] for path in sample_paths(source, limit, flag)}
+    sizes = {path: _size(path, flag) for path in sample_paths(source, limit, flag)}
     aspects = {path: height / width for path, (height, width) in sizes.items()}
     flattest, tallest = min(aspects, key=aspects.__getitem__), max(aspects, key=aspects.__getitem__)
     if aspects[tallest] > ASPECTS_APART * aspects[flattest]:
@@ -43,3 +43,12 @@ def choose_grid(source: Path, limit: int, size: tuple[int, int], overlap: float,
     smallest = min(sizes.values(), key=lambda one: one[0] * one[1])
     grid = auto_grid(*smallest, size, overlap)
     return grid if grid.count > 1 else None
+
+
+def _size(path: Path, flag: str) -> tuple[int, int]:
+    """(height, width) of an image, from its header where that tells it."""
+    found = image_size(path)
+    if found is None:
+        height, width, _ = read_sample(path, flag).shape
+        found = height, width
+    return found

@@ -159,7 +159,8 @@ class Tiling:
         for box, weight, one in zip(self._places, self.weights, maps, strict=True):
             area = box.of(stitched)
             area += weight * one
-        return np.minimum(stitched, np.float32(1), out=stitched)  # weights that are rounded may sum to a bit more
+        np.minimum(stitched, 1, out=stitched)  # rounded weights may sum to a bit more
+        return stitched
 
     @cached_property
     def _places(self) -> tuple[Box, ...]:

@@ -13,6 +13,8 @@ from kanoclip.runtime.bundle.manifest import MOST_TILES, TileGrid
 from kanoclip.runtime.detect.tiles import MOST_OVERLAP, WHOLE, Tiling, auto_grid, parse_grid
 from kanoclip.runtime.errors import FrameError, SettingsError
 
+HALF = 0.5 + 1e-9
+"""A pixel's half, and what floating point adds."""
 SIDES = st.integers(1, 40)
 OVERLAPS = st.one_of(st.floats(0, MOST_OVERLAP), st.sampled_from([0.0, 0.15, 0.25, 0.5]))
 
@@ -120,9 +122,9 @@ def test_boxes_in_frame_and_canvas_agree(tiling, height, width):
     down, across = height / tiling.canvas[0], width / tiling.canvas[1]
     for one, other in zip(tiling.boxes(height, width), tiling.boxes(*tiling.canvas), strict=True):
         assert (other.height, other.width) == tiling.size
-        assert abs(one.top - other.top * down) <= 0.5 and abs(one.left - other.left * across) <= 0.5
-        assert abs(one.top + one.height - (other.top + other.height) * down) <= 0.5
-        assert abs(one.left + one.width - (other.left + other.width) * across) <= 0.5
+        assert abs(one.top - other.top * down) <= HALF and abs(one.left - other.left * across) <= HALF
+        assert abs(one.top + one.height - (other.top + other.height) * down) <= HALF
+        assert abs(one.left + one.width - (other.left + other.width) * across) <= HALF
 
 
 @given(tilings(), st.integers(0, 10**6))
