@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kanoclip.train.model.kanoclip import Prompts
 
 DEFAULT_BACKBONE = "nano"
+AUTO = "auto"
 
 _EPILOG = """
 Examples:
@@ -27,6 +28,7 @@ Examples:
 \b
   kanoclip-export --fp16
   kanoclip-export --fp16 --class bottle --class cable --output line3.kanoclip
+  kanoclip-export --tiles auto --parity-images good_frames/ --output line3.kanoclip
   kanoclip-export --int8-cpu --calibration-images good_frames/ --output line3-int8.kanoclip
   kanoclip-export --backbone vit-l-14-336 --checkpoint run/best.safetensors --fp16 --engine tensorrt-rtx
   kanoclip-export --backbone vit-l-14-336 --prompts handcrafted --weights CLIP.safetensors --fp16
@@ -95,7 +97,9 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="For --int8, --int8-cpu and --fp8: frames such as the camera will give, good ones; up to 64 are used.",
 )
 @click.option("--opset", type=click.IntRange(18, 21), help="ONNX opset. Default: 18; 19 for int8 and fp8.")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Static batch size. Default: 1.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Static batch size. Default: 1, or one frame's tiles."
+)
 @click.option("--dynamic-batch", type=click.IntRange(min=2), metavar="MAX", help="Any batch from 1 to MAX.")
 @click.option(
     "--camera-size",
@@ -110,6 +114,18 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     show_default=True,
     metavar="N",
     help="Most rows of a reference memory, which kanoclip-learn fills; 0 for a graph that takes none.",
+)
+@click.option(
+    "--tiles",
+    metavar="ROWSxCOLUMNS|auto",
+    help="Cut each frame into tiles, each of which the graph sees in full: for long parts and small defects. auto: by "
+    "the shape of --parity-images. An inference takes as many times longer. Default: the whole frame.",
+)
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 0.5),
+    metavar="SHARE",
+    help="Of a tile's side that it shares with its neighbour, up to 0.5. Default: 0.15.",
 )
 @click.option(
     "--engine",
@@ -181,6 +197,8 @@ def command(
     dynamic_batch: int | None,
     camera_size: tuple[int, int] | None,
     memory_rows: int,
+    tiles: str | None,
+    overlap: float | None,
     engine: str | None,
     compute_capability: str | None,
     workspace: int | None,
@@ -207,6 +225,7 @@ def command(
     if for_tensor_cores and opset == 18:
         raise click.UsageError(f"--{precision} needs --opset 19 or later.")
     _check_engine_flags(engine, compute_capability, workspace, compatibility, strip_weights)
+    _check_tile_flags(tiles, overlap, camera_size, parity_images)
     if precision == "int8-cpu" and engine is not None:
         raise click.UsageError("--int8-cpu is for CPUs: take --int8 for an --engine.")
     given_shape = {
@@ -227,17 +246,18 @@ def command(
     from kanoclip.export.staging import check_output
     from kanoclip.export.triton import check_repository, write_repository
     from kanoclip.runtime.bundle.bundle import SUFFIX, Bundle
+    from kanoclip.runtime.detect.tiles import OVERLAP, parse_grid
     from kanoclip.runtime.errors import CheckpointError, KanoclipError
     from kanoclip.train.weights import CHECKPOINT, packaged
 
     name = backbone or DEFAULT_BACKBONE
     shipped = checkpoint is None and not given and name == DEFAULT_BACKBONE and weights == "auto"
+    shared = OVERLAP if overlap is None else overlap
     try:
+        grid = None if tiles in (None, AUTO) else parse_grid(tiles, shared)
         request = None
         if engine is not None:
-            request = _engine_request(
-                engine, compute_capability, workspace, compatibility, strip_weights, precision, dynamic_batch or batch
-            )
+            request = _engine_request(engine, compute_capability, workspace, compatibility, strip_weights, precision)
         if output is not None or checkpoint is None:
             check_output(output or Path(name + SUFFIX))
         if triton is not None:
@@ -245,6 +265,7 @@ def command(
 
         from kanoclip.export.onnx_writer import BatchSpec
         from kanoclip.export.pipeline import ExportConfig, export_bundle
+        from kanoclip.export.tiling import choose_grid
         from kanoclip.train.backbones import get_backbone
         from kanoclip.train.checkpoint import build_model, load_checkpoint
         from kanoclip.train.model.kanoclip import ModelConfig
@@ -280,19 +301,30 @@ def command(
                 ),
                 weights,
             )
+        if tiles == AUTO and parity_images is not None:
+            grid = choose_grid(
+                parity_images,
+                parity_limit,
+                loaded.model.config.image_size,
+                shared,
+                "--parity-images",
+            )
+        # A frame's tiles go through the graph together, which on a GPU and on a CPU takes less time than one by one.
+        together = dynamic_batch or batch or (1 if grid is None else grid.count)
         config = ExportConfig(
             output=output or Path(loaded.model.config.backbone + SUFFIX),
             classes=classes or ("object",),
             precision=precision,
             opset=opset or (19 if for_tensor_cores else 18),
-            batch=BatchSpec(dynamic_batch or batch or 1, dynamic=dynamic_batch is not None),
+            batch=BatchSpec(together, dynamic=dynamic_batch is not None),
             parity_images=parity_images or _example_images(),
             parity_limit=parity_limit,
-            engine=request,
+            engine=None if request is None else request.for_batch(together),
             threads=threads,
             calibration_images=calibration_images,
             camera=camera_size,
             memory_rows=memory_rows,
+            tiles=grid,
         )
         manifest = export_bundle(
             loaded,
@@ -314,9 +346,8 @@ def _engine_request(
     compatibility: str | None,
     strip_weights: bool,
     precision: str,
-    batch: int | None,
 ) -> EngineRequest:
-    """The engines that the flags ask for.
+    """The engines that the flags ask for, as yet for single frames.
 
     Raises:
         ExportError: GPUs that are none, or that the precision does not run on.
@@ -327,7 +358,7 @@ def _engine_request(
     from kanoclip.runtime.engines.tensorrt.flavour import RTX
 
     options = BuildOptions(
-        max_batch=batch or 1,
+        max_batch=1,
         workspace=workspace << 20 if workspace is not None else None,
         compatibility=compatibility or "none",
         stripped=strip_weights,
@@ -360,6 +391,17 @@ def _check_engine_flags(
     for flag, engines in belongs.items():
         if given[flag] is not None and engine not in engines:
             raise click.UsageError(f"{flag} needs --engine {' or '.join(engines)}.")
+
+
+def _check_tile_flags(
+    tiles: str | None, overlap: float | None, camera: tuple[int, int] | None, parity_images: Path | None
+) -> None:
+    if overlap is not None and tiles is None:
+        raise click.UsageError("--overlap needs --tiles.")
+    if tiles is not None and camera is not None:
+        raise click.UsageError("--camera-size and --tiles exclude each other: such a graph sees the whole frame.")
+    if tiles == AUTO and parity_images is None:
+        raise click.UsageError("--tiles auto needs --parity-images: name frames such as the camera will give.")
 
 
 def _example_images() -> Path:

@@ -38,6 +38,10 @@ class EngineRequest:
     flavour: str
     options: BuildOptions
 
+    def for_batch(self, size: int) -> EngineRequest:
+        """The same for batches of up to `size` frames."""
+        return replace(self, options=replace(self.options, max_batch=size))
+
 
 def parse_compute_capabilities(text: str) -> tuple[str, ...]:
     """Reads `8.6,8.9,12.0`, in order and without repeats.

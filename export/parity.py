@@ -12,10 +12,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.bundle.tolerances import BOUNDS, Bounds
 from kanoclip.runtime.detect.preprocess import resize
+from kanoclip.runtime.detect.tiles import WHOLE, Tiling
 from kanoclip.runtime.engines.base import Backend, Floats, Frames, MemoryTensors, whole_batches
-from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.errors import ExportError, FrameError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.sources.files.images import ImageSource, read_image
 from kanoclip.runtime.types import Image
@@ -27,12 +29,12 @@ NORMAL_FOLDERS = ("good", "normal")
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of the gate.
+    """One image of the gate, or a tile of one.
 
     Attributes:
-        path: Where it is.
+        path: Where the image is.
         frame: uint8 [h, w, 3], BGR, of the size that the graph takes.
-        anomalous: Its label, None when its folder does not say.
+        anomalous: The image's label, None when its folder does not say.
     """
 
     path: Path
@@ -47,7 +49,7 @@ class ParityReport:
     Attributes:
         precision: Of the graph.
         engine: What ran the graph.
-        pictures: How many images were compared.
+        pictures: How many images were compared, or tiles of images.
         map_drift: Largest absolute difference over all maps' pixels.
         map_drift_mean: Mean absolute difference.
         score_drift: Largest absolute difference over all scores.
@@ -89,7 +91,9 @@ class ParityReport:
         return asdict(self)
 
 
-def load_samples(source: Path, size: tuple[int, int], limit: int, flag: str = "--parity-images") -> list[Sample]:
+def load_samples(
+    source: Path, size: tuple[int, int], limit: int, flag: str = "--parity-images", tiles: TileGrid = WHOLE
+) -> list[Sample]:
     """Reads images for the gate or for calibration, spread evenly over a folder.
 
     An image in a folder called `good` or `normal` is normal; beside such a folder, all others are anomalous.
@@ -99,25 +103,50 @@ def load_samples(source: Path, size: tuple[int, int], limit: int, flag: str = "-
         size: (height, width) that the graph takes.
         limit: Most images to use.
         flag: The command line's name for the source, for messages.
+        tiles: How an image is cut: each of its tiles is a sample.
 
     Raises:
         SourceError: There is no image.
-        ExportError: An image cannot be read: a gate is not the place to skip one.
+        ExportError: An image cannot be read, or is too small for the tiles: a gate is not the place to skip one.
+    """
+    paths, tiling = sample_paths(source, limit, flag), Tiling(tiles, size)
+    labelled = any(path.parent.name in NORMAL_FOLDERS for path in paths)
+    samples = []
+    for path in paths:
+        image = read_sample(path, flag)
+        try:
+            tiling.check_frame(*image.shape[:2])
+        except FrameError as error:
+            raise ExportError(f"{path}: {error}") from error
+        anomalous = path.parent.name not in NORMAL_FOLDERS if labelled else None
+        samples += [Sample(path, tile, anomalous) for tile in tiling.cut(resize(image, *tiling.canvas))]
+    return samples
+
+
+def sample_paths(source: Path, limit: int, flag: str) -> list[Path]:
+    """The images that `load_samples` reads.
+
+    Raises:
+        SourceError: There is no image.
+        ExportError: There is no such folder or file.
     """
     if not source.exists():
         raise ExportError(f"no images at {source}: name a folder or a file with {flag}")
     paths = (ImageSource.from_folder(source) if source.is_dir() else ImageSource.from_file(source)).paths
     step = max(len(paths) / limit, 1.0)
-    paths = [paths[int(i * step)] for i in range(min(limit, len(paths)))]
-    labelled = any(path.parent.name in NORMAL_FOLDERS for path in paths)
-    samples = []
-    for path in paths:
-        image = read_image(path)
-        if isinstance(image, str):
-            raise ExportError(f"cannot read {path} ({image}): name other images with {flag}")
-        anomalous = path.parent.name not in NORMAL_FOLDERS if labelled else None
-        samples.append(Sample(path, resize(image, *size), anomalous))
-    return samples
+    return [paths[int(i * step)] for i in range(min(limit, len(paths)))]
+
+
+def read_sample(path: Path, flag: str) -> Image:
+    """One image, uint8 [H, W, 3], BGR.
+
+    Raises:
+        ExportError: It cannot be read.
+    """
+    image = read_image(path)
+    if isinstance(image, str):
+        raise ExportError(f"cannot read {path} ({image}): name other images with {flag}")
+    return image
 
 
 @torch.no_grad()
@@ -152,7 +181,7 @@ def measure_parity(
     text = model.text_features(classes)
     batches = list(whole_batches([sample.frame for sample in samples], len(classes), batch))
     map_drifts, map_means, score_drifts, descriptor_drifts = [], [], [], []
-    scores: list[tuple[bool | None, float, float]] = []
+    scores: dict[Path, tuple[bool | None, float, float]] = {}  # an image's score is the largest of its tiles'
     memory_drifts: list[float] = []
     memory = _memory_of(backend, batches[0][0], memory_rows) if memory_rows else None
     for number, (frames, index) in enumerate(batches):
@@ -172,13 +201,17 @@ def measure_parity(
         score_drifts.append(float(np.abs(graph_scores - torch_scores).max()))
         for i, (torch_score, graph_score) in enumerate(zip(torch_scores, graph_scores, strict=True), number * batch):
             if i < len(samples):
-                scores.append((samples[i].anomalous, float(torch_score), float(graph_score)))
+                one = samples[i]
+                _, *before = scores.get(one.path, (None, -np.inf, -np.inf))
+                # np.maximum, unlike max(), keeps a NaN.
+                largest = np.maximum(before, (torch_score, graph_score))
+                scores[one.path] = (one.anomalous, float(largest[0]), float(largest[1]))
         done((number + 1) * batch, len(batches) * batch)
-    labels = [label for label, _, _ in scores]
+    labels = [label for label, _, _ in scores.values()]
     aurocs: tuple[float | None, float | None] = (None, None)
     if True in labels and False in labels:
         known = np.array([bool(label) for label in labels])
-        aurocs = (_auroc(known, [s for _, s, _ in scores]), _auroc(known, [s for _, _, s in scores]))
+        aurocs = (_auroc(known, [s for _, s, _ in scores.values()]), _auroc(known, [s for _, _, s in scores.values()]))
     return ParityReport(
         precision,
         engine,

@@ -39,8 +39,10 @@ from kanoclip.runtime.bundle.manifest import (
     ModelInfo,
     Preprocessing,
     Thresholds,
+    TileGrid,
     graph_signature,
 )
+from kanoclip.runtime.detect.tiles import WHOLE
 from kanoclip.runtime.engines import Report, create_backend
 from kanoclip.runtime.engines.tensorrt.flavour import RTX
 from kanoclip.runtime.errors import ExportError
@@ -68,9 +70,10 @@ class ExportConfig:
         engine: Which TensorRT engines to build, None for none.
         threads: CPU threads for torch and ONNX Runtime, None for all cores.
         calibration_images: Images that show the range of the activations; for `int8`, `int8-cpu` and `fp8` only.
-        calibration_limit: Most of them to use.
+        calibration_limit: Most of them to use, or of their tiles.
         camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
         memory_rows: Most rows of a reference memory; 0 for a graph that takes none.
+        tiles: How frames are cut; not together with `camera`. None for whole ones.
     """
 
     output: Path
@@ -86,6 +89,7 @@ class ExportConfig:
     calibration_limit: int = 64
     camera: tuple[int, int] | None = None
     memory_rows: int = 1024
+    tiles: TileGrid | None = None
 
 
 def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> Manifest:
@@ -107,10 +111,13 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
     if len(set(config.classes)) != len(config.classes):
         raise ExportError(f"a class is named twice: {', '.join(config.classes)}")
     requests = engines.plan_engines(config.engine, config.precision, config.memory_rows) if config.engine else []
+    if config.camera is not None and config.tiles is not None:
+        raise ExportError("a graph that resizes the camera's frame sees it whole: leave --camera-size or --tiles out")
     size = config.camera or loaded.model.config.image_size
-    samples = load_samples(config.parity_images, size, config.parity_limit)
+    tiles = config.tiles or WHOLE
+    samples = load_samples(config.parity_images, size, config.parity_limit, tiles=tiles)
     quantised = config.precision in QUANTISED
-    seen = _calibration(config, size) if quantised else []
+    seen = _calibration(config, size, tiles) if quantised else []
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     with staged(config.output) as folder:
@@ -170,14 +177,15 @@ def _write_samples(folder: Path, samples: list[Sample]) -> None:
             raise ExportError(f"cannot write {folder}: is the disk full?")
 
 
-def _calibration(config: ExportConfig, size: tuple[int, int]) -> list[Sample]:
+def _calibration(config: ExportConfig, size: tuple[int, int], tiles: TileGrid) -> list[Sample]:
     if config.calibration_images is None:
         raise ExportError(
             f"{config.precision} needs images for its calibration: name good frames with --calibration-images"
         )
     if config.precision not in FLOAT32 and config.opset < FIRST_OPSET:
         raise ExportError(f"{config.precision} needs opset {FIRST_OPSET} or later, not {config.opset}")
-    return load_samples(config.calibration_images, size, config.calibration_limit, "--calibration-images")
+    images = max(config.calibration_limit // tiles.count, 1)
+    return load_samples(config.calibration_images, size, images, "--calibration-images", tiles)
 
 
 def _gate(
@@ -270,6 +278,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
         files=_files(folder),
         engines=(),
         work=count_work(folder / MODEL_FILE, config.batch.size),
+        tiles=config.tiles,
     )
 
 

@@ -13,16 +13,18 @@ from kanoclip.runtime.bundle.manifest import Manifest
 def print_summary(console: Console, output: Path, manifest: Manifest) -> None:
     """Prints what was written, what it costs in accuracy, and how well its engines are built."""
     parity: Any = manifest.parity
+    tiles = manifest.tiles
     size = sum(entry.size for entry in manifest.files.values())
     console.print(
         f"wrote {output} ({manifest.model.backbone}, {manifest.precision}, {size / 1e6:.1f} MB, "
-        f"classes: {', '.join(manifest.classes)})",
+        f"classes: {', '.join(manifest.classes)}{'' if tiles is None else f', tiles: {tiles.title}'})",
         highlight=False,
         markup=False,
     )
     console.print(
-        f"parity with torch on {parity['pictures']} images: map {parity['map_drift']:.1e}, "
-        f"score {parity['score_drift']:.1e}; {parity['attention_blocks']} fusable attention blocks",
+        f"parity with torch on {parity['pictures']} {'images' if tiles is None else 'tiles'}: "
+        f"map {parity['map_drift']:.1e}, score {parity['score_drift']:.1e}; "
+        f"{parity['attention_blocks']} fusable attention blocks",
         highlight=False,
     )
     _print_accuracy(console, parity)

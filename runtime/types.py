@@ -14,6 +14,9 @@ from kanoclip.runtime.errors import FrameError, SettingsError
 Image = npt.NDArray[np.uint8]
 """BGR image as OpenCV gives it, uint8 [height, width, 3]."""
 
+Images = npt.NDArray[np.uint8]
+"""Several of one size, uint8 [number, height, width, 3]."""
+
 FloatMap = npt.NDArray[np.float32]
 """Anomaly map, float32 [height, width], values in [0, 1]."""
 
@@ -223,9 +226,10 @@ class Detection:
         False
 
     Attributes:
-        score: Image anomaly score in [0, 1] (eq. 12, halved), of what the region of interest leaves of the map.
-        map: Anomaly map at model size, float32 [h, w] in [0, 1] (eq. 10); 0 outside of the region of interest. Owned by
-            the caller.
+        score: Image anomaly score in [0, 1] (eq. 12, halved), of what the region of interest leaves of the map; with
+            tiles, the largest of theirs.
+        map: Anomaly map at the model's size, or with tiles at that of their maps put together, float32 [h, w] in [0, 1]
+            (eq. 10); 0 outside of the region of interest. Owned by the caller.
         is_anomalous: `score >= threshold`, of this frame alone.
         threshold: The image threshold used.
         regions: Areas at or above the pixel threshold, largest score first; of an anomalous image at least one, its

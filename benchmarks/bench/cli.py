@@ -141,7 +141,7 @@ def command(
     from kanoclip.benchmarks.bench.journal import Journal
     from kanoclip.benchmarks.bench.machine.identity import whole_environment
     from kanoclip.benchmarks.bench.reports import wording as words
-    from kanoclip.benchmarks.bench.runners.runners import first_batch
+    from kanoclip.benchmarks.bench.runners.runners import first_batch, tiles_title
 
     for path in (as_json, markdown, html):
         if path is not None and not path.absolute().parent.is_dir():
@@ -157,7 +157,13 @@ def command(
         environment = whole_environment()
         if older is not None and not force:
             differ = baselines.differences(
-                older, environment, opened.graph_digest(), device=device, threads=threads, batch=first_batch(opened)
+                older,
+                environment,
+                opened.graph_digest(),
+                device=device,
+                threads=threads,
+                batch=first_batch(opened),
+                tiles=tiles_title(opened),
             )
             if differ:
                 raise KanoclipError(

@@ -17,7 +17,7 @@ from kanoclip.benchmarks.bench.journal import Journal
 from kanoclip.benchmarks.bench.machine.energy import measure_energy
 from kanoclip.benchmarks.bench.machine.quiet import Watch
 from kanoclip.benchmarks.bench.machine.roofline import Peaks, floor, work_of
-from kanoclip.benchmarks.bench.runners.runners import Runner, first_batch, open_runners
+from kanoclip.benchmarks.bench.runners.runners import Runner, first_batch, open_runners, tiles_title
 from kanoclip.benchmarks.bench.stages import measure_stages, measure_streams, stream_frames
 from kanoclip.benchmarks.bench.start import IMAGES, measure_start
 from kanoclip.benchmarks.bench.turns import Tick, batch_sizes, drift, measure_batches, measure_latency, percentiles
@@ -65,7 +65,7 @@ def run_of(bundle: Bundle, settings: Settings, environment: Mapping[str, Any]) -
     """What a file of `--resume` belongs to."""
     reported = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
     machine = {name: value for name, value in environment.items() if name not in ("date", "memory_gb")}
-    return {"bundle": bundle.graph_digest(), "settings": reported, **machine}
+    return {"bundle": bundle.graph_digest(), "tiles": tiles_title(bundle), "settings": reported, **machine}
 
 
 def measure(
@@ -159,6 +159,7 @@ def _measure(
             **asdict(settings),
             "batch": batch,
             "batches": batch_sizes(bundle),
+            "tiles": tiles_title(bundle),
             "reference": reference,
             "pieces_of_an_earlier_run": journal.known,
         },

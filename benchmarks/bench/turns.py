@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.runners.runners import Runner, batch_of
+from kanoclip.benchmarks.bench.runners.runners import FrameRuns, Runner, first_batch, tiles_of
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines.autoselect import PAUSE_S
 
@@ -67,19 +68,16 @@ def percentiles(times: Sequence[float]) -> dict[str, float]:
 def measure_latency(
     bundle: Bundle, runners: Sequence[Runner], batch: int, rounds: int, warmup: int, journal: Journal, tick: Tick
 ) -> dict[str, list[float]]:
-    """Milliseconds of every run on one batch, uint8 on the host to map and score on the host: copies count."""
-    frames, indices = batch_of(bundle, batch)
-    work: dict[str, Work] = {
-        runner.name: lambda backend=runner.backend: backend.run(frames, indices)  # type: ignore[misc]
-        for runner in runners
-    }
+    """Milliseconds of every run on `batch` frames, uint8 on the host to map and score on the host: copies count."""
+    runs = FrameRuns.of(bundle, batch)
+    work: dict[str, Work] = {runner.name: partial(runs.run, runner.backend) for runner in runners}
     return take_turns(work, rounds, warmup, journal, "latency", tick)
 
 
 def batch_sizes(bundle: Bundle) -> list[int]:
-    """What throughput is measured at: 1, 2, 4, 8 as far as the graph takes them."""
-    manifest = bundle.manifest
-    return [size for size in BATCHES if size <= manifest.max_batch] if manifest.dynamic_batch else [manifest.max_batch]
+    """Frames that throughput is measured at: 1, 2, 4, 8 as far as the graph takes all their tiles."""
+    first, most = first_batch(bundle), bundle.manifest.max_batch // tiles_of(bundle)
+    return [size for size in BATCHES if size <= max(most, 1)] if bundle.manifest.dynamic_batch else [first]
 
 
 def measure_batches(
@@ -90,10 +88,7 @@ def measure_batches(
     work: dict[str, Work] = {}
     for runner in runners:
         for size in sizes:
-            frames, indices = batch_of(bundle, size)
-            work[f"{runner.name}@{size}"] = lambda backend=runner.backend, frames=frames, indices=indices: backend.run(  # type: ignore[misc]
-                frames, indices
-            )
+            work[f"{runner.name}@{size}"] = partial(FrameRuns.of(bundle, size).run, runner.backend)
     spent = take_turns(work, rounds, 1, journal, "batches", tick)
     return {
         runner.name: {size: size * 1e3 / float(np.median(spent[f"{runner.name}@{size}"])) for size in sizes}
@@ -106,7 +101,7 @@ def drift(bundle: Bundle, runners: Sequence[Runner], batch: int) -> dict[str, di
 
     None for torch on other weights than the bundle's.
     """
-    frames, indices = batch_of(bundle, batch)
+    frames, indices = FrameRuns.of(bundle, batch).batches[0]
     engines = [runner for runner in runners if not runner.is_torch]
     engine = next((runner for runner in engines if "fp32" in runner.precisions), engines[0] if engines else None)
     found: dict[str, dict[str, float] | None] = {}

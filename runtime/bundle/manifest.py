@@ -208,6 +208,26 @@ class TileGrid:
         """How many tiles a frame has."""
         return self.rows * self.columns
 
+    @property
+    def title(self) -> str:
+        """As the command line has it: rows, then columns, such as `3x1`."""
+        return f"{self.rows}x{self.columns}"
+
+    def starts(self, size: tuple[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where tiles of `size` begin in the stitched map: the first rows, and the first columns, in pixels."""
+        height, width = size
+        step = 1 - self.overlap
+        # Halves go upwards: to the next even number, three tiles would meet where each shares half with its neighbour.
+        return (
+            tuple(int(number * step * height + 0.5) for number in range(self.rows)),
+            tuple(int(number * step * width + 0.5) for number in range(self.columns)),
+        )
+
+    def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels of the map that maps of `size`, one for each tile, are stitched to."""
+        tops, lefts = self.starts(size)
+        return tops[-1] + size[0], lefts[-1] + size[1]
+
 
 @dataclass(frozen=True)
 class GraphWork:
@@ -292,6 +312,12 @@ class Manifest:
         """(height, width) of the frames that the graph takes: the camera's where it resizes, else the model's."""
         _, height, width, _ = self.inputs[0].shape
         return int(height), int(width)
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """(height, width) of a frame's map: the model's, or with tiles that of their maps put together."""
+        size = self.model.image_size
+        return size if self.tiles is None else self.tiles.canvas(size)
 
     def to_json(self) -> str:
         """The manifest as JSON text. What came later is left out where it says nothing, for earlier readers."""

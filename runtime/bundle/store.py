@@ -1,4 +1,4 @@
-"""Puts thresholds into a bundle's manifest: in place, or in a copy of the bundle."""
+"""Puts thresholds into a bundle's manifest, in place or in a copy of the bundle; and other tiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Thresholds
+from kanoclip.runtime.bundle.manifest import IN_GRAPH, MANIFEST_NAME, Manifest, Thresholds, TileGrid
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system.paths import replace_file
 
@@ -86,3 +86,31 @@ def changed(manifest: Manifest, class_name: str | None, thresholds: Thresholds) 
         return replace(manifest, thresholds=thresholds, provenance=provenance)
     classes = manifest.class_thresholds | {class_name: thresholds}
     return replace(manifest, class_thresholds=classes, provenance=provenance)
+
+
+def with_tiles(bundle: Bundle, grid: TileGrid | None) -> Manifest:
+    """The bundle's manifest with other tiles: the same graph and engines serve any, for each tile has its size.
+
+    A graph of a fixed batch runs best with as many tiles as that; thresholds hold for the tiles that they were found
+    with, so whoever changes these sets the others anew.
+
+    Args:
+        bundle: Which.
+        grid: The tiles; None, or a single one, for the whole frame.
+
+    Raises:
+        BundleError: Its graph resizes whole frames, or it has reference memories, which were learned of other tiles.
+    """
+    manifest = bundle.manifest
+    tiles = None if grid is None or grid.count == 1 else grid
+    if tiles == manifest.tiles:
+        return manifest
+    if manifest.preprocessing.resize == IN_GRAPH:
+        raise BundleError(f"{bundle.root} resizes whole frames in its graph: export it without --camera-size for tiles")
+    if manifest.references:
+        names = ", ".join(manifest.references)
+        raise BundleError(
+            f"{bundle.root} has memories learned of other tiles ({names}): keep its tiles, or begin with a bundle "
+            "that has none"
+        )
+    return replace(manifest, tiles=tiles)

@@ -237,7 +237,8 @@ def _class(manifest: Manifest, class_name: str | None) -> str:
 def _introduce(manifest: Manifest, engine: str, settings: Settings, human: Console) -> None:
     """Prints what is about to run, and warns if its results mean nothing."""
     height, width = manifest.model.image_size
-    model = f"{manifest.model.backbone}, {manifest.precision}, {height}x{width}"
+    cut = "" if manifest.tiles is None else f" in {manifest.tiles.title} tiles"
+    model = f"{manifest.model.backbone}, {manifest.precision}, {height}x{width}{cut}"
     human.print(Text(f"{manifest.name}: {model}, {engine}"))
     if settings.origin:
         human.print(Text(f"settings: {settings.origin}"))

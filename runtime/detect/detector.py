@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -18,10 +19,11 @@ from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.detect.regions import find_regions, peak_region, within
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
+from kanoclip.runtime.detect.tiles import WHOLE, Tiling
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.base import Floats, Frames, MemoryTensors, descriptor_of
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
-from kanoclip.runtime.types import Detection, FloatMap, Image, Timings
+from kanoclip.runtime.types import Detection, FloatMap, Image, Images, Mask, Timings
 
 T = TypeVar("T")
 
@@ -75,6 +77,7 @@ class Detector:
         self.bundle, self.backend = bundle, backend
         self._revive = revive
         self._size = bundle.manifest.frame_size
+        self._tiling = Tiling(bundle.manifest.tiles or WHOLE, self._size)
         self._classes = bundle.manifest.classes
         self._unkept: set[tuple[str, str | None]] = set()
         self._memories: dict[str, MemoryTensors] = {}
@@ -115,15 +118,18 @@ class Detector:
         """How many frames in one run of the engine give the most fps.
 
         On a CPU that is one where the bundle leaves the choice, since two workers side by side gain more than a
-        batch does (docs/measurements.md). A bundle of a fixed batch is best used in full.
+        batch does (docs/measurements.md). A bundle of a fixed batch is best used in full. Of a frame that is cut, all
+        tiles go together.
         """
         manifest = self.bundle.manifest
-        return 1 if manifest.dynamic_batch and self.backend.name.endswith("-cpu") else manifest.max_batch
+        if manifest.dynamic_batch and self.backend.name.endswith("-cpu"):
+            return 1
+        return max(manifest.max_batch // self._tiling.count, 1)
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """Height and width that frames are resized to."""
-        return self._size
+        """Height and width that frames are resized to, before they are cut into tiles."""
+        return self._tiling.canvas
 
     @classmethod
     def load(
@@ -203,14 +209,17 @@ class Detector:
             size: Height and width of the original image, where `frame` was decoded at a smaller scale.
 
         Raises:
-            FrameError: The frame is no such array, or the class is unknown.
+            FrameError: The frame is no such array or has fewer pixels than tiles, or the class is unknown.
         """
         started = perf_counter(), thread_time()
         height, width = size or check_frame(frame).shape[:2]
         roi = self._limits[self._class_index(class_name)].roi
         if roi is not None:
             roi.check_frame(height, width)
-        return Prepared(resize(check_frame(frame), *self._size), height, width, *_since(*started))
+        self._tiling.check_frame(height, width)
+        small = resize(check_frame(frame), *self._tiling.canvas)
+        tiles = self._tiling.cut(small) if self._tiling.count > 1 else None
+        return Prepared(small, height, width, *_since(*started), tiles)
 
     def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
         """Scores prepared frames, in runs as large as the bundle allows; the second half.
@@ -225,12 +234,14 @@ class Detector:
         """
         index = self._class_index(class_name)
         most = self.bundle.manifest.max_batch
-        detections: list[Detection] = []
-        for start in range(0, len(frames), most):
-            run = frames[start : start + most]
-            outputs = self._infer([frame.image for frame in run], index)
-            detections += [self._decide(frame, output, index) for frame, output in zip(run, outputs, strict=True)]
-        return detections
+        images = [image for frame in frames for image in frame.images]
+        # Runs are made as their outputs are taken: no more tiles' maps are held than those of a run and a frame.
+        outputs = (
+            output
+            for start in range(0, len(images), most)
+            for output in self._infer(images[start : start + most], index)
+        )
+        return [self._decide(frame, list(islice(outputs, self._tiling.count)), index) for frame in frames]
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
@@ -241,15 +252,15 @@ class Detector:
             frames: Each uint8 [H, W, 3], BGR, of any sizes.
 
         Returns:
-            float32 [N, P, D], the caller's own: for each frame and each cell of the bundle's `DescriptorInfo.grid`, row
-            by row, a unit vector.
+            float32 [N, n * P, D], the caller's own: for each frame, each of its n tiles (1 without), row by row, and
+            each cell of the bundle's `DescriptorInfo.grid`, row by row, a unit vector.
 
         Raises:
             FrameError: A frame is no such array.
             BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
         """
         info, most = descriptor_of(self.bundle), self.bundle.manifest.max_batch
-        small = [resize(check_frame(frame), *self._size) for frame in frames]
+        small = [image for frame in frames for image in self._cut(frame)]
         found = np.empty((len(small), info.cells, info.channels), np.float32)
         for start in range(0, len(small), most):
             run = small[start : start + most]
@@ -258,12 +269,13 @@ class Detector:
         # The components of unit vectors are in [-1, 1]: their sum is finite unless one of them is NaN.
         if not np.isfinite(found.sum(dtype=np.float64)):
             raise self._gave_nan()
-        return found
+        return found.reshape(len(frames), self._tiling.count * info.cells, info.channels)
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
         for _ in range(runs):
-            self._infer([np.zeros((*self._size, 3), np.uint8)] * self.batch_size, 0)
+            count = min(self.batch_size * self._tiling.count, self.bundle.manifest.max_batch)
+            self._infer([np.zeros((*self._size, 3), np.uint8)] * count, 0)
 
     def stop_waiting(self) -> None:
         """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
@@ -290,8 +302,13 @@ class Detector:
             )
         return self._classes.index(name)
 
+    def _cut(self, frame: Image) -> Images:
+        """What the graph sees of a frame, uint8 [n, h, w, 3]."""
+        self._tiling.check_frame(*check_frame(frame).shape[:2])
+        return self._tiling.cut(resize(frame, *self._tiling.canvas))
+
     def _infer(self, small: Sequence[Image], index: int) -> list[_Output]:
-        """Runs up to `max_batch` frames at model size."""
+        """Runs up to `max_batch` frames or tiles, at model size."""
         frames = self._batch_of(small)
         indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
         started = perf_counter()
@@ -330,13 +347,15 @@ class Detector:
             "another backend"
         )
 
-    def _decide(self, frame: Prepared, output: _Output, index: int) -> Detection:
+    def _decide(self, frame: Prepared, outputs: Sequence[_Output], index: int) -> Detection:
+        """A frame's detection from the outputs for its tiles, of which there is one where it is not cut."""
         started = perf_counter(), thread_time()
         limits = self._limits[index]
         thresholds = limits.thresholds
-        anomaly_map, score = output.map, output.score
         if limits.mask is not None:
-            anomaly_map, score = within(anomaly_map, score, limits.mask)
+            outputs = self._within(outputs, limits.mask)
+        anomaly_map = self._tiling.stitch([output.map for output in outputs])
+        score = max(output.score for output in outputs)
         regions = find_regions(
             anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
         )
@@ -351,9 +370,23 @@ class Detector:
             threshold=thresholds.image,
             regions=regions,
             class_name=self._classes[index],
-            timings=Timings(frame.resize_ms, output.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
+            timings=Timings(
+                frame.resize_ms,
+                sum(output.inference_ms for output in outputs),
+                deciding[0],
+                frame.resize_cpu_ms,
+                deciding[1],
+            ),
             roi=limits.roi,
         )
+
+    def _within(self, outputs: Sequence[_Output], mask: Mask) -> list[_Output]:
+        """What the region of interest leaves of each tile; one that lies outside of it has no say in the score."""
+        left = []
+        for output, part in zip(outputs, self._tiling.split(mask), strict=True):
+            anomaly_map, score = within(output.map, output.score, part)
+            left.append(_Output(anomaly_map, score if part.any() else 0.0, output.inference_ms))
+        return left
 
 
 def _since(wall: float, cpu: float) -> tuple[float, float]:

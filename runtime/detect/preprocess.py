@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import FrameError
-from kanoclip.runtime.types import Image
+from kanoclip.runtime.types import Image, Images
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,13 @@ class Prepared:
     """A frame at the model's size, which is all that scoring needs of it.
 
     Attributes:
-        image: uint8 [h, w, 3], BGR, contiguous; it may be the frame itself.
+        image: uint8 [h, w, 3], BGR, contiguous; it may be the frame itself. Where it is cut into tiles, it has the size
+            of the stitched map.
         height: Rows of the original image.
         width: Columns of the original image.
-        resize_ms: Milliseconds that resizing took.
+        resize_ms: Milliseconds that resizing and cutting took.
         resize_cpu_ms: Processor time of the calling thread in it.
+        tiles: The tiles of `image`, each at the model's size, uint8 [n, h, w, 3]; None where the graph sees it whole.
     """
 
     image: Image
@@ -32,6 +34,12 @@ class Prepared:
     width: int
     resize_ms: float
     resize_cpu_ms: float
+    tiles: Images | None = None
+
+    @property
+    def images(self) -> Images:
+        """What the graph sees, uint8 [n, h, w, 3]: the tiles row by row, or the image alone, which is not copied."""
+        return self.image[None] if self.tiles is None else self.tiles
 
 
 def check_frame(frame: object) -> Image:

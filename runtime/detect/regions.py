@@ -42,7 +42,7 @@ def find_regions(
     """Connected areas of the map at or above a threshold, in pixels of the original frame.
 
     Args:
-        anomaly_map: float32 [h, w] in [0, 1], at model size.
+        anomaly_map: float32 [h, w] in [0, 1], of any size.
         pixel_threshold: Map value from which a pixel counts, in [0, 1].
         min_area: Smallest region that is reported, in original pixels.
         frame_height: Rows of the original frame.
@@ -76,7 +76,7 @@ def peak_region(anomaly_map: FloatMap, frame_height: int, frame_width: int, wher
     peak gives a narrow box, and a map of one value the whole of it.
 
     Args:
-        anomaly_map: float32 [h, w] in [0, 1], at model size.
+        anomaly_map: float32 [h, w] in [0, 1], of any size.
         frame_height: Rows of the original frame.
         frame_width: Columns of the original frame.
         where: bool [h, w], True where the map counts, which somewhere it must; None for all of it.

@@ -48,7 +48,7 @@ def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
         SettingsError: The region leaves nothing of the image.
     """
     thresholds = decided(bundle.manifest.thresholds_of(class_name), decision)
-    mask = None if decision.roi is None else decision.roi.mask(*bundle.manifest.model.image_size)
+    mask = None if decision.roi is None else decision.roi.mask(*bundle.manifest.map_size)
     return Limits(thresholds, decision.roi, mask)
 
 

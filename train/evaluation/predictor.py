@@ -63,7 +63,7 @@ class BundlePredictor:
         self.detector = Detector.load(path, backend=backend, device=device, threads=threads)
         manifest = self.detector.bundle.manifest
         model = manifest.model
-        self.size = model.image_size
+        self.size = manifest.map_size
         self.trained = model.trained
         self.classes = manifest.classes
         self.about = {
@@ -77,6 +77,8 @@ class BundlePredictor:
             "checkpoint_sha256": model.checkpoint_sha256,
             "backend": self.detector.backend.name,
         }
+        if manifest.tiles is not None:
+            self.about["tiles"] = manifest.tiles.title
 
     def class_for(self, class_name: str) -> str:
         """The baked class of that name, else `object`, else the only one that is baked."""

@@ -14,7 +14,7 @@ from kanoclip.benchmarks.bench.machine.identity import other_machine
 from kanoclip.benchmarks.bench.measure import FORMAT, VERSION
 from kanoclip.runtime.errors import KanoclipError
 
-SETTINGS = ("device", "threads", "batch")
+SETTINGS = ("device", "threads", "batch", "tiles")
 
 
 @dataclass(frozen=True)

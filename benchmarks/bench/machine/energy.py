@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.runners.runners import Runner, batch_of
+from kanoclip.benchmarks.bench.runners.runners import FrameRuns, Runner
 from kanoclip.benchmarks.bench.turns import Tick
 from kanoclip.runtime.bundle.bundle import Bundle
 
@@ -170,7 +170,7 @@ def measure_energy(
     Args:
         bundle: What runs.
         runners: By what.
-        batch: Frames in a run.
+        batch: Frames that are scored together.
         repeat: Blocks of each.
         journal: Keeps each block.
         tick: Called after each block.
@@ -179,14 +179,14 @@ def measure_energy(
     Returns:
         Of each runner: `joules_per_frame`, the median or None; `meter`, or why there is none.
     """
-    frames, indices = batch_of(bundle, batch)
+    runs = FrameRuns.of(bundle, batch)
     meters = {device: find(device) for device in {runner.device for runner in runners}}
 
     def block(runner: Runner, meter: Meter) -> float | None:
         count, until = 0, time.perf_counter() + BLOCK_S
         meter.start()
         while time.perf_counter() < until or count == 0:
-            runner.backend.run(frames, indices)
+            runs.run(runner.backend)
             count += 1
         joules = meter.stop()
         return None if joules is None else joules / (count * batch)

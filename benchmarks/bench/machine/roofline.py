@@ -37,7 +37,17 @@ class Floor:
 
 
 def work_of(bundle: Bundle) -> tuple[GraphWork | None, str]:
-    """What the bundle's graph has to do, from its manifest or counted here; or None, and what to do about it."""
+    """What the bundle's graph has to do for a frame, all its tiles; or None, and what to do about it."""
+    work, reason = _graph_work(bundle)
+    tiles = bundle.manifest.tiles
+    if work is None or tiles is None:
+        return work, reason
+    runs = -(-tiles.count // bundle.manifest.max_batch)
+    return GraphWork(work.gemm_flops * tiles.count, work.weight_bytes * runs, work.frame_bytes * tiles.count), reason
+
+
+def _graph_work(bundle: Bundle) -> tuple[GraphWork | None, str]:
+    """That for an image of the model's size, from the manifest or counted here."""
     if bundle.manifest.work is not None:
         return bundle.manifest.work, ""
     if not is_installed("onnx"):

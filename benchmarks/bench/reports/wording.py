@@ -25,7 +25,8 @@ def title(result: Mapping[str, Any]) -> str:
     place = ", ".join(
         [f"{environment['cpu'] or environment['machine']}, {environment['cores']} cores", *environment["gpus"]]
     )
-    return f"{bundle['name']}: {bundle['backbone']}, {bundle['precision']}, {height}x{width}, on {place}"
+    cut = f" in {tiles} tiles" if (tiles := result["settings"].get("tiles")) else ""
+    return f"{bundle['name']}: {bundle['backbone']}, {bundle['precision']}, {height}x{width}{cut}, on {place}"
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     """What one must know to read the tables."""
     bundle, settings = result["bundle"], result["settings"]
     found = []
-    if bundle["dynamic_batch"] is False:
+    if tiles := settings.get("tiles"):
+        found.append(f"a frame is all of its {tiles} tiles, each at the model's size")
+    elif bundle["dynamic_batch"] is False:
         found.append(
             f"the graph takes a batch of {bundle['max_batch']} and no other: kanoclip-export --dynamic-batch 8 "
             "makes one whose throughput can be measured against batch"

@@ -65,12 +65,12 @@ def open_runners(
     """
     opened: list[Runner] = []
     left_out: dict[str, str] = {}
-    frames, indices = batch_of(bundle, first_batch(bundle))
+    runs = FrameRuns.of(bundle, first_batch(bundle))
     for name in names:
         try:
             backend = open_backend(bundle, name, device, threads, report)
             try:
-                backend.run(frames, indices)
+                runs.run(backend)
             except BaseException:
                 backend.close()
                 raise
@@ -128,9 +128,21 @@ def precisions(name: str, precision: str) -> tuple[str, ...]:
     return (precision, "fp16") if precision == "int8" else ("fp16",) if precision == "fp8" else (precision,)
 
 
+def tiles_of(bundle: Bundle) -> int:
+    """How many images of the model's size a frame is."""
+    tiles = bundle.manifest.tiles
+    return 1 if tiles is None else tiles.count
+
+
+def tiles_title(bundle: Bundle) -> str | None:
+    """How a frame is cut, such as `3x1`; None for whole frames."""
+    tiles = bundle.manifest.tiles
+    return None if tiles is None else tiles.title
+
+
 def first_batch(bundle: Bundle) -> int:
-    """Frames in a run whose latency is measured: one, or what a static graph takes."""
-    return 1 if bundle.manifest.dynamic_batch else bundle.manifest.max_batch
+    """Frames whose latency is measured together: one, or as many as a static graph takes in full."""
+    return 1 if bundle.manifest.dynamic_batch else max(bundle.manifest.max_batch // tiles_of(bundle), 1)
 
 
 def batch_of(bundle: Bundle, size: int) -> tuple[Frames, Indices | None]:
@@ -142,6 +154,30 @@ def batch_of(bundle: Bundle, size: int) -> tuple[Frames, Indices | None]:
         images = [np.random.default_rng(0).integers(0, 256, (*manifest.frame_size, 3), dtype=np.uint8)]
     frames = np.stack([images[number % len(images)] for number in range(size)])
     return frames, np.zeros(size, np.int64) if len(manifest.classes) > 1 else None
+
+
+@dataclass(frozen=True)
+class FrameRuns:
+    """All runs of the graph that some frames take, as the detector makes them: a frame is all its tiles.
+
+    Attributes:
+        batches: Images and class indices of each run.
+    """
+
+    batches: tuple[tuple[Frames, Indices | None], ...]
+
+    @classmethod
+    def of(cls, bundle: Bundle, frames: int) -> FrameRuns:
+        """The runs of so many frames, on what `batch_of` gives; a static batch is filled up."""
+        manifest, images = bundle.manifest, frames * tiles_of(bundle)
+        most = manifest.max_batch
+        sizes = [min(most, images - start) if manifest.dynamic_batch else most for start in range(0, images, most)]
+        return cls(tuple(batch_of(bundle, size) for size in sizes))
+
+    def run(self, backend: Backend) -> None:
+        """Runs them all."""
+        for frames, indices in self.batches:
+            backend.run(frames, indices)
 
 
 def _place(name: str, device: str) -> str:

@@ -7,9 +7,11 @@ import pytest
 
 from kanoclip.benchmarks.bench import turns
 from kanoclip.benchmarks.bench.journal import Journal
-from kanoclip.benchmarks.bench.runners.runners import Runner
-from kanoclip.benchmarks.bench.turns import drift, take_turns
+from kanoclip.benchmarks.bench.machine.roofline import work_of
+from kanoclip.benchmarks.bench.runners.runners import FrameRuns, Runner, first_batch, tiles_title
+from kanoclip.benchmarks.bench.turns import batch_sizes, drift, take_turns
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import GraphWork, TileGrid
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +63,41 @@ def test_drift_is_from_the_most_exact_engine(toy_bundle, precisions, reference):
     assert found.pop("torch-cpu") is None
     assert [one["map"] * 8 for one in found.values()] == [abs(number - reference) for number in range(len(runners))]
     assert all(one["map"] == one["score"] for one in found.values())
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "max_batch", "frames", "runs", "sizes"),
+    [
+        (False, 3, 1, [3], [1]),
+        (False, 1, 1, [1, 1, 1], [1]),
+        (False, 4, 1, [4], [1]),
+        (False, 7, 2, [7], [2]),
+        (True, 2, 1, [2, 1], [1]),
+        (True, 24, 1, [3], [1, 2, 4, 8]),
+    ],
+)
+def test_a_frame_is_all_its_tiles(make_toy_bundle, tmp_path, dynamic, max_batch, frames, runs, sizes):
+    tiles = TileGrid(3, 1, 0.15)
+    bundle = Bundle.open(make_toy_bundle(tmp_path, dynamic=dynamic, max_batch=max_batch, tiles=tiles))
+    assert (first_batch(bundle), batch_sizes(bundle), tiles_title(bundle)) == (frames, sizes, "3x1")
+    given = []
+    backend = SimpleNamespace(run=lambda images, indices: given.append((len(images), indices)))
+    FrameRuns.of(bundle, frames).run(backend)
+    assert given == [(size, None) for size in runs]
+
+
+def test_without_tiles_a_run_is_a_batch(make_toy_bundle, tmp_path):
+    bundle = Bundle.open(make_toy_bundle(tmp_path / "fixed", max_batch=4, classes=("a", "b")))
+    assert (first_batch(bundle), batch_sizes(bundle), tiles_title(bundle)) == (4, [4], None)
+    ((frames, indices),) = FrameRuns.of(bundle, 4).batches
+    assert frames.shape == (4, 32, 32, 3) and indices.tolist() == [0] * 4
+    bundle = Bundle.open(make_toy_bundle(tmp_path / "dynamic", max_batch=4, dynamic=True))
+    assert (first_batch(bundle), batch_sizes(bundle)) == (1, [1, 2, 4])
+
+
+def test_the_work_of_a_frame_is_that_of_all_its_tiles(make_toy_bundle, tmp_path):
+    work, tiles = GraphWork(1000, 100, 10), TileGrid(3, 1, 0.15)
+    for max_batch, runs in ((3, 1), (2, 2), (1, 3)):
+        folder = make_toy_bundle(tmp_path / str(max_batch), max_batch=max_batch, work=work, tiles=tiles)
+        assert work_of(Bundle.open(folder)) == (GraphWork(3000, 100 * runs, 30), "")
+    assert work_of(Bundle.open(make_toy_bundle(tmp_path / "whole", work=work))) == (work, "")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Thresholds
-from kanoclip.runtime.bundle.store import check_place, store
+from kanoclip.runtime.bundle.manifest import IN_GRAPH, MANIFEST_NAME, Manifest, ReferenceInfo, Thresholds, TileGrid
+from kanoclip.runtime.bundle.store import check_place, store, with_tiles
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system import paths
 
@@ -117,3 +117,25 @@ def test_a_full_disk_leaves_no_half_copy(own, tmp_path, monkeypatch, what):
         store(bundle, tmp_path / "copy.kanoclip", None, NEW)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["own.kanoclip"]
+
+
+def test_other_tiles_for_the_same_graph(toy_bundle):
+    bundle, grid = Bundle.open(toy_bundle), TileGrid(3, 1, 0.15)
+    manifest = with_tiles(bundle, grid)
+    assert replace(manifest, tiles=None) == bundle.manifest and manifest.tiles == grid
+    assert manifest.map_size == (32 + 54, 32) and bundle.manifest.map_size == (32, 32)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    tiled = replace(bundle, manifest=manifest)
+    assert with_tiles(tiled, grid) is manifest
+    assert with_tiles(tiled, None) == with_tiles(tiled, TileGrid(1, 1, 0.15)) == bundle.manifest
+
+
+def test_tiles_are_not_changed_where_something_hangs_on_them(toy_bundle):
+    bundle, grid = Bundle.open(toy_bundle), TileGrid(3, 1, 0.15)
+    camera = replace(bundle.manifest, preprocessing=replace(bundle.manifest.preprocessing, resize=IN_GRAPH))
+    with pytest.raises(BundleError, match="export it without --camera-size for tiles"):
+        with_tiles(replace(bundle, manifest=camera), grid)
+    learned = replace(bundle.manifest, references={"object": ReferenceInfo("references/a.safetensors")})
+    with pytest.raises(BundleError, match=r"memories learned of other tiles \(object\)"):
+        with_tiles(replace(bundle, manifest=learned), grid)
+    assert with_tiles(replace(bundle, manifest=learned), None) == learned

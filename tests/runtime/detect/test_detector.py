@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import hypothesis
@@ -16,7 +17,7 @@ from hypothesis.extra import numpy as arrays
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest import Thresholds, TileGrid
 from kanoclip.runtime.detect.regions import find_regions, peak_region
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.engines import create_backend
@@ -557,3 +558,126 @@ def test_a_gpu_lost_while_it_describes_is_started_again_once(make_toy_bundle, tm
     detector = Detector(bundle, first, revive=lambda: Losing(right, 0))
     np.testing.assert_array_equal(detector.describe([spot()]), right.describe(spot()[None]))
     assert first.closed == 1 and detector.backend is not first
+
+
+TILES = TileGrid(3, 1, 0.25)
+"""Of 32x32: they begin at rows 0, 24 and 48 of a canvas of 80x32."""
+
+
+@pytest.fixture(scope="module")
+def tiled(make_toy_bundle, tmp_path_factory):
+    return make_toy_bundle(tmp_path_factory.mktemp("tiled"), max_batch=3, grid=(4, 4), tiles=TILES)
+
+
+def test_a_tiled_frame_is_as_sharp_as_the_canvas(tiled):
+    """The toy map is the frame's own grey, so that the stitched map must be the frame."""
+    (frame,) = noise(1, (80, 32))
+    with Detector.load(tiled, device="cpu", threads=1) as detector:
+        assert detector.frame_size == (80, 32) and detector.batch_size == 1
+        found = detector(frame)
+    np.testing.assert_allclose(found.map, frame.mean(2) / 255, atol=1e-6)
+    assert found.score == pytest.approx(frame.mean(2).max() / 255, abs=1e-6)
+
+
+def test_regions_of_tiles_are_in_pixels_of_the_frame(tiled):
+    frame = grey(51, (320, 128))
+    frame[92:108, 20:28] = 204  # goes into the overlap of the first two tiles, rows 96 to 128
+    with Detector.load(tiled, device="cpu", threads=1) as detector:
+        found = detector(frame)
+        (region,) = found.regions
+        assert (region.x, region.y, region.width, region.height, region.area) == (20, 92, 8, 16, 128)
+        assert (found.map.shape, found.score) == ((80, 32), pytest.approx(0.8))
+        reduced = detector.infer([detector.prepare(frame[::2, ::2], size=(320, 128))])
+    assert reduced[0].regions == (region,)
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "max_batch", "sizes", "together"),
+    [
+        (False, 3, [3, 3], 1),
+        (False, 1, [1] * 6, 1),
+        (False, 4, [4, 4], 1),
+        (False, 7, [7], 2),
+        (True, 4, [4, 2], 1),
+        (True, 9, [6], 3),
+    ],
+)
+def test_tiles_of_all_frames_share_runs(make_toy_bundle, tmp_path, dynamic, max_batch, sizes, together):
+    detector = fake(make_toy_bundle(tmp_path, dynamic=dynamic, max_batch=max_batch, tiles=TILES))
+    frames = noise(2, (80, 32))
+    found = detector.batch(frames)
+    assert [len(given) for given, _ in detector.backend.calls] == sizes
+    assert all(given.flags.c_contiguous for given, _ in detector.backend.calls)
+    fed = np.concatenate([given for given, _ in detector.backend.calls])[:6]
+    np.testing.assert_array_equal(fed, [frame[top : top + 32] for frame in frames for top in (0, 24, 48)])
+    for frame, one in zip(frames, found, strict=True):
+        np.testing.assert_allclose(one.map, frame.mean(2) / 255, atol=1e-6)
+    assert detector.batch_size == together
+    detector.backend.calls.clear()
+    detector.warmup(1)
+    ((black, _),) = detector.backend.calls
+    assert len(black) == (3 * together if dynamic else max_batch)
+
+
+def test_the_region_of_interest_is_cut_like_the_frame(tiled):
+    top = RegionOfInterest("top.json", keep=(((0.0, 0.0), (1.0, 0.0), (1.0, 0.25), (0.0, 0.25)),))
+    frame = grey(51, (80, 32))
+    frame[60:70, 5:10] = 255  # in the last tile, which lies outside as a whole
+    frame[5:8, 5:10] = 153
+    found = fake(tiled, roi=top)(frame)
+    whole = fake(tiled)(frame)
+    assert whole.score == 1 and found.score == pytest.approx(0.6)
+    assert found.map.shape == (80, 32) and not found.map[22:].any()
+    assert [(region.y, region.height) for region in found.regions] == [(5, 3)]
+    mask = top.mask(80, 32)
+    np.testing.assert_allclose(found.map[mask], whole.map[mask], atol=1e-6)
+
+
+def test_a_tile_outside_of_the_region_has_no_say(tiled):
+    """Half of its score is the image's own, which no mask takes away."""
+    top = RegionOfInterest("top.json", keep=(((0.0, 0.0), (1.0, 0.0), (1.0, 0.25), (0.0, 0.25)),))
+
+    def spoil(maps, scores):
+        scores[:] = [0.3, 0.2, 0.9]
+
+    detector = fake(tiled, spoil, roi=top)
+    assert detector(grey(51, (80, 32))).score == pytest.approx(0.3)
+    assert fake(tiled, spoil)(grey(51, (80, 32))).score == pytest.approx(0.9)
+
+
+def test_descriptors_of_tiles_are_in_row_order(tiled, toy_descriptors):
+    frames = noise(2, (80, 32))
+    with Detector.load(tiled, device="cpu", threads=1) as detector:
+        found = detector.describe(frames)
+    assert found.shape == (2, 3 * 16, 3)
+    for frame, one in zip(frames, found, strict=True):
+        tiles = np.stack([frame[top : top + 32] for top in (0, 24, 48)])
+        np.testing.assert_allclose(one, toy_descriptors(tiles, (4, 4)).reshape(48, 3), atol=1e-5)
+
+
+def test_a_frame_of_fewer_pixels_than_tiles(tiled):
+    detector = fake(tiled)
+    words = (
+        "a frame of 9x2 pixels is too small for 3x1 tiles: pass frames of at least 1x3, or export the bundle without"
+    )
+    for use in (detector, detector.prepare, lambda frame: detector.describe([frame])):
+        with pytest.raises(FrameError, match=words):
+            use(grey(1, (2, 9)))
+    assert detector.backend.calls == []
+    assert detector(grey(51, (3, 1))).map.shape == (80, 32)
+
+
+def test_without_tiles_nothing_is_copied_on_the_way_to_the_engine(toy_bundle):
+    detector = fake(toy_bundle)
+    frame = noise(1)[0]
+    prepared = detector.prepare(frame)
+    assert prepared.image is frame and np.shares_memory(prepared.images, frame) and prepared.images.shape[0] == 1
+
+
+def test_times_of_a_frame_are_those_of_all_its_tiles(tiled, make_toy_bundle, tmp_path):
+    with Detector.load(make_toy_bundle(tmp_path, tiles=TILES), device="cpu", threads=1) as detector:
+        calls = []
+        run = detector.backend.run
+        detector.backend.run = lambda *given: (time.sleep(0.01), calls.append(1), run(*given))[2]
+        found = detector(grey(51, (80, 32)))
+    assert len(calls) == 3 and found.timings.inference >= 30
