@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from kanoclip.runtime.detect.preprocess import resize
-from kanoclip.train.model.smoothing import Matrix, bilinear_matrix
+from kanoclip.runtime.detect.reference.smoothing import Matrix, bilinear_matrix
 
 DRIFT_BOUND = 1.0
 """Of 255: what the graph's resize may differ from the runtime's in any pixel of the gate's images."""

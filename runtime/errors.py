@@ -19,6 +19,10 @@ class BundleError(KanoclipError):
     """A bundle that is missing, damaged, of an unknown schema or unsafe to open."""
 
 
+class MemoryFileError(BundleError):
+    """A file of a reference memory that is missing, damaged or made for another bundle."""
+
+
 class FleetError(KanoclipError):
     """A store of bundles that cannot be reached or read, or a bundle in it that is not to be trusted."""
 

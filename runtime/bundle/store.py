@@ -1,9 +1,12 @@
-"""Puts thresholds into a bundle's manifest, in place or in a copy of the bundle; and other tiles."""
+"""Changes a bundle: its thresholds, its tiles and the files that came later. In place, or in a copy of the bundle."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from importlib import resources
@@ -13,6 +16,9 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import IN_GRAPH, MANIFEST_NAME, Manifest, Thresholds, TileGrid
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system.paths import replace_file
+
+LOCK_NAME = ".changing"
+"""A file in a bundle's folder while a command changes it."""
 
 
 def check_place(bundle: Path, output: Path | None) -> None:
@@ -53,17 +59,42 @@ def store(bundle: Bundle, output: Path | None, class_name: str | None, threshold
     Raises:
         BundleError: It cannot be written.
     """
-    text = changed(bundle.manifest, class_name, thresholds).to_json().encode()
+    return write(bundle, output, changed(bundle.manifest, class_name, thresholds), {})
+
+
+def write(bundle: Bundle, output: Path | None, manifest: Manifest, added: Mapping[str, bytes]) -> Path:
+    """Writes another manifest and new files, whole or not at all. Files that it no longer lists are removed.
+
+    New files come first and the manifest last: at any moment the manifest's files are there.
+
+    Args:
+        bundle: Which.
+        output: As `check_place` has it.
+        manifest: The new one.
+        added: Content of files that it lists and the bundle does not have, by their path in it.
+
+    Returns:
+        The folder of the bundle that has it all.
+
+    Raises:
+        BundleError: It cannot be written.
+    """
+    text = manifest.to_json().encode()
     try:
         if output is None:
-            replace_file(bundle.root / MANIFEST_NAME, text)
+            _write_in_place(bundle, text, added)
+            for name in bundle.manifest.files.keys() - manifest.files.keys():
+                (bundle.root / name).unlink(missing_ok=True)
             return bundle.root
         # Beside its place and then renamed: a copy that was cut short never looks like a bundle.
         beside = output.with_name(f"{output.name}.{os.getpid()}.part")
         try:
-            for name in bundle.manifest.files:
+            for name in manifest.files:
                 (beside / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle.root / name, beside / name)
+                if name in added:
+                    (beside / name).write_bytes(added[name])
+                else:
+                    shutil.copyfile(bundle.root / name, beside / name)
             (beside / MANIFEST_NAME).write_bytes(text)
             beside.rename(output)
         except OSError:
@@ -73,6 +104,48 @@ def store(bundle: Bundle, output: Path | None, class_name: str | None, threshold
         where = output or bundle.root
         raise BundleError(f"{where} cannot be written ({error.strerror}); nothing was changed") from error
     return output
+
+
+def _write_in_place(bundle: Bundle, manifest: bytes, added: Mapping[str, bytes]) -> None:
+    """Writes new files and then the manifest; without the manifest, the new files go again."""
+    new = [name for name in added if name not in bundle.manifest.files]
+    try:
+        for name in new:
+            (bundle.root / name).parent.mkdir(parents=True, exist_ok=True)
+            replace_file(bundle.root / name, added[name], durable=True)
+        replace_file(bundle.root / MANIFEST_NAME, manifest, durable=True)
+    except OSError:
+        for name in new:
+            with suppress(OSError):
+                (bundle.root / name).unlink(missing_ok=True)
+                (bundle.root / name).parent.rmdir()  # where this made it
+        raise
+
+
+@contextmanager
+def locked(bundle: Path) -> Iterator[None]:
+    """Keeps other writers out of a bundle's folder for a while.
+
+    Args:
+        bundle: The folder.
+
+    Raises:
+        BundleError: Another process is changing it, or the folder cannot be written to.
+    """
+    path = bundle / LOCK_NAME
+    try:
+        with path.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                raise BlockingIOError  # the one before removed it just now
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise BundleError(f"{bundle} is being changed by another process: wait until that is done") from error
+    except PermissionError as error:
+        raise BundleError(f"{bundle} cannot be written to: name a folder for a copy with --output") from error
 
 
 def changed(manifest: Manifest, class_name: str | None, thresholds: Thresholds) -> Manifest:

@@ -2,40 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-Matrix = npt.NDArray[np.float64]
-
-
-def bilinear_matrix(size: int, cells: int) -> Matrix:
-    """Rows of weights that interpolate `cells` values to `size` (bilinear, align_corners False): [size, cells]."""
-    position = np.clip((np.arange(size) + 0.5) * cells / size - 0.5, 0, cells - 1)
-    low = np.minimum(position.astype(np.int64), max(cells - 2, 0))
-    high = np.minimum(low + 1, cells - 1)
-    share = position - low
-    matrix = np.zeros((size, cells))
-    np.add.at(matrix, (np.arange(size), low), 1 - share)
-    np.add.at(matrix, (np.arange(size), high), share)
-    return matrix
-
-
-def gaussian_matrix(size: int, sigma: float) -> Matrix:
-    """A Gaussian filter cut at 4 sigma, edges mirrored as scipy does (dcba|abcd): [size, size]."""
-    radius = math.ceil(4 * sigma)
-    offsets = np.arange(-radius, radius + 1)
-    kernel = np.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel /= kernel.sum()
-    # A mirror at both edges has period 2 * size; folding twice covers kernels wider than the image.
-    source = (np.arange(size)[:, None] + offsets[None, :]) % (2 * size)
-    source = np.where(source < size, source, 2 * size - 1 - source)
-    matrix = np.zeros((size, size))
-    np.add.at(matrix, (np.repeat(np.arange(size), len(offsets)), source.ravel()), np.tile(kernel, size))
-    return matrix
+from kanoclip.runtime.detect.reference.smoothing import bilinear_matrix, gaussian_matrix, map_sigma
 
 
 class MapSmoothing(nn.Module):
@@ -55,7 +25,7 @@ class MapSmoothing(nn.Module):
         """Builds the matrices for a patch grid (rows, columns) and an image (height, width)."""
         super().__init__()
         self.elementwise = False
-        sigma = 4 * size[0] / 336
+        sigma = map_sigma(size[0])
         for axis, cells, pixels in (("rows", grid[0], size[0]), ("columns", grid[1], size[1])):
             up = bilinear_matrix(pixels, cells)
             blur = gaussian_matrix(pixels, sigma)

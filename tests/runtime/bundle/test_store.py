@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import replace
@@ -10,8 +11,16 @@ from pathlib import Path
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import IN_GRAPH, MANIFEST_NAME, Manifest, ReferenceInfo, Thresholds, TileGrid
-from kanoclip.runtime.bundle.store import check_place, store, with_tiles
+from kanoclip.runtime.bundle.manifest import (
+    IN_GRAPH,
+    MANIFEST_NAME,
+    FileInfo,
+    Manifest,
+    ReferenceInfo,
+    Thresholds,
+    TileGrid,
+)
+from kanoclip.runtime.bundle.store import check_place, locked, store, with_tiles, write
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system import paths
 
@@ -139,3 +148,25 @@ def test_tiles_are_not_changed_where_something_hangs_on_them(toy_bundle):
     with pytest.raises(BundleError, match=r"memories learned of other tiles \(object\)"):
         with_tiles(replace(bundle, manifest=learned), grid)
     assert with_tiles(replace(bundle, manifest=learned), None) == learned
+
+
+def test_a_second_writer_is_refused(own):
+    with locked(own):
+        with pytest.raises(BundleError, match="another process"), locked(own):
+            pass
+        assert (own / ".changing").exists()
+    assert not (own / ".changing").exists()
+    with locked(own):
+        pass
+
+
+def test_new_files_come_with_the_manifest_and_old_ones_go(own, tmp_path):
+    bundle = Bundle.open(own)
+    info = FileInfo(hashlib.sha256(b"new").hexdigest(), 3)
+    more = replace(bundle.manifest, files=bundle.manifest.files | {"more/new.txt": info})
+    assert write(bundle, None, more, {"more/new.txt": b"new"}) == own
+    assert (Bundle.open(own).root / "more/new.txt").read_bytes() == b"new"
+    copy = write(Bundle.open(own), tmp_path / "copy.kanoclip", more, {"more/new.txt": b"new"})
+    assert Bundle.open(copy).manifest == more
+    write(Bundle.open(own), None, bundle.manifest, {})
+    assert not (own / "more/new.txt").exists() and Bundle.open(own).manifest == bundle.manifest

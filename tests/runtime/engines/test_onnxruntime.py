@@ -461,7 +461,9 @@ def test_descriptors_that_the_manifest_does_not_list(make_toy_bundle, tmp_path):
 
 @pytest.mark.parametrize("dynamic", [False, True])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_memory_is_given_with_a_run(make_toy_bundle, make_memory, toy_answers, tmp_path, monkeypatch, dynamic, device):
+def test_a_memory_is_given_with_a_run(
+    make_toy_bundle, make_memory, toy_answers, tmp_path, monkeypatch, dynamic, device
+):
     bundle = Bundle.open(
         make_toy_bundle(tmp_path / "toy.kanoclip", grid=(4, 8), memory_rows=16, max_batch=2, dynamic=dynamic)
     )

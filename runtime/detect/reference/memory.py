@@ -1,0 +1,122 @@
+"""A reference memory: descriptors of good frames, and how the distance to them becomes a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.bundle.manifest import FUSION_NUMBERS, Thresholds, TileGrid
+from kanoclip.runtime.engines.base import MemoryTensors
+
+Halves = npt.NDArray[np.float16]
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32]
+LEAST_LENGTH = 1e-6
+"""A descriptor that is the centre itself has no direction: it is divided by this rather than by zero."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """How a distance map d and the zero-shot map m become one map.
+
+    logit = gain * (d - offset) + zero_gain * (log(m / (1 - m)) - zero_offset) + shift, and the map is its sigmoid.
+
+    Attributes:
+        gain: Of the distance.
+        offset: The distance that good frames have on average.
+        zero_gain: Of the zero-shot logit.
+        zero_offset: The zero-shot logit that good frames have on average.
+        shift: The logit where both are average.
+    """
+
+    gain: float
+    offset: float
+    zero_gain: float
+    zero_offset: float
+    shift: float
+
+    def numbers(self) -> Floats:
+        """As the graph takes them, float32 [FUSION_NUMBERS]; the first says that there is a memory."""
+        values = [1.0, self.gain, self.offset, self.zero_gain, self.zero_offset, self.shift]
+        return np.array(values + [0.0] * (FUSION_NUMBERS - len(values)), np.float32)
+
+    @classmethod
+    def from_numbers(cls, numbers: Floats) -> Fusion:
+        """Of what `numbers` returned."""
+        return cls(*(float(number) for number in numbers[1 : 1 + len(fields(cls))]))
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceMemory:
+    """What is remembered of a class's good frames, the references.
+
+    Examples:
+        >>> import numpy as np
+        >>> rows = np.eye(3, dtype=np.float16)
+        >>> memory = ReferenceMemory(
+        ...     rows=rows,
+        ...     image_of=np.zeros(3, np.int32),
+        ...     centre=np.zeros(3, np.float32),
+        ...     fusion=Fusion(gain=10, offset=0.2, zero_gain=0, zero_offset=0, shift=-2),
+        ...     descriptor_sha256="0" * 64,
+        ...     names=("good.png",),
+        ...     loo_scores=np.array([0.4], np.float32),
+        ...     loo_peaks=np.array([0.4], np.float32),
+        ...     created="2026-01-02T03:04:05+00:00",
+        ... )
+        >>> memory.tensors().rows.shape, memory.tensors() is memory.tensors()
+        ((3, 3), True)
+
+    Attributes:
+        rows: Descriptors as the graph gives them, unit vectors, float16 [m, D].
+        image_of: Which reference each row is of, int32 [m].
+        centre: What is subtracted from rows and descriptors before they are compared, float32 [D].
+        fusion: How a distance becomes a map.
+        descriptor_sha256: The manifest's `descriptor.sha256` of the graph that the rows come from.
+        names: Of the references: the files or frames that they were, n of them.
+        loo_scores: Each reference's score by a memory without it, float32 [n], in [0, 1]; NaN for none.
+        loo_peaks: The largest map value in the same way, float32 [n].
+        created: ISO-8601 time in UTC.
+        tiles: How the references were cut; None for whole frames.
+        before: The class's thresholds before this memory was put into a bundle, to go back to; None until then.
+        note: How it was made, in one line.
+    """
+
+    rows: Halves
+    image_of: Integers
+    centre: Floats
+    fusion: Fusion
+    descriptor_sha256: str
+    names: tuple[str, ...]
+    loo_scores: Floats
+    loo_peaks: Floats
+    created: str
+    tiles: TileGrid | None = None
+    before: Thresholds | None = None
+    note: str = ""
+
+    def tensors(self) -> MemoryTensors:
+        """As engines take it; always the same object, by which they know it again."""
+        return self._tensors
+
+    @cached_property
+    def _tensors(self) -> MemoryTensors:
+        return make_tensors(self.rows, self.centre, self.fusion)
+
+
+def centred(descriptors: npt.NDArray[np.floating], centre: Floats) -> Floats:
+    """Unit vectors less the centre, and unit vectors again: [..., D] -> float32 [..., D]."""
+    moved = descriptors.astype(np.float32) - centre
+    # einsum: `linalg.norm` makes two more arrays of the same size.
+    lengths = np.sqrt(np.einsum("...d,...d->...", moved, moved))
+    moved /= np.maximum(lengths, LEAST_LENGTH)[..., None]
+    return moved
+
+
+def make_tensors(rows: Halves, centre: Floats, fusion: Fusion) -> MemoryTensors:
+    """The graph's inputs for raw rows float16 [m, D], a centre float32 [D] and a fusion."""
+    unit = centred(rows, centre)
+    return MemoryTensors(unit, -(unit @ centre), centre, fusion.numbers())
