@@ -73,22 +73,33 @@ class Bundle:
         return images
 
     def reread(self) -> Bundle:
-        """This bundle with the thresholds that are in its manifest by now; no other file is looked at.
+        """This bundle with the thresholds and memories that are in its manifest by now.
+
+        Of the files only memories that are new are looked at.
 
         Raises:
-            BundleError: The manifest cannot be read, or tells of another graph.
+            BundleError: The manifest or a new memory cannot be read, or the manifest tells of another graph.
         """
         try:
             now = Manifest.from_json((self.root / MANIFEST_NAME).read_text(encoding="utf-8"))
+            new = {name: info for name, info in now.files.items() if self.manifest.files.get(name) != info}
+            for name, info in new.items():
+                _verify(self.root, name, info.size, info.sha256)
         except (OSError, UnicodeDecodeError, BundleError) as error:
             raise BundleError(f"{self.root} cannot be read again ({error})") from error
-        thresholds = replace(
+        memories = {name for manifest in (self.manifest, now) for name in manifest.memory_files}
+        same = replace(
             self.manifest,
             thresholds=now.thresholds,
             class_thresholds=now.class_thresholds,
             provenance=now.provenance,
+            references=now.references,
+            files={
+                **{name: info for name, info in self.manifest.files.items() if name not in memories},
+                **{name: info for name, info in now.files.items() if name in memories},
+            },
         )
-        if thresholds != now:
+        if same != now:
             raise BundleError(f"{self.root} has become another bundle since the start: start again to use it")
         return replace(self, manifest=now)
 

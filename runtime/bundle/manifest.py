@@ -303,6 +303,11 @@ class Manifest:
         return self.class_thresholds.get(class_name, self.thresholds)
 
     @property
+    def memory_files(self) -> set[str]:
+        """Paths of all memories, those in use and those to go back to."""
+        return {name for info in self.references.values() for name in (info.file, *info.history)}
+
+    @property
     def dynamic_batch(self) -> bool:
         """Whether any batch from 1 to `max_batch` runs."""
         return isinstance(self.inputs[0].shape[0], str)

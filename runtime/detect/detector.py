@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -16,9 +16,11 @@ import numpy as np
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
+from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.reference.read import Memories
 from kanoclip.runtime.detect.regions import find_regions, peak_region, within
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
+from kanoclip.runtime.detect.thresholds import Limits, limits_of, unkept_promises
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.base import Floats, Frames, MemoryTensors, descriptor_of
@@ -77,10 +79,9 @@ class Detector:
         self.bundle, self.backend = bundle, backend
         self._revive = revive
         self._size = bundle.manifest.frame_size
-        self._tiling = Tiling(bundle.manifest.tiles or WHOLE, self._size)
         self._classes = bundle.manifest.classes
         self._unkept: set[tuple[str, str | None]] = set()
-        self._memories: dict[str, MemoryTensors] = {}
+        self._memories = Memories()
         self.decide_by(settings or Settings())
 
     def decide_by(self, settings: Settings, bundle: Bundle | None = None) -> None:
@@ -88,17 +89,53 @@ class Detector:
 
         Args:
             settings: Over the bundle's thresholds.
-            bundle: The bundle with other thresholds, as `Bundle.reread` gives it; None for those that it has.
+            bundle: The bundle with other thresholds or memories, as `Bundle.reread` gives it, or with other tiles; None
+                for what it has.
 
         Raises:
             SettingsError: As at the start; nothing is changed then.
+            MemoryFileError: A memory is damaged or not made for this bundle; nothing is changed then.
         """
         settings.check_classes(self._classes)
         bundle = bundle or self.bundle
         decisions = {name: settings.decision(name) for name in self._classes}
-        limits = [limits_of(bundle, name, decision) for name, decision in decisions.items()]
+        memories = self._memories.of(bundle)
+        limits = [limits_of(bundle, name, decision, memories.tensors(name)) for name, decision in decisions.items()]
         unkept = unkept_promises(bundle, decisions, self._unkept)
+        # Each class's thresholds, region and memory change together, between one run and the next.
         self.bundle, self._limits, self._unkept = bundle, limits, unkept
+        self._memories, self._settings = memories, settings
+        self._tiling = Tiling(bundle.manifest.tiles or WHOLE, self._size)
+
+    def use_memory(
+        self, class_name: str | None, memory: ReferenceMemory | None, thresholds: Thresholds | None = None
+    ) -> None:
+        """Scores a class by another memory from the next frame on, without writing it anywhere; from any thread.
+
+        Args:
+            class_name: One of the bundle's classes; None for the first.
+            memory: Made for this bundle, as `kanoclip.runtime.detect.reference.fit.fit` makes it; None for none.
+            thresholds: The class's own from now on; None for those that it has.
+
+        Raises:
+            FrameError: The class is unknown.
+            MemoryFileError: The memory was made for another model, or for other tiles.
+        """
+        name = self._classes[self._class_index(class_name)]
+        bundle = self.bundle
+        if thresholds is not None:
+            classes = bundle.manifest.class_thresholds | {name: thresholds}
+            bundle = replace(bundle, manifest=replace(bundle.manifest, class_thresholds=classes))
+        self._memories = self._memories.with_own(bundle, name, memory)
+        self.decide_by(self._settings, bundle)
+
+    def memory_of(self, class_name: str | None = None) -> ReferenceMemory | None:
+        """The memory that a class is scored by; None for none.
+
+        Raises:
+            FrameError: The class is unknown.
+        """
+        return self._memories.memory(self._classes[self._class_index(class_name)])
 
     def thresholds_of(self, class_name: str | None = None) -> Thresholds:
         """The thresholds of a class; None for the first class.
@@ -233,15 +270,16 @@ class Detector:
             BackendError: The engine failed, or returned NaN.
         """
         index = self._class_index(class_name)
+        limits = self._limits[index]
         most = self.bundle.manifest.max_batch
         images = [image for frame in frames for image in frame.images]
         # Runs are made as their outputs are taken: no more tiles' maps are held than those of a run and a frame.
         outputs = (
             output
             for start in range(0, len(images), most)
-            for output in self._infer(images[start : start + most], index)
+            for output in self._infer(images[start : start + most], index, limits.memory)
         )
-        return [self._decide(frame, list(islice(outputs, self._tiling.count)), index) for frame in frames]
+        return [self._decide(frame, list(islice(outputs, len(frame.images))), index, limits) for frame in frames]
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
@@ -275,7 +313,7 @@ class Detector:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
         for _ in range(runs):
             count = min(self.batch_size * self._tiling.count, self.bundle.manifest.max_batch)
-            self._infer([np.zeros((*self._size, 3), np.uint8)] * count, 0)
+            self._infer([np.zeros((*self._size, 3), np.uint8)] * count, 0, self._limits[0].memory)
 
     def stop_waiting(self) -> None:
         """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
@@ -307,12 +345,11 @@ class Detector:
         self._tiling.check_frame(*check_frame(frame).shape[:2])
         return self._tiling.cut(resize(frame, *self._tiling.canvas))
 
-    def _infer(self, small: Sequence[Image], index: int) -> list[_Output]:
+    def _infer(self, small: Sequence[Image], index: int, memory: MemoryTensors | None) -> list[_Output]:
         """Runs up to `max_batch` frames or tiles, at model size."""
         frames = self._batch_of(small)
         indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
         started = perf_counter()
-        memory = self._memories.get(self._classes[index])
         maps, scores = self._use(lambda backend: backend.run(frames, indices, memory))
         milliseconds = (perf_counter() - started) * 1e3 / len(small)
         # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
@@ -347,13 +384,12 @@ class Detector:
             "another backend"
         )
 
-    def _decide(self, frame: Prepared, outputs: Sequence[_Output], index: int) -> Detection:
+    def _decide(self, frame: Prepared, outputs: Sequence[_Output], index: int, limits: Limits) -> Detection:
         """A frame's detection from the outputs for its tiles, of which there is one where it is not cut."""
         started = perf_counter(), thread_time()
-        limits = self._limits[index]
         thresholds = limits.thresholds
         if limits.mask is not None:
-            outputs = self._within(outputs, limits.mask)
+            outputs = self._within(outputs, limits.mask, limits.peak_weight)
         anomaly_map = self._tiling.stitch([output.map for output in outputs])
         score = max(output.score for output in outputs)
         regions = find_regions(
@@ -380,11 +416,11 @@ class Detector:
             roi=limits.roi,
         )
 
-    def _within(self, outputs: Sequence[_Output], mask: Mask) -> list[_Output]:
+    def _within(self, outputs: Sequence[_Output], mask: Mask, peak_weight: float) -> list[_Output]:
         """What the region of interest leaves of each tile; one that lies outside of it has no say in the score."""
         left = []
         for output, part in zip(outputs, self._tiling.split(mask), strict=True):
-            anomaly_map, score = within(output.map, output.score, part)
+            anomaly_map, score = within(output.map, output.score, part, peak_weight)
             left.append(_Output(anomaly_map, score if part.any() else 0.0, output.inference_ms))
         return left
 

@@ -12,23 +12,25 @@ MANY = 64
 """From so many regions on, one pass over all pixels is cheaper than one over each region's box."""
 
 
-def within(anomaly_map: FloatMap, score: float, mask: Mask) -> tuple[FloatMap, float]:
+def within(anomaly_map: FloatMap, score: float, mask: Mask, peak_weight: float = 0.5) -> tuple[FloatMap, float]:
     """What map and score would be if only a part of the map counted.
 
     The graph's score is (g + max M) / 2 (eq. 12, halved), so the largest value that counts takes the place of max M
-    exactly. g, which the graph has from the whole image, stays: what lies outside still counts that much.
+    exactly. g, which the graph has from the whole image, stays: what lies outside still counts that much. With a
+    reference memory the score is max M alone.
 
     Args:
         anomaly_map: float32 [h, w] in [0, 1]; left as it is.
         score: Of the whole image, in [0, 1].
         mask: bool [h, w], True where the map counts; somewhere it must.
+        peak_weight: What max M counts in the score.
 
     Returns:
         A new map, 0 where it does not count, and the score, in [0, 1] and at most the one of the whole image.
     """
     inside = np.where(mask, anomaly_map, np.float32(0))
     lost = float(anomaly_map.max()) - float(inside.max())
-    return inside, min(max(score - lost / 2, 0.0), 1.0)
+    return inside, min(max(score - peak_weight * lost, 0.0), 1.0)
 
 
 def find_regions(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.settings.settings import Decision
+from kanoclip.runtime.engines.base import MemoryTensors
 from kanoclip.runtime.types import Mask, RegionOfInterest
 
 log = logging.getLogger(__name__)
@@ -22,11 +23,18 @@ class Limits:
         thresholds: For scores, maps and areas.
         roi: The region of interest; None for the whole image.
         mask: Its pixels in a map.
+        memory: The reference memory; None for none.
     """
 
     thresholds: Thresholds
     roi: RegionOfInterest | None
     mask: Mask | None
+    memory: MemoryTensors | None = None
+
+    @property
+    def peak_weight(self) -> float:
+        """What the map's largest value counts in the score: all of it with a memory, half of it without (eq. 12)."""
+        return 0.5 if self.memory is None else 1.0
 
 
 def decided(given: Thresholds, decision: Decision) -> Thresholds:
@@ -41,15 +49,21 @@ def decided(given: Thresholds, decision: Decision) -> Thresholds:
     )
 
 
-def limits_of(bundle: Bundle, class_name: str, decision: Decision) -> Limits:
+def limits_of(bundle: Bundle, class_name: str, decision: Decision, memory: MemoryTensors | None = None) -> Limits:
     """The thresholds of a class.
+
+    Args:
+        bundle: Whose.
+        class_name: One of its classes.
+        decision: What is set over the bundle's own.
+        memory: The class's reference memory.
 
     Raises:
         SettingsError: The region leaves nothing of the image.
     """
     thresholds = decided(bundle.manifest.thresholds_of(class_name), decision)
     mask = None if decision.roi is None else decision.roi.mask(*bundle.manifest.map_size)
-    return Limits(thresholds, decision.roi, mask)
+    return Limits(thresholds, decision.roi, mask, memory)
 
 
 def unkept_promises(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +13,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.detect.tiles import AUTO, parse_grid
 from kanoclip.runtime.engines import BACKENDS
-from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.errors import DataError, KanoclipError
 
 if TYPE_CHECKING:
     from kanoclip.train.evaluation.ablation import Row
-    from kanoclip.train.evaluation.predictor import Predictor
+    from kanoclip.train.evaluation.predictor import BundlePredictor, Predictor
     from kanoclip.train.evaluation.results import Results
     from kanoclip.train.model.kanoclip import Prompts
 
@@ -28,6 +32,8 @@ Examples:
   kanoclip-eval --bundle line3.kanoclip --dataset mvtec --root ~/data/mvtec --json out.json
   kanoclip-eval --checkpoint vit-l.safetensors --dataset visa --root ~/data/visa --compare paper --sheet cases.jpg
   kanoclip-eval --prompts handcrafted --backbone vit-l-14-336 --dataset mvtec --root ~/data/mvtec
+  kanoclip-eval --shots 1,4 --draws 5 --tiles auto --dataset mvtec --root ~/data/mvtec --json few.json
+  kanoclip-eval --unlabelled 32 --share 0.1 --dataset mvtec --root ~/data/mvtec
   kanoclip-eval --ablation --train-dataset visa --train-root ~/data/visa --dataset mvtec --root ~/data/mvtec \\
       --backbone vit-l-14-336 --output ablation/
 
@@ -60,6 +66,12 @@ class _Options:
     sheet_cases: int
     compare: str | None
     skip_bad: bool
+    shots: tuple[int, ...]
+    unlabelled: int | None
+    share: float
+    draws: int
+    tiles: TileGrid | str | None
+    rate: float
     ablation: bool
     train_dataset: str | None
     train_root: Path | None
@@ -71,6 +83,25 @@ class _Options:
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in value.split(",")) if value else ()
+    except ValueError:
+        counts = (0,)
+    if any(count < 1 for count in counts):
+        raise click.BadParameter(f"{value!r}: write whole numbers from 1, such as 1,2,4", ctx=ctx, param=param)
+    return tuple(dict.fromkeys(counts))
+
+
+def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> TileGrid | str | None:
+    if value is None or value == AUTO:
+        return value
+    try:
+        return parse_grid(value)
+    except KanoclipError as error:
+        raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
 @click.command(epilog=_EPILOG)
@@ -101,6 +132,34 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--sheet-cases", type=click.IntRange(min=1), default=4, show_default=True, help="Of each kind.")
 @click.option("--compare", type=click.Choice(["paper"]), help="Show the paper's figures for the dataset beside ours.")
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read; exit code 1 says so.")
+@click.option(
+    "--shots",
+    callback=_counts,
+    default="",
+    metavar="LIST",
+    help="Give a bundle so many good images as references, drawn anew --draws times: 1,2,4,8,16.",
+)
+@click.option(
+    "--unlabelled", type=click.IntRange(min=3), metavar="N", help="Give it N frames of which no one says what they are."
+)
+@click.option(
+    "--share", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Of them that are anomalous."
+)
+@click.option("--draws", type=click.IntRange(min=1), default=5, show_default=True, help="For --shots and --unlabelled.")
+@click.option(
+    "--tiles",
+    callback=_tiles,
+    metavar="auto|ROWSxCOLUMNS",
+    help="Cut frames into tiles; auto: by the references' aspect. Default: as the bundle has it.",
+)
+@click.option(
+    "--false-alarm-rate",
+    "rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Of the threshold that references set; its recall is in the table.",
+)
 @click.option("--ablation", is_flag=True, help="Train and measure the rows of table 3.")
 @click.option("--train-dataset", metavar="NAME", help="For --ablation: what to train on.")
 @click.option("--train-root", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: its folder.")
@@ -114,7 +173,9 @@ def command(context: click.Context, /, **_: Any) -> int:
     """Measure image and pixel metrics, each category and their mean."""
     options = _Options(**context.params)
     _check(options)
-    return _ablation(options) if options.ablation else _evaluate(options)
+    if options.ablation:
+        return _ablation(options)
+    return _few_shot(options) if options.shots or options.unlabelled else _evaluate(options)
 
 
 def _check(options: _Options) -> None:
@@ -141,6 +202,15 @@ def _check(options: _Options) -> None:
         raise click.UsageError("--weights is decided by the bundle: leave it out.")
     if given[0] != "--bundle" and options.backend != "auto":
         raise click.UsageError("--backend is for bundles; checkpoints run in torch.")
+    few = options.shots or options.unlabelled
+    if few and given[0] != "--bundle":
+        raise click.UsageError("references are for bundles: leave --shots and --unlabelled out.")
+    if options.shots and options.unlabelled:
+        raise click.UsageError("--shots and --unlabelled exclude each other: run twice.")
+    if options.tiles is not None and not few:
+        raise click.UsageError("--tiles is for --shots and --unlabelled; otherwise the bundle decides.")
+    if few and options.csv_file is not None:
+        raise click.UsageError("--csv is for one table: take --json or --markdown.")
     training = {
         "--train-dataset": options.train_dataset,
         "--train-root": options.train_root,
@@ -185,12 +255,69 @@ def _evaluate(options: _Options) -> int:
     return 0
 
 
+def _few_shot(options: _Options) -> int:
+    from kanoclip.runtime.system.installed import installed_versions
+    from kanoclip.train.data.registry import open_dataset
+    from kanoclip.train.data.types import Dataset
+    from kanoclip.train.evaluation.evaluate import EvaluationConfig
+    from kanoclip.train.evaluation.few_shot import FewShot, Protocol, few_shot
+    from kanoclip.train.evaluation.few_shot_tables import few_shot_markdown, print_few_shot, published
+    from kanoclip.train.evaluation.sheet import CaseKeeper, write_sheet
+    from kanoclip.train.evaluation.tables import write_text
+
+    dataset = open_dataset(options.dataset, options.root, categories=options.categories)
+    pool: Dataset | None = None
+    if options.shots:
+        with suppress(DataError):  # a dataset of test images alone
+            pool = open_dataset(options.dataset, options.root, categories=options.categories, split="train")
+    keeper = CaseKeeper(options.sheet_cases) if options.sheet is not None else None
+    predictor = _bundle_predictor(options)
+    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name)
+    found: dict[int, FewShot] = {}
+    try:
+        for frames in options.shots or (options.unlabelled or 0,):
+            protocol = Protocol(
+                frames,
+                options.draws,
+                None if options.shots else options.share,
+                options.rate,
+                predictor.detector.bundle.manifest.tiles if options.tiles is None else options.tiles,
+                options.seed,
+            )
+            total = options.draws * sum(len(category.samples) for category in dataset.categories)
+            with _bar(options, total) as advance:
+                found[frames] = few_shot(dataset, pool, predictor, protocol, config, advance, keeper or (lambda _: None))
+    finally:
+        predictor.close()
+    beside = {frames: published(options.dataset, frames) if options.shots else [] for frames in found}
+    if not options.quiet:
+        for frames, one in found.items():
+            print_few_shot(Console(), one, beside[frames])
+    if options.json_file is not None:
+        last = list(found.values())[-1]
+        versions = installed_versions(("kanoclip-edge", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"))
+        record = {
+            **last.as_json(),
+            "dataset": dataset.name,
+            "root": dataset.root.resolve().name,
+            "model": predictor.about,
+            "versions": versions,
+        }
+        if len(found) > 1:
+            record["by_shots"] = {str(frames): one.as_json() for frames, one in found.items()}
+        write_text(options.json_file, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    if options.markdown_file is not None:
+        write_text(options.markdown_file, "\n".join(few_shot_markdown(one, beside[n]) for n, one in found.items()))
+    if options.sheet is not None and keeper is not None:
+        write_sheet(options.sheet, keeper)
+    return 0
+
+
 def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Results:
     """Opens dataset and predictor and goes through the images with a progress bar."""
     from kanoclip.train.data.registry import open_dataset
     from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
 
-    console = Console(stderr=True)
     dataset = open_dataset(options.dataset, options.root, categories=options.categories)
     if dataset.problems:
         first = dataset.problems[0]
@@ -201,38 +328,42 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
         )
     predictor: Predictor = open_predictor()
     try:
-        with Progress(
-            TextColumn("measuring"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=options.quiet or not console.is_terminal,
-        ) as progress:
-            task = progress.add_task("", total=sum(len(category.samples) for category in dataset.categories))
+        with _bar(options, sum(len(category.samples) for category in dataset.categories)) as advance:
             return evaluate(
                 dataset,
                 predictor,
                 EvaluationConfig(options.batch_size, options.skip_bad, options.class_name),
-                lambda: progress.advance(task),
+                advance,
                 keeper or (lambda _: None),
             )
     finally:
         predictor.close()
 
 
+@contextmanager
+def _bar(options: _Options, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal; what it gives is called after each image."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("measuring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=options.quiet or not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)
+
+
 def _predictor(options: _Options) -> Predictor:
     """The one that the flags name, else the shipped bundle. torch is imported for checkpoints and backbones only."""
-    from kanoclip.runtime.bundle.bundle import shipped_bundle
-    from kanoclip.runtime.service.logs import log_lines
-    from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor
+    from kanoclip.train.evaluation.predictor import CheckpointPredictor
 
     if options.checkpoint is None and options.prompts is None:
-        bundle = options.bundle or shipped_bundle()
-        with log_lines(quiet=options.quiet):
-            return BundlePredictor(bundle, options.backend, options.device, options.threads)
+        return _bundle_predictor(options)
     _set_threads(options.threads)
     if options.checkpoint is not None:
         from kanoclip.train.checkpoint import load_checkpoint
@@ -241,6 +372,15 @@ def _predictor(options: _Options) -> Predictor:
         return CheckpointPredictor(loaded, options.device, options.checkpoint.name)
     assert options.prompts is not None  # the first line has served everything else
     return _untrained(options, options.prompts, f"{options.prompts} prompts, nothing trained")
+
+
+def _bundle_predictor(options: _Options) -> BundlePredictor:
+    from kanoclip.runtime.bundle.bundle import shipped_bundle
+    from kanoclip.runtime.service.logs import log_lines
+    from kanoclip.train.evaluation.predictor import BundlePredictor
+
+    with log_lines(quiet=options.quiet):
+        return BundlePredictor(options.bundle or shipped_bundle(), options.backend, options.device, options.threads)
 
 
 def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = False) -> Predictor:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.preprocess import resize
+from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import FrameError, KanoclipError
 from kanoclip.runtime.types import FloatMap, Image
 
@@ -61,9 +63,9 @@ class BundlePredictor:
             KanoclipError: The bundle or the engine is no good.
         """
         self.detector = Detector.load(path, backend=backend, device=device, threads=threads)
+        self.look(self.detector.bundle)
         manifest = self.detector.bundle.manifest
         model = manifest.model
-        self.size = manifest.map_size
         self.trained = model.trained
         self.classes = manifest.classes
         self.about = {
@@ -79,6 +81,11 @@ class BundlePredictor:
         }
         if manifest.tiles is not None:
             self.about["tiles"] = manifest.tiles.title
+
+    def look(self, bundle: Bundle) -> None:
+        """Looks at frames as a bundle of the same graph does, which may cut them otherwise."""
+        self.detector.decide_by(Settings(), bundle)
+        self.size = bundle.manifest.map_size
 
     def class_for(self, class_name: str) -> str:
         """The baked class of that name, else `object`, else the only one that is baked."""

@@ -1,0 +1,73 @@
+"""The memories that a detector scores by: those of its bundle, and those that were given to it while it ran."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.errors import MemoryFileError
+
+
+@dataclass(frozen=True)
+class Memories:
+    """By class; files are read once.
+
+    Attributes:
+        read: What was read, by class: the file's path in the bundle, and the memory.
+        own: What was given, by class; None where the class is to have none. It is over what the bundle has.
+    """
+
+    read: Mapping[str, tuple[str, ReferenceMemory]] = field(default_factory=dict)
+    own: Mapping[str, ReferenceMemory | None] = field(default_factory=dict)
+
+    def of(self, bundle: Bundle) -> Memories:
+        """These, with the files that a bundle names now.
+
+        Raises:
+            MemoryFileError: One of them is damaged or not made for the bundle.
+        """
+        read = {}
+        for name, info in bundle.manifest.references.items():
+            known = self.read.get(name)
+            if known is None or known[0] != info.file:
+                # Bundles without a memory need no safetensors to start.
+                from kanoclip.runtime.detect.reference.history import memory_of
+
+                found = memory_of(bundle, name)
+                assert found is not None  # the manifest names it
+                known = info.file, found
+            read[name] = known
+        return replace(self, read=read)
+
+    def with_own(self, bundle: Bundle, class_name: str, memory: ReferenceMemory | None) -> Memories:
+        """These, with one that is given.
+
+        Raises:
+            MemoryFileError: It was made for another model, or for other tiles.
+        """
+        manifest = bundle.manifest
+        if memory is not None:
+            if manifest.memory is None or manifest.descriptor is None:
+                raise MemoryFileError(f"{manifest.name} takes no reference memory: export it again")
+            if memory.descriptor_sha256 != manifest.descriptor.sha256:
+                raise MemoryFileError(
+                    f"the memory is of another model's descriptors than {manifest.name}: fit it again"
+                )
+            if memory.tiles != manifest.tiles:
+                raise MemoryFileError(f"the memory is of other tiles than {manifest.name}: fit it again")
+        return replace(self, own={**self.own, class_name: memory})
+
+    def memory(self, class_name: str) -> ReferenceMemory | None:
+        """A class's; None for none."""
+        if class_name in self.own:
+            return self.own[class_name]
+        known = self.read.get(class_name)
+        return None if known is None else known[1]
+
+    def tensors(self, class_name: str) -> MemoryTensors | None:
+        """A class's as engines take it; None for none."""
+        memory = self.memory(class_name)
+        return None if memory is None else memory.tensors()
