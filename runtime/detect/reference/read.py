@@ -53,9 +53,7 @@ class Memories:
             if manifest.memory is None or manifest.descriptor is None:
                 raise MemoryFileError(f"{manifest.name} takes no reference memory: export it again")
             if memory.descriptor_sha256 != manifest.descriptor.sha256:
-                raise MemoryFileError(
-                    f"the memory is of another model's descriptors than {manifest.name}: fit it again"
-                )
+                raise MemoryFileError(f"the memory is not of {manifest.name}'s descriptors: fit it again")
             if memory.tiles != manifest.tiles:
                 raise MemoryFileError(f"the memory is of other tiles than {manifest.name}: fit it again")
         return replace(self, own={**self.own, class_name: memory})
