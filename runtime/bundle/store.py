@@ -84,7 +84,7 @@ def write(bundle: Bundle, output: Path | None, manifest: Manifest, added: Mappin
         if output is None:
             _write_in_place(bundle, text, added)
             for name in bundle.manifest.files.keys() - manifest.files.keys():
-                (bundle.root / name).unlink(missing_ok=True)
+                _remove(bundle.root, name)
             return bundle.root
         # Beside its place and then renamed: a copy that was cut short never looks like a bundle.
         beside = output.with_name(f"{output.name}.{os.getpid()}.part")
@@ -116,10 +116,16 @@ def _write_in_place(bundle: Bundle, manifest: bytes, added: Mapping[str, bytes])
         replace_file(bundle.root / MANIFEST_NAME, manifest, durable=True)
     except OSError:
         for name in new:
-            with suppress(OSError):
-                (bundle.root / name).unlink(missing_ok=True)
-                (bundle.root / name).parent.rmdir()  # where this made it
+            _remove(bundle.root, name)
         raise
+
+
+def _remove(root: Path, name: str) -> None:
+    """Removes a file that no manifest lists any more, and its folder if that is empty then."""
+    with suppress(OSError):
+        (root / name).unlink(missing_ok=True)
+        if (root / name).parent != root:
+            (root / name).parent.rmdir()
 
 
 @contextmanager

@@ -43,7 +43,14 @@ def doctor() -> click.Command:
 
 def calibrate() -> click.Command:
     """Set a bundle's thresholds by good frames."""
-    from kanoclip.runtime.cli.calibrate import command
+    from kanoclip.runtime.cli.fitting.calibrate import command
+
+    return command
+
+
+def learn() -> click.Command:
+    """Learn a part from good frames, and set the thresholds by them."""
+    from kanoclip.runtime.cli.fitting.learn import command
 
     return command
 
@@ -72,6 +79,7 @@ def bundle() -> click.Command:
 RUNTIME: Mapping[str, Opener] = {
     "run": run,
     "doctor": doctor,
+    "learn": learn,
     "calibrate": calibrate,
     "score": score,
     "report": report,

@@ -88,6 +88,11 @@ def doctor_main() -> NoReturn:
     sys.exit(invoke("kanoclip-doctor", "doctor", sys.argv[1:]))
 
 
+def learn_main() -> NoReturn:
+    """Entry point of `kanoclip-learn`."""
+    sys.exit(invoke("kanoclip-learn", "learn", sys.argv[1:]))
+
+
 def calibrate_main() -> NoReturn:
     """Entry point of `kanoclip-calibrate`."""
     sys.exit(invoke("kanoclip-calibrate", "calibrate", sys.argv[1:]))

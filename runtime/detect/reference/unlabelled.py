@@ -28,6 +28,8 @@ MOST_FRAMES = 0.3
 """Share of the frames that is left out at most."""
 CELLS = 0.015
 """Share of the remaining frames' cells that is left out, the most suspicious."""
+PAIRS, LEAST_PANEL = 1600, 8
+"""So many pairs of frames are compared; each frame with so many others at least."""
 FINE = 4
 """Pixels a cell of the map whose peak is a frame's."""
 
@@ -71,13 +73,12 @@ def select(descriptors: Halves, grid: tuple[int, int], *, most: float = MOST_FRA
         >>> np.flatnonzero(~select(unit.astype(np.float16), (2, 2)).frames)
         array([5])
     """
-    count, tiles = descriptors.shape[:2]
+    count = len(descriptors)
     if count < 3:
         every = np.ones(descriptors.shape[:3], bool)
         return Selection(np.ones(count, bool), every, np.zeros(count, np.float32), float("inf"))
     scores = mutual_distances(descriptors)
-    maps = smooth(scores.reshape(-1, *grid), (FINE * grid[0], FINE * grid[1]))
-    peaks = maps.reshape(count, tiles, -1).max((1, 2))
+    peaks = frame_peaks(scores, grid)
     bound = robust_bound(peaks)
     frames = np.ones(count, bool)
     for number in np.argsort(-peaks)[: int(most * count)]:
@@ -86,18 +87,24 @@ def select(descriptors: Halves, grid: tuple[int, int], *, most: float = MOST_FRA
     return Selection(frames, used & frames[:, None, None], peaks, bound)
 
 
-def robust_bound(values: Floats, deviations: float = DEVIATIONS) -> float:
-    """Above it a value is an outlier: median + `deviations` * 1.4826 * MAD, and LEAST_EXCESS above the median."""
+def frame_peaks(scores: Floats, grid: tuple[int, int]) -> Floats:
+    """How suspicious each frame is by its most suspicious place: float32 [n] of cells' scores [n, T, P]."""
+    maps = smooth(scores.reshape(-1, *grid), (FINE * grid[0], FINE * grid[1]))
+    return np.asarray(maps.reshape(len(scores), -1).max(1), np.float32)
+
+
+def robust_bound(values: Floats, deviations: float = DEVIATIONS, excess: float = LEAST_EXCESS) -> float:
+    """Above it a value is an outlier: median + `deviations` * 1.4826 * MAD, and this share above the median."""
     median = float(np.median(values))
     spread = 1.4826 * float(np.median(np.abs(values - median)))
-    return median + max(deviations * spread, LEAST_EXCESS * median)
+    return median + max(deviations * spread, excess * median)
 
 
 def mutual_distances(descriptors: Halves) -> Floats:
     """Of each cell to the nearest ones of other frames, the smallest NEAREST of them averaged.
 
-    Each pair of frames is multiplied once, for both of them, so that memory is that of a pair and of n * n values a
-    cell: 128 MB for 32 frames of 1,024 cells and of 3 tiles 400.
+    Memory is that of a pair of frames and of a value for each cell and other frame: 128 MB for 32 frames of 1,024
+    cells. Beyond about 40 frames each is compared with fewer others, spread evenly, so that the time stays.
 
     Args:
         descriptors: float16 [n, T, P, D], at least two frames.
@@ -107,15 +114,22 @@ def mutual_distances(descriptors: Halves) -> Floats:
     """
     count, tiles, cells, _ = descriptors.shape
     points = _reduced(descriptors.reshape(count, tiles * cells, -1))
-    wanted = max(round(NEAREST * (count - 1)), 1)
-    found = np.full((count, count - 1, tiles * cells), np.inf, np.float32)
+    size = min(count, max(PAIRS // count, LEAST_PANEL))
+    panel = {int(frame): k for k, frame in enumerate(np.linspace(0, count - 1, size).round())}
+    similar = np.full((count, size, tiles * cells), -np.inf, np.float32)
     for one in range(count):
-        for other in range(one + 1, count):
+        for other, place in panel.items():
+            if other == one or (one in panel and other < one):
+                continue
             product = points[one] @ points[other].T
-            found[one, other - 1] = product.max(1)
-            found[other, one] = product.max(0)
-    largest = np.partition(found, count - 1 - wanted, axis=1)[:, count - 1 - wanted :]
-    return np.asarray(1 - largest.mean(1), np.float32).reshape(count, tiles, cells)
+            similar[one, place] = product.max(1)
+            if one in panel:  # the same product is that of the other one
+                similar[other, panel[one]] = product.max(0)
+    found = np.empty((count, tiles * cells), np.float32)
+    for one in range(count):
+        wanted = max(round(NEAREST * (size - (one in panel))), 1)
+        found[one] = 1 - np.partition(similar[one], size - wanted, axis=0)[-wanted:].mean(0)
+    return found.reshape(count, tiles, cells)
 
 
 def _reduced(descriptors: Halves) -> Floats:

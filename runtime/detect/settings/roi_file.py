@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.errors import SettingsError, one_line
+from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Polygon, RegionOfInterest
 
 SIZE_LIMIT = 64 << 20
@@ -51,6 +52,19 @@ def read_roi(path: Path) -> RegionOfInterest:
     except SettingsError as error:
         raise SettingsError(f"{path}: {str(error).removeprefix(path.name + ': ')}") from None
     return region
+
+
+def write_roi(path: Path, region: RegionOfInterest) -> None:
+    """Writes a region in our own format, in relative coordinates; `read_roi` gives the same one.
+
+    Raises:
+        SettingsError: It cannot be written.
+    """
+    value = {"units": "relative", "keep": region.keep, "ignore": region.ignore}
+    try:
+        replace_file(path, (json.dumps(value) + "\n").encode())
+    except OSError as error:
+        raise SettingsError(f"{path}: the region of interest cannot be written ({error.strerror})") from error
 
 
 def _from_own(name: str, value: dict[str, Any]) -> RegionOfInterest:

@@ -129,6 +129,14 @@ def least_rate(frames: int, confidence: float | None = None) -> float:
     return 1 / (frames + 1) if confidence is None else -math.expm1(math.log(1 - confidence) / frames)
 
 
+def best_rate(frames: int, confidence: float | None = None) -> float:
+    """The least rate in floating point that `bound` takes so many frames for: `least_rate`, rounded up as need be."""
+    rate = least_rate(frames, confidence)
+    while rate < 1 and frames_needed(rate, confidence) > frames:
+        rate = math.nextafter(rate, 1) if confidence is None else rate * (1 + 1e-9)
+    return rate
+
+
 def _check(rate: float, confidence: float | None) -> None:
     if not 0 < rate < 1:
         raise CalibrationError(f"false-alarm rate {rate} is not between 0 and 1")

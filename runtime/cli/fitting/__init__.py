@@ -1,0 +1,1 @@
+"""Commands that fit a bundle to a line: by good frames alone, and without any training."""

@@ -1,0 +1,154 @@
+"""The steps of `kanoclip-learn` that have to do with files, engines and the terminal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.text import Text
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.cli.fitting.learn_options import AUTO, LearnOptions
+from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.steps import Steps
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.settings.roi_file import write_roi
+from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.tiles import parse_grid
+from kanoclip.runtime.engines import create_backend
+from kanoclip.runtime.errors import CalibrationError
+from kanoclip.runtime.ops.calibration.gather import EveryNth
+from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
+from kanoclip.runtime.ops.learn.job import Mask, part_of, score
+from kanoclip.runtime.ops.learn.observe import Observed, Observer, observe, plain
+from kanoclip.runtime.ops.learn.plot import draw_curves
+from kanoclip.runtime.sources import Source, open_camera, open_source
+from kanoclip.runtime.types import BadFrame, RegionOfInterest
+
+Values = npt.NDArray[np.float64]
+
+
+def class_of(bundle: Bundle, class_name: str | None) -> str:
+    """The class whose memory it is.
+
+    Raises:
+        click.UsageError: The bundle does not have it, or has several and none is named.
+    """
+    classes = bundle.manifest.classes
+    if class_name is not None and class_name not in classes:
+        raise click.BadParameter(
+            f"{class_name!r} is not in this bundle, which knows: {', '.join(classes)}", param_hint="'--class'"
+        )
+    if class_name is None and len(classes) > 1:
+        raise click.UsageError(f"name the frames' class with --class: this bundle knows {', '.join(classes)}")
+    return class_name or classes[0]
+
+
+def good_source(options: LearnOptions) -> Source:
+    """Where the good frames come from; opened before anything that takes long.
+
+    Raises:
+        SourceError: It cannot be opened.
+    """
+    opened = open_camera(options.camera) if options.camera is not None else open_source(options.source or "")
+    return EveryNth(opened, options.every)
+
+
+@contextmanager
+def zero_shot_detector(bundle: Bundle, options: LearnOptions) -> Iterator[Detector]:
+    """A detector that gives zero-shot maps of what it is given, without looking for regions in them."""
+    whole = plain(bundle)
+    with builds_shown(Console(stderr=True)) as build_report:
+        backend = create_backend(whole, options.backend, options.device, options.threads, build_report, 1)
+    # No threshold matters here; at 1 hardly a region is looked for.
+    with Detector(whole, backend, Settings(flags=Decision(threshold=1.0, pixel_threshold=1.0))) as detector:
+        yield detector
+
+
+def tiles_of(bundle: Bundle, options: LearnOptions) -> TileGrid | None:
+    """How frames are cut, as far as that is known before the first one.
+
+    Raises:
+        SettingsError: --tiles is no such thing.
+    """
+    if options.tiles is None or options.tiles == AUTO:
+        return bundle.manifest.tiles
+    # A single tile is the whole frame, which is worth naming where a bundle has tiles.
+    return None if options.tiles == "1x1" else parse_grid(options.tiles)
+
+
+def look(source: Source, observer: Observer, options: LearnOptions, steps: Steps) -> Observed:
+    """Looks at the good frames, and closes the source."""
+    return observe(
+        source,
+        observer,
+        most=options.most,
+        auto_tiles=options.tiles == AUTO,
+        on_frame=lambda done, total: steps.show("good frames", done, total),
+    )
+
+
+def bad_scores(
+    memory: ReferenceMemory, observer: Observer, inside: Mask | None, spec: str, steps: Steps
+) -> dict[str, Values]:
+    """Scores of bad frames by the folder that they lie in.
+
+    Raises:
+        CalibrationError: None can be read.
+    """
+    found = defaultdict(list)
+    source = open_source(spec)
+    try:
+        for number, item in enumerate(source.frames(), 1):
+            if isinstance(item, BadFrame):
+                continue
+            folder = _folder(item.source, source.root)
+            found[folder].append(score(observer.look(item.image, views=False), memory, observer.grid, inside))
+            steps.show("bad frames", number, source.count)
+    finally:
+        source.close()
+    if not found:
+        raise CalibrationError(f"{spec}: no image in it can be read")
+    return {name: np.array(values, np.float64) for name, values in sorted(found.items())}
+
+
+def find_part(observed: Observed, path: Path, dry_run: bool, human: Console) -> RegionOfInterest | None:
+    """Finds the part and writes its region; None where there is no background.
+
+    Raises:
+        CalibrationError: Frames are cut into tiles.
+        SettingsError: The file cannot be written.
+    """
+    part = part_of(observed)
+    if not part.found:
+        human.print(Text("no background was found: the part fills the frame, and all of it is scored"))
+        return None
+    region = part.region(path.name)
+    if not dry_run:
+        write_roi(path, region)
+    share = float(part.usual().mean())
+    human.print(Text(f"the part takes {share:.0%} of the frame: {path}, which kanoclip-run needs as --roi"))
+    return region
+
+
+def draw(path: Path, good: Values, bad: dict[str, Values], threshold: float) -> None:
+    """Draws the scores, and the recall where there are bad frames."""
+    every = np.concatenate(list(bad.values())) if bad else np.empty(0)
+    image = draw_histograms([Histogram("image score, references out of sample", good, every, threshold)])
+    write_png(path, np.concatenate([image, draw_curves(good, bad)]) if bad else image)
+
+
+def _folder(name: str, root: Path | None) -> str:
+    """The first folder below the root that a file lies in; the root's own name for files that lie in none."""
+    if root is None:
+        return "frames"
+    parts = Path(name).relative_to(root).parts if Path(name).is_relative_to(root) else ()
+    return parts[0] if len(parts) > 1 else root.name or "frames"

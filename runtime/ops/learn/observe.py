@@ -1,0 +1,223 @@
+"""Frames as the graph sees them: descriptors and zero-shot maps, of a source or of one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import IN_GRAPH, TileGrid
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.preprocess import resize
+from kanoclip.runtime.detect.reference.fit import References
+from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
+from kanoclip.runtime.engines.base import descriptor_of
+from kanoclip.runtime.errors import CalibrationError
+from kanoclip.runtime.sources import Source
+from kanoclip.runtime.types import BadFrame, Image
+
+Floats = npt.NDArray[np.float32]
+Halves = npt.NDArray[np.float16]
+MOST_BYTES = 1 << 29
+"""Of descriptors that are held at a time: 680 frames of 1,024 cells and 384 channels."""
+MOST_FRAMES = 256
+"""References by default: more of them hardly make a better memory, and kanoclip-calibrate takes any number."""
+THUMBNAIL = 192
+"""Longest side in pixels of what is held of a frame for the contact sheet."""
+FLIPS, ROTATIONS = "flips", "rotations"
+VIEWS = (FLIPS, ROTATIONS)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One frame.
+
+    Attributes:
+        descriptors: float16 [T, P, D].
+        zero_shot: Maps without a memory, float32 [T, H, W].
+        views: Descriptors of the frame mirrored or turned, float16 [k, T, P, D].
+    """
+
+    descriptors: Halves
+    zero_shot: Floats
+    views: Halves
+
+
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """The frames of a source.
+
+    Attributes:
+        references: What the graph sees of them.
+        sizes: (height, width) of each frame in pixels.
+        thumbnails: Each frame, made small.
+        skipped: Frames that could not be read.
+    """
+
+    references: References
+    sizes: tuple[tuple[int, int], ...]
+    thumbnails: tuple[Image, ...]
+    skipped: tuple[BadFrame, ...]
+
+    def only(self, which: npt.NDArray[np.integer]) -> Observed:
+        """Some of the frames, in the order given."""
+        return replace(
+            self,
+            references=self.references.only(which),
+            sizes=tuple(self.sizes[i] for i in which),
+            thumbnails=tuple(self.thumbnails[i] for i in which),
+        )
+
+
+def plain(bundle: Bundle) -> Bundle:
+    """The bundle without memories and tiles: a detector that is made of it gives zero-shot maps of what it is given."""
+    return replace(bundle, manifest=replace(bundle.manifest, tiles=None, references={}))
+
+
+class Observer:
+    """Looks at frames with a detector of a `plain` bundle.
+
+    Args:
+        detector: Of a `plain` bundle, without a region of interest.
+        class_name: One of its classes.
+        tiles: How frames are cut; None for whole frames.
+        views: Which of VIEWS are taken of each reference too.
+    """
+
+    def __init__(
+        self, detector: Detector, class_name: str, tiles: TileGrid | None = None, views: tuple[str, ...] = ()
+    ) -> None:
+        self._detector, self._class_name, self._views = detector, class_name, views
+        self._size = detector.bundle.manifest.model.image_size
+        self.grid = descriptor_of(detector.bundle).grid
+        self.tiling = Tiling(tiles or WHOLE, self._size)
+
+    @property
+    def tiles(self) -> TileGrid | None:
+        """How frames are cut, as a manifest has it."""
+        return None if self.tiling.count == 1 else self.tiling.grid
+
+    def choose_tiles(self, height: int, width: int) -> None:
+        """Takes the tiles that suit a frame's aspect; none where the graph resizes whole frames itself."""
+        in_graph = self._detector.bundle.manifest.preprocessing.resize == IN_GRAPH
+        self.tiling = Tiling(WHOLE if in_graph else auto_grid(height, width, self._size), self._size)
+
+    def look(self, image: Image, views: bool = True) -> Seen:
+        """Looks at one frame.
+
+        Args:
+            image: uint8 [H, W, 3], BGR, any size.
+            views: Whether the views are taken too.
+
+        Raises:
+            FrameError: It is no such array, or too small for its tiles.
+            BackendError: The engine failed.
+        """
+        pieces = self._pieces(image)
+        zero_shot = np.stack([found.map for found in self._detector.batch(pieces, self._class_name)])
+        descriptors = self._described(pieces)
+        turned = [self._described(self._pieces(view)) for view in views_of(image, self._views if views else ())]
+        return Seen(descriptors, zero_shot, np.array(turned, np.float16).reshape(-1, *descriptors.shape))
+
+    def _described(self, pieces: list[Image]) -> Halves:
+        return self._detector.describe(pieces).astype(np.float16)
+
+    def _pieces(self, image: Image) -> list[Image]:
+        """What the graph sees of a frame, just as a detector with these tiles cuts it."""
+        if self.tiling.count == 1:
+            return [image]
+        self.tiling.check_frame(*image.shape[:2])
+        return list(self.tiling.cut(resize(image, *self.tiling.canvas)))
+
+
+def observe(
+    source: Source,
+    observer: Observer,
+    *,
+    most: int | None = None,
+    auto_tiles: bool = False,
+    on_frame: Callable[[int, int | None], None] | None = None,
+) -> Observed:
+    """Looks at a source to its end, and closes it.
+
+    Args:
+        source: Of good frames.
+        observer: What looks.
+        most: Stop after so many frames that could be read; None for as many as memory holds.
+        auto_tiles: The first frame chooses the tiles.
+        on_frame: Called after each frame with how many there were, and how many there will be if that is known.
+
+    Raises:
+        CalibrationError: No frame could be read, or there are more than fit into MOST_BYTES.
+        KanoclipError: The source or the engine failed.
+    """
+    seen: list[Seen] = []
+    names: list[str] = []
+    sizes: list[tuple[int, int]] = []
+    thumbnails: list[Image] = []
+    skipped: list[BadFrame] = []
+    total = min((n for n in (source.count, most) if n is not None), default=None)
+    try:
+        for item in source.frames():
+            if isinstance(item, BadFrame):
+                skipped.append(item)
+                continue
+            if auto_tiles and not seen:
+                observer.choose_tiles(*item.image.shape[:2])
+            seen.append(observer.look(item.image))
+            names.append(item.source if source.root is not None else f"{item.source}, frame {item.index}")
+            sizes.append((item.image.shape[0], item.image.shape[1]))
+            thumbnails.append(_thumbnail(item.image))
+            _check_room(seen)
+            if on_frame is not None:
+                on_frame(len(seen), total)
+            if most is not None and len(seen) >= most:
+                break
+    finally:
+        source.close()
+    if not seen:
+        why = f" ({skipped[0].source}: {skipped[0].reason})" if skipped else ""
+        raise CalibrationError(f"{source.name}: no frame in it can be read{why}: name a folder of good images")
+    return Observed(references_of(names, seen, observer.grid), tuple(sizes), tuple(thumbnails), tuple(skipped))
+
+
+def references_of(names: list[str], seen: list[Seen], grid: tuple[int, int]) -> References:
+    """Frames as `fit` takes them."""
+    return References(
+        tuple(names),
+        np.stack([one.descriptors for one in seen]),
+        np.stack([one.zero_shot for one in seen]),
+        grid,
+        np.concatenate([one.views for one in seen]),
+        np.repeat(np.arange(len(seen)), [len(one.views) for one in seen]).astype(np.int32),
+    )
+
+
+def views_of(image: Image, kinds: tuple[str, ...]) -> Iterator[Image]:
+    """The frame mirrored (FLIPS: left to right, top to bottom) and turned (ROTATIONS: by 90, 180 and 270 degrees)."""
+    if FLIPS in kinds:
+        yield np.ascontiguousarray(image[:, ::-1])
+        yield np.ascontiguousarray(image[::-1])
+    if ROTATIONS in kinds:
+        for quarters in (1, 2, 3):
+            yield np.ascontiguousarray(np.rot90(image, quarters))
+
+
+def _check_room(seen: list[Seen]) -> None:
+    one = seen[0]
+    each = one.descriptors.nbytes + one.views.nbytes
+    if len(seen) * each > MOST_BYTES:
+        raise CalibrationError(
+            f"more than {MOST_BYTES // each} references of this size do not fit into memory: use fewer with "
+            "--max-frames or --every"
+        )
+
+
+def _thumbnail(image: Image) -> Image:
+    share = min(THUMBNAIL / max(image.shape[:2]), 1)
+    size = max(round(image.shape[1] * share), 1), max(round(image.shape[0] * share), 1)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

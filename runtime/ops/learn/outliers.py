@@ -1,0 +1,66 @@
+"""References that are unlike the others: another product, a defect, another camera."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from kanoclip.runtime.detect.reference.unlabelled import frame_peaks, mutual_distances, robust_bound
+from kanoclip.runtime.ops.learn.observe import Observed
+
+LEAST_FRAMES = 5
+"""Of fewer frames none can be called unlike the others."""
+DEVIATIONS = 5.0
+"""A frame that its user calls good is reported from so many robust standard deviations above the median on..."""
+LEAST_EXCESS = 0.15
+"""...and this share above it: frames of a still camera hardly differ at all."""
+ASPECTS_APART = 1.1
+"""Largest ratio of a frame's aspect to the usual one."""
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A reference that is unlike the others.
+
+    Attributes:
+        number: Which of the frames.
+        name: Its file.
+        reason: Why, in a few words.
+    """
+
+    number: int
+    name: str
+    reason: str
+
+
+def find_outliers(observed: Observed) -> list[Outlier]:
+    """Frames that the others do not explain, and frames of another shape. The most unlike first.
+
+    A frame is as odd as its most odd place, and a place by its distance to the nearest in the most similar frames: so
+    a second product is found while most frames show the first.
+    """
+    names = observed.references.names
+    found = {number: Outlier(number, names[number], reason) for number, reason in _odd_shapes(observed)}
+    if len(names) >= LEAST_FRAMES:
+        scores = mutual_distances(observed.references.descriptors)
+        peaks = frame_peaks(scores, observed.references.grid)
+        bound = robust_bound(peaks, DEVIATIONS, LEAST_EXCESS)
+        median = float(np.median(peaks))
+        for number in np.argsort(-peaks):
+            if peaks[number] > bound:
+                how = f"its most unusual place is {peaks[number] / max(median, 1e-6):.1f} times as far as is usual"
+                found.setdefault(int(number), Outlier(int(number), names[number], how))
+    return list(found.values())
+
+
+def _odd_shapes(observed: Observed) -> list[tuple[int, str]]:
+    """Frames whose aspect is not the most frequent one, with the reason."""
+    usual = Counter(observed.sizes).most_common(1)[0][0]
+    found = []
+    for number, (height, width) in enumerate(observed.sizes):
+        ratio = (height / width) / (usual[0] / usual[1])
+        if max(ratio, 1 / ratio) > ASPECTS_APART:
+            found.append((number, f"it has {width}x{height} pixels, and most have {usual[1]}x{usual[0]}"))
+    return found

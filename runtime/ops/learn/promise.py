@@ -1,0 +1,94 @@
+"""Thresholds by values out of sample, at the rate that was requested or the best that the references allow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.errors import CalibrationError
+from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
+from kanoclip.runtime.ops.calibration.conformal import best_rate, frames_needed
+from kanoclip.runtime.ops.calibration.gather import Values
+from kanoclip.runtime.types import RegionOfInterest
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Thresholds and what they promise.
+
+    Attributes:
+        calibration: As `kanoclip-calibrate` has it, by values out of sample.
+        requested: The false-alarm rate that was wanted; that of the calibration is larger where frames are too few.
+        needed: How many references the requested rate takes.
+    """
+
+    calibration: Calibration
+    requested: float
+    needed: int
+
+    @property
+    def limited(self) -> bool:
+        """Whether the references are too few for the requested rate."""
+        return self.calibration.bound.rate > self.requested
+
+    def warnings(self) -> list[str]:
+        """What stands against the promise, each in one line."""
+        found = list(self.calibration.warnings(1))
+        frames, rate = self.calibration.bound.frames, self.calibration.bound.rate
+        if self.limited:
+            found.insert(
+                0,
+                f"{frames} references are enough for a false-alarm rate of {rate:.2g} at best, which is used instead "
+                f"of {self.requested:g}: that takes {self.needed}",
+            )
+        if frames == 1:
+            found.insert(0, "the values of a single reference are within itself: its threshold is a first guess")
+        return found
+
+
+def promise(memory: ReferenceMemory, rate: float, confidence: float | None, skipped: int = 0) -> Promise:
+    """Sets both thresholds by a memory's values out of sample.
+
+    Args:
+        memory: With at least one reference.
+        rate: Share of good frames that may be called anomalous.
+        confidence: With which it holds; None for the average over calibrations.
+        skipped: Good images that could not be read.
+
+    Raises:
+        CalibrationError: Too many references reach the largest value.
+    """
+    count = len(memory.loo_scores)
+    possible = max(rate, best_rate(count, confidence))
+    values = Values(
+        memory.loo_scores.astype(np.float64), memory.loo_peaks.astype(np.float64), skipped, interrupted=False
+    )
+    try:
+        found = calibrate(values, possible, confidence)
+    except CalibrationError as error:
+        worst = memory.names[int(memory.loo_scores.argmax())]
+        raise CalibrationError(
+            f"{worst} reaches the largest score there is, by a memory of the others: look at it, and leave it out with "
+            "--drop-outliers, or use more good frames"
+        ) from error
+    return Promise(found, rate, frames_needed(rate, confidence))
+
+
+def thresholds_of(
+    found: Promise, before: Thresholds, roi: RegionOfInterest | None, engine: str, created: str
+) -> Thresholds:
+    """What goes into the manifest; the smallest area stays."""
+    bound = found.calibration.bound
+    sure = "" if bound.confidence is None else f" with confidence {bound.confidence:g}"
+    inside = "" if roi is None else " inside of a region of interest"
+    return Thresholds(
+        image=found.calibration.image.threshold,
+        pixel=found.calibration.pixel.threshold,
+        min_area=before.min_area,
+        origin=f"conformal: false-alarm rate {bound.rate:.4g}{sure} by {bound.frames} references, each out of sample"
+        f"{inside}, {engine}, {created}",
+        roi=None if roi is None else roi.digest(),
+    )

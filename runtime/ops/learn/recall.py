@@ -1,0 +1,84 @@
+"""How much of what is bad a memory finds, against how often it is wrong about what is good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from kanoclip.runtime.ops.calibration.binomial import clopper_pearson
+from kanoclip.runtime.ops.calibration.calibrate import INTERVAL
+from kanoclip.runtime.ops.calibration.conformal import best_rate, bound
+
+Values = npt.NDArray[np.float64]
+RATES = (0.01, 0.02, 0.05, 0.10)
+"""False-positive rates that are reported."""
+ALL = "all"
+"""Name of the row of all bad frames."""
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Of a folder of defects.
+
+    Attributes:
+        name: The folder's, or ALL.
+        frames: How many bad frames it has.
+        shares: Found at each of RATES, in [0, 1].
+        low: Lower ends of their exact intervals.
+        high: Upper ends.
+    """
+
+    name: str
+    frames: int
+    shares: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RecallTable:
+    """Recall by folder.
+
+    Attributes:
+        thresholds: For each of RATES.
+        rates: What the thresholds keep: larger than in RATES where good frames are too few for that.
+        folders: One for each, and ALL last.
+    """
+
+    thresholds: tuple[float, ...]
+    rates: tuple[float, ...]
+    folders: tuple[Recall, ...]
+
+    def at(self, rate: float) -> float:
+        """Share of all bad frames that is found at one of RATES."""
+        return self.folders[-1].shares[RATES.index(rate)]
+
+
+def recall_table(good: Values, bad: dict[str, Values]) -> RecallTable:
+    """Recall at the conformal thresholds of RATES.
+
+    Args:
+        good: Scores of good frames out of sample, at least one.
+        bad: Scores of bad frames by folder, at least one each.
+    """
+    rates = tuple(max(rate, best_rate(len(good))) for rate in RATES)
+    ordered = np.sort(good)
+    # Just above the value of its rank, as `Bound.threshold`; here a value of 1 is no error, for nothing is set by it.
+    thresholds = tuple(float(ordered[bound(len(good), rate).rank - 1]) for rate in rates)
+    every = bad | {ALL: np.concatenate(list(bad.values()))}
+    return RecallTable(thresholds, rates, tuple(_recall(name, values, thresholds) for name, values in every.items()))
+
+
+def curve(good: Values, bad: Values) -> tuple[Values, Values]:
+    """Recall against false-positive rate at every threshold: two arrays that begin with 0 and end with 1."""
+    levels = np.unique(np.concatenate([good, bad]))[::-1]
+    false, true = ((values[:, None] >= levels).mean(0) for values in (good, bad))
+    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
+
+
+def _recall(name: str, values: Values, thresholds: tuple[float, ...]) -> Recall:
+    hits = [int((values > threshold).sum()) for threshold in thresholds]
+    low, high = zip(*(clopper_pearson(one, len(values), INTERVAL) for one in hits), strict=True)
+    return Recall(name, len(values), tuple(one / len(values) for one in hits), low, high)

@@ -1,0 +1,107 @@
+"""What was learned, in sentences and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.alarm import EVERY_FRAME
+from kanoclip.runtime.ops.calibration import report as calibrated
+from kanoclip.runtime.ops.learn.job import Learned
+from kanoclip.runtime.ops.learn.promise import Promise
+from kanoclip.runtime.ops.learn.recall import RATES, RecallTable
+from kanoclip.runtime.ops.learn.verdict import Verdict
+
+MOST_NAMED = 10
+"""Outliers and unreadable files that are named, each in a line."""
+
+
+def sentences(learned: Learned, promise: Promise, before: Thresholds, verdict: Verdict) -> list[str]:
+    """One line each: the memory, what was left out, the thresholds, the verdict and what to try next."""
+    memory, count = learned.memory, len(learned.used)
+    kind = "references" if learned.selection is None else "unlabelled frames"
+    whole = f", {len(memory.names)} in all" if len(memory.names) != count else ""
+    tiles = "" if memory.tiles is None else f", tiles {memory.tiles.rows}x{memory.tiles.columns}"
+    lines = [f"memory of {len(memory.rows)} rows from {count} {kind}{whole}{tiles}"]
+    if (selection := learned.selection) is not None:
+        left = int((~selection.frames).sum())
+        cells = selection.cells_left_out
+        lines.append(
+            f"left out as suspicious: {left} of {len(selection.frames)} frames, and {cells} of "
+            f"{selection.cells[selection.frames].size} cells of the others"
+        )
+        lines += [f"  left out: {name}" for name in names_left_out(learned)[:MOST_NAMED]]
+    lines += calibrated.sentences(promise.calibration, before, EVERY_FRAME)
+    lines.append(f"verdict: {verdict.word}: {verdict.why}")
+    lines += [f"  next: {step}" for step in verdict.next_steps]
+    return lines
+
+
+def warnings(learned: Learned, promise: Promise) -> list[str]:
+    """What stands against it, each in one line."""
+    found = []
+    used = set(learned.used.tolist())
+    for one in learned.outliers[:MOST_NAMED]:
+        what = "used nevertheless; --drop-outliers leaves it out" if one.number in used else "left out"
+        found.append(f"{one.name} is unlike the other references ({one.reason}); {what}")
+    if (more := len(learned.outliers) - MOST_NAMED) > 0:
+        found.append(f"{more} more references are unlike the others")
+    found += [f"{bad.source} cannot be read ({bad.reason})" for bad in learned.observed.skipped[:MOST_NAMED]]
+    if learned.selection is not None:
+        found.append(
+            "these frames were chosen for being alike, so good frames to come may exceed the false-alarm rate: look at "
+            "--sheet, and calibrate by frames that are known to be good"
+        )
+    return found + promise.warnings()
+
+
+def names_left_out(learned: Learned) -> list[str]:
+    """Names of the frames that are no references, in their order."""
+    used = set(learned.used.tolist())
+    return [name for number, name in enumerate(learned.observed.references.names) if number not in used]
+
+
+def table_lines(table: RecallTable) -> list[str]:
+    """Recall by folder as lines of a table; a rate that good frames are too few for is the one that they keep."""
+    heads = [
+        f"{rate:.0%}" if kept <= rate * (1 + 1e-6) else f"{kept:.2g}*"
+        for rate, kept in zip(RATES, table.rates, strict=True)
+    ]
+    width = max(len(folder.name) for folder in table.folders) + 2
+    lines = [f"{'recall at false positives of':<{max(width, 30)}}{'frames':>7}" + "".join(f"{h:>8}" for h in heads)]
+    for folder in table.folders:
+        shares = "".join(f"{share:>8.1%}" for share in folder.shares)
+        lines.append(f"{folder.name:<{max(width, 30)}}{folder.frames:>7}{shares}")
+    if any(kept > rate * (1 + 1e-6) for rate, kept in zip(RATES, table.rates, strict=True)):
+        lines.append("* the least rate that so many good frames can be held to")
+    return lines
+
+
+def as_json(
+    learned: Learned, promise: Promise, before: Thresholds, verdict: Verdict, table: RecallTable | None
+) -> dict[str, Any]:
+    """The same as JSON values; rates are shares."""
+    memory, selection = learned.memory, learned.selection
+    return {
+        "rows": len(memory.rows),
+        "references": len(memory.names),
+        "added": len(learned.used),
+        "left_out": names_left_out(learned),
+        "cells_left_out": None if selection is None else selection.cells_left_out,
+        "outliers": [{"name": one.name, "reason": one.reason} for one in learned.outliers],
+        "unreadable": [{"name": bad.source, "reason": bad.reason} for bad in learned.observed.skipped],
+        "tiles": None if memory.tiles is None else asdict(memory.tiles),
+        "fusion": asdict(memory.fusion),
+        "requested_rate": promise.requested,
+        **calibrated.as_json(promise.calibration, before, EVERY_FRAME),
+        "recall": None
+        if table is None
+        else {
+            "rates": list(RATES),
+            "kept_rates": list(table.rates),
+            "thresholds": list(table.thresholds),
+            "folders": [asdict(folder) for folder in table.folders],
+        },
+        "verdict": asdict(verdict),
+    }
