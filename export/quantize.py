@@ -37,9 +37,8 @@ _STAGE = re.compile(r"^front\.stem\.trunk\.groups\.(\d+)\.")
 _GEMMS = ("MatMul", "Gemm")
 _FIRST_LAYER = "patch_weight"
 _LEFT = ("head", "front.", "memory.")
-"""What is never quantised of the matrices: the head, a stem's projection to tokens, its patch embedding (quantised, that
-alone drifts nano's map by 0.01, and it is one product of thirty), and the memory's upsampling, whose distances
-calibration has never seen."""
+"""What is never quantised of the matrices: the head, a stem's projection to tokens, which is its patch embedding and
+alone drifts nano's map by 0.01, and the memory's upsampling, whose distances calibration has never seen."""
 _READ = "_read"
 """What is added to a tensor's name for what its readers get of its bytes."""
 _LARGEST_INT32 = 2**31 - 1

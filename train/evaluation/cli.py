@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kanoclip.runtime.bundle.manifest import TileGrid
-from kanoclip.runtime.detect.tiles import AUTO, parse_grid
+from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.errors import DataError, KanoclipError
 
@@ -96,7 +96,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
 
 
 def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> TileGrid | str | None:
-    if value is None or value == AUTO:
+    if value is None or value == "auto":
         return value
     try:
         return parse_grid(value)
@@ -286,7 +286,9 @@ def _few_shot(options: _Options) -> int:
             )
             total = options.draws * sum(len(category.samples) for category in dataset.categories)
             with _bar(options, total) as advance:
-                found[frames] = few_shot(dataset, pool, predictor, protocol, config, advance, keeper or (lambda _: None))
+                found[frames] = few_shot(
+                    dataset, pool, predictor, protocol, config, advance, keeper or (lambda _: None)
+                )
     finally:
         predictor.close()
     beside = {frames: published(options.dataset, frames) if options.shots else [] for frames in found}

@@ -53,7 +53,7 @@ def test_it_is_what_the_runtime_computes(seed):
     wanted_maps, wanted_scores = fuse(distance, zero_map.numpy(), memory.fusion)
     np.testing.assert_allclose(maps.numpy(), wanted_maps, atol=2e-5)
     np.testing.assert_allclose(scores.numpy(), wanted_scores, atol=2e-5)
-    assert ((0 <= maps) & (maps <= 1)).all()
+    assert ((maps >= 0) & (maps <= 1)).all()
 
 
 def test_without_a_memory_answers_are_the_same_bit_for_bit():
