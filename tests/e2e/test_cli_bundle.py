@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .helpers import environment
+from .helpers import environment, in_process
 
 BIN = Path(sys.executable).parent
 PATTERN = "test://?width=96&height=64&fps=20"
@@ -216,4 +216,4 @@ def test_a_copy_to_work_with(tmp_path, make_toy_bundle):
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, arguments, code, said):
-    fails(bundle(*arguments, cwd=tmp_path), code, said)
+    fails(in_process("kanoclip-bundle", *arguments, cwd=tmp_path, env=trusting_nobody()), code, said)

@@ -17,6 +17,8 @@ from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.train.checkpoint import build_model, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
 
+from .helpers import in_process
+
 EXPORT = Path(sys.executable).with_name("kanoclip-export")
 RUN = Path(sys.executable).with_name("kanoclip-run")
 DOCTOR = Path(sys.executable).with_name("kanoclip-doctor")
@@ -29,9 +31,10 @@ def export(folder: Path, *arguments: str, code: int = 0) -> subprocess.Completed
 
 
 def refused(folder: Path, *arguments: str, code: int = 1) -> str:
-    """Runs an export that must fail: one line on stderr, no traceback, nothing written."""
+    """Runs an export here that must fail: one line on stderr, no traceback, nothing written."""
     before = sorted(folder.rglob("*"))
-    done = export(folder, *arguments, code=code)
+    done = in_process("kanoclip-export", *arguments, cwd=folder)
+    assert done.returncode == code, done.stderr
     assert sorted(folder.rglob("*")) == before
     assert done.stdout == ""
     lines = done.stderr.strip().splitlines()
@@ -248,8 +251,14 @@ def test_wrong_usage(tmp_path, arguments, words):
     assert all(word in line for word in words), line
 
 
+def test_a_refusal_from_a_shell(tmp_path):
+    """That of the installed command; the others are run in this process."""
+    done = export(tmp_path, "--weights", "w.safetensors", code=1)
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "w.safetensors" in done.stderr
+    assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
 def test_things_that_are_not_there(tmp_path):
-    assert "w.safetensors" in refused(tmp_path, "--weights", "w.safetensors")
     assert "multiple of the patch size" in refused(tmp_path, "--backbone", "random-tiny", "--image-size", "50")
     assert "8.7" in refused(
         tmp_path, "--backbone", "random-tiny", "--fp16", "--engine", "tensorrt-rtx", "--compute-capability", "8.7"
