@@ -264,7 +264,7 @@ class Camera(BaseHTTPRequestHandler):
 
 def test_a_network_camera_with_credentials(toy_bundle, tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://me:s3cret@127.0.0.1:{server.server_port}/video"
         out = tmp_path / "out"
         done = kanoclip_run(
