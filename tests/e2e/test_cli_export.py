@@ -11,11 +11,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from kanoclip.export.graph import DeployGraph
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.train.checkpoint import build_model, save_checkpoint
+from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
+from kanoclip.train.weights import CHECKPOINT, packaged
 
 from .helpers import in_process
 
@@ -82,6 +85,7 @@ def test_run_finds_the_exported_bundle_by_itself(exported, tmp_path):
     assert "untrained" not in done.stderr
 
 
+@pytest.mark.nightly
 def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
     export(tmp_path, "--class", "ceramic tile", "--fp16", "--output", "tile.kanoclip")
     assert Bundle.open(tmp_path / "tile.kanoclip").manifest.classes == ("ceramic tile",)
@@ -89,6 +93,15 @@ def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
     run = [RUN, "--source", str(images), "--class", "ceramic tile", "--json"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and json.loads(done.stdout)["frames"] > 6, done.stderr
+
+
+def test_other_class_names_are_other_texts_of_the_shipped_checkpoint():
+    """The same without the export, which is that of any class."""
+    model = load_checkpoint(packaged(CHECKPOINT)).model
+    frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, *model.config.image_size, 3), np.uint8))
+    with torch.no_grad():
+        one, other = (DeployGraph(model, [name], "fp32").eval()(frame)[0] for name in ("object", "ceramic tile"))
+    assert one.isfinite().all() and other.isfinite().all() and (one - other).abs().max() > 1e-4
 
 
 @pytest.mark.nightly

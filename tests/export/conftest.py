@@ -14,7 +14,6 @@ import torch
 
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, finish, trace
-
 from kanoclip.train import backbones
 from kanoclip.train.checkpoint import LoadedModel, build_model
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig
