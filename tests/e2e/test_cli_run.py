@@ -23,6 +23,7 @@ from .helpers import count_frames, environment, in_process
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 GOOD = EXAMPLES / "test" / "good"
 BIN = Path(sys.executable).parent
+CPU = ("--backend", "onnxruntime", "--device", "cpu")  # `auto` would try every engine first
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -441,7 +442,7 @@ def test_large_jpegs_at_a_smaller_scale(tmp_path):
     runs = []
     for more in ([], ["--reduced-jpeg"]):
         lines = tmp_path / f"{len(more)}.jsonl"
-        done = kanoclip_run("--source", images, "--jsonl", lines, "--pixel-threshold", 0.2, "--no-table", *more)
+        done = kanoclip_run("--source", images, "--jsonl", lines, "--pixel-threshold", 0.2, "--no-table", *CPU, *more)
         assert done.returncode == 0, done.stderr
         runs.append(lines_of(lines)[0])
     full, reduced = runs
@@ -450,4 +451,5 @@ def test_large_jpegs_at_a_smaller_scale(tmp_path):
     assert boxes[1]["area"] == pytest.approx(boxes[0]["area"], rel=0.2), "in pixels of the whole image"
 
     fails(refused("--source", images, "--reduced-jpeg", "--output", tmp_path / "out"), 2, "--reduced-jpeg")
-    fails(refused("--source", write_video(tmp_path / "a.mp4", 3), "--reduced-jpeg"), 2, "--reduced-jpeg", "video")
+    video = write_video(tmp_path / "a.mp4", 3)
+    fails(refused("--source", video, "--reduced-jpeg", *CPU), 2, "--reduced-jpeg", "video")

@@ -210,7 +210,7 @@ def test_a_killed_camera_is_back_in_time_and_no_frame_has_a_wrong_time(kind, cam
     if kind == "rtsp":
         request.getfixturevalue("rtsp_server")
     caplog.set_level("INFO", logger="kanoclip.runtime")
-    kill_and_come_back(camera(kind), 3 if kind == "rtsp" else 2, caplog)
+    kill_and_come_back(camera(kind), 2, caplog)
 
 
 @pytest.mark.nightly
