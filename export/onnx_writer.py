@@ -57,6 +57,14 @@ def write_onnx(
     Raises:
         ExportError: The opset is unknown.
     """
+    program = trace(graph, size, batch, opset)
+    finish(program.model, in_half=in_half)
+    weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
+    program.save(path, external_data=weights >= EXTERNAL_DATA_FROM)
+
+
+def trace(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opset: int) -> torch.onnx.ONNXProgram:
+    """The graph as torch writes it, which `finish` then makes the one that ships; arguments as for `write_onnx`."""
     if opset not in OPSETS:
         raise ExportError(f"opset {opset} is not supported: choose {OPSETS.start} to {OPSETS.stop - 1}")
     # torch.export specialises an axis of length 1, so a dynamic batch is traced with 2.
@@ -87,21 +95,29 @@ def write_onnx(
             verbose=False,
         )
     assert program is not None  # dynamo=True always returns a program
-    fold_transpositions(program.model.graph)
-    reorder_gelu(program.model.graph)
-    order_for_cpus(program.model.graph)
-    drop_unused(program.model.graph)
+    return program
+
+
+def finish(model: ir.Model, *, in_half: bool) -> None:
+    """Rewrites a traced graph in place for the runtimes' sake, and names its nodes after the modules they come from.
+
+    Args:
+        model: From `trace`.
+        in_half: As for `write_onnx`.
+    """
+    fold_transpositions(model.graph)
+    reorder_gelu(model.graph)
+    order_for_cpus(model.graph)
+    drop_unused(model.graph)
     # Both paths use a block's out_proj, and the exporter may have folded its transposition for each of them.
-    DeduplicateInitializersPass(size_limit=1 << 40)(program.model)
-    for node in program.model.graph:
+    DeduplicateInitializersPass(size_limit=1 << 40)(model)
+    for node in model.graph:
         node.name = f"{_module(node)}/{node.name}"
         # Stack traces of the exporting machine: nobody needs them, and they hold its paths.
         node.metadata_props.clear()
         node.doc_string = None
     if in_half:
-        store_in_half(program.model.graph)
-    weights = sum(value.const_value.nbytes for value in program.model.graph.initializers.values() if value.const_value)
-    program.save(path, external_data=weights >= EXTERNAL_DATA_FROM)
+        store_in_half(model.graph)
 
 
 def _module(node: ir.Node) -> str:

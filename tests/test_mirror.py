@@ -21,7 +21,7 @@ COVERED = {
     "e2e/test_cli_data.py": ["train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
     "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation"],
-    "e2e/test_cli_export.py": ["export/cli", "export/pipeline", "export/printed"],
+    "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_run.py": ["runtime/cli/main", "runtime/cli/options", "runtime/cli/run", "runtime/cli/run_options/"],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],

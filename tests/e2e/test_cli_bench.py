@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from .helpers import in_process
+
 BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.timeout(400)
@@ -182,7 +184,7 @@ def test_a_baseline_that_was_faster_fails_the_run(tmp_path, toy):
 def test_what_is_no_baseline_is_refused_before_anything_is_measured(tmp_path, toy, content):
     if content is not None:
         (tmp_path / "old.json").write_text(content)
-    done = kanoclip_bench("--baseline", "old.json", cwd=tmp_path)
+    done = in_process("kanoclip-bench", "--baseline", "old.json", cwd=tmp_path)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.startswith("error: --baseline old.json ") and done.stderr.count("\n") == 1
 
@@ -198,5 +200,5 @@ def test_what_is_no_baseline_is_refused_before_anything_is_measured(tmp_path, to
     ],
 )
 def test_wrong_usage(tmp_path, arguments, words):
-    done = kanoclip_bench(*arguments, cwd=tmp_path)
+    done = in_process("kanoclip-bench", *arguments, cwd=tmp_path)
     assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1

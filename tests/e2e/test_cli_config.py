@@ -17,7 +17,7 @@ from http_receiver import receiver
 
 from kanoclip.runtime.sinks.snapshots.reader import newest_snapshots, read_snapshot
 
-from .helpers import environment, free_port
+from .helpers import environment, free_port, in_process
 
 BIN = Path(sys.executable).parent
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -184,7 +184,8 @@ def test_a_password_on_the_command_line_is_not_printed(toy_bundle, tmp_path):
 def test_a_bad_file_is_one_line_and_wrong_usage(tmp_path, text, arguments, words):
     if text is not None:
         (tmp_path / "line.toml").write_text(text)
-    code, stdout, stderr = run("--config", "line.toml", *arguments, cwd=tmp_path)
+    done = in_process("kanoclip-run", "--config", "line.toml", *arguments, cwd=tmp_path, env=environment())
+    code, stdout, stderr = done.returncode, done.stdout, done.stderr
     assert (code, stdout) == (2, "") and len(stderr.splitlines()) == 1 and stderr.startswith("error: ")
     assert "s3cret" not in stderr
     for word in words:

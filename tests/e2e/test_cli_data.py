@@ -13,15 +13,22 @@ import cv2
 import numpy as np
 import pytest
 
+from .helpers import in_process
+
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 DATASETS = ["mvtec", "visa", "mpdd", "btad", "sdd", "dagm", "brainmri", "liverct", "resc", "br35h"]
 DATASETS += ["covid19", "headct", "meta", "folder"]
 
 
-def data(*arguments, **options):
+def data(*arguments):
+    """In this process; `started` is the installed command."""
+    return in_process("kanoclip-data", *arguments)
+
+
+def started(*arguments):
     command = [str(part) for part in (BIN / "kanoclip-data", *arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def refused(done, code, *words):
@@ -55,7 +62,7 @@ def test_json_for_programs(root):
     (root / "hazelnut_toy" / "ground_truth" / "colour" / "03_mask.png").unlink()
     mask = root / "hazelnut_toy" / "ground_truth" / "colour" / "04_mask.png"
     cv2.imwrite(str(mask), np.zeros((10, 20), np.uint8))
-    done = data("check", root, "--json")
+    done = started("check", root, "--json")
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert report["dataset"] == "mvtec" and report["root"] == str(root)
@@ -105,7 +112,7 @@ def test_names_that_cannot_be_printed(root):
     good = root / "hazelnut_toy" / "test" / "good"
     for name in (b"line\nbreak.png", b"\xff\xfe.png", b"[red]markup[nonsense].png", b"\x1b[2Jclear.png"):
         Path(os.fsdecode(os.fsencode(good) + b"/" + name)).write_bytes(b"x")
-    done = data("check", root)
+    done = started("check", root)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "line?break.png" in done.stdout and "??.png" in done.stdout and "\x1b" not in done.stdout
     assert "[red]markup[nonsense].png" in done.stdout
@@ -135,7 +142,7 @@ def test_a_folder_that_may_be_two_datasets(tmp_path):
 
 
 def test_list(tmp_path):
-    done = data("list")
+    done = started("list")
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     for name in DATASETS:

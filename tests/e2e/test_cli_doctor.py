@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from .helpers import in_process
+
 BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.timeout(180)
@@ -58,7 +60,7 @@ def test_json_is_all_that_is_on_standard_output(tmp_path, make_toy_bundle):
 )
 def test_wrong_input_is_one_line(tmp_path, make_toy_bundle, arguments, code, said):
     make_toy_bundle(tmp_path / "old.kanoclip", samples=int("--backend" in arguments or "cuda" in arguments))
-    done = kanoclip_doctor(*arguments, cwd=tmp_path)
+    done = in_process("kanoclip-doctor", *arguments, cwd=tmp_path)
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr

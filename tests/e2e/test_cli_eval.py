@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import pytest
 
+from .helpers import in_process
+
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -25,6 +27,11 @@ def run(name, *arguments, **options):
 
 def evaluate(*arguments, **options):
     return run("kanoclip-eval", *arguments, **options)
+
+
+def evaluate_here(*arguments):
+    """In this process, where torch is there already after the first."""
+    return in_process("kanoclip-eval", *arguments, env=ENVIRONMENT)
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +52,20 @@ def checkpoint(tmp_path_factory, data):
     """Trained for a moment, so that the head is not the identity."""
     folder = tmp_path_factory.mktemp("checkpoint")
     options = ["--backbone", "random-tiny", "--epochs", 3, "--lr-modules", "1e-2", "--no-cache", "--quiet"]
-    done = run("kanoclip-train", *data, *options, "--class-name", "object", "--output", folder / "c.safetensors")
+    options += ["--class-name", "object", "--output", folder / "c.safetensors"]
+    done = in_process("kanoclip-train", *data, *options, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     return folder / "c.safetensors"
 
 
 @pytest.fixture(scope="module")
 def bundle(checkpoint):
+    """What was learned, exported."""
     path = checkpoint.with_name("c.kanoclip")
-    done = run("kanoclip-export", "--checkpoint", checkpoint, "--weights", "none", "--output", path)
+    options = ["--checkpoint", checkpoint, "--weights", "none", "--output", path, "--parity-limit", "4"]
+    done = in_process("kanoclip-export", *options, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
+    assert json.loads((path / "manifest.json").read_text())["model"]["checkpoint_sha256"]
     return path
 
 
@@ -108,7 +119,7 @@ sys.exit(invoke("kanoclip-eval", "eval", {[str(a) for a in ["--bundle", bundle, 
 @pytest.mark.parametrize("prompts", ["handcrafted", pytest.param("learned", marks=pytest.mark.nightly)])
 def test_training_free_baselines(data, prompts, tmp_path):
     options = ["--prompts", prompts, "--backbone", "random-tiny", "--weights", "none", "--json", tmp_path / "o.json"]
-    done = evaluate(*options, *data)
+    done = evaluate_here(*options, *data)
     assert done.returncode == 0, done.stderr
     assert "SEEDED" in done.stdout
     record = json.loads((tmp_path / "o.json").read_text())
@@ -136,11 +147,11 @@ def test_a_broken_image(data, bundle, tmp_path):
     victim = sorted((root / "hazelnut" / "test" / "good").iterdir())[2]
     victim.write_bytes(victim.read_bytes()[:99])
     options = ["--bundle", bundle, "--dataset", "mvtec", "--root", root, "--json", tmp_path / "o.json"]
-    done = evaluate(*options)
+    done = evaluate_here(*options)
     assert done.returncode == 1 and str(victim) in done.stderr.splitlines()[-1] and "--skip-bad" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "o.json").exists()
-    done = evaluate(*options, "--skip-bad")
+    done = evaluate_here(*options, "--skip-bad")
     assert done.returncode == 1
     assert str(victim) in done.stderr
     assert json.loads((tmp_path / "o.json").read_text())["counts"]["hazelnut"]["normal"] == 5
@@ -208,21 +219,10 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         (["--bundle", bundle, *data, "--category", "bolt"], 1, "bolt", "hazelnut"),
         (["--bundle", bundle, *data, "--json", "/dev/null/x.json"], 1, "/dev/null/x.json"),
     ]
-    script = """
-import json, sys
-from kanoclip.runtime.cli.main import invoke
-codes = []
-for row in json.loads(sys.argv[1]):
-    print("=", flush=True, file=sys.stderr)
-    codes.append(invoke("kanoclip-eval", "eval", row))
-print(json.dumps(codes))
-"""
-    # One process for all of them: importing torch is most of the time.
-    arguments = json.dumps([[str(part) for part in row[0]] for row in rows])
-    done = subprocess.run([sys.executable, "-c", script, arguments], capture_output=True, text=True, env=ENVIRONMENT)
-    said = [part.strip() for part in done.stderr.split("=\n")[1:]]
-    assert json.loads(done.stdout.splitlines()[-1]) == [row[1] for row in rows], done.stderr
-    for line, (_, _, *words) in zip(said, rows, strict=True):
+    for given, code, *words in rows:
+        done = evaluate_here(*given)
+        assert done.returncode == code, done.stderr
+        line = done.stderr.strip()
         assert line.count("\n") == 0 and line.startswith("error: "), line
         assert all(str(word) in line for word in words), line
 

@@ -11,11 +11,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from kanoclip.export.graph import DeployGraph
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.train.checkpoint import build_model, save_checkpoint
+from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
+from kanoclip.train.weights import CHECKPOINT, packaged
+
+from .helpers import in_process
 
 EXPORT = Path(sys.executable).with_name("kanoclip-export")
 RUN = Path(sys.executable).with_name("kanoclip-run")
@@ -29,9 +34,10 @@ def export(folder: Path, *arguments: str, code: int = 0) -> subprocess.Completed
 
 
 def refused(folder: Path, *arguments: str, code: int = 1) -> str:
-    """Runs an export that must fail: one line on stderr, no traceback, nothing written."""
+    """Runs an export here that must fail: one line on stderr, no traceback, nothing written."""
     before = sorted(folder.rglob("*"))
-    done = export(folder, *arguments, code=code)
+    done = in_process("kanoclip-export", *arguments, cwd=folder)
+    assert done.returncode == code, done.stderr
     assert sorted(folder.rglob("*")) == before
     assert done.stdout == ""
     lines = done.stderr.strip().splitlines()
@@ -62,7 +68,7 @@ def test_fp16_alone_exports_the_shipped_checkpoint(exported):
 def test_what_was_exported_runs_on_a_camera_sized_frame(exported):
     folder, _ = exported
     frame = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), dtype=np.uint8)
-    with Detector.load(folder / "nano.kanoclip") as detector:
+    with Detector.load(folder / "nano.kanoclip", backend="onnxruntime") as detector:
         found = detector(frame)
     assert found.map.shape == (256, 256) and 0 <= found.map.min() <= found.map.max() <= 1
     assert 0 <= found.score <= 1 and found.score == pytest.approx(found.score)
@@ -71,14 +77,15 @@ def test_what_was_exported_runs_on_a_camera_sized_frame(exported):
 def test_run_finds_the_exported_bundle_by_itself(exported, tmp_path):
     folder, _ = exported
     images = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
-    done = subprocess.run(
-        [RUN, "--source", str(images), "--json"], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    # `auto` would try every engine on the new graph first.
+    command = [RUN, "--source", str(images), "--json", "--backend", "onnxruntime"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames"] == 6
     assert "untrained" not in done.stderr
 
 
+@pytest.mark.nightly
 def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
     export(tmp_path, "--class", "ceramic tile", "--fp16", "--output", "tile.kanoclip")
     assert Bundle.open(tmp_path / "tile.kanoclip").manifest.classes == ("ceramic tile",)
@@ -86,6 +93,15 @@ def test_the_shipped_checkpoint_takes_other_class_names(tmp_path):
     run = [RUN, "--source", str(images), "--class", "ceramic tile", "--json"]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and json.loads(done.stdout)["frames"] > 6, done.stderr
+
+
+def test_other_class_names_are_other_texts_of_the_shipped_checkpoint():
+    """The same without the export, which is that of any class."""
+    model = load_checkpoint(packaged(CHECKPOINT)).model
+    frame = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, *model.config.image_size, 3), np.uint8))
+    with torch.no_grad():
+        one, other = (DeployGraph(model, [name], "fp32").eval()(frame)[0] for name in ("object", "ceramic tile"))
+    assert one.isfinite().all() and other.isfinite().all() and (one - other).abs().max() > 1e-4
 
 
 @pytest.mark.nightly
@@ -112,7 +128,8 @@ def test_a_quantised_graph_is_calibrated_on_the_images_that_are_named(tmp_path, 
     good = Path(__file__).parents[2] / "examples" / "hazelnut_toy" / "test" / "good"
     # Compared on good images only: which of a few images random weights like more is no matter of precision.
     images = ["--calibration-images", str(good), "--parity-images", str(good)]
-    done = export(tmp_path, "--backbone", "random-tiny", f"--{precision}", *images)
+    done = in_process("kanoclip-export", "--backbone", "random-tiny", f"--{precision}", *images, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     bundle = Bundle.open(tmp_path / "random-tiny.kanoclip")
     assert bundle.manifest.precision == precision
     assert bundle.manifest.opset == (18 if precision == "int8-cpu" else 19)
@@ -248,8 +265,14 @@ def test_wrong_usage(tmp_path, arguments, words):
     assert all(word in line for word in words), line
 
 
+def test_a_refusal_from_a_shell(tmp_path):
+    """That of the installed command; the others are run in this process."""
+    done = export(tmp_path, "--weights", "w.safetensors", code=1)
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and "w.safetensors" in done.stderr
+    assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
 def test_things_that_are_not_there(tmp_path):
-    assert "w.safetensors" in refused(tmp_path, "--weights", "w.safetensors")
     assert "multiple of the patch size" in refused(tmp_path, "--backbone", "random-tiny", "--image-size", "50")
     assert "8.7" in refused(
         tmp_path, "--backbone", "random-tiny", "--fp16", "--engine", "tensorrt-rtx", "--compute-capability", "8.7"
@@ -271,7 +294,8 @@ def test_damaged_and_foreign_checkpoints(tmp_path):
     assert "c.safetensors" in refused(tmp_path, "--checkpoint", "c.safetensors")
 
 
-def test_drift_writes_no_bundle(tmp_path):
+@pytest.mark.nightly
+def test_weights_that_overflow_write_no_bundle(tmp_path):
     """A checkpoint whose weights overflow fp16: torch's float32 is fine, the fp16 graph is not."""
     loaded = build_model(ModelConfig("random-tiny", (48, 48)), "none")
     loaded.model.head.stages[0].deformable.value.weight.data.mul_(1e6)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .helpers import environment
+from .helpers import environment, in_process
 
 FAKE = runpy.run_path(str(Path(__file__).parents[1] / "support" / "fake_gst_launch.py"))
 RUN = (str(Path(sys.executable).parent / "kanoclip-run"), "--backend", "onnxruntime")  # `auto` may tell of a trial
@@ -86,7 +86,7 @@ def test_sigterm_ends_the_run_and_the_pipeline(fake, tmp_path):
     ],
 )
 def test_wrong_usage(fake, tmp_path, arguments, code, parts):
-    done = run(arguments, tmp_path, fake("normal"))
+    done = in_process("kanoclip-run", *RUN[1:], *arguments, cwd=tmp_path, env=fake("normal"))
     assert done.returncode == code
     (line,) = done.stderr.splitlines()
     for part in parts:

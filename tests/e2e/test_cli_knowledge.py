@@ -23,6 +23,8 @@ import cv2
 import numpy as np
 import pytest
 
+from .helpers import in_process
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 COMMAND = str(Path(sys.executable).parent / "kanoclip-knowledge")
 KEY = "sk-secret-0123456789abcdef"
@@ -101,7 +103,7 @@ class ChatServer:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def _question(self, body: dict[str, Any], authorization: str) -> Question:
         content = body["messages"][0]["content"]
@@ -139,9 +141,17 @@ def data(tmp_path_factory) -> Path:
     return root
 
 
-def run(*arguments, env=ENVIRONMENT):
+def started(*arguments):
+    """The installed command, in a process of its own."""
     command = [COMMAND, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
+    assert KEY not in done.stdout + done.stderr
+    return done
+
+
+def run(*arguments, env=ENVIRONMENT):
+    """In this process."""
+    done = in_process("kanoclip-knowledge", *arguments, env=env)
     assert KEY not in done.stdout + done.stderr
     return done
 
@@ -223,7 +233,7 @@ def test_a_killed_build_asks_only_for_the_rest(server, tmp_path):
     known = set(entries(output)["own"])
     assert 0 < len(known) < 40
     server.reply, server.asked = descriptions, []
-    done = run(*arguments)
+    done = started(*arguments)
     assert done.returncode == 0, done.stderr
     asked = {question.text.partition("abnormal image of ")[2].partition(" looks")[0] for question in server.asked}
     assert asked == set(names) - known
@@ -400,6 +410,6 @@ def test_show_and_check():
     done = run("show", "bottle", "--json")
     assert len(json.loads(done.stdout)["mvtec/bottle"]["abnormal"]) == 5
     assert run("show", "--dataset", "dagm").stdout.count("textured surface") >= 10
-    refused(run("show", "unicorn"), 1, "it knows", "bottle")
+    refused(started("show", "unicorn"), 1, "it knows", "bottle")
     refused(run("check", "/nowhere.json"), 1, "/nowhere.json")
     assert "export OPENAI_API_KEY" in run("build", "--help").stdout

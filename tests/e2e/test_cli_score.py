@@ -20,7 +20,7 @@ import pytest
 
 from kanoclip.benchmarks.studies.streams.process_samples import children_of, sample_process
 
-from .helpers import environment
+from .helpers import environment, in_process
 
 BIN = Path(sys.executable).parent
 CPU = ("--backend", "onnxruntime", "--device", "cpu")
@@ -186,7 +186,8 @@ def test_drift_fails_where_it_is_asked_to(toy_bundle, tmp_path):
 )
 def test_what_is_wrong_is_told_in_one_line(toy_bundle, tmp_path, arguments, code, told):
     cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
-    fails(run("kanoclip-score", "--bundle", toy_bundle, *arguments, cwd=tmp_path), code, told)
+    done = in_process("kanoclip-score", "--bundle", toy_bundle, *arguments, cwd=tmp_path, env=environment())
+    fails(done, code, told)
     assert os.listdir(tmp_path) == ["a.png"]
 
 

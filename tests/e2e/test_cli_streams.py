@@ -213,7 +213,7 @@ class ShortCamera(BaseHTTPRequestHandler):
 def test_one_camera_that_fails_beside_one_that_does_not(toy_bundle, tmp_path):
     jsonl = tmp_path / "x.jsonl"
     with ThreadingHTTPServer(("127.0.0.1", 0), ShortCamera) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         url = f"http://me:s3cret@127.0.0.1:{server.server_port}/video"
         shown = f"http://***@127.0.0.1:{server.server_port}/video"
         with Running(

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from .helpers import in_process
+
 BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -46,6 +48,11 @@ def train(*arguments, launcher=(), **options):
     )
 
 
+def train_here(*arguments, cwd=None):
+    """In this process, where torch is there already."""
+    return in_process("kanoclip-train", *arguments, cwd=cwd, env=ENVIRONMENT)
+
+
 def refused(done, code, *words):
     """One line on standard error that holds the words, after warnings of one line each."""
     assert done.returncode == code, done.stderr
@@ -56,8 +63,8 @@ def refused(done, code, *words):
         assert str(word) in last, done.stderr
 
 
-def test_from_a_folder_to_a_bundle(arguments, tmp_path):
-    """Train, then export what was learned, then score with it."""
+def test_a_folder_is_trained_on(arguments, tmp_path):
+    """That what was learned is exported and measured from there on is test_cli_eval's."""
     done = train(*arguments, "--epochs", 3, "--output", tmp_path / "nuts.safetensors")
     assert done.returncode == 0, done.stderr
     assert "epoch 3/3" in done.stderr and "from the cache" in done.stderr
@@ -66,17 +73,12 @@ def test_from_a_folder_to_a_bundle(arguments, tmp_path):
     assert [record["epoch"] for record in told["epochs"]] == [1, 2, 3]
     assert told["categories"]["hazelnut"]["anomalous"] == 17
     assert list(tmp_path.glob("*.state.*")) == []
-    export = [BIN / "kanoclip-export", "--checkpoint", tmp_path / "nuts.safetensors", "--weights", "none"]
-    done = subprocess.run([*export, "--output", tmp_path / "nuts.kanoclip"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    manifest = json.loads((tmp_path / "nuts.kanoclip" / "manifest.json").read_text())
-    assert manifest["model"]["checkpoint_sha256"]
 
 
 def test_the_kd_loss_acts_on_the_shipped_backbone_and_knowledge(root, tmp_path):
     """With eq. 2 as printed and the texts of a class beginning alike, it was 0 on every image."""
     nano = ["--dataset", "mvtec", "--root", root, "--backbone", "nano", "--no-cache", "--epochs", 1]
-    done = train(*nano, "--output", tmp_path / "c.safetensors")
+    done = train_here(*nano, "--output", tmp_path / "c.safetensors")
     assert done.returncode == 0, done.stderr
     (record,) = json.loads((tmp_path / "c.json").read_text())["training"]["epochs"]
     assert record["kd_active"] > 0 and record["kd"] > 0
@@ -90,10 +92,14 @@ def test_a_kd_loss_that_does_nothing_is_told_with_a_remedy(arguments, tmp_path):
     record = {"schema": 1, "domain": "d", "version": "1", "origin": "o"}
     base = tmp_path / "base.json"
     base.write_text(json.dumps({**record, "datasets": {"mvtec": {"hazelnut": {**entry, "observed": []}}}}))
-    done = train(*arguments, "--epochs", 1, "--knowledge", base, "--output", tmp_path / "c.safetensors")
+    done = train_here(*arguments, "--epochs", 1, "--knowledge", base, "--output", tmp_path / "c.safetensors")
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "kd_active 0 in every epoch" in line]
     assert line.startswith("warning: ") and "--kd-margin above 1.75" in line and "background" in line
+
+
+EPOCHS = 20
+"""So many that a signal after the second finds the run still going."""
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +107,7 @@ def whole(root, tmp_path_factory):
     """A run that nothing interrupts."""
     folder = tmp_path_factory.mktemp("whole")
     least = ["--dataset", "mvtec", "--root", root, "--backbone", "random-tiny", "--cache", folder / "cache"]
-    done = train(*least, "--epochs", 40, "--output", folder / "whole.safetensors")
+    done = train(*least, "--epochs", EPOCHS, "--output", folder / "whole.safetensors")
     assert done.returncode == 0, done.stderr
     return folder / "whole.safetensors"
 
@@ -109,7 +115,7 @@ def whole(root, tmp_path_factory):
 @pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.nightly), signal.SIGTERM])
 def test_a_signal_saves_and_resume_goes_on_to_the_same_checkpoint(arguments, tmp_path, whole, number):
     parts = tmp_path / "parts.safetensors"
-    options = [*arguments, "--epochs", 40, "--output", parts]
+    options = [*arguments, "--epochs", EPOCHS, "--output", parts]
     process = subprocess.Popen(
         [str(part) for part in [BIN / "kanoclip-train", *options]], stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
@@ -203,34 +209,15 @@ def test_bad_command_lines(arguments, root, tmp_path):
         ([*arguments, "--cache", "/dev/null/x"], 1, "/dev/null/x", "--no-cache"),
     ]
     output.with_suffix(".txt").write_text("")
-    script = """
-import json, sys
-from kanoclip.runtime.cli.main import invoke
-sys.exit(0) if not sys.argv[1:] else None
-codes = []
-for row in json.loads(sys.argv[1]):
-    print("=", flush=True, file=sys.stderr)
-    codes.append(invoke("kanoclip-train", "train", row))
-print(json.dumps(codes))
-"""
-    # One process for all of them: importing torch is most of the time.
-    done = train(
-        json.dumps([[str(part) for part in row[0]] for row in rows]),
-        launcher=[sys.executable, "-c", script],
-        cwd=tmp_path,
-    )
-    said = [part.strip() for part in done.stderr.split("=\n")[1:]]
-    assert json.loads(done.stdout) == [row[1] for row in rows], done.stderr
-    for line, (_, _, *words) in zip(said, rows, strict=True):
-        last = line.splitlines()[-1]
-        assert last.startswith("error: ") and all(str(word) in last for word in words), line
+    for given, code, *words in rows:
+        refused(train_here(*given, cwd=tmp_path), code, *words)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
 def test_an_existing_checkpoint_is_not_overwritten_unasked(arguments, tmp_path):
     output = tmp_path / "c.safetensors"
     output.write_bytes(b"precious")
-    refused(train(*arguments, "--output", output), 2, output, "--overwrite")
+    refused(train_here(*arguments, "--output", output), 2, output, "--overwrite")
     assert output.read_bytes() == b"precious"
 
 

@@ -19,7 +19,7 @@ pytest.importorskip("tritonclient.grpc")
 from kanoclip.export.triton import write_repository
 from kanoclip.runtime.bundle.bundle import Bundle
 
-from .helpers import environment
+from .helpers import environment, in_process
 
 BIN = Path(sys.executable).parent
 SERVER = Path(__file__).parents[1] / "support" / "triton_server.py"
@@ -176,8 +176,8 @@ def test_tls_with_a_certificate_of_the_plant(server, tmp_path, program):
     ],
 )
 def test_wrong_input_is_one_line(tmp_path, toy_bundle, arguments, code, said):
-    run = start("--bundle", toy_bundle, "--source", PATTERN, *arguments, cwd=tmp_path)
-    _, err = run.communicate(timeout=60)
-    assert run.returncode == code
-    lines = [line for line in err.splitlines() if not line.startswith("warning: triton://")]
-    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], err
+    command = ("kanoclip-run", "--bundle", toy_bundle, "--source", PATTERN, *arguments, "--no-window", "--quiet")
+    done = in_process(*command, cwd=tmp_path, env=environment(COLUMNS="250"))
+    assert done.returncode == code
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: triton://")]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr

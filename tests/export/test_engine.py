@@ -31,11 +31,9 @@ def split(targets, precision):
     return rtx_targets(load_flavour("tensorrt-rtx"), targets, precision)
 
 
-@pytest.fixture(scope="module")
-def fp16_onnx(tiny, tmp_path_factory):
-    path = tmp_path_factory.mktemp("engine") / "model.onnx"
-    write_onnx(DeployGraph(tiny.model, ["bolt"], "fp16"), (48, 48), BatchSpec(), 18, path)
-    return path
+@pytest.fixture
+def fp16_onnx(plain):
+    return plain("fp16")
 
 
 def test_engine_for_three_generations_of_gpu_without_a_gpu(fp16_onnx, tmp_path):

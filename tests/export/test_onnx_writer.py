@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -15,19 +13,6 @@ from kanoclip.runtime.errors import ExportError
 from kanoclip.train.model.kanoclip import to_pixels
 
 SIZE = (48, 48)
-
-
-@pytest.fixture(scope="module")
-def plain(tiny, tmp_path_factory):
-    """The file of one class and one frame at opset 18, in a precision; written once."""
-
-    @cache
-    def write(precision):
-        path = tmp_path_factory.mktemp(precision) / "model.onnx"
-        write_onnx(DeployGraph(tiny.model, ["bolt"], precision), SIZE, BatchSpec(), 18, path)
-        return path
-
-    return write
 
 
 def session(path):

@@ -28,12 +28,6 @@ def frames(count, seed=0):
     return [rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def written(model, path, precision, classes=("bolt",), batch=BatchSpec()):  # noqa: B008 (frozen)
-    opset = 18 if precision == "int8-cpu" else 19
-    write_onnx(DeployGraph(model, list(classes), precision), SIZE, batch, opset, path, in_half=False)
-    return path
-
-
 def silent(step, share):
     pass
 
@@ -42,22 +36,15 @@ def answers(path, frame):
     return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"frame": frame[None]})
 
 
-@pytest.fixture(scope="module")
-def plain_graphs(tiny, tmp_path_factory):
-    """What quantisation begins with: one for tensor cores, one for CPUs."""
-    folder = tmp_path_factory.mktemp("plain")
-    half = written(tiny.model, folder / "fp16.onnx", "int8")
-    return {"int8": half, "fp8": half, "int8-cpu": written(tiny.model, folder / "fp32.onnx", "int8-cpu")}
-
-
 @pytest.fixture(scope="module", params=list(STORED))
 def precision(request):
     return request.param
 
 
 @pytest.fixture(scope="module")
-def source(plain_graphs, precision):
-    return plain_graphs[precision]
+def source(plain, precision):
+    """What quantisation begins with: one graph for tensor cores, one for CPUs."""
+    return plain("fp32" if precision == "int8-cpu" else "fp16", in_half=False)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +209,10 @@ def several(tiny, tmp_path_factory):
 
     @cache
     def write(batch, precision):
-        return written(tiny.model, folder / f"{precision}-{batch.dynamic}.onnx", precision, ("bolt", "nut"), batch)
+        path = folder / f"{precision}-{batch.dynamic}.onnx"
+        graph = DeployGraph(tiny.model, ["bolt", "nut"], precision)
+        write_onnx(graph, SIZE, batch, 18 if precision == "int8-cpu" else 19, path, in_half=False)
+        return path
 
     return write
 

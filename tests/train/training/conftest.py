@@ -70,7 +70,7 @@ class Recorder:
         self.records.append(dict(record))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trainer(tree):
     """A trainer on the tree; `model` holds options of ModelConfig, the rest is TrainConfig's."""
 
@@ -93,7 +93,7 @@ def make_trainer(tree):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def run(make_trainer):
     """Runs a trainer to its end, or until `stop_after` steps of this call; (outcome, recorder)."""
 
@@ -110,7 +110,7 @@ def run(make_trainer):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tensors():
     """Tensors of a checkpoint."""
     from safetensors.torch import load_file

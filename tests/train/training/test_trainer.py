@@ -22,11 +22,11 @@ def equal(one, other):
 @pytest.mark.parametrize("cached", [True, False])
 def test_a_run_learns_and_writes_a_checkpoint_that_loads(tmp_path, run, cached):
     output = tmp_path / "c.safetensors"
-    outcome, recorder = run(output, epochs=6, cache=tmp_path / "cache" if cached else None, lr_modules=1e-2)
+    outcome, recorder = run(output, epochs=4, cache=tmp_path / "cache" if cached else None, lr_modules=1e-2)
     assert outcome.finished
-    assert len(recorder.steps) == 6 * STEPS
+    assert len(recorder.steps) == 4 * STEPS
     assert recorder.records[-1]["loss"] < 0.9 * recorder.records[0]["loss"]
-    assert [record["from_cache"] for record in recorder.records][1:] == [20 if cached else 0] * 5
+    assert [record["from_cache"] for record in recorder.records][1:] == [20 if cached else 0] * 3
     loaded = load_checkpoint(output, "none")
     assert loaded.checkpoint_sha256 is not None
     assert not state_path(output).exists()
@@ -45,25 +45,40 @@ def test_clips_weights_have_not_moved_and_all_that_learns_has(tmp_path, make_tra
         assert torch.equal(tensor, before[name]) == (name not in learning), name
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(run, tmp_path_factory):
+    """A run of some options to its end, made once: (outcome, recorder, checkpoint)."""
+    made = {}
+
+    def once(**options):
+        key = tuple(options)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            if options.get("cache"):
+                options["cache"] = folder / "cache"
+            made[key] = *run(folder / "c.safetensors", **options), folder / "c.safetensors"
+        return made[key]
+
+    return once
+
+
 @pytest.mark.parametrize("stop_after", [1, 3, STEPS, STEPS + 2])
 @pytest.mark.parametrize("options", [{"cache": True}, {"augment": True, "ema": 0.9, "optimizer": "adamw"}])
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, run, tensors, stop_after, options):
-    def settings(name):
-        return {**options, "cache": tmp_path / name if options.get("cache") else None}
-
-    whole, told = run(tmp_path / "whole.safetensors", **settings("one"))
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, run, uninterrupted, tensors, stop_after, options):
+    whole, told, checkpoint = uninterrupted(**options)
+    options = {**options, "cache": tmp_path / "cache" if options.get("cache") else None}
     output = tmp_path / "parts.safetensors"
-    stopped, first = run(output, stop_after=stop_after, **settings("two"))
+    stopped, first = run(output, stop_after=stop_after, **options)
     assert whole.finished and not stopped.finished and not output.exists()
     assert len(first.steps) == stop_after
-    finished, second = run(output, resume=True, **settings("two"))
+    finished, second = run(output, resume=True, **options)
     assert finished.finished and len(second.steps) == 2 * STEPS - stop_after
     assert [*first.steps, *second.steps] == told.steps
     for mine, its in zip(finished.progress.history, whole.progress.history, strict=True):
         own = dict.fromkeys(("seconds", "waited", "pictures", "from_cache"), 0)
         assert {**mine, **own} == {**its, **own}
         assert 0 < its["waited"] < its["seconds"]
-    assert equal(tensors(output), tensors(tmp_path / "whole.safetensors"))
+    assert equal(tensors(output), tensors(checkpoint))
 
 
 def test_the_same_seed_gives_the_same_run_and_another_one_does_not(tmp_path, run, tensors):

@@ -210,7 +210,7 @@ def test_a_killed_camera_is_back_in_time_and_no_frame_has_a_wrong_time(kind, cam
     if kind == "rtsp":
         request.getfixturevalue("rtsp_server")
     caplog.set_level("INFO", logger="kanoclip.runtime")
-    kill_and_come_back(camera(kind), 3 if kind == "rtsp" else 2, caplog)
+    kill_and_come_back(camera(kind), 2, caplog)
 
 
 @pytest.mark.nightly
@@ -399,7 +399,7 @@ def test_what_an_http_camera_says_instead_of_an_image(path, credentials, said, r
             """Keeps the test's output clean."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         with pytest.raises(SourceError, match=said) as caught:
             open_source(f"http://{credentials}127.0.0.1:{server.server_port}{path}")

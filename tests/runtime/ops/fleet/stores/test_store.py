@@ -50,7 +50,7 @@ def served(handler, context=None):
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     if context is not None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     return server
 
 
@@ -362,7 +362,7 @@ def test_a_registry_that_sends_elsewhere_gets_no_password(monkeypatch, tmp_path)
     monkeypatch.setenv("KANOCLIP_REGISTRY_PASSWORD", "word")
     # 127.0.0.2 is this machine too, but another host to HTTP.
     other = ThreadingHTTPServer(("127.0.0.2", elsewhere.server_port), Elsewhere)
-    threading.Thread(target=other.serve_forever, daemon=True).start()
+    threading.Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
     try:
         store = open_store(f"oci://127.0.0.1:{elsewhere2.server_port}/x")
         assert b"".join(store.blob("sha256:" + "0" * 64)) == b"ok"
