@@ -264,8 +264,8 @@ def command(
             check_repository(triton, (output or Path(name + SUFFIX)).stem)
 
         from kanoclip.export.onnx_writer import BatchSpec
+        from kanoclip.export.parity import choose_grid
         from kanoclip.export.pipeline import ExportConfig, export_bundle
-        from kanoclip.export.tiling import choose_grid
         from kanoclip.train.backbones import get_backbone
         from kanoclip.train.checkpoint import build_model, load_checkpoint
         from kanoclip.train.model.kanoclip import ModelConfig
@@ -309,7 +309,7 @@ def command(
                 shared,
                 "--parity-images",
             )
-        # A frame's tiles go through the graph together, which on a GPU and on a CPU takes less time than one by one.
+        # Together in one run, a frame's tiles take no longer than one by one (docs/measurements.md).
         together = dynamic_batch or batch or (1 if grid is None else grid.count)
         config = ExportConfig(
             output=output or Path(loaded.model.config.backbone + SUFFIX),

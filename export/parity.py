@@ -15,16 +15,19 @@ from torch import Tensor
 from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.bundle.tolerances import BOUNDS, Bounds
 from kanoclip.runtime.detect.preprocess import resize
-from kanoclip.runtime.detect.tiles import WHOLE, Tiling
+from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
 from kanoclip.runtime.engines.base import Backend, Floats, Frames, MemoryTensors, whole_batches
 from kanoclip.runtime.errors import ExportError, FrameError
 from kanoclip.runtime.metrics import image_auroc
+from kanoclip.runtime.sources.files.headers import image_size
 from kanoclip.runtime.sources.files.images import ImageSource, read_image
 from kanoclip.runtime.types import Image
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
 from kanoclip.train.model.memory import MemoryFusion
 
 NORMAL_FOLDERS = ("good", "normal")
+ASPECTS_APART = 1.1
+"""Largest ratio of two images' aspects: one grid suits both."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,46 @@ def read_sample(path: Path, flag: str) -> Image:
     if isinstance(image, str):
         raise ExportError(f"cannot read {path} ({image}): name other images with {flag}")
     return image
+
+
+def choose_grid(source: Path, limit: int, size: tuple[int, int], overlap: float, flag: str) -> TileGrid | None:
+    """Tiles by the aspect of the images, and by the size of the smallest.
+
+    Args:
+        source: A folder or an image.
+        limit: Most images to look at, spread evenly.
+        size: (height, width) of the model.
+        overlap: Share of a tile's side that it has in common with its neighbour.
+        flag: The command line's name for the source, for messages.
+
+    Returns:
+        The grid; None where the images are best seen as a whole.
+
+    Raises:
+        SourceError: There is no image.
+        ExportError: An image cannot be read, or two are of different shapes.
+    """
+    sizes = {path: _size(path, flag) for path in sample_paths(source, limit, flag)}
+    aspects = {path: height / width for path, (height, width) in sizes.items()}
+    flattest, tallest = min(aspects, key=aspects.__getitem__), max(aspects, key=aspects.__getitem__)
+    if aspects[tallest] > ASPECTS_APART * aspects[flattest]:
+        (one_height, one_width), (height, width) = sizes[flattest], sizes[tallest]
+        raise ExportError(
+            f"no tiles suit both {flattest} ({one_width}x{one_height} pixels) and {tallest} ({width}x{height}): name "
+            f"images of one shape with {flag}, or the grid, such as --tiles 3x1"
+        )
+    smallest = min(sizes.values(), key=lambda one: one[0] * one[1])
+    grid = auto_grid(*smallest, size, overlap)
+    return grid if grid.count > 1 else None
+
+
+def _size(path: Path, flag: str) -> tuple[int, int]:
+    """(height, width) of an image, from its header where that tells it."""
+    found = image_size(path)
+    if found is None:
+        height, width, _ = read_sample(path, flag).shape
+        found = height, width
+    return found
 
 
 @torch.no_grad()

@@ -201,7 +201,7 @@ class Timings:
     """Milliseconds spent on one frame inside the detector, by stage.
 
     Attributes:
-        resize: From the frame to the model's size.
+        resize: From the frame to the model's size, or to its tiles.
         inference: In the engine.
         decide: From map to regions.
         resize_cpu: Processor time of the calling thread in `resize`: its cost where several threads share a core.

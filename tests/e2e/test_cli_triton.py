@@ -17,7 +17,9 @@ import pytest
 pytest.importorskip("tritonclient.grpc")
 
 from kanoclip.export.triton import write_repository
+from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import TileGrid
 
 from .helpers import environment, in_process
 
@@ -91,6 +93,24 @@ def test_images_scored_by_a_server_as_they_are_here(server, tmp_path):
         assert run.returncode == 0, said
         told[name] = [(row["source"], row["score"], row["is_anomalous"]) for row in rows(tmp_path / f"{name}.jsonl")]
     assert told["here"] == told["there"] and len(told["there"]) == 6
+
+
+def test_tiles_go_to_a_server_too(tmp_path, make_toy_bundle):
+    folder = make_toy_bundle(tmp_path / "toy.kanoclip", dynamic=True, max_batch=2, tiles=TileGrid(3, 1, 0.25))
+    (tmp_path / "models").mkdir()
+    write_repository(Bundle.open(folder), tmp_path / "models")
+    made = Server(tmp_path / "models")
+    try:
+        made.start()
+        noise = np.random.default_rng(0).integers(0, 256, (80, 32, 3), dtype=np.uint8)
+        with Detector.load(folder, backend="onnxruntime", device="cpu") as here:
+            one = here(noise)
+        with Detector.load(folder, backend=f"triton://127.0.0.1:{made.port}/toy") as there:
+            other = there(noise)
+    finally:
+        made.kill()
+    assert one.score == other.score and one.map.shape == (80, 32)
+    np.testing.assert_array_equal(one.map, other.map)
 
 
 def test_an_archive_is_scored_by_a_server_as_it_is_here(server, tmp_path):

@@ -36,7 +36,7 @@ class Case:
         category: Its category.
         sample: Where it lies and what it shows.
         image: uint8 [H, W, 3], BGR, as read.
-        mask: Ground truth at model size, bool [h, w]; None where none is known.
+        mask: Ground truth at the map's size, bool [h, w]; None where none is known.
         map: float32 [h, w] in [0, 1].
         score: In [0, 1].
     """
@@ -73,7 +73,8 @@ def evaluate(
 ) -> Results:
     """Measures a predictor.
 
-    Maps and masks are compared at the model's size, masks resized by nearest neighbour, as AnomalyCLIP does.
+    Maps and masks are compared at the map's size, which is the model's or that of its tiles together; masks are resized
+    by nearest neighbour, as AnomalyCLIP does.
 
     Args:
         dataset: What to measure on.

@@ -33,6 +33,8 @@ def caption(results: Results) -> str:
     """What was measured, in one line; untrained models are called that."""
     model = results.model
     size = "x".join(str(side) for side in model["image_size"])
+    if tiles := model.get("tiles"):
+        size += f" in {tiles} tiles"
     header = (
         f"{model['name']}: {model['backbone']} ({model['weights']}), {size}, {model['precision']}, {model['backend']}"
     )

@@ -42,7 +42,7 @@ def measure(frame: Image, small: Image) -> Measures:
 
     Args:
         frame: The original, uint8 [H, W, 3], BGR.
-        small: The same at the model's size.
+        small: The same at the map's size.
     """
     height, width = frame.shape[:2]
     top, left = max((height - CROP) // 2, 0), max((width - CROP) // 2, 0)

@@ -160,8 +160,8 @@ def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int,
 
     Args:
         path: The file.
-        height: Rows of the model.
-        width: Columns of the model.
+        height: Rows of the model, or of all tiles together.
+        width: Columns of the model, or of all tiles together.
 
     Returns:
         The image as `read_image` gives it, smaller where it could be, and then (height, width) of the whole; or the

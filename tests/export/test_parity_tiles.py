@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kanoclip.export.parity import load_samples
-from kanoclip.export.tiling import choose_grid
+from kanoclip.export.parity import choose_grid, load_samples
 from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.errors import ExportError, SourceError
 
