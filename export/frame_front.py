@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kanoclip.train.model.clip_vv import ClipVV, ImageFeatures
-from kanoclip.train.model.stem import SCALE, StemFeatures
-from kanoclip.train.model.stem import SHIFT as STEM_SHIFT
+from kanoclip.train.model.stem.stem import SCALE, StemFeatures
+from kanoclip.train.model.stem.stem import SHIFT as STEM_SHIFT
 
 SHIFT = 128
 """Subtracted from the uint8 pixels before CLIP's patch convolution. It is exact, and it halves the rounding error that

@@ -21,7 +21,7 @@ from kanoclip.export.fused_attention import count_fused
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
-from kanoclip.export.quantize import FIRST_OPSET, quantize
+from kanoclip.export.quantisation.quantize import FIRST_OPSET, quantize
 from kanoclip.export.staging import check_output, staged
 from kanoclip.export.work import count_work
 from kanoclip.runtime.bundle.bundle import SAMPLES_FOLDER, Bundle, sha256_of

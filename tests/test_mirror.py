@@ -93,7 +93,11 @@ COVERED = {
     ],
     "runtime/stream/test_pipeline.py": ["runtime/stream/"],
     "export/test_parity.py": ["runtime/bundle/tolerances"],
-    "export/test_quantize.py": ["export/calibration", "export/quantize_fp8", "export/sensitivity"],
+    "export/quantisation/test_quantize.py": [
+        "export/quantisation/calibration",
+        "export/quantisation/quantize_fp8",
+        "export/quantisation/sensitivity",
+    ],
     "train/data/layouts/test_find.py": ["train/data/layouts/layout"],
     "train/data/layouts/test_tree.py": ["train/data/layouts/listing"],
     "train/data/test_registry.py": ["train/data/layouts/names"],

@@ -55,7 +55,7 @@ ALLOWED = (
 ALLOWED_IN = {
     "docs/deploy/line.toml": {"picture"},  # the key of `--webhook-picture`
     "export/parity.py": {"picture"},  # attributes that `asdict` makes keys of the manifest
-    "export/sensitivity.py": {"picture"},
+    "export/quantisation/sensitivity.py": {"picture"},
     "runtime/ops/score/run_folder.py": {"picture"},  # and of a run's own record
     "runtime/ops/score/bulk.py": {"picture"},
     "runtime/service/page/static/js/live.js": {"picture"},  # keys of the page's messages

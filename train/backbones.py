@@ -17,8 +17,8 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
 from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train.model.efficientnet import Variant
-from kanoclip.train.model.stem import ConvStem, StemConfig
+from kanoclip.train.model.stem.efficientnet import Variant
+from kanoclip.train.model.stem.stem import ConvStem, StemConfig
 from kanoclip.train.weights import CLIP, packaged
 
 SEED = 0

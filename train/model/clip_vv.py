@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.model.layers import LayerNorm, attention, merge_heads, split_heads
-from kanoclip.train.model.stem import ConvStem
+from kanoclip.train.model.stem.stem import ConvStem
 
 STAGES = 4
 DESCRIPTOR_CHANNELS = 384

@@ -18,7 +18,7 @@ from torch import Tensor
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import get_backbone, seeded_clip
-from kanoclip.train.model.stem import PATCH, SCALE, SHIFT, ConvStem
+from kanoclip.train.model.stem.stem import PATCH, SCALE, SHIFT, ConvStem
 from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.scenes.scene import Recipe, generate
 

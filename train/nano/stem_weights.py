@@ -20,7 +20,7 @@ from torch import Tensor
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.system.paths import replace_file
-from kanoclip.train.model.efficientnet import FoldedConv, Trunk, Variant
+from kanoclip.train.model.stem.efficientnet import FoldedConv, Trunk, Variant
 
 _EPSILON = 1e-3
 """Of the published batch norms."""

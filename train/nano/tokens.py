@@ -23,7 +23,7 @@ from torch import Tensor
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.sources.files.images import ImageSource
 from kanoclip.runtime.system.paths import replace_file
-from kanoclip.train.model.stem import ConvStem
+from kanoclip.train.model.stem.stem import ConvStem
 from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.scenes.scene import Recipe, generate
 from kanoclip.train.nano.stem_statistics import load_stem, trunk_pixels

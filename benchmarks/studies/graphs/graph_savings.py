@@ -26,8 +26,8 @@ from torch import Tensor
 from kanoclip.benchmarks.studies.graphs.flops import write_plain_tower
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.export import onnx_writer
-from kanoclip.export.calibration import plain_session
 from kanoclip.export.graph import DeployGraph
+from kanoclip.export.quantisation.calibration import plain_session
 from kanoclip.export.work import gemm_flops
 from kanoclip.runtime.bundle.tolerances import BOUNDS
 from kanoclip.runtime.errors import KanoclipError

@@ -32,7 +32,7 @@ from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import load_samples
-from kanoclip.export.quantize import quantizable
+from kanoclip.export.quantisation.quantize import quantizable
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of, shipped_bundle
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, MODEL_FILE, FileInfo
 from kanoclip.runtime.engines import create_backend

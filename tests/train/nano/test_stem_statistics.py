@@ -7,8 +7,8 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.train.model.efficientnet import Trunk, Variant
-from kanoclip.train.model.stem import ConvStem, StemConfig
+from kanoclip.train.model.stem.efficientnet import Trunk, Variant
+from kanoclip.train.model.stem.stem import ConvStem, StemConfig
 from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.scenes.scene import Recipe, generate
 from kanoclip.train.nano.stem_statistics import load_stem, main, new_stem, set_statistics, trunk_pixels

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.train.model.efficientnet import Trunk, Variant
+from kanoclip.train.model.stem.efficientnet import Trunk, Variant
 from kanoclip.train.nano import stem_weights as module
 from kanoclip.train.nano.stem_weights import RELEASES, fetch_release, load_trunk, main
 

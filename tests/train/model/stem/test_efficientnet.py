@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 
-from kanoclip.train.model.efficientnet import Trunk, Variant
+from kanoclip.train.model.stem.efficientnet import Trunk, Variant
 from kanoclip.train.nano.stem_weights import load_trunk
 
 

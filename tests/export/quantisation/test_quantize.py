@@ -10,13 +10,13 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kanoclip.export import calibration, sensitivity
-from kanoclip.export.calibration import Moments, input_moments, round_weights
 from kanoclip.export.checks import check_graph, count_attention
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
-from kanoclip.export.quantize import convolutions, quantizable, quantize
-from kanoclip.export.sensitivity import Layers, leave_alone, smallest_within
+from kanoclip.export.quantisation import calibration, sensitivity
+from kanoclip.export.quantisation.calibration import Moments, input_moments, round_weights
+from kanoclip.export.quantisation.quantize import convolutions, quantizable, quantize
+from kanoclip.export.quantisation.sensitivity import Layers, leave_alone, smallest_within
 from kanoclip.runtime.errors import ExportError
 
 SIZE = (48, 48)

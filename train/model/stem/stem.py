@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train.model.efficientnet import Trunk, Variant
+from kanoclip.train.model.stem.efficientnet import Trunk, Variant
 
 PATCH = 16
 """Pixels of a token's side: the grid of the stages of stride 16."""

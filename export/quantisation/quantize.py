@@ -21,11 +21,11 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from kanoclip.export.calibration import Moments, Range, activation_ranges, input_moments, round_weights
 from kanoclip.export.onnx_writer import EXTERNAL_DATA_FROM
-from kanoclip.export.quantize_fp8 import to_float8
+from kanoclip.export.quantisation.calibration import Moments, Range, activation_ranges, input_moments, round_weights
+from kanoclip.export.quantisation.quantize_fp8 import to_float8
+from kanoclip.export.quantisation.sensitivity import Choice, Layers, fewest_alone, leave_alone
 from kanoclip.export.rewrites import store_in_half
-from kanoclip.export.sensitivity import Choice, Layers, fewest_alone, leave_alone
 from kanoclip.runtime.engines import Report
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.types import Image

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.backbones import seeded_clip
-from kanoclip.train.model.efficientnet import Variant
 from kanoclip.train.model.kanoclip import to_pixels
-from kanoclip.train.model.stem import SHARPNESS, ConvStem, StemConfig, StemFeatures
+from kanoclip.train.model.stem.efficientnet import Variant
+from kanoclip.train.model.stem.stem import SHARPNESS, ConvStem, StemConfig, StemFeatures
 
 CONFIG = StemConfig(Variant.LITE0, 264)
 WIDTH = 48

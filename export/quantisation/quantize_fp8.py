@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from kanoclip.export.calibration import Range
+from kanoclip.export.quantisation.calibration import Range
 
 LARGEST = 448.0
 """Of e4m3fn, which has no infinity."""

@@ -1,0 +1,1 @@
+"""Graphs in 8 bits: what is quantised, by which images, and what it costs."""
