@@ -290,5 +290,6 @@ def _files(folder: Path, below: str = ".") -> dict[str, FileInfo]:
 
 def _provenance() -> dict[str, str]:
     names = ("kanoclip-edge", "torch", "open_clip_torch", "onnx", "onnxscript", "onnxruntime", "tensorrt-rtx")
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    # Without the folders of this machine, which are nobody's business.
+    command = shlex.join(Path(part).name if part.startswith("/") else part for part in sys.argv)
     return {**installed_versions(names), "python": sys.version.split()[0], "command": command, "commit": own_commit()}

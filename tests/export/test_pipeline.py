@@ -17,7 +17,8 @@ def test_drift_writes_no_bundle(plain, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pipeline, "write_onnx", lambda *given, **_: shutil.copy(plain("fp16"), given[4]))
     before = sorted(tmp_path.rglob("*"))
-    options = ["--checkpoint", "c.safetensors", "--fp16", "--opset", "19", "--parity-limit", "2"]
+    options = ["--checkpoint", "c.safetensors", "--fp16", "--opset", "19", "--memory-rows", "0"]
+    options += ["--parity-limit", "2"]
     assert invoke("kanoclip-export", "export", options) == 1
     told = capsys.readouterr()
     (line,) = told.err.splitlines()
