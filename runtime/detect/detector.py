@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -217,7 +216,7 @@ class Detector:
             roi.check_frame(height, width)
         self._tiling.check_frame(height, width)
         small = resize(check_frame(frame), *self._tiling.canvas)
-        tiles = self._tiling.cut(small) if self._tiling.count > 1 else None
+        tiles = None if self._tiling.count == 1 else self._tiling.cut(small)
         return Prepared(small, height, width, *_since(*started), tiles)
 
     def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
@@ -233,14 +232,20 @@ class Detector:
         """
         index = self._class_index(class_name)
         most = self.bundle.manifest.max_batch
-        images = [image for frame in frames for image in frame.images]
-        # Runs are made as their outputs are taken: no more tiles' maps are held than those of a run and a frame.
-        outputs = (
-            output
-            for start in range(0, len(images), most)
-            for output in self._infer(images[start : start + most], index)
+        count = self._tiling.count
+        images = (
+            [frame.image for frame in frames] if count == 1 else [tile for frame in frames for tile in frame.images]
         )
-        return [self._decide(frame, list(islice(outputs, self._tiling.count)), index) for frame in frames]
+        detections: list[Detection] = []
+        outputs: list[_Output] = []
+        for start in range(0, len(images), most):
+            outputs += self._infer(images[start : start + most], index)
+            whole = len(outputs) // count  # frames of which all tiles are there
+            for number in range(whole):
+                frame = frames[len(detections)]
+                detections.append(self._decide(frame, outputs[number * count : (number + 1) * count], index))
+            del outputs[: whole * count]
+        return detections
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
@@ -350,10 +355,10 @@ class Detector:
         started = perf_counter(), thread_time()
         limits = self._limits[index]
         thresholds = limits.thresholds
-        if limits.mask is not None:
-            outputs = self._within(outputs, limits.mask)
-        anomaly_map = self._tiling.stitch([output.map for output in outputs])
-        score = max(output.score for output in outputs)
+        output = outputs[0] if len(outputs) == 1 else self._stitched(outputs, limits.mask)
+        anomaly_map, score = output.map, output.score
+        if limits.mask is not None and len(outputs) == 1:
+            anomaly_map, score = within(anomaly_map, score, limits.mask)
         regions = find_regions(
             anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
         )
@@ -368,23 +373,23 @@ class Detector:
             threshold=thresholds.image,
             regions=regions,
             class_name=self._classes[index],
-            timings=Timings(
-                frame.resize_ms,
-                sum(output.inference_ms for output in outputs),
-                deciding[0],
-                frame.resize_cpu_ms,
-                deciding[1],
-            ),
+            timings=Timings(frame.resize_ms, output.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
             roi=limits.roi,
         )
 
-    def _within(self, outputs: Sequence[_Output], mask: Mask) -> list[_Output]:
-        """What the region of interest leaves of each tile; one that lies outside of it has no say in the score."""
-        left = []
-        for output, part in zip(outputs, self._tiling.split(mask), strict=True):
-            anomaly_map, score = within(output.map, output.score, part)
-            left.append(_Output(anomaly_map, score if part.any() else 0.0, output.inference_ms))
-        return left
+    def _stitched(self, outputs: Sequence[_Output], mask: Mask | None) -> _Output:
+        """A frame's output from those for its tiles: one map, the largest score, and all of the time.
+
+        The region of interest is applied to each tile, for a score is that of its own map. A tile outside of it has no
+        say in the frame's.
+        """
+        maps, scores = [output.map for output in outputs], [output.score for output in outputs]
+        if mask is not None:
+            parts = self._tiling.split(mask)
+            inside = [within(*answer) for answer in zip(maps, scores, parts, strict=True)]
+            maps = [anomaly_map for anomaly_map, _ in inside]
+            scores = [score for (_, score), part in zip(inside, parts, strict=True) if part.any()]
+        return _Output(self._tiling.stitch(maps), max(scores), sum(output.inference_ms for output in outputs))
 
 
 def _since(wall: float, cpu: float) -> tuple[float, float]:
