@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -255,7 +254,7 @@ class Detector:
             roi.check_frame(height, width)
         self._tiling.check_frame(height, width)
         small = resize(check_frame(frame), *self._tiling.canvas)
-        tiles = self._tiling.cut(small) if self._tiling.count > 1 else None
+        tiles = None if self._tiling.count == 1 else self._tiling.cut(small)
         return Prepared(small, height, width, *_since(*started), tiles)
 
     def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
@@ -272,14 +271,20 @@ class Detector:
         index = self._class_index(class_name)
         limits = self._limits[index]
         most = self.bundle.manifest.max_batch
-        images = [image for frame in frames for image in frame.images]
-        # Runs are made as their outputs are taken: no more tiles' maps are held than those of a run and a frame.
-        outputs = (
-            output
-            for start in range(0, len(images), most)
-            for output in self._infer(images[start : start + most], index, limits.memory)
+        count = self._tiling.count
+        images = (
+            [frame.image for frame in frames] if count == 1 else [tile for frame in frames for tile in frame.images]
         )
-        return [self._decide(frame, list(islice(outputs, len(frame.images))), index, limits) for frame in frames]
+        detections: list[Detection] = []
+        outputs: list[_Output] = []
+        for start in range(0, len(images), most):
+            outputs += self._infer(images[start : start + most], index, limits.memory)
+            whole = len(outputs) // count  # frames of which all tiles are there
+            for number in range(whole):
+                frame = frames[len(detections)]
+                detections.append(self._decide(frame, outputs[number * count : (number + 1) * count], index, limits))
+            del outputs[: whole * count]
+        return detections
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
@@ -390,8 +395,8 @@ class Detector:
         thresholds = limits.thresholds
         if limits.mask is not None:
             outputs = self._within(outputs, limits.mask, limits.peak_weight)
-        anomaly_map = self._tiling.stitch([output.map for output in outputs])
-        score = max(output.score for output in outputs)
+        output = outputs[0] if len(outputs) == 1 else self._stitched(outputs)
+        anomaly_map, score = output.map, output.score
         regions = find_regions(
             anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
         )
@@ -406,13 +411,7 @@ class Detector:
             threshold=thresholds.image,
             regions=regions,
             class_name=self._classes[index],
-            timings=Timings(
-                frame.resize_ms,
-                sum(output.inference_ms for output in outputs),
-                deciding[0],
-                frame.resize_cpu_ms,
-                deciding[1],
-            ),
+            timings=Timings(frame.resize_ms, output.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
             roi=limits.roi,
         )
 
@@ -423,6 +422,12 @@ class Detector:
             anomaly_map, score = within(output.map, output.score, part, peak_weight)
             left.append(_Output(anomaly_map, score if part.any() else 0.0, output.inference_ms))
         return left
+
+    def _stitched(self, outputs: Sequence[_Output]) -> _Output:
+        """A frame's output from those for its tiles: one map, the largest score, and all of the time."""
+        anomaly_map = self._tiling.stitch([output.map for output in outputs])
+        score = max(output.score for output in outputs)
+        return _Output(anomaly_map, score, sum(output.inference_ms for output in outputs))
 
 
 def _since(wall: float, cpu: float) -> tuple[float, float]:
