@@ -23,6 +23,13 @@ COVERED = {
     "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation"],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
+    "e2e/test_cli_learn.py": [
+        "runtime/cli/fitting/learn",
+        "runtime/cli/fitting/learn_options",
+        "runtime/cli/fitting/learn_steps",
+        "runtime/cli/terminal/steps",
+        "runtime/ops/learn/report",
+    ],
     "e2e/test_cli_run.py": ["runtime/cli/main", "runtime/cli/options", "runtime/cli/run", "runtime/cli/run_options/"],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],
     "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
+from kanoclip.runtime.bundle.store import locked
 from kanoclip.runtime.cli.main import invoke
 
 from .helpers import environment
@@ -255,3 +256,10 @@ def test_an_interrupted_calibration_changes_nothing(own, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "error: interrupted after" in err and "nothing was changed" in err
     assert (own / "manifest.json").read_bytes() == before
+
+
+def test_a_second_writer_is_refused(own, good):
+    before = manifest(own)
+    with locked(own):
+        fails(calibrate(own, "--source", good, "--false-alarm-rate", 0.05, *CPU), 1, "another process")
+    assert manifest(own) == before

@@ -17,7 +17,7 @@ from rich.text import Text
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import Thresholds
-from kanoclip.runtime.bundle.store import check_place, store
+from kanoclip.runtime.bundle.store import check_place, locked, store
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
@@ -180,7 +180,7 @@ def command(
     before = opened.manifest.thresholds_of(shown_class)
     base = before if min_area is None else replace(before, min_area=min_area)
     thresholds = _thresholds(found, base, decision.roi, engine)
-    place = None if dry_run else store(opened, output, whose, thresholds)
+    place = None if dry_run else _stored(opened, output, whose, thresholds)
     for line in report.sentences(found, before, rule):
         human.print(Text(line))
     warnings = found.warnings(every) + _override_warnings(decision, settings.origin)
@@ -254,6 +254,14 @@ def _thresholds(found: Calibration, before: Thresholds, roi: RegionOfInterest | 
         f"{worth}{inside}, {engine}, {now}",
         roi=None if roi is None else roi.digest(),
     )
+
+
+def _stored(bundle: Bundle, output: Path | None, class_name: str | None, thresholds: Thresholds) -> Path:
+    """Writes the thresholds; what another command has changed in the bundle meanwhile is not lost."""
+    if output is not None:
+        return store(bundle, output, class_name, thresholds)
+    with locked(bundle.root):
+        return store(bundle.reread(), None, class_name, thresholds)
 
 
 def _override_warnings(decision: Decision, origin: str) -> list[str]:

@@ -37,7 +37,7 @@ ZERO_MARGIN = 1.0
 """Added to the spread of the zero-shot logits: where good references have all but none, it must not be blown up."""
 SHARPNESS = 2.0
 """Slope of the fused logit: 0.5 is the level that good references hardly reach. With one reference good frames come to
-z = 5 and bad ones to 6: twice the slope would make all of that 1 in float32."""
+z = 4 and bad ones to 5: with twice the slope hardly anything would be left between these and 1 in float32."""
 LEAST_SPREAD = 0.01
 """Of distances, from the mean to the quantile: that of half-precision rounding alone is a tenth of it."""
 FOLDS = 10

@@ -65,15 +65,15 @@ def names_left_out(learned: Learned) -> list[str]:
 def table_lines(table: RecallTable) -> list[str]:
     """Recall by folder as lines of a table; a rate that good frames are too few for is the one that they keep."""
     heads = [
-        f"{rate:.0%}" if kept <= rate * (1 + 1e-6) else f"{kept:.2g}*"
-        for rate, kept in zip(RATES, table.rates, strict=True)
+        f"{rate:.0%}" if held <= rate * (1 + 1e-6) else f"{held:.2g}*"
+        for rate, held in zip(RATES, table.rates, strict=True)
     ]
     width = max(len(folder.name) for folder in table.folders) + 2
     lines = [f"{'recall at false positives of':<{max(width, 30)}}{'frames':>7}" + "".join(f"{h:>8}" for h in heads)]
     for folder in table.folders:
         shares = "".join(f"{share:>8.1%}" for share in folder.shares)
         lines.append(f"{folder.name:<{max(width, 30)}}{folder.frames:>7}{shares}")
-    if any(kept > rate * (1 + 1e-6) for rate, kept in zip(RATES, table.rates, strict=True)):
+    if any(held > rate * (1 + 1e-6) for rate, held in zip(RATES, table.rates, strict=True)):
         lines.append("* the least rate that so many good frames can be held to")
     return lines
 
@@ -99,7 +99,7 @@ def as_json(
         if table is None
         else {
             "rates": list(RATES),
-            "kept_rates": list(table.rates),
+            "rates_held": list(table.rates),
             "thresholds": list(table.thresholds),
             "folders": [asdict(folder) for folder in table.folders],
         },

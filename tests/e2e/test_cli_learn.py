@@ -1,0 +1,196 @@
+"""`kanoclip-learn` as a user starts it, on a toy bundle: learned, added to, undone; one line for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from learning import defective, folder, images
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.store import locked
+from kanoclip.runtime.cli.main import invoke
+from kanoclip.runtime.detect.reference.history import memory_of
+from kanoclip.runtime.detect.settings.roi_file import read_roi
+
+CPU = ("--backend", "onnxruntime", "--device", "cpu")
+
+
+@pytest.fixture
+def own(make_toy_bundle, tmp_path):
+    return make_toy_bundle(tmp_path / "own.kanoclip", grid=(8, 8), memory_rows=64)
+
+
+@pytest.fixture
+def good(tmp_path):
+    return folder(tmp_path / "good", 20)
+
+
+@pytest.fixture
+def bad(tmp_path):
+    for number, image in enumerate(images(6, seed=50)):
+        place = tmp_path / "bad" / ("spot" if number < 4 else "none")
+        place.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place / f"{number}.png"), defective(image) if number < 4 else image)
+    return tmp_path / "bad"
+
+
+def learn(capsys, *arguments, code=0):
+    """Runs the command; its JSON where that was wanted, else both outputs."""
+    found = invoke("kanoclip-learn", "learn", [*map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert found == code, (out, err)
+    return json.loads(out) if "--json" in arguments and code == 0 else (out, err)
+
+
+def fails(capsys, code, *arguments, parts=()):
+    _, err = learn(capsys, *arguments, code=code)
+    lines = [line for line in err.splitlines() if not line.startswith("warning:")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    for part in parts:
+        assert str(part) in lines[0], lines[0]
+
+
+def files(place):
+    return {str(path.relative_to(place)): path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
+
+
+def test_learn_measure_add_and_undo(capsys, own, good, bad, tmp_path):
+    before = files(own)
+    plot, sheet = tmp_path / "recall.png", tmp_path / "sheet.jpg"
+    found = learn(capsys, own, "--source", good, "--bad", bad, "--plot", plot, "--sheet", sheet, "--json", *CPU)
+    assert found["references"] == 20 and found["rows"] == 64 and found["outliers"] == []
+    folders = {one["name"]: one for one in found["recall"]["folders"]}
+    assert folders["spot"]["shares"][2] == 1 and folders["none"]["shares"][2] == 0 and folders["all"]["frames"] == 6
+    assert cv2.imread(str(plot)).shape == (840, 960, 3) and cv2.imread(str(sheet)) is not None
+    opened = Bundle.open(own)
+    memory = memory_of(opened, "object")
+    assert memory.names[0] == "00.png" and opened.manifest.thresholds.image == found["image"]["threshold"]
+    assert memory.loo_scores.max() < opened.manifest.thresholds.image
+
+    more = folder(tmp_path / "more", 5, seed=9)
+    added = learn(capsys, own, "--source", more, "--add", "--json", *CPU)
+    assert added["references"] == 25 and added["added"] == 5 and added["rows"] == 64
+    assert len(memory_of(Bundle.open(own), "object").names) == 25
+
+    out, _ = learn(capsys, own, "--undo")
+    assert "is back" in out and Bundle.open(own).manifest.thresholds == opened.manifest.thresholds
+    learn(capsys, own, "--undo")
+    now = Bundle.open(own).manifest
+    assert now.references == {} and now.thresholds.image == 0.5
+    assert set(files(own)) == set(before)
+    fails(capsys, 1, own, "--undo", parts=["nothing to undo"])
+
+
+def test_a_copy(capsys, own, good, tmp_path):
+    before = files(own)
+    copy = tmp_path / "bottle.kanoclip"
+    learn(capsys, own, "--output", copy, "--source", good, *CPU)
+    assert files(own) == before and Bundle.open(copy).manifest.name == "bottle"
+    fails(capsys, 1, own, "--output", copy, "--source", good, parts=["is there already"])
+
+
+def test_dry_run(capsys, own, good):
+    before = files(own)
+    out, _ = learn(capsys, own, "--source", good, "--dry-run", *CPU)
+    assert "verdict: " in out and "nothing was changed" in out and files(own) == before
+
+
+def test_mixed_broken_and_odd_references(capsys, own, good, tmp_path):
+    (good / "zz.png").write_bytes(b"no image")
+    folder(good, 1, start=90, other=True)
+    _, err = learn(capsys, own, "--source", good, "--dry-run", *CPU)
+    assert "90.png is unlike" in err and "zz.png cannot be read" in err and "--drop-outliers" in err
+    sheet = tmp_path / "s.jpg"
+    found = learn(capsys, own, "--source", good, "--drop-outliers", "--sheet", sheet, "--json", *CPU)
+    assert found["references"] == 20 and [Path(name).name for name in found["left_out"]] == ["90.png"]
+    assert sheet.exists() and [Path(one["name"]).name for one in found["unreadable"]] == ["zz.png"]
+
+
+def test_unlabelled(capsys, own, good):
+    for number in (3, 11):
+        path = str(good / f"{number:02}.png")
+        cv2.imwrite(path, defective(cv2.imread(path)))
+    found = learn(capsys, own, "--source", good, "--unlabelled", "16", "--json", *CPU)
+    assert {Path(name).name for name in found["left_out"]} >= {"03.png", "11.png"}
+    assert found["references"] == 16 - len(found["left_out"]) and found["cells_left_out"] > 0
+
+
+def test_one_image(capsys, own, good):
+    _, err = learn(capsys, own, "--source", good / "00.png", *CPU)
+    assert "single reference" in err and "at best" in err
+
+
+def test_tiles(capsys, own, tmp_path):
+    tall = folder(tmp_path / "tall", 20, size=(120, 40))
+    found = learn(capsys, own, "--source", tall, "--tiles", "auto", "--json", *CPU)
+    assert found["tiles"]["rows"] == 3 and Bundle.open(own).manifest.tiles.rows == 3
+    assert memory_of(Bundle.open(own), "object").tiles == Bundle.open(own).manifest.tiles
+    fails(capsys, 1, own, "--source", tall, "--tiles", "2x1", *CPU, parts=["other tiles"])
+
+
+def test_the_part_before_its_background(capsys, own, good, tmp_path):
+    """The toy's part fills the frame or not; either way the file can be used."""
+    region = tmp_path / "part.json"
+    found = learn(capsys, own, "--source", good, "--foreground", region, "--json", *CPU)
+    if region.exists():
+        assert Bundle.open(own).manifest.thresholds.roi == read_roi(region).digest()
+    assert found["references"] == 20
+
+
+def test_classes(capsys, make_toy_bundle, good, tmp_path):
+    own = make_toy_bundle(tmp_path / "two.kanoclip", classes=("nut", "bolt"), grid=(8, 8), memory_rows=64)
+    fails(capsys, 2, own, "--source", good, parts=["--class", "nut, bolt"])
+    learn(capsys, own, "--source", good, "--class", "bolt", *CPU)
+    now = Bundle.open(own).manifest
+    assert set(now.references) == {"bolt"} and set(now.class_thresholds) == {"bolt"}
+    fails(capsys, 1, own, "--source", good, "--class", "nut", "--add", parts=["without --add"])
+
+
+def test_a_second_writer(capsys, own, good):
+    with locked(own):
+        fails(capsys, 1, own, "--source", good, *CPU, parts=["another process"])
+
+
+def test_a_graph_without_memory(capsys, toy_bundle, good, tmp_path):
+    own = shutil.copytree(toy_bundle, tmp_path / "old.kanoclip")
+    fails(capsys, 1, own, "--source", good, parts=["takes no reference memory", "export it again"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ([], "name the bundle"),
+        (["OWN"], "exactly one of"),
+        (["OWN", "--source", "x", "--camera", "0"], "exactly one of"),
+        (["OWN", "--undo", "--source", "x"], "--undo"),
+        (["OWN", "--source", "x", "--add", "--rows", "5"], "--add"),
+        (["OWN", "--source", "x", "--plot", "a.jpg"], ".png"),
+        (["OWN", "--source", "x", "--sheet", "a.png"], ".jpg"),
+        (["OWN", "--source", "x", "--augment", "blur"], "blur"),
+        (["OWN", "--source", "x", "--foreground", "p.json", "--roi", "r.json"], "--foreground"),
+        (["OWN", "--source", "x", "--false-alarm-rate", "nan"], "NaN"),
+    ],
+)
+def test_wrong_usage(capsys, own, arguments, part):
+    fails(capsys, 2, *(str(own) if one == "OWN" else one for one in arguments), parts=[part])
+
+
+def test_only_odd_things(capsys, own, tmp_path):
+    before = files(own)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "x.png").write_bytes(b"no image")
+    fails(capsys, 1, own, "--source", empty, *CPU, parts=["no frame in it can be read"])
+    fails(capsys, 1, own, "--source", tmp_path / "nowhere", *CPU, parts=["no such file"])
+    assert files(own) == before
+
+
+def test_augmented(capsys, own, good):
+    found = learn(capsys, own, "--source", good, "--augment", "flips,rotations", "--rows", "50", "--json", *CPU)
+    assert found["rows"] == 50 and found["references"] == 20
+    assert np.isfinite(found["image"]["threshold"])
