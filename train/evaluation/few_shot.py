@@ -19,9 +19,9 @@ from kanoclip.runtime.detect.reference.fit import References, fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.unlabelled import select
 from kanoclip.runtime.errors import DataError
-from kanoclip.runtime.ops.calibration.conformal import bound, least_rate
 from kanoclip.runtime.ops.learn.job import takes_memory
 from kanoclip.runtime.ops.learn.observe import Observer, plain, references_of
+from kanoclip.runtime.ops.learn.promise import promise
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.evaluate import Case, EvaluationConfig, evaluate
@@ -41,7 +41,7 @@ class Protocol:
     Attributes:
         frames: How many references; with `share`, how many frames of a line.
         draws: How often they are drawn.
-        share: Of the frames that are anomalous, which nobody has told; None for good references.
+        share: Of the frames that are anomalous, though no one says which; None for good references.
         rate: False-alarm rate that each memory's threshold is set for, or the best that the references allow.
         tiles: How frames are cut; `auto` by the references' aspect, None for not at all.
         seed: Of the first draw.
@@ -253,8 +253,7 @@ def _decided(
     grid: TileGrid | None,
     left_out: int,
 ) -> Draw:
-    scores = memory.loo_scores
-    threshold = bound(len(scores), max(rate, least_rate(len(scores)) * (1 + 1e-9))).threshold(scores)
+    threshold = promise(memory, rate, None).calibration.image.threshold
     anomalous = np.array([case.sample.anomalous for case in cases], bool)
     reached = np.array([case.score for case in cases]) >= threshold
     return Draw(

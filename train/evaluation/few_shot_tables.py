@@ -75,7 +75,8 @@ def print_few_shot(console: Console, found: FewShot, others: Sequence[tuple[str,
         table.add_row(*line)
     console.print(table)
     if others:
-        beside = Table(title="published, on all of the dataset: NOT comparable with a part of it", header_style="bold")
+        console.print("published, on all of the dataset: NOT comparable with a part of it", highlight=False)
+        beside = Table(header_style="bold")
         for heading in ("method", COLUMNS["image_auroc"], COLUMNS["pixel_auroc"]):
             beside.add_column(heading)
         for row in others:

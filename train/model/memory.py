@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kanoclip.train.model.smoothing import MapSmoothing
 
 EDGE = 1e-4
-"""Zero-shot maps are kept so far from 0 and 1 before their logit is taken."""
+"""Zero-shot maps are clipped so far from 0 and 1 before their logit is taken."""
 
 
 class MemoryFusion(nn.Module):

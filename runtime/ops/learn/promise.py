@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
 from kanoclip.runtime.ops.calibration.conformal import best_rate, frames_needed
 from kanoclip.runtime.ops.calibration.gather import Values
+from kanoclip.runtime.ops.learn.spread import spread_threshold
 from kanoclip.runtime.types import RegionOfInterest
 
 
@@ -23,11 +24,14 @@ class Promise:
         calibration: As `kanoclip-calibrate` has it, by values out of sample.
         requested: The false-alarm rate that was wanted; that of the calibration is larger where frames are too few.
         needed: How many references the requested rate takes.
+        highest: The image threshold that keeps the rate whatever the scores' distribution, where the one that is used
+            lies below it; else None. See `spread`.
     """
 
     calibration: Calibration
     requested: float
     needed: int
+    highest: float | None = None
 
     @property
     def limited(self) -> bool:
@@ -43,6 +47,12 @@ class Promise:
                 0,
                 f"{frames} references are enough for a false-alarm rate of {rate:.2g} at best, which is used instead "
                 f"of {self.requested:g}: that takes {self.needed}",
+            )
+        if self.highest is not None:
+            found.insert(
+                0,
+                f"the rate of {rate:.2g} is an estimate by the spread of {frames} references; a threshold of "
+                f"{self.highest:.6f} would keep it whatever comes: give --confidence 0.5, or more references",
             )
         if frames == 1:
             found.insert(0, "the values of a single reference are within itself: its threshold is a first guess")
@@ -74,7 +84,16 @@ def promise(memory: ReferenceMemory, rate: float, confidence: float | None, skip
             f"{worst} reaches the largest score there is, by a memory of the others: look at it, and leave it out with "
             "--drop-outliers, or use more good frames"
         ) from error
-    return Promise(found, rate, frames_needed(rate, confidence))
+    needed = frames_needed(rate, confidence)
+    if confidence is not None or possible > rate or found.bound.allowed > 0:
+        return Promise(found, rate, needed)
+    # All references lie below the bound, which is one of them: their spread tells more than the largest alone.
+    image, pixel = (
+        replace(setting, threshold=min(setting.threshold, spread_threshold(scores, rate)))
+        for setting, scores in ((found.image, memory.loo_scores), (found.pixel, memory.loo_peaks))
+    )
+    highest = found.image.threshold if image.threshold < found.image.threshold else None
+    return Promise(replace(found, image=image, pixel=pixel), rate, needed, highest)
 
 
 def thresholds_of(
@@ -84,11 +103,12 @@ def thresholds_of(
     bound = found.calibration.bound
     sure = "" if bound.confidence is None else f" with confidence {bound.confidence:g}"
     inside = "" if roi is None else " inside of a region of interest"
+    kind = "conformal" if found.highest is None else "spread"
     return Thresholds(
         image=found.calibration.image.threshold,
         pixel=found.calibration.pixel.threshold,
         min_area=before.min_area,
-        origin=f"conformal: false-alarm rate {bound.rate:.4g}{sure} by {bound.frames} references, each out of sample"
+        origin=f"{kind}: false-alarm rate {bound.rate:.4g}{sure} by {bound.frames} references, each out of sample"
         f"{inside}, {engine}, {created}",
         roi=None if roi is None else roi.digest(),
     )

@@ -32,7 +32,16 @@ def sentences(learned: Learned, promise: Promise, before: Thresholds, verdict: V
             f"{selection.cells[selection.frames].size} cells of the others"
         )
         lines += [f"  left out: {name}" for name in names_left_out(learned)[:MOST_NAMED]]
-    lines += calibrated.sentences(promise.calibration, before, EVERY_FRAME)
+    promised = calibrated.sentences(promise.calibration, before, EVERY_FRAME)
+    if promise.highest is not None:
+        image = promise.calibration.image.threshold
+        above = int((memory.loo_scores >= image).sum())
+        rate = promise.calibration.bound.rate
+        promised[1:3] = [
+            f"set by the spread of {len(memory.loo_scores)} references out of sample, {above} of which reach it: about "
+            f"{rate:g} of the good frames to come will"
+        ]
+    lines += promised
     lines.append(f"verdict: {verdict.word}: {verdict.why}")
     lines += [f"  next: {step}" for step in verdict.next_steps]
     return lines
@@ -94,6 +103,7 @@ def as_json(
         "tiles": None if memory.tiles is None else asdict(memory.tiles),
         "fusion": asdict(memory.fusion),
         "requested_rate": promise.requested,
+        "highest_threshold": promise.highest,
         **calibrated.as_json(promise.calibration, before, EVERY_FRAME),
         "recall": None
         if table is None

@@ -63,11 +63,29 @@ def test_what_goes_into_the_manifest():
     assert thresholds_of(found, BEFORE, None, "x", "y").roi is None
 
 
-def test_jackknife_values_of_exchangeable_frames_keep_the_rate():
-    """Scores that are exchangeable: of the next ones at most the rate is above, on average over sets of references."""
+@pytest.mark.parametrize(("confidence", "most"), [(0.5, 0.05), (None, 0.07)])
+def test_values_of_exchangeable_frames_keep_the_rate(confidence, most):
+    """A bound with a confidence; an estimate without one, where the bound would be the largest value."""
     rng = np.random.default_rng(0)
     rates = []
-    for _ in range(300):
+    for _ in range(600):
         scores = rng.beta(2, 5, 21)
-        rates.append(scores[20] >= promise(of(scores[:20]), 0.05, None).calibration.image.threshold)
-    assert np.mean(rates) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+        rates.append(scores[20] >= promise(of(scores[:20]), 0.05, confidence).calibration.image.threshold)
+    assert np.mean(rates) < most + 3 * np.sqrt(most * (1 - most) / 600)
+
+
+def test_one_odd_reference_does_not_set_the_threshold():
+    scores = [*np.linspace(0.2, 0.3, 19), 0.9]
+    found, strict = promise(of(scores), 0.05, None), promise(of(scores), 0.05, 0.5)
+    assert strict.highest is None and strict.calibration.image.threshold > 0.9
+    assert found.highest == strict.calibration.image.threshold
+    assert 0.3 < found.calibration.image.threshold < 0.7
+    assert found.calibration.pixel.threshold == found.calibration.image.threshold
+    assert any("estimate by the spread of 20 references" in line for line in found.warnings())
+    assert thresholds_of(found, BEFORE, None, "x", "y").origin.startswith("spread: ")
+
+
+def test_the_spread_never_raises_the_threshold():
+    scores = [0.1] * 10 + [0.4] * 10
+    found = promise(of(scores), 0.05, None)
+    assert found.highest is None and found.calibration.image.threshold == pytest.approx(0.4, abs=1e-6)
