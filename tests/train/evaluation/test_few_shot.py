@@ -25,7 +25,7 @@ CONFIG = EvaluationConfig()
 def part(seed, size, defect):
     """A grating with noise, and perhaps a bright cross on it; image and mask."""
     rng = np.random.default_rng(seed)
-    rows, columns = np.indices(size)
+    columns = np.indices(size)[1]
     grey = 110 + 40 * np.sin(columns / 6 + rng.uniform(0, 1)) + rng.normal(0, 6, size)
     mask = np.zeros(size, np.uint8)
     if defect:
