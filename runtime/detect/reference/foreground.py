@@ -1,7 +1,10 @@
-"""What is part and what is background: cells that are unlike those of the frame's border.
+"""What is part and what is background: cells that are unlike those near the frame's border.
 
 It helps where a part lies before a background that varies from frame to frame, and not where a surface fills the
 frame: there the border is as much a part as the centre, and all of it is foreground. docs/learn.md has figures.
+
+The very border is not looked at: the graph pads frames there, which its descriptors show. Even so the centre of a
+surface is up to 1.2 times as far from the border as the border is from itself; CONTRAST is above that.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from kanoclip.runtime.types import Polygon, RegionOfInterest
 
 RING = 128
 """Rows that stand for the border's cells."""
-QUANTILE = 0.98
-"""Of the border's own distances: what is farther is no background."""
-LEAST, MOST = 0.03, 0.85
-"""Shares of the frame that a part must cover; with less or more, there is no telling it from a background."""
+PADDED, WIDTH = 2, 2
+"""Cells at the border that show the padding, and cells within them that stand for the background."""
+CORE = 0.3
+"""Share of the frame's side that lies between the border and the core, which is the part if there is one."""
+CONTRAST = 1.25
+"""The core's median distance to the background must be so many times the background's own."""
 OFTEN = 0.2
 """A place is foreground if it is so in this share of the references: a part may move a little."""
 
@@ -69,35 +74,59 @@ def find_foreground(descriptors: Halves, grid: tuple[int, int]) -> Foreground:
         >>> found.found, int(found.cells.sum())
         (True, 12)
     """
-    count = len(descriptors)
-    border = np.ones(grid, bool)
-    border[1:-1, 1:-1] = False
-    vectors = centred(descriptors, centre_of(descriptors))
-    ring = vectors[:, border.ravel()]
-    bound = _own_distance(ring)
-    cover = _cover(ring.reshape(-1, ring.shape[-1]))
-    distance = np.stack([1 - (one @ cover.T).max(1) for one in vectors]).reshape(count, *grid)
+    count, inset = len(descriptors), _inset(grid)
+    padded = PADDED if min(grid) > 2 * (PADDED + WIDTH) else 0
+    ring = (inset >= padded) & (inset < padded + (WIDTH if padded else 1))
+    distance = _distances(centred(descriptors, centre_of(descriptors)), ring.ravel()).reshape(count, *grid)
+    core = inset >= CORE * min(grid)
+    usual, found = float(np.median(distance[:, ring])), float(np.median(distance[:, core]))
+    # Rounding alone must not make a part.
+    if found < max(CONTRAST * usual, 0.01):
+        return Foreground(np.ones((count, *grid), bool), found=False)
+    bound = _between(distance[:, inset >= padded])
     kernel = np.ones((3, 3), np.uint8)
     cells = np.empty((count, *grid), bool)
-    for number, one in enumerate(distance > bound + 1e-3):  # rounding alone must not make a foreground
+    for number, one in enumerate(distance > bound):
         whole = cv2.morphologyEx(one.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
         cells[number] = cv2.morphologyEx(whole, cv2.MORPH_OPEN, kernel).astype(bool)
-    found = LEAST <= cells.mean() <= MOST
-    return Foreground(cells if found else np.ones_like(cells), bool(found))
+    return Foreground(cells, found=True)
 
 
-def _own_distance(ring: Floats) -> float:
-    """How far the border's cells are from the border of other frames; with one frame, from its other half."""
-    parts = list(ring) if len(ring) > 1 else np.array_split(ring[0], 2)
-    found = []
-    for number, part in enumerate(parts):
-        cover = _cover(np.concatenate([other for k, other in enumerate(parts) if k != number]))
-        found.append(1 - (part @ cover.T).max(1))
-    return float(np.quantile(np.concatenate(found), QUANTILE))
+def _inset(grid: tuple[int, int]) -> npt.NDArray[np.int64]:
+    """How many cells each cell is from the border, 0 for those at it: [rows, columns]."""
+    rows, columns = np.indices(grid)
+    return np.minimum(np.minimum(rows, grid[0] - 1 - rows), np.minimum(columns, grid[1] - 1 - columns))
 
 
-def _cover(vectors: Floats) -> Floats:
-    return vectors[greedy_rows(vectors, RING)]
+def _distances(vectors: Floats, ring: Mask) -> Floats:
+    """Each cell's distance to the ring of the other frames; with one frame, to that half of its ring it is not in."""
+    found = np.empty(vectors.shape[:2], np.float32)
+    if len(vectors) == 1:
+        halves = np.array_split(np.flatnonzero(ring), 2)
+        for half, other in (halves, halves[::-1]):
+            found[0, half] = _nearest(vectors[0, half], vectors[0, other])
+        found[0, ~ring] = _nearest(vectors[0, ~ring], vectors[0, ring])
+        return found
+    for number, one in enumerate(vectors):
+        others = np.arange(len(vectors)) != number
+        found[number] = _nearest(one, vectors[others][:, ring].reshape(-1, vectors.shape[-1]))
+    return found
+
+
+def _nearest(cells: Floats, background: Floats) -> Floats:
+    """1 - the largest cosine with RING rows that stand for a background."""
+    cover = background[greedy_rows(background, RING)]
+    return np.asarray(1 - (cells @ cover.T).max(1), np.float32)
+
+
+def _between(values: Floats) -> float:
+    """The threshold between two groups of values that explains most of their variance (Otsu)."""
+    ordered = np.sort(values, axis=None).astype(np.float64)
+    count, sums = len(ordered), np.cumsum(ordered)
+    below = np.arange(1, count)
+    gap = sums[:-1] / below - (sums[-1] - sums[:-1]) / (count - below)
+    best = int((below * (count - below) * gap**2).argmax())
+    return float(ordered[best] + ordered[best + 1]) / 2
 
 
 def _outlines(cells: npt.NDArray[np.bool_]) -> tuple[Polygon, ...]:
