@@ -161,31 +161,38 @@ def few_shot(
         for number in range(protocol.draws):
             rng = np.random.default_rng(protocol.seed + number)
             drawn, rest = _drawn(category, own, protocol, rng)
-            references, grid = _observed(predictor.detector, words, drawn, protocol.tiles)
+            references, grid = observed(predictor.detector, words, drawn, protocol.tiles)
             predictor.look(replace(whole, manifest=with_tiles(whole, grid)))
             memory, left_out = _learned(references, predictor.detector.bundle.manifest, protocol, number)
             predictor.detector.use_memory(words, memory)
-            cases: list[Case] = []
+            scores = _Scores(observe if number == 0 else None)
             results = evaluate(
                 replace(dataset, categories=(replace(category, samples=tuple(rest)),)),
                 predictor,
                 config,
                 advance,
-                _both(cases.append, observe) if number == 0 else cases.append,
+                scores.add,
             )
-            draws.append(_decided(results.categories[category.name], cases, memory, protocol.rate, grid, left_out))
+            draws.append(_decided(results.categories[category.name], scores, memory, protocol.rate, grid, left_out))
             predictor.detector.use_memory(words, None)
         found[category.name] = tuple(draws)
     predictor.look(whole)
     return FewShot(protocol, found)
 
 
-def _both(first: Callable[[Case], None], second: Callable[[Case], None]) -> Callable[[Case], None]:
-    def call(case: Case) -> None:
-        first(replace(case, image=case.image[:0]))  # images would fill the memory
-        second(case)
+class _Scores:
+    """Scores by label; of a case no more is held."""
 
-    return call
+    def __init__(self, observe: Callable[[Case], None] | None) -> None:
+        self.scores: list[float] = []
+        self.anomalous: list[bool] = []
+        self._observe = observe
+
+    def add(self, case: Case) -> None:
+        self.scores.append(case.score)
+        self.anomalous.append(case.sample.anomalous)
+        if self._observe is not None:
+            self._observe(case)
 
 
 def _drawn(
@@ -209,10 +216,21 @@ def _drawn(
     return drawn, [sample for sample in category.samples if sample.image not in taken]
 
 
-def _observed(
+def observed(
     detector: Detector, words: str, drawn: Sequence[Sample], tiles: TileGrid | str | None
 ) -> tuple[References, TileGrid | None]:
-    """What the graph sees of references, and how they were cut."""
+    """What the graph sees of references, and how they were cut.
+
+    Args:
+        detector: Of the bundle; it is left as it is.
+        words: One of its classes.
+        drawn: The references.
+        tiles: A grid, `auto` for the one that suits their aspect, None for whole images.
+
+    Raises:
+        DataError: An image cannot be read.
+        KanoclipError: The engine failed.
+    """
     images = [read_image(sample.image) for sample in drawn]
     observer = Observer(
         Detector(plain(detector.bundle), detector.backend), words, None if isinstance(tiles, str) else tiles
@@ -247,15 +265,15 @@ def _learned(references: References, manifest: Manifest, protocol: Protocol, see
 
 def _decided(
     result: CategoryResult,
-    cases: Sequence[Case],
+    scores: _Scores,
     memory: ReferenceMemory,
     rate: float,
     grid: TileGrid | None,
     left_out: int,
 ) -> Draw:
     threshold = promise(memory, rate, None).calibration.image.threshold
-    anomalous = np.array([case.sample.anomalous for case in cases], bool)
-    reached = np.array([case.score for case in cases]) >= threshold
+    anomalous = np.array(scores.anomalous, bool)
+    reached = np.array(scores.scores) >= threshold
     return Draw(
         result,
         float(reached[anomalous].mean()) if anomalous.any() else float("nan"),
