@@ -1,6 +1,6 @@
 """What a few references change, as an image: some frames of one part, zero-shot, then with 1 and with 4 references.
 
-    python -m kanoclip.benchmarks.studies.accuracy.reference_sheet --root DATA --category hazelnut_toy --output sheet.jpg
+    python -m kanoclip.benchmarks.studies.accuracy.reference_sheet --root DATA --category hazelnut_toy --output s.jpg
 
 Each memory has its own threshold, as kanoclip-learn sets it; a frame that reaches it has a red number, and its regions
 are outlined. References are never among the frames that are shown.
