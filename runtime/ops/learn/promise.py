@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.learning.conformal import best_rate, frames_needed
+from kanoclip.runtime.detect.learning.limits import worded
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
-from kanoclip.runtime.ops.calibration.conformal import best_rate, frames_needed
 from kanoclip.runtime.ops.calibration.gather import Values
 from kanoclip.runtime.types import RegionOfInterest
 
@@ -81,14 +82,7 @@ def thresholds_of(
     found: Promise, before: Thresholds, roi: RegionOfInterest | None, engine: str, created: str
 ) -> Thresholds:
     """What goes into the manifest; the smallest area stays."""
-    bound = found.calibration.bound
-    sure = "" if bound.confidence is None else f" with confidence {bound.confidence:g}"
-    inside = "" if roi is None else " inside of a region of interest"
-    return Thresholds(
-        image=found.calibration.image.threshold,
-        pixel=found.calibration.pixel.threshold,
-        min_area=before.min_area,
-        origin=f"conformal: false-alarm rate {bound.rate:.4g}{sure} by {bound.frames} references, each out of sample"
-        f"{inside}, {engine}, {created}",
-        roi=None if roi is None else roi.digest(),
+    calibration = found.calibration
+    return worded(
+        calibration.image.threshold, calibration.pixel.threshold, calibration.bound, before, roi, engine, created
     )
