@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -14,9 +15,10 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.learning.seen import Seen
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.detect.reference.read import Memories
+from kanoclip.runtime.detect.reference.read import Memories, Own
 from kanoclip.runtime.detect.regions import find_regions, peak_region, within
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import Limits, limits_of, unkept_promises
@@ -24,7 +26,7 @@ from kanoclip.runtime.detect.tiles import WHOLE, Tiling
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.base import Floats, Frames, MemoryTensors, descriptor_of
 from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
-from kanoclip.runtime.types import Detection, FloatMap, Image, Images, Mask, Timings
+from kanoclip.runtime.types import Detection, FloatMap, Image, Images, Mask, RegionOfInterest, Timings
 
 T = TypeVar("T")
 
@@ -39,7 +41,7 @@ class _Output:
 
 
 class Detector:
-    """Scores frames with one bundle on one backend. At most `workers` threads may use it at once.
+    """Scores frames with one bundle on one backend. Any thread may use it; at most `workers` at a time run the engine.
 
     Examples:
         >>> import numpy as np
@@ -77,6 +79,7 @@ class Detector:
         """
         self.bundle, self.backend = bundle, backend
         self._revive = revive
+        self._free = threading.Semaphore(backend.workers)
         self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
         self._unkept: set[tuple[str, str | None]] = set()
@@ -97,10 +100,13 @@ class Detector:
         """
         settings.check_classes(self._classes)
         bundle = bundle or self.bundle
+        self._decide_by(settings, bundle, self._memories.of(bundle))
+
+    def _decide_by(self, settings: Settings, bundle: Bundle, memories: Memories) -> None:
         decisions = {name: settings.decision(name) for name in self._classes}
-        memories = self._memories.of(bundle)
-        limits = [limits_of(bundle, name, decision, memories.tensors(name)) for name, decision in decisions.items()]
-        unkept = unkept_promises(bundle, decisions, self._unkept)
+        given = memories.over(bundle)
+        limits = [limits_of(given, name, decision, memories.tensors(name)) for name, decision in decisions.items()]
+        unkept = unkept_promises(given, decisions, self._unkept)
         # Each class's thresholds, region and memory change together, between one run and the next.
         self.bundle, self._limits, self._unkept = bundle, limits, unkept
         self._memories, self._settings = memories, settings
@@ -109,7 +115,10 @@ class Detector:
     def use_memory(
         self, class_name: str | None, memory: ReferenceMemory | None, thresholds: Thresholds | None = None
     ) -> None:
-        """Scores a class by another memory from the next frame on, without writing it anywhere; from any thread.
+        """Scores a class by another memory from the next frame on, without writing it anywhere.
+
+        May be called from any thread, but one at a time, as `decide_by`. It holds until the bundle has another memory
+        for the class.
 
         Args:
             class_name: One of the bundle's classes; None for the first.
@@ -120,13 +129,20 @@ class Detector:
             FrameError: The class is unknown.
             MemoryFileError: The memory was made for another model, or for other tiles.
         """
+        before = self.own_memory(class_name)
+        if thresholds is None and before is not None:
+            thresholds = before.thresholds
+        self.use_own(class_name, Own(memory, thresholds))
+
+    def use_own(self, class_name: str | None, own: Own | None) -> None:
+        """Goes back to what `own_memory` returned earlier, with the thresholds of then; as `use_memory`.
+
+        Raises:
+            FrameError: The class is unknown.
+            MemoryFileError: The memory was made for another model, or for other tiles.
+        """
         name = self._classes[self._class_index(class_name)]
-        bundle = self.bundle
-        if thresholds is not None:
-            classes = bundle.manifest.class_thresholds | {name: thresholds}
-            bundle = replace(bundle, manifest=replace(bundle.manifest, class_thresholds=classes))
-        self._memories = self._memories.with_own(bundle, name, memory)
-        self.decide_by(self._settings, bundle)
+        self._decide_by(self._settings, self.bundle, self._memories.with_own(self.bundle, name, own))
 
     def memory_of(self, class_name: str | None = None) -> ReferenceMemory | None:
         """The memory that a class is scored by; None for none.
@@ -135,6 +151,23 @@ class Detector:
             FrameError: The class is unknown.
         """
         return self._memories.memory(self._classes[self._class_index(class_name)])
+
+    def own_memory(self, class_name: str | None = None) -> Own | None:
+        """What `use_memory` gave a class; None where it is scored by what the bundle has.
+
+        Raises:
+            FrameError: The class is unknown.
+        """
+        return self._memories.own.get(self._classes[self._class_index(class_name)])
+
+    def region_of(self, class_name: str | None = None) -> tuple[RegionOfInterest | None, Mask | None]:
+        """A class's region of interest, and where it lies in each tile's map, bool [T, H, W]; None for everywhere.
+
+        Raises:
+            FrameError: The class is unknown.
+        """
+        limits = self._limits[self._class_index(class_name)]
+        return limits.roi, None if limits.mask is None else np.stack(self._tiling.split(limits.mask))
 
     def thresholds_of(self, class_name: str | None = None) -> Thresholds:
         """The thresholds of a class; None for the first class.
@@ -145,8 +178,13 @@ class Detector:
         return self._limits[self._class_index(class_name)].thresholds
 
     @property
+    def settings(self) -> Settings:
+        """What it decides by, over the bundle's thresholds."""
+        return self._settings
+
+    @property
     def workers(self) -> int:
-        """How many threads may use it at a time."""
+        """How many threads run the engine at a time; further ones wait."""
         return self.backend.workers
 
     @property
@@ -302,8 +340,40 @@ class Detector:
             FrameError: A frame is no such array.
             BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
         """
-        info, most = descriptor_of(self.bundle), self.bundle.manifest.max_batch
         small = [image for frame in frames for image in self._cut(frame)]
+        found = self._described(small)
+        return found.reshape(len(frames), self._tiling.count * found.shape[1], found.shape[2])
+
+    def look(self, frame: Prepared, class_name: str | None = None) -> Seen:
+        """What a reference memory is made of: a frame's descriptors and its zero-shot maps, whatever memory it has.
+
+        No region of interest is applied.
+
+        Args:
+            frame: What `prepare` made.
+            class_name: The class of the maps; None for the first.
+
+        Raises:
+            FrameError: The class is unknown, or the frame was cut into other tiles than the bundle's of now.
+            BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
+        """
+        index, most = self._class_index(class_name), self.bundle.manifest.max_batch
+        images = list(frame.images)
+        if len(images) != self._tiling.count:
+            raise FrameError(
+                f"the frame is cut into {len(images)} tiles, and not {self._tiling.count}: prepare it again"
+            )
+        descriptors = self._described(images).astype(np.float16)
+        maps = [
+            output.map
+            for start in range(0, len(images), most)
+            for output in self._infer(images[start : start + most], index, None)
+        ]
+        return Seen(descriptors, np.stack(maps), np.empty((0, *descriptors.shape), np.float16))
+
+    def _described(self, small: Sequence[Image]) -> Floats:
+        """Descriptors of frames or tiles at model size, in runs as large as the bundle allows: float32 [n, P, D]."""
+        info, most = descriptor_of(self.bundle), self.bundle.manifest.max_batch
         found = np.empty((len(small), info.cells, info.channels), np.float32)
         for start in range(0, len(small), most):
             run = small[start : start + most]
@@ -312,7 +382,7 @@ class Detector:
         # The components of unit vectors are in [-1, 1]: their sum is finite unless one of them is NaN.
         if not np.isfinite(found.sum(dtype=np.float64)):
             raise self._gave_nan()
-        return found.reshape(len(frames), self._tiling.count * info.cells, info.channels)
+        return found
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
@@ -369,16 +439,17 @@ class Detector:
         return small[0][None] if len(small) == 1 and not missing else np.stack([*small, *[small[-1]] * missing])
 
     def _use(self, work: Callable[[Backend], T]) -> T:
-        """Uses the backend; one whose GPU was lost is made anew, once."""
-        try:
-            return work(self.backend)
-        except DeviceLostError as error:
-            if self._revive is None:
-                raise
-            log.warning("%s; starting it again", error)
-            self.backend.close()
-            self.backend = self._revive()
-            return work(self.backend)  # a second loss in a row is final
+        """Uses the backend when it is free; one whose GPU was lost is made anew, once."""
+        with self._free:
+            try:
+                return work(self.backend)
+            except DeviceLostError as error:
+                if self._revive is None:
+                    raise
+                log.warning("%s; starting it again", error)
+                self.backend.close()
+                self.backend = self._revive()
+                return work(self.backend)  # a second loss in a row is final
 
     def _describe(self, frames: Frames) -> Floats:
         return self._use(lambda backend: backend.describe(frames))

@@ -1,20 +1,25 @@
-"""Reads the state of a running stream, and changes what it decides by."""
+"""Reads the state of a running stream, and changes what it decides by: class, thresholds, reference memory."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, MemoryCount
+from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
+from kanoclip.runtime.types import Image
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +54,14 @@ class StreamControl:
         self._sources = tuple(sources)
         self._read = read
         self._changing = threading.RLock()
+        self._references = LiveReferences(detector, self._changing)
 
     def state(self) -> StreamState:
         """See `Control.state`."""
         with self._changing:
             manifest = self._detector.bundle.manifest
             thresholds = self._detector.thresholds_of(self._class_name)
+            memory = self._references.count(self._class_name)
             return StreamState(
                 bundle=manifest.name,
                 backend=self._detector.backend.name,
@@ -65,6 +72,9 @@ class StreamControl:
                 pixel_threshold=thresholds.pixel,
                 paused=self._pipeline.paused,
                 trained=manifest.model.trained,
+                references=memory.references,
+                memory_rows=memory.rows,
+                memory_saved=self._references.saved(self._class_name),
             )
 
     def progress(self) -> Progress:
@@ -100,6 +110,11 @@ class StreamControl:
     def save_thresholds(self) -> str:
         """See `Control.save_thresholds`."""
         with self._changing:
+            if not self._references.saved(self._class_name):
+                raise SettingsError(
+                    f"the memory of {self._class_name} is not the one in {self._detector.bundle.root}, and its "
+                    "thresholds belong to it: save the memory, which saves them too, or undo its change"
+                )
             wanted = self._detector.thresholds_of(self._class_name)
             saved = self._saved()
             if saved.thresholds(self._class_name) == (wanted.image, wanted.pixel):
@@ -108,6 +123,56 @@ class StreamControl:
             if self._saved().thresholds(self._class_name) != (wanted.image, wanted.pixel):
                 raise SettingsError(f"{place}: the thresholds were written, but something else overrides them")
             return str(place)
+
+    def add_reference(
+        self, image: Image | None = None, *, source: str | None = None, class_name: str | None = None
+    ) -> MemoryCount:
+        """See `Control.add_reference`."""
+        name = class_name or self._class_name
+        if image is not None:
+            frame, called = self._detector.prepare(image, name), FROM_OUTSIDE
+        else:
+            latest = self._pipeline.latest(source)
+            frame, called = latest.prepared, latest.name
+        first = self._references.count(name).references == 0
+        count = self._references.add(called, frame, name)
+        if first:
+            self._forget_choice(name)
+        log.info("%s is a reference of %s, which has %d now", called, name, count.references)
+        return count
+
+    def undo_reference(self, class_name: str | None = None) -> MemoryCount:
+        """See `Control.undo_reference`."""
+        return self._references.undo(class_name or self._class_name)
+
+    def reset_memory(self, class_name: str | None = None) -> MemoryCount:
+        """See `Control.reset_memory`."""
+        name = class_name or self._class_name
+        count = self._references.reset(name)
+        self._forget_choice(name)
+        return count
+
+    def save_memory(self, output: Path | None = None, class_name: str | None = None) -> str:
+        """See `Control.save_memory`."""
+        name = class_name or self._class_name
+        place = self._references.save(name, output)
+        log.info("the memory of %s is saved in %s", name, place)
+        return str(place)
+
+    def use_memory(self, class_name: str, memory: ReferenceMemory, thresholds: Thresholds) -> None:
+        """Scores a class by a memory that was made of frames of this stream, from the next frame on.
+
+        Raises:
+            MemoryFileError: The memory was made for another model, or for other tiles.
+        """
+        self._references.use(class_name, memory, thresholds)
+        self._forget_choice(class_name)
+
+    def _forget_choice(self, class_name: str) -> None:
+        """Thresholds chosen by hand for zero-shot scores are none for those by a memory, which have another scale."""
+        with self._changing:
+            self._settings = self._settings.without_choice(class_name)
+            self._detector.decide_by(self._settings)
 
     def pause(self) -> None:
         """See `Control.pause`."""
@@ -118,15 +183,17 @@ class StreamControl:
         self._pipeline.resume()
 
     def reload(self) -> bool:
-        """Reads settings, region of interest and the bundle's thresholds again, and decides by them.
+        """Reads settings, region of interest, and the bundle's thresholds and memories again, and decides by them.
 
-        If they are invalid, the stream logs one warning and goes on with those that it has. A frame that is scored
+        A memory that was made while the stream ran stays, with its thresholds, until the bundle has another one. If the
+        settings are invalid, the stream logs one warning and goes on with those that it has. A frame that is scored
         meanwhile may get its verdict by the new thresholds and its alarm by the rule before.
 
         Returns:
             Whether the stream uses the new ones.
         """
         with self._changing:
+            before = self._memories()
             try:
                 saved = self._saved()
                 self._check_region(saved.settings, self._class_name)
@@ -137,7 +204,14 @@ class StreamControl:
             self._settings = saved.settings
             self._apply()
             log.info("settings read again")
+            for name, memory in self._memories().items():
+                if memory is not before[name]:
+                    what = "zero-shot" if memory is None else f"by a memory of {len(memory.names)} references"
+                    log.info("%s is scored %s now", name, what)
             return True
+
+    def _memories(self) -> dict[str, ReferenceMemory | None]:
+        return {name: self._detector.memory_of(name) for name in self._detector.bundle.manifest.classes}
 
     def _saved(self) -> Saved:
         return self._read(self._detector.bundle.reread())

@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import Criteria, PipelineConfig
 from kanoclip.runtime.stream.inference_worker import FrameTaker, InferenceWorker
 from kanoclip.runtime.stream.progress import Progress, RunSummary
-from kanoclip.runtime.stream.run_state import FrameDetector, RunState
+from kanoclip.runtime.stream.run_state import FrameDetector, FrameLearner, Latest, RunState
 from kanoclip.runtime.stream.sink_worker import SinkWorker, deliver
 from kanoclip.runtime.stream.source_worker import SourceWorker
 from kanoclip.runtime.stream.stats import StageStats
@@ -139,6 +140,25 @@ class Pipeline:
         An alarm takes only verdicts on the same class into account.
         """
         self._run.criteria = criteria
+
+    def learn_by(self, learner: FrameLearner) -> None:
+        """Gives it every frame after it was scored; to be called before the run."""
+        self._run.learner = learner
+
+    def latest(self, source: str | None = None) -> Latest:
+        """The last scored frame of a source; None for that of all of them.
+
+        Raises:
+            FrameError: There is no such source, or no frame of it has been scored.
+        """
+        names = [one.name for one in self._run.sources]
+        if source is not None and source not in names:
+            raise FrameError(f"unknown source '{source}': this stream has {', '.join(names)}")
+        wanted = [one for name, one in zip(names, self._run.latest, strict=True) if source in (None, name)]
+        scored = [one for one in wanted if one is not None]
+        if not scored:
+            raise FrameError(f"{source or 'the stream'}: no frame has been scored yet: wait for the first one")
+        return max(scored, key=lambda one: one.captured_at)
 
     def pause(self) -> None:
         """Lets a live view's frames go by unscored, or a file's wait, from the next one on; from any thread."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
+from kanoclip.runtime.detect.learning.live import MemoryCount
 from kanoclip.runtime.stream.stats import StageSummary
+from kanoclip.runtime.types import Image
 
 SCORE_BOUNDS = tuple(step / 20 for step in range(1, 21))
 """Upper bounds of the histogram of scores."""
@@ -148,6 +151,9 @@ class StreamState:
         pixel_threshold: Map value from which a pixel belongs to a region, in [0, 1].
         paused: Whether frames are let go by unscored.
         trained: False for seeded weights, whose answers mean nothing.
+        references: Good frames that the class's memory was made of; 0 without a memory.
+        memory_rows: Descriptors that the memory holds of them.
+        memory_saved: Whether a new start would score by the same memory.
     """
 
     bundle: str
@@ -159,6 +165,9 @@ class StreamState:
     pixel_threshold: float
     paused: bool
     trained: bool
+    references: int = 0
+    memory_rows: int = 0
+    memory_saved: bool = True
 
 
 class Control(Protocol):
@@ -200,6 +209,57 @@ class Control(Protocol):
 
         Raises:
             KanoclipError: They cannot be saved.
+        """
+        ...
+
+    def add_reference(
+        self, image: Image | None = None, *, source: str | None = None, class_name: str | None = None
+    ) -> MemoryCount:
+        """Adds a good frame to the memory that a class is scored by, from the next frame on; the first one makes it.
+
+        It returns after two inferences and some milliseconds. Nothing is written.
+
+        Args:
+            image: The frame, uint8 [H, W, 3], BGR; None for the last one that was scored.
+            source: Whose last one; None for that of all sources.
+            class_name: What it shows; None for the class looked for.
+
+        Returns:
+            The memory's size with it.
+
+        Raises:
+            KanoclipError: The graph takes no memory, the frame does not suit, or none has been scored yet.
+        """
+        ...
+
+    def undo_reference(self, class_name: str | None = None) -> MemoryCount:
+        """Takes the last change of a class's memory back, as long as it is not saved.
+
+        Raises:
+            SettingsError: There is none.
+        """
+        ...
+
+    def reset_memory(self, class_name: str | None = None) -> MemoryCount:
+        """Scores a class without a memory again; the bundle stays as it is, and `undo_reference` takes it back.
+
+        Raises:
+            KanoclipError: The class has none.
+        """
+        ...
+
+    def save_memory(self, output: Path | None = None, class_name: str | None = None) -> str:
+        """Writes a class's memory and its thresholds into the bundle; what it had before goes into its history.
+
+        Args:
+            output: Folder for a copy of the bundle, NAME.kanoclip; None for the bundle itself.
+            class_name: Whose memory; None for the class looked for.
+
+        Returns:
+            The bundle that has it, for a person to read.
+
+        Raises:
+            KanoclipError: There is no memory, the bundle belongs to the package, or it cannot be written.
         """
         ...
 

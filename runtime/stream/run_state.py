@@ -33,6 +33,28 @@ class FrameDetector(Protocol):
         ...
 
 
+class FrameLearner(Protocol):
+    """What learns from frames while they are scored, such as a `WarmUp`."""
+
+    def look(self, name: str, frame: Prepared, image: Image, class_name: str | None) -> None:
+        """Takes a frame that has just been scored; in the thread that scored it, and without an error."""
+        ...
+
+
+class Latest(NamedTuple):
+    """The last scored frame of a source.
+
+    Attributes:
+        name: The file that it is, or source and number.
+        prepared: As it was scored.
+        captured_at: Unix time.
+    """
+
+    name: str
+    prepared: Prepared
+    captured_at: float
+
+
 class Job(NamedTuple):
     """What a source gave, on its way to the detector.
 
@@ -78,6 +100,8 @@ class RunState:
         going: Cleared during a pause.
         waits: Whether no frame may be dropped.
         shown: Whether somebody needs the full image.
+        learner: Gets every scored frame; None for nobody.
+        latest: The last scored frame of each source; None before the first.
         error: The first error, which the run ends with.
     """
 
@@ -102,6 +126,8 @@ class RunState:
         self.stopped, self.going = threading.Event(), threading.Event()
         self.going.set()
         self.error: BaseException | None = None
+        self.learner: FrameLearner | None = None
+        self.latest: list[Latest | None] = [None for _ in sources]
         self._observer = observer
         self._alarms = [Alarm(self.criteria.alarm, self.criteria.class_name) for _ in sources]
         self._reading = len(sources)
@@ -114,6 +140,10 @@ class RunState:
             FrameError: The frame does not suit.
         """
         return self.detector.prepare(frame.image, self.criteria.class_name, frame.full_size)
+
+    def name_of(self, source: int, frame: Frame) -> str:
+        """What a person calls a frame of a source: its file, or its number in a stream."""
+        return frame.source if self.sources[source].root is not None else f"{frame.source}, frame {frame.index}"
 
     def stop(self) -> None:
         """Ends reading and scoring, after the frames in work; wakes sources that wait for a camera or a file."""
@@ -183,6 +213,8 @@ class RunState:
             alarm.follow(criteria.alarm, criteria.class_name)
             detection = detection.with_alarm(alarm.update(bool(detection.is_anomalous)))
             self.tally.count(job.source, frame, detection, job.capture_cpu_ms)
+            if job.prepared is not None:
+                self.latest[job.source] = Latest(self.name_of(job.source, frame), job.prepared, frame.captured_at)
             result = (frame, detection)
         if self._observer is not None:
             self._observer(result)

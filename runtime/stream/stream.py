@@ -11,6 +11,7 @@ from types import TracebackType
 
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, MemoryCount
 from kanoclip.runtime.sinks.base import BaseSink, Sink, SinkFactory
 from kanoclip.runtime.sources import Source, open_stream
 from kanoclip.runtime.sources.several import together
@@ -18,7 +19,7 @@ from kanoclip.runtime.stream.config import PipelineConfig
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.stream.progress import RunSummary
 from kanoclip.runtime.system.bounded_queue import Mailbox, MailboxClosedError, Policy
-from kanoclip.runtime.types import BadFrame, Detection, Frame
+from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +79,8 @@ class Stream:
         )
         self._results = _Results(policy)
         self._pipeline = Pipeline(sources, detector, [*sinks, self._results], config)
+        self._detector, self._references = detector, LiveReferences(detector)
+        self._class_name = class_name or detector.bundle.manifest.classes[0]
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="kanoclip-stream", daemon=True)
         self._thread.start()
@@ -86,6 +89,27 @@ class Stream:
     def summary(self) -> RunSummary:
         """What was done so far."""
         return self._pipeline.summary()
+
+    def add_reference(self, image: Image | None = None, class_name: str | None = None) -> MemoryCount:
+        """Adds a good frame to the memory that the detector scores a class by, from the next frame on.
+
+        The first one makes the memory and sets the thresholds. Nothing is written.
+
+        Args:
+            image: The frame, uint8 [H, W, 3], BGR; None for the last one that was scored.
+            class_name: What it shows; None for the class looked for.
+
+        Returns:
+            The memory's size with it.
+
+        Raises:
+            KanoclipError: The bundle takes no memory, the frame does not suit, or none has been scored yet.
+        """
+        name = class_name or self._class_name
+        if image is not None:
+            return self._references.add(FROM_OUTSIDE, self._detector.prepare(image, name), name)
+        latest = self._pipeline.latest()
+        return self._references.add(latest.name, latest.prepared, name)
 
     def __iter__(self) -> Iterator[tuple[Frame, Detection]]:
         """Yields each frame with its detection, in order; in a live stream those that the caller is in time for.

@@ -17,8 +17,8 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import shipped_bundle
 from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.seen import takes_memory
 from kanoclip.runtime.detect.reference.fit import fit
-from kanoclip.runtime.ops.learn.job import takes_memory
 from kanoclip.runtime.ops.learn.promise import promise, thresholds_of
 from kanoclip.runtime.sinks.draw.heat_map import paint_heat_map
 from kanoclip.runtime.system.paths import replace_file

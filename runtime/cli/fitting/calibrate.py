@@ -24,11 +24,11 @@ from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.conformal import bound, frames_needed
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.errors import CalibrationError, SourceError
 from kanoclip.runtime.ops.calibration import report
 from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
-from kanoclip.runtime.ops.calibration.conformal import bound, frames_needed
 from kanoclip.runtime.ops.calibration.gather import EveryNth, Values, gather
 from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.service.logs import log_lines

@@ -29,10 +29,11 @@ from kanoclip.runtime.cli.fitting.learn_steps import (
 from kanoclip.runtime.cli.options import chosen_settings
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
+from kanoclip.runtime.detect.learning.seen import takes_memory
 from kanoclip.runtime.detect.reference.history import memory_of, put, undo
 from kanoclip.runtime.errors import MemoryFileError
 from kanoclip.runtime.ops.learn import report
-from kanoclip.runtime.ops.learn.job import Wanted, grow, learn, mask_of, named, takes_memory
+from kanoclip.runtime.ops.learn.job import Wanted, grow, learn, mask_of, named
 from kanoclip.runtime.ops.learn.observe import Observer
 from kanoclip.runtime.ops.learn.promise import promise, thresholds_of
 from kanoclip.runtime.ops.learn.recall import recall_table

@@ -91,6 +91,19 @@ def undo(bundle: Bundle, class_name: str) -> ReferenceMemory | None:
     return last
 
 
+def thresholds_without(bundle: Bundle, class_name: str) -> Thresholds:
+    """A class's thresholds from before its first memory; as far back as the history goes.
+
+    Raises:
+        MemoryFileError: That memory is damaged, or was made for another bundle.
+    """
+    info, manifest = bundle.manifest.references.get(class_name), bundle.manifest
+    if info is None:
+        return manifest.thresholds_of(class_name)
+    first = read_memory(bundle.file((info.file, *info.history)[-1]), manifest)
+    return first.before or manifest.thresholds_of(class_name)
+
+
 def _whose(manifest: Manifest, class_name: str) -> str | None:
     """As `store.changed` takes it: a bundle of one class has that class's thresholds for all."""
     return None if len(manifest.classes) == 1 else class_name

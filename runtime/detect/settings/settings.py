@@ -77,6 +77,10 @@ class Settings:
         before = self.chosen.get(class_name, Decision())
         return dataclasses.replace(self, chosen={**self.chosen, class_name: before.overridden(decision)})
 
+    def without_choice(self, class_name: str) -> Settings:
+        """These settings, without what was chosen for a class."""
+        return dataclasses.replace(self, chosen={k: v for k, v in self.chosen.items() if k != class_name})
+
     def check_classes(self, known: tuple[str, ...]) -> None:
         """Refuses settings for a class that the bundle does not have.
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, Alarm, AlarmRule
-from kanoclip.runtime.ops.calibration.binomial import clopper_pearson
-from kanoclip.runtime.ops.calibration.conformal import Bound, bound, frames_needed
+from kanoclip.runtime.detect.learning.binomial import clopper_pearson
+from kanoclip.runtime.detect.learning.conformal import Bound, bound, frames_needed
 from kanoclip.runtime.ops.calibration.dependence import Dependence, dependence
 from kanoclip.runtime.ops.calibration.gather import Values
 

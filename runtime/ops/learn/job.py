@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.manifest import Manifest, TileGrid
+from kanoclip.runtime.detect.learning.seen import Seen, takes_memory
 from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.fit import fit, scores_of
 from kanoclip.runtime.detect.reference.foreground import Foreground, find_foreground
@@ -16,8 +17,8 @@ from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.smoothing import smooth
 from kanoclip.runtime.detect.reference.unlabelled import Selection, select
 from kanoclip.runtime.detect.tiles import Tiling
-from kanoclip.runtime.errors import CalibrationError, MemoryFileError
-from kanoclip.runtime.ops.learn.observe import Observed, Seen
+from kanoclip.runtime.errors import CalibrationError
+from kanoclip.runtime.ops.learn.observe import Observed
 from kanoclip.runtime.ops.learn.outliers import Outlier, find_outliers
 from kanoclip.runtime.types import RegionOfInterest
 
@@ -125,19 +126,6 @@ def grow(memory: ReferenceMemory, observed: Observed, manifest: Manifest, inside
     ):
         memory = append(memory, name, descriptors, zero_shot, references.grid, most_rows=most, inside=inside)
     return Learned(memory, observed, np.arange(len(references)), tuple(find_outliers(observed)))
-
-
-def takes_memory(manifest: Manifest) -> tuple[str, int]:
-    """The descriptors' digest and the most rows of a bundle whose graph takes a memory.
-
-    Raises:
-        MemoryFileError: It takes none.
-    """
-    if manifest.descriptor is None or manifest.memory is None:
-        raise MemoryFileError(
-            f"{manifest.name}: its graph takes no reference memory: export it again, with kanoclip-export"
-        )
-    return manifest.descriptor.sha256, manifest.memory.rows
 
 
 def score(seen: Seen, memory: ReferenceMemory, grid: tuple[int, int], inside: Mask | None) -> float:

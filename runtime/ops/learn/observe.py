@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import IN_GRAPH, TileGrid
 from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.seen import Seen, references_of, thumbnail
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.detect.reference.fit import References
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
@@ -20,31 +20,13 @@ from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.types import BadFrame, Image
 
-Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 MOST_BYTES = 1 << 29
 """Of descriptors that are held at a time: 680 frames of 1,024 cells and 384 channels."""
 MOST_FRAMES = 256
 """References by default: more of them hardly make a better memory, and kanoclip-calibrate takes any number."""
-THUMBNAIL = 192
-"""Longest side in pixels of what is held of a frame for the contact sheet."""
 FLIPS, ROTATIONS = "flips", "rotations"
 VIEWS = (FLIPS, ROTATIONS)
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One frame.
-
-    Attributes:
-        descriptors: float16 [T, P, D].
-        zero_shot: Maps without a memory, float32 [T, H, W].
-        views: Descriptors of the frame mirrored or turned, float16 [k, T, P, D].
-    """
-
-    descriptors: Halves
-    zero_shot: Floats
-    views: Halves
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +153,7 @@ def observe(
             seen.append(observer.look(item.image))
             names.append(item.source if source.root is not None else f"{item.source}, frame {item.index}")
             sizes.append((item.image.shape[0], item.image.shape[1]))
-            thumbnails.append(_thumbnail(item.image))
+            thumbnails.append(thumbnail(item.image))
             _check_room(seen)
             if on_frame is not None:
                 on_frame(len(seen), total)
@@ -183,18 +165,6 @@ def observe(
         why = f" ({skipped[0].source}: {skipped[0].reason})" if skipped else ""
         raise CalibrationError(f"{source.name}: no frame in it can be read{why}: name a folder of good images")
     return Observed(references_of(names, seen, observer.grid), tuple(sizes), tuple(thumbnails), tuple(skipped))
-
-
-def references_of(names: list[str], seen: list[Seen], grid: tuple[int, int]) -> References:
-    """Frames as `fit` takes them."""
-    return References(
-        tuple(names),
-        np.stack([one.descriptors for one in seen]),
-        np.stack([one.zero_shot for one in seen]),
-        grid,
-        np.concatenate([one.views for one in seen]),
-        np.repeat(np.arange(len(seen)), [len(one.views) for one in seen]).astype(np.int32),
-    )
 
 
 def views_of(image: Image, kinds: tuple[str, ...]) -> Iterator[Image]:
@@ -215,9 +185,3 @@ def _check_room(seen: list[Seen]) -> None:
             f"more than {MOST_BYTES // each} references of this size do not fit into memory: use fewer with "
             "--max-frames or --every"
         )
-
-
-def _thumbnail(image: Image) -> Image:
-    share = min(THUMBNAIL / max(image.shape[:2]), 1)
-    size = max(round(image.shape[1] * share), 1), max(round(image.shape[0] * share), 1)
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.learning.conformal import best_rate, frames_needed
+from kanoclip.runtime.detect.learning.limits import worded
+from kanoclip.runtime.detect.learning.spread import lowered
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
-from kanoclip.runtime.ops.calibration.conformal import best_rate, frames_needed
 from kanoclip.runtime.ops.calibration.gather import Values
-from kanoclip.runtime.ops.learn.spread import spread_threshold
 from kanoclip.runtime.types import RegionOfInterest
 
 
@@ -84,31 +85,18 @@ def promise(memory: ReferenceMemory, rate: float, confidence: float | None, skip
             f"{worst} reaches the largest score there is, by a memory of the others: look at it, and leave it out with "
             "--drop-outliers, or use more good frames"
         ) from error
-    needed = frames_needed(rate, confidence)
-    if confidence is not None or possible > rate or found.bound.allowed > 0:
-        return Promise(found, rate, needed)
-    # All references lie below the bound, which is one of them: their spread tells more than the largest alone.
     image, pixel = (
-        replace(setting, threshold=min(setting.threshold, spread_threshold(scores, rate)))
+        replace(setting, threshold=lowered(setting.threshold, scores, found.bound, rate))
         for setting, scores in ((found.image, memory.loo_scores), (found.pixel, memory.loo_peaks))
     )
     highest = found.image.threshold if image.threshold < found.image.threshold else None
-    return Promise(replace(found, image=image, pixel=pixel), rate, needed, highest)
+    return Promise(replace(found, image=image, pixel=pixel), rate, frames_needed(rate, confidence), highest)
 
 
 def thresholds_of(
     found: Promise, before: Thresholds, roi: RegionOfInterest | None, engine: str, created: str
 ) -> Thresholds:
     """What goes into the manifest; the smallest area stays."""
-    bound = found.calibration.bound
-    sure = "" if bound.confidence is None else f" with confidence {bound.confidence:g}"
-    inside = "" if roi is None else " inside of a region of interest"
-    kind = "conformal" if found.highest is None else "spread"
-    return Thresholds(
-        image=found.calibration.image.threshold,
-        pixel=found.calibration.pixel.threshold,
-        min_area=before.min_area,
-        origin=f"{kind}: false-alarm rate {bound.rate:.4g}{sure} by {bound.frames} references, each out of sample"
-        f"{inside}, {engine}, {created}",
-        roi=None if roi is None else roi.digest(),
-    )
+    calibration = found.calibration
+    limits = calibration.image.threshold, calibration.pixel.threshold
+    return worded(*limits, calibration.bound, before, roi, engine, created, bounded=found.highest is None)

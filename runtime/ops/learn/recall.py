@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.ops.calibration.binomial import clopper_pearson
+from kanoclip.runtime.detect.learning.binomial import clopper_pearson
+from kanoclip.runtime.detect.learning.conformal import best_rate, bound
 from kanoclip.runtime.ops.calibration.calibrate import INTERVAL
-from kanoclip.runtime.ops.calibration.conformal import best_rate, bound
 
 Values = npt.NDArray[np.float64]
 RATES = (0.01, 0.02, 0.05, 0.10)

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kanoclip.runtime.detect.learning.seen import THUMBNAIL
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.learn.job import Learned
-from kanoclip.runtime.ops.learn.observe import THUMBNAIL
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Image
 

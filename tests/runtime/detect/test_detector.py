@@ -6,6 +6,7 @@ import inspect
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 
@@ -56,7 +57,7 @@ def noise(count, size=(32, 32)):
 class FakeBackend:
     """Gives what it is told, and keeps what it is asked."""
 
-    name = "fake"
+    name, workers = "fake", 1
 
     def __init__(self, spoil=lambda maps, scores: None):
         self.spoil, self.calls, self.closed, self.number = spoil, [], False, 1.0
@@ -363,7 +364,7 @@ def test_options_are_named(toy_bundle):
 class Losing:
     """An engine whose GPU is lost in its first `times` runs; counts how often it was closed."""
 
-    name = "losing"
+    name, workers = "losing", 1
 
     def __init__(self, right, times):
         self.right, self.times, self.closed = right, times, 0
@@ -681,3 +682,49 @@ def test_times_of_a_frame_are_those_of_all_its_tiles(tiled, make_toy_bundle, tmp
         detector.backend.run = lambda *given: (time.sleep(0.01), calls.append(1), run(*given))[2]
         found = detector(grey(51, (80, 32)))
     assert len(calls) == 3 and found.timings.inference >= 30
+
+
+def test_what_a_memory_is_made_of(tiled, toy_descriptors):
+    (frame,) = noise(1, (80, 32))
+    with Detector.load(tiled, device="cpu", threads=1) as detector:
+        seen = detector.look(detector.prepare(frame))
+    tiles = np.stack([frame[top : top + 32] for top in (0, 24, 48)])
+    np.testing.assert_allclose(seen.descriptors, toy_descriptors(tiles, (4, 4)), atol=1e-3)
+    np.testing.assert_allclose(seen.zero_shot, tiles.mean(3) / 255, atol=1e-6)
+    assert seen.descriptors.dtype == np.float16 and seen.views.shape == (0, 3, 16, 3)
+
+
+def test_a_frame_cut_into_other_tiles_is_not_looked_at(tiled):
+    detector = fake(tiled)
+    whole = replace(detector.prepare(grey(1, (80, 32))), tiles=None)
+    with pytest.raises(FrameError, match="cut into 1 tiles, and not 3: prepare it again"):
+        detector.look(whole)
+
+
+def test_the_region_in_each_tile_s_map(tiled):
+    top = RegionOfInterest("top.json", keep=(((0.0, 0.0), (1.0, 0.0), (1.0, 0.25), (0.0, 0.25)),))
+    roi, inside = fake(tiled, roi=top).region_of()
+    assert roi is top and inside.shape == (3, 32, 32)
+    assert inside[0, :18].all() and not inside[0, 22:].any() and not inside[1:].any()
+    assert fake(tiled).region_of("object") == (None, None)
+
+
+def test_a_thread_too_many_waits_until_the_engine_is_free(toy_bundle):
+    detector, running, most, go = fake(toy_bundle), [], [], threading.Event()
+    run = detector.backend.run
+
+    def slow(*given):
+        running.append(1)
+        most.append(len(running))
+        assert go.wait(20)
+        running.pop()
+        return run(*given)
+
+    detector.backend.run = slow
+    threads = [threading.Thread(target=detector, args=(grey(1),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    go.set()
+    for thread in threads:
+        thread.join(20)
+    assert most == [1] * 4

@@ -15,10 +15,11 @@ from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import store
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.warm_up import WarmUp
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.settings.settings_file import read_settings
-from kanoclip.runtime.errors import FrameError, SettingsError
+from kanoclip.runtime.errors import FrameError, MemoryFileError, SettingsError
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.stream.control import StreamControl
@@ -329,3 +330,151 @@ def test_alarms_keep_what_they_look_back_on_when_the_rule_changes():
     assert alarm.update(False), "three of the last four"
     alarm.follow(AlarmRule(1, 1))
     assert not alarm.update(False)
+
+
+class Learning(Run):
+    """A run with a bundle that takes memories, of noise that repeats every 16 frames."""
+
+    def __init__(self, bundle, file, **options):
+        super().__init__(bundle, file, **options)
+        images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), np.uint8)
+
+        def frames():
+            while True:
+                self.source.read += 1
+                index = self.source.read - 1
+                yield Frame(index, "line 3", time.time(), images[index % 16], 0.0)
+                time.sleep(0.002)
+
+        self.source.frames = frames
+
+    def until(self, holds):
+        deadline = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def learning(make_toy_bundle, tmp_path):
+    folder = make_toy_bundle(tmp_path / "own.kanoclip", classes=("nut", "bolt"), grid=(4, 4), memory_rows=24)
+    return lambda **options: Learning(folder, tmp_path / "line3.toml", **options)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_references_are_added_while_frames_are_scored(learning, workers):
+    run = learning(workers=workers, live=False)
+    with run.running() as seen:
+        control = run.control
+        assert (control.state().references, control.state().memory_rows, control.state().memory_saved) == (0, 0, True)
+        assert control.add_reference(source="line 3").references == 1
+        assert control.add_reference(np.full((32, 32, 3), 9, np.uint8)).references == 2
+        state = control.state()
+        assert (state.references, state.memory_saved) == (2, False) and 16 <= state.memory_rows <= 24
+        run.wait(10)
+        assert seen[-1][1].threshold == state.threshold != 0.5
+        names = run.detector.memory_of("nut").names
+        assert names[0].startswith("line 3, frame ") and names[1] == "a frame given while the stream ran"
+        assert control.undo_reference().references == 1
+        control.add_reference(class_name="bolt")
+        assert control.state().references == 1
+        control.choose_class("bolt")
+        assert control.state().references == 1
+        control.choose_class("nut")
+        assert control.reset_memory().references == 0
+        run.wait(10)
+        assert seen[-1][1].threshold == control.state().threshold == 0.5
+    assert [index for index, _ in seen] == list(range(len(seen))), "no frame was lost"
+
+
+def test_a_memory_and_its_thresholds_are_saved_together(learning):
+    run = learning()
+    with run.running():
+        run.control.add_reference()
+        with pytest.raises(SettingsError, match=r"the memory of nut is not the one in .*own\.kanoclip, .* save the"):
+            run.control.save_thresholds()
+        run.control.choose_thresholds(image=0.875)
+        assert run.control.save_memory() == str(run.detector.bundle.root)
+        assert run.control.state().memory_saved and run.control.state().threshold == 0.875
+        run.control.choose_thresholds(image=0.75)
+        run.control.save_thresholds()
+    again = learning()
+    state = again.control.state()
+    assert (state.references, state.threshold, state.memory_saved) == (1, 0.75, True)
+    again.detector.close()
+
+
+def test_a_choice_for_zero_shot_scores_is_none_for_a_memory_s(learning):
+    run = learning()
+    with run.running():
+        run.control.choose_thresholds(image=0.99)
+        run.control.add_reference()
+        state = run.control.state()
+        assert state.threshold == run.detector.thresholds_of("nut").image != 0.99
+        run.control.choose_thresholds(image=0.98)
+        run.control.add_reference()
+        assert run.control.state().threshold == 0.98, "for the memory's own scale"
+
+
+def test_what_no_reference_can_be_made_of(learning, start):
+    run = learning()
+    with pytest.raises(FrameError, match="no frame has been scored yet"):
+        run.control.add_reference()
+    with run.running():
+        with pytest.raises(FrameError, match="unknown source 'line 4': this stream has line 3"):
+            run.control.add_reference(source="line 4")
+        with pytest.raises(FrameError, match="COLOR_GRAY2BGR"):
+            run.control.add_reference(np.zeros((32, 32), np.uint8))
+        with pytest.raises(SettingsError, match="nothing to undo"):
+            run.control.undo_reference()
+        with pytest.raises(SettingsError, match="no memory to save"):
+            run.control.save_memory()
+    plain = start()
+    with plain.running(), pytest.raises(MemoryFileError, match="takes no reference memory: export it again"):
+        plain.control.add_reference()
+
+
+def test_a_reload_leaves_what_the_stream_learned(learning, caplog):
+    """A rotation of logs sends the same signal."""
+    run = learning()
+    with run.running(), caplog.at_level(logging.INFO, "kanoclip.runtime"):
+        run.control.add_reference()
+        state = run.control.state()
+        assert run.control.reload() and run.control.state() == state
+    assert not [message for message in caplog.messages if "is scored" in message]
+
+
+def test_a_reload_takes_up_a_memory_that_was_learned_meanwhile(learning, caplog):
+    run, other = learning(live=False), learning()
+    with run.running() as seen, caplog.at_level(logging.INFO, "kanoclip.runtime"):
+        other.control.add_reference(np.full((32, 32, 3), 9, np.uint8))
+        other.control.add_reference(np.full((32, 32, 3), 200, np.uint8))
+        other.control.save_memory()
+        wanted = other.control.state()
+        run.control.add_reference()  # which the other one comes after
+        assert run.control.reload()
+        state = run.control.state()
+        assert (state.references, state.threshold, state.memory_saved) == (2, wanted.threshold, True)
+        run.wait(20)
+        assert seen[-1][1].threshold == wanted.threshold
+    assert "nut is scored by a memory of 2 references now" in caplog.messages
+    other.detector.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_warm_up_learns_from_the_stream_and_loses_no_frame(learning, workers):
+    run = learning(workers=workers, live=False)
+    warm_up = WarmUp(run.detector, 12, run.control.use_memory)
+    run.pipeline.learn_by(warm_up)
+    with run.running() as seen:
+        run.until(lambda: run.control.state().references)
+        run.wait(30)
+    warm_up.finish()
+    memory = run.detector.memory_of("nut")
+    assert {int(name.removeprefix("line 3, frame ")) for name in memory.names} <= set(range(12 + 2 * workers))
+    assert [index for index, _ in seen] == list(range(len(seen)))
+    limits = [found.threshold for _, found in seen]
+    learned = run.detector.thresholds_of("nut").image
+    first = limits.index(learned)
+    assert limits == [0.5] * first + [learned] * (len(limits) - first)
+    assert run.control.undo_reference().references == 0

@@ -330,3 +330,25 @@ def test_what_no_later_try_would_mend_ends_the_run_at_its_start():
         Pipeline(camera, Detector(), [SinkFactory(refuse, "mqtt", False)], PipelineConfig(Policy.DROP_OLDEST)).run()
     assert camera.closed == 1
     settle()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_learner_gets_every_scored_frame_of_every_source(workers):
+    cameras = [Camera(f"video {n}", n, 12, live=False, bad={3, 7}) for n in range(3)]
+    pipeline = Pipeline(together(cameras), Detector(), [Collect()], PipelineConfig(Policy.WAIT, workers=workers))
+    seen, lock = [], threading.Lock()
+
+    class Learner:
+        def look(self, name, frame, image, class_name):
+            with lock:
+                seen.append((name, int(frame.image[1, 1, 0])))
+
+    pipeline.learn_by(Learner())
+    with pytest.raises(FrameError, match="video 1: no frame has been scored yet"):
+        pipeline.latest("video 1")
+    assert pipeline.run().frames == 30
+    assert sorted(seen) == sorted((f"video {n}, frame {i}", n) for n in range(3) for i in range(12) if i not in (3, 7))
+    assert pipeline.latest("video 1").name == "video 1, frame 11"
+    assert pipeline.latest().name in {f"video {n}, frame 11" for n in range(3)}
+    with pytest.raises(FrameError, match="unknown source 'video 9': this stream has video 0, video 1, video 2"):
+        pipeline.latest("video 9")

@@ -139,3 +139,20 @@ def test_what_can_be_written_for_a_source(detector, tmp_path, caplog):
         assert len({frame.stream for frame, _ in stream}) == 2
     with pytest.raises(SourceError, match="no such file"):
         Stream(tmp_path / "none.png", detector)
+
+
+def test_a_good_frame_of_the_loop_becomes_a_reference(make_toy_bundle, tmp_path):
+    folder = make_toy_bundle(tmp_path / "own.kanoclip", grid=(4, 4), memory_rows=24)
+    with Detector.load(folder, device="cpu") as detector, Stream(Grey(None), detector) as stream:
+        for frame, found in stream:
+            if frame.index == 3:
+                assert found.threshold == 0.5
+                assert stream.add_reference(frame.image).references == 1
+                assert stream.add_reference().references == 2
+            elif found.threshold != 0.5:
+                break
+        first, second = detector.memory_of().names
+        assert first == "a frame given while the stream ran" and second.startswith("grey, frame ")
+        assert found.threshold == detector.thresholds_of().image
+        with pytest.raises(FrameError, match="unknown class 'nut'"):
+            stream.add_reference(class_name="nut")

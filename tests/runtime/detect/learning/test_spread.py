@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kanoclip.runtime.ops.learn.spread import spread_threshold, student_quantile
+from kanoclip.runtime.detect.learning.spread import spread_threshold, student_quantile
 
 
 @given(probability=st.floats(0.9, 0.995), freedom=st.integers(5, 400))

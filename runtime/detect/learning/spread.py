@@ -14,6 +14,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.detect.learning.conformal import Bound
+
 _EDGE = 1e-6
 """Scores are held so far from 0 and 1, where a logit is infinite."""
 
@@ -37,6 +39,20 @@ def spread_threshold(scores: npt.ArrayLike, rate: float) -> float:
     count = len(logits)
     reach = student_quantile(1 - rate, count - 1) * math.sqrt(1 + 1 / count)
     return float(np.float32(1 / (1 + math.exp(-(logits.mean() + reach * logits.std(ddof=1))))))
+
+
+def lowered(threshold: float, scores: npt.ArrayLike, found: Bound, requested: float) -> float:
+    """The threshold that is used: the bound's, or less where that hangs on the largest score alone.
+
+    Args:
+        threshold: The bound's.
+        scores: Of good frames, out of sample.
+        found: The bound. One with a confidence is left alone.
+        requested: The rate that was wanted. Where the frames are too few for it, the bound is left alone too.
+    """
+    if found.confidence is not None or found.rate > requested or found.allowed > 0:
+        return threshold
+    return min(threshold, spread_threshold(scores, requested))
 
 
 def student_quantile(probability: float, freedom: int) -> float:

@@ -21,8 +21,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.detect.learning.binomial import at_most, log_cumulative, share_at
 from kanoclip.runtime.errors import CalibrationError
-from kanoclip.runtime.ops.calibration.binomial import at_most, log_cumulative, share_at
 
 
 @dataclass(frozen=True)

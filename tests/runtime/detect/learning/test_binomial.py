@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kanoclip.runtime.ops.calibration.binomial import at_most, clopper_pearson, log_cumulative, share_at
+from kanoclip.runtime.detect.learning.binomial import at_most, clopper_pearson, log_cumulative, share_at
 
 SHARES = st.floats(1e-6, 1 - 1e-6)
 

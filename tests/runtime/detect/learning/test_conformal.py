@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from kanoclip.runtime.detect.learning.conformal import bound, frames_needed, least_rate
 from kanoclip.runtime.detect.regions import find_regions
 from kanoclip.runtime.errors import CalibrationError
-from kanoclip.runtime.ops.calibration.conformal import bound, frames_needed, least_rate
 
 RATES = st.sampled_from([0.001, 0.003, 0.01, 0.05, 0.1, 0.3])
 CONFIDENCES = st.none() | st.sampled_from([0.5, 0.8, 0.95, 0.999])

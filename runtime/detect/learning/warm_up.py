@@ -1,0 +1,245 @@
+"""Warm-up: the first frames of a line score each other, and what they have in common becomes the class's memory.
+
+Meanwhile frames are scored zero-shot. The fit runs in a thread of its own: no frame waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.limits import limits_by
+from kanoclip.runtime.detect.learning.seen import Seen, references_of, takes_memory, thumbnail
+from kanoclip.runtime.detect.preprocess import Prepared
+from kanoclip.runtime.detect.reference.fit import References, fit
+from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.reference.unlabelled import Selection, select
+from kanoclip.runtime.engines.base import descriptor_of
+from kanoclip.runtime.errors import KanoclipError, SettingsError, one_line
+from kanoclip.runtime.types import Image
+
+log = logging.getLogger(__name__)
+
+LEAST_FRAMES = 3
+"""Of fewer, no frame can be told apart from the others."""
+MOST_BYTES = 1 << 30
+"""Of descriptors and maps that are held until there are enough frames."""
+MOST_NAMES = 10
+"""Frames that the log names as left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class WarmedUp:
+    """What came of the frames of a class.
+
+    Attributes:
+        class_name: The class.
+        memory: Made of the frames that are used.
+        thresholds: By the same frames, each out of sample.
+        references: All frames, used or not, in the order in which they were scored.
+        selection: Which of them are used, and which of their cells.
+        sizes: (height, width) of each in pixels.
+        thumbnails: Each made small.
+    """
+
+    class_name: str
+    memory: ReferenceMemory
+    thresholds: Thresholds
+    references: References
+    selection: Selection
+    sizes: tuple[tuple[int, int], ...]
+    thumbnails: tuple[Image, ...]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Names of the frames that are not used, the most suspicious first."""
+        out = np.flatnonzero(~self.selection.frames)
+        return tuple(self.references.names[i] for i in out[np.argsort(-self.selection.peaks[out], kind="stable")])
+
+    def sentence(self) -> str:
+        """What a person wants to know of it, in a line."""
+        names, count = self.left_out, len(self.references)
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        listed = f" ({', '.join(names[:MOST_NAMES])}{more})" if names else ""
+        cells, of = self.selection.cells_left_out, self.selection.cells[self.selection.frames].size
+        return (
+            f"warm-up: learned {self.class_name} from {count - len(names)} of {count} frames; left out: {len(names)} "
+            f"frames{listed} and {cells} of {of} patches of the others; the memory has {len(self.memory.rows)} rows, "
+            f"and the threshold is {self.thresholds.image:.3f} ({self.thresholds.origin.partition(' by ')[0]})"
+        )
+
+
+@dataclass(eq=False)
+class _Collection:
+    """The frames of one class, as far as they have come.
+
+    Attributes:
+        reserved: Frames that are here or on their way.
+        seen: By their number, what the graph sees, the name, the size and the thumbnail.
+        closed: Set once no more are taken.
+    """
+
+    reserved: int = 0
+    seen: dict[int, tuple[Seen, str, tuple[int, int], Image]] = field(default_factory=dict)
+    closed: threading.Event = field(default_factory=threading.Event)
+
+
+def check_warm_up(detector: Detector, class_name: str, frames: int) -> None:
+    """Refuses a warm-up that cannot work, before a stream is opened for it.
+
+    Args:
+        detector: What scores.
+        class_name: The class looked for at first.
+        frames: How many frames it takes.
+
+    Raises:
+        MemoryFileError: The bundle's graph takes no memory.
+        SettingsError: The class has a memory already, or the frames are too few, or too many for this machine's memory.
+    """
+    bundle = detector.bundle
+    takes_memory(bundle.manifest)
+    if detector.memory_of(class_name) is not None:
+        raise SettingsError(
+            f"{bundle.root} has a memory of {class_name} already: leave out --warm-up, or run kanoclip-learn --undo"
+        )
+    if frames < LEAST_FRAMES:
+        raise SettingsError(f"a warm-up of {frames} frames: it takes {LEAST_FRAMES} at least")
+    info, (height, width) = descriptor_of(bundle), bundle.manifest.model.image_size
+    tiles = 1 if bundle.manifest.tiles is None else bundle.manifest.tiles.count
+    each = tiles * (2 * info.cells * info.channels + 4 * height * width)
+    if frames * each > MOST_BYTES:
+        raise SettingsError(f"a warm-up of {frames} frames does not fit into memory: use {MOST_BYTES // each} at most")
+
+
+class WarmUp:
+    """Learns each class that is looked for from the first frames that are scored for it. For use by several threads.
+
+    Args:
+        detector: What scores.
+        frames: How many frames of a class it takes.
+        use: Has a class scored by a memory with its thresholds from the next frame on.
+        on_learned: Called in the thread of the fit after that, such as to save what was learned.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        frames: int,
+        use: Callable[[str, ReferenceMemory, Thresholds], None],
+        on_learned: Callable[[WarmedUp], None] | None = None,
+    ) -> None:
+        self._detector, self._frames, self._use, self._on_learned = detector, frames, use, on_learned
+        self._collections: dict[str, _Collection] = {}
+        self._fits: list[threading.Thread] = []
+        self._lock = threading.Lock()
+
+    def look(self, name: str, frame: Prepared, image: Image, class_name: str | None) -> None:
+        """Takes a frame that has just been scored, while there are not enough. An error ends the class's warm-up.
+
+        Args:
+            name: Of the frame.
+            frame: As it was scored.
+            image: The frame itself, or a smaller one, uint8 [H, W, 3].
+            class_name: What it was scored for; None for the bundle's first class.
+        """
+        known = class_name or self._detector.bundle.manifest.classes[0]
+        with self._lock:
+            collection = self._collections.get(known)
+            if collection is None:
+                collection = self._collections[known] = _Collection()
+                # Someone may have learned the class by other means meanwhile.
+                if self._detector.memory_of(known) is not None:
+                    collection.closed.set()
+            if collection.closed.is_set() or collection.reserved == self._frames:
+                return
+            number = collection.reserved
+            collection.reserved += 1
+        try:
+            seen = self._detector.look(frame, known)
+        except KanoclipError as error:
+            with self._lock:
+                first = not collection.closed.is_set()
+                collection.closed.set()
+                collection.seen.clear()
+            if first:
+                log.warning("warm-up of %s failed, and its scores stay zero-shot ones: %s", known, error)
+            return
+        size = frame.height, frame.width
+        with self._lock:
+            if collection.closed.is_set():
+                return
+            collection.seen[number] = seen, name, size, thumbnail(image, size)
+            if len(collection.seen) < self._frames:
+                return
+            collection.closed.set()
+            thread = threading.Thread(
+                target=self._learn, args=(known, collection), name=f"kanoclip-warm-up-{known}", daemon=True
+            )
+            self._fits.append(thread)
+            thread.start()
+
+    def finish(self) -> None:
+        """The stream has ended: waits for a fit that is going on, and logs what was not learned for want of frames."""
+        for thread in self._fits:
+            thread.join()
+        for name, collection in self._collections.items():
+            if not collection.closed.is_set():
+                log.warning(
+                    "warm-up: the run ended after %d of %d frames of %s: nothing was learned",
+                    len(collection.seen),
+                    self._frames,
+                    name,
+                )
+        if not self._collections:
+            log.warning("warm-up: the run ended before its first frame: nothing was learned")
+
+    def _learn(self, class_name: str, collection: _Collection) -> None:
+        """The thread of a fit. Whatever error comes, the line goes on."""
+        try:
+            found = self._fitted(class_name, collection)
+            self._use(class_name, found.memory, found.thresholds)
+        except Exception as error:
+            log.warning("warm-up of %s failed, and its scores stay zero-shot ones: %s", class_name, one_line(error))
+            return
+        finally:
+            collection.seen.clear()
+        log.info("%s", found.sentence())
+        if self._on_learned is None:
+            return
+        try:
+            self._on_learned(found)
+        except Exception as error:
+            log.warning("warm-up: the memory of %s is in use all the same: %s", class_name, one_line(error))
+
+    def _fitted(self, class_name: str, collection: _Collection) -> WarmedUp:
+        """Frames score each other, and the rest is fitted.
+
+        Raises:
+            CalibrationError: No threshold would tell good frames from bad ones.
+        """
+        bundle = self._detector.bundle
+        digest, rows = takes_memory(bundle.manifest)
+        seen, names, sizes, thumbnails = zip(*(collection.seen[i] for i in range(self._frames)), strict=True)
+        references = references_of(names, seen, descriptor_of(bundle).grid)
+        roi, inside = self._detector.region_of(class_name)
+        selection = select(references.descriptors, references.grid)
+        used = np.flatnonzero(selection.frames)
+        engine = self._detector.backend.name
+        memory = fit(
+            references.only(used),
+            descriptor_sha256=digest,
+            rows=rows,
+            tiles=bundle.manifest.tiles,
+            keep=selection.cells[used],
+            inside=inside,
+            note=f"warm-up of {self._frames} frames, {engine}",
+        )
+        before = bundle.manifest.thresholds_of(class_name)
+        thresholds = limits_by(memory, before, roi, engine, memory.created)
+        return WarmedUp(class_name, memory, thresholds, references, selection, sizes, thumbnails)
