@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.graph import Graph, Output
 from kanoclip.runtime.detect.learning.seen import Seen
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.read import Memories, Own
-from kanoclip.runtime.detect.regions import find_regions, peak_region, within
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.thresholds import Limits, limits_of, unkept_promises
+from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling
+from kanoclip.runtime.detect.verdict import decide, since
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
-from kanoclip.runtime.engines.base import Floats, Frames, MemoryTensors, descriptor_of
-from kanoclip.runtime.errors import BackendError, DeviceLostError, FrameError
-from kanoclip.runtime.types import Detection, FloatMap, Image, Images, Mask, RegionOfInterest, Timings
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Output:
-    map: FloatMap
-    score: float
-    inference_ms: float
+from kanoclip.runtime.engines.base import Floats
+from kanoclip.runtime.errors import FrameError
+from kanoclip.runtime.types import Detection, Image, Images, Mask, RegionOfInterest
 
 
 class Detector:
@@ -55,7 +41,6 @@ class Detector:
 
     Attributes:
         bundle: The model that it runs.
-        backend: The engine that runs it.
     """
 
     def __init__(
@@ -77,9 +62,8 @@ class Detector:
         Raises:
             SettingsError: The settings name a class that the bundle does not have, or leave nothing of the image.
         """
-        self.bundle, self.backend = bundle, backend
-        self._revive = revive
-        self._free = threading.Semaphore(backend.workers)
+        self.bundle = bundle
+        self._graph = Graph(bundle, backend, revive)
         self._size = bundle.manifest.frame_size
         self._classes = bundle.manifest.classes
         self._unkept: set[tuple[str, str | None]] = set()
@@ -181,6 +165,11 @@ class Detector:
     def settings(self) -> Settings:
         """What it decides by, over the bundle's thresholds."""
         return self._settings
+
+    @property
+    def backend(self) -> Backend:
+        """The engine that runs it; another one after its GPU was lost."""
+        return self._graph.backend
 
     @property
     def workers(self) -> int:
@@ -293,7 +282,7 @@ class Detector:
         self._tiling.check_frame(height, width)
         small = resize(check_frame(frame), *self._tiling.canvas)
         tiles = None if self._tiling.count == 1 else self._tiling.cut(small)
-        return Prepared(small, height, width, *_since(*started), tiles)
+        return Prepared(small, height, width, *since(*started), tiles)
 
     def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
         """Scores prepared frames, in runs as large as the bundle allows; the second half.
@@ -307,20 +296,19 @@ class Detector:
             BackendError: The engine failed, or returned NaN.
         """
         index = self._class_index(class_name)
-        limits = self._limits[index]
-        most = self.bundle.manifest.max_batch
-        count = self._tiling.count
+        limits, name, tiling = self._limits[index], self._classes[index], self._tiling
+        count = tiling.count
         images = (
             [frame.image for frame in frames] if count == 1 else [tile for frame in frames for tile in frame.images]
         )
         detections: list[Detection] = []
-        outputs: list[_Output] = []
-        for start in range(0, len(images), most):
-            outputs += self._infer(images[start : start + most], index, limits.memory)
+        outputs: list[Output] = []
+        for run in self._graph.run(images, index, limits.memory):
+            outputs += run
             whole = len(outputs) // count  # frames of which all tiles are there
             for number in range(whole):
-                frame = frames[len(detections)]
-                detections.append(self._decide(frame, outputs[number * count : (number + 1) * count], index, limits))
+                of_frame = outputs[number * count : (number + 1) * count]
+                detections.append(decide(frames[len(detections)], of_frame, tiling, name, limits))
             del outputs[: whole * count]
         return detections
 
@@ -341,7 +329,7 @@ class Detector:
             BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
         """
         small = [image for frame in frames for image in self._cut(frame)]
-        found = self._described(small)
+        found = self._graph.describe(small)
         return found.reshape(len(frames), self._tiling.count * found.shape[1], found.shape[2])
 
     def look(self, frame: Prepared, class_name: str | None = None) -> Seen:
@@ -357,38 +345,21 @@ class Detector:
             FrameError: The class is unknown, or the frame was cut into other tiles than the bundle's of now.
             BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
         """
-        index, most = self._class_index(class_name), self.bundle.manifest.max_batch
+        index = self._class_index(class_name)
         images = list(frame.images)
         if len(images) != self._tiling.count:
             raise FrameError(
                 f"the frame is cut into {len(images)} tiles, and not {self._tiling.count}: prepare it again"
             )
-        descriptors = self._described(images).astype(np.float16)
-        maps = [
-            output.map
-            for start in range(0, len(images), most)
-            for output in self._infer(images[start : start + most], index, None)
-        ]
+        descriptors = self._graph.describe(images).astype(np.float16)
+        maps = [output.map for run in self._graph.run(images, index, None) for output in run]
         return Seen(descriptors, np.stack(maps), np.empty((0, *descriptors.shape), np.float16))
-
-    def _described(self, small: Sequence[Image]) -> Floats:
-        """Descriptors of frames or tiles at model size, in runs as large as the bundle allows: float32 [n, P, D]."""
-        info, most = descriptor_of(self.bundle), self.bundle.manifest.max_batch
-        found = np.empty((len(small), info.cells, info.channels), np.float32)
-        for start in range(0, len(small), most):
-            run = small[start : start + most]
-            # The rows beyond are those that fill a static batch up.
-            found[start : start + len(run)] = self._describe(self._batch_of(run))[: len(run)]
-        # The components of unit vectors are in [-1, 1]: their sum is finite unless one of them is NaN.
-        if not np.isfinite(found.sum(dtype=np.float64)):
-            raise self._gave_nan()
-        return found
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
         for _ in range(runs):
             count = min(self.batch_size * self._tiling.count, self.bundle.manifest.max_batch)
-            self._infer([np.zeros((*self._size, 3), np.uint8)] * count, 0, self._limits[0].memory)
+            list(self._graph.run([np.zeros((*self._size, 3), np.uint8)] * count, 0, self._limits[0].memory))
 
     def stop_waiting(self) -> None:
         """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
@@ -419,88 +390,3 @@ class Detector:
         """What the graph sees of a frame, uint8 [n, h, w, 3]."""
         self._tiling.check_frame(*check_frame(frame).shape[:2])
         return self._tiling.cut(resize(frame, *self._tiling.canvas))
-
-    def _infer(self, small: Sequence[Image], index: int, memory: MemoryTensors | None) -> list[_Output]:
-        """Runs up to `max_batch` frames or tiles, at model size."""
-        frames = self._batch_of(small)
-        indices = np.full(len(frames), index, np.int64) if len(self._classes) > 1 else None
-        started = perf_counter()
-        maps, scores = self._use(lambda backend: backend.run(frames, indices, memory))
-        milliseconds = (perf_counter() - started) * 1e3 / len(small)
-        # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
-        if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
-            raise self._gave_nan()
-        return [_Output(maps[i], float(scores[i]), milliseconds) for i in range(len(small))]
-
-    def _batch_of(self, small: Sequence[Image]) -> Frames:
-        """One batch, uint8 [B, H, W, 3], of frames at model size; a static one is filled up with its last frame."""
-        manifest = self.bundle.manifest
-        missing = 0 if manifest.dynamic_batch else manifest.max_batch - len(small)
-        return small[0][None] if len(small) == 1 and not missing else np.stack([*small, *[small[-1]] * missing])
-
-    def _use(self, work: Callable[[Backend], T]) -> T:
-        """Uses the backend when it is free; one whose GPU was lost is made anew, once."""
-        with self._free:
-            try:
-                return work(self.backend)
-            except DeviceLostError as error:
-                if self._revive is None:
-                    raise
-                log.warning("%s; starting it again", error)
-                self.backend.close()
-                self.backend = self._revive()
-                return work(self.backend)  # a second loss in a row is final
-
-    def _describe(self, frames: Frames) -> Floats:
-        return self._use(lambda backend: backend.describe(frames))
-
-    def _gave_nan(self) -> BackendError:
-        return BackendError(
-            f"{self.backend.name} returned NaN: this precision overflows here; export it with --fp32, or choose "
-            "another backend"
-        )
-
-    def _decide(self, frame: Prepared, outputs: Sequence[_Output], index: int, limits: Limits) -> Detection:
-        """A frame's detection from the outputs for its tiles, of which there is one where it is not cut."""
-        started = perf_counter(), thread_time()
-        thresholds = limits.thresholds
-        if limits.mask is not None:
-            outputs = self._within(outputs, limits.mask, limits.peak_weight)
-        output = outputs[0] if len(outputs) == 1 else self._stitched(outputs)
-        anomaly_map, score = output.map, output.score
-        regions = find_regions(
-            anomaly_map, thresholds.pixel, thresholds.min_area, frame.height, frame.width, limits.mask
-        )
-        is_anomalous = score >= thresholds.image
-        if is_anomalous and not regions:  # an anomaly always comes with a place to look at
-            regions = (peak_region(anomaly_map, frame.height, frame.width, limits.mask),)
-        deciding = _since(*started)
-        return Detection(
-            score=score,
-            map=anomaly_map,
-            is_anomalous=is_anomalous,
-            threshold=thresholds.image,
-            regions=regions,
-            class_name=self._classes[index],
-            timings=Timings(frame.resize_ms, output.inference_ms, deciding[0], frame.resize_cpu_ms, deciding[1]),
-            roi=limits.roi,
-        )
-
-    def _within(self, outputs: Sequence[_Output], mask: Mask, peak_weight: float) -> list[_Output]:
-        """What the region of interest leaves of each tile; one that lies outside of it has no say in the score."""
-        left = []
-        for output, part in zip(outputs, self._tiling.split(mask), strict=True):
-            anomaly_map, score = within(output.map, output.score, part, peak_weight)
-            left.append(_Output(anomaly_map, score if part.any() else 0.0, output.inference_ms))
-        return left
-
-    def _stitched(self, outputs: Sequence[_Output]) -> _Output:
-        """A frame's output from those for its tiles: one map, the largest score, and all of the time."""
-        anomaly_map = self._tiling.stitch([output.map for output in outputs])
-        score = max(output.score for output in outputs)
-        return _Output(anomaly_map, score, sum(output.inference_ms for output in outputs))
-
-
-def _since(wall: float, cpu: float) -> tuple[float, float]:
-    """Milliseconds of wall clock and of this thread's processor time since both clocks were read."""
-    return (perf_counter() - wall) * 1e3, (thread_time() - cpu) * 1e3

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from references import memory
 
 from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.detect.learning.conformal import best_rate, bound
 from kanoclip.runtime.errors import CalibrationError
-from kanoclip.runtime.ops.calibration.conformal import best_rate, bound
 from kanoclip.runtime.ops.learn.promise import promise, thresholds_of
 from kanoclip.runtime.types import RegionOfInterest
 
