@@ -13,6 +13,9 @@ from references import memory
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import HISTORY, MANIFEST_NAME, Thresholds
 from kanoclip.runtime.detect.reference.history import memory_of, put, undo
+from kanoclip.runtime.engines.tensorrt.building.key import engine_key
+from kanoclip.runtime.engines.tensorrt.device import DeviceInfo
+from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 from kanoclip.runtime.errors import BundleError, MemoryFileError
 
 
@@ -139,3 +142,15 @@ def test_a_wrong_digest_is_refused_at_the_door(own):
     path.write_bytes(content)
     with pytest.raises(BundleError, match="damaged"):
         Bundle.open(own)
+
+
+def test_learning_leaves_the_graph_and_its_engines_as_they_are(own):
+    """An engine is found by its key: the graph's digest, the batch and the rows, none of which a memory changes."""
+    before = Bundle.open(own)
+    flavour = Flavour("tensorrt", None, "10.3.0")
+    gpu = DeviceInfo(0, "Orin", "8.7", 12, "540.4", integrated=True)
+    content, key = before.model_path.read_bytes(), engine_key(before, flavour, gpu)
+    put(before, None, "object", made(own), at(0.7))
+    after = Bundle.open(own)
+    assert after.manifest.references and after.graph_digest() == before.graph_digest()
+    assert after.model_path.read_bytes() == content and engine_key(after, flavour, gpu) == key
