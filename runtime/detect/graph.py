@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What the graph says of an image, or of a whole frame once its tiles are put together.
+    """What the graph gives for an image, or for a whole frame once its tiles are put together.
 
     Attributes:
         map: float32 [h, w] in [0, 1].
