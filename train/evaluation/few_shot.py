@@ -16,12 +16,12 @@ from kanoclip.runtime.bundle.manifest import Manifest, TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.conformal import bound, least_rate
-from kanoclip.runtime.detect.learning.seen import takes_memory
+from kanoclip.runtime.detect.learning.seen import references_of, takes_memory
 from kanoclip.runtime.detect.reference.fit import References, fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.unlabelled import select
 from kanoclip.runtime.errors import DataError
-from kanoclip.runtime.ops.learn.observe import Observer, plain, references_of
+from kanoclip.runtime.ops.learn.observe import Observer, plain
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.evaluate import Case, EvaluationConfig, evaluate
