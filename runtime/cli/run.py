@@ -17,6 +17,7 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
 from kanoclip.runtime.cli.options import SectionedCommand
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
@@ -56,6 +57,7 @@ Examples:
   kanoclip-run --source 'parts/**/*.png' --class screw --threshold 0.6
   kanoclip-run --source clip.mp4 --output annotated.mp4
   kanoclip-run --config line3.toml --alarm 3/5
+  kanoclip-run --camera 0 --warm-up 32 --warm-up-save bottle.kanoclip
   kanoclip-run --camera 0 --camera 2 --serve 127.0.0.1:8080 --snapshots anomalies/
   kanoclip-run --source rtsp://user:password@192.168.1.20/stream1 --no-window --jsonl - | jq .score
   kanoclip-run --source 'gst://v4l2src device=/dev/video0 ! image/jpeg,width=1920,height=1080 ! jpegdec'
@@ -70,6 +72,7 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or images tha
 @flags_of(VideoOptions, ImagesOptions, JsonlOptions, section="Images, videos and lines")
 @flags_of(SnapshotOptions, MqttOptions, WebhookOptions, section="Events")
 @flags_of(DecisionOptions, section="Decisions")
+@flags_of(WarmUpOptions, section="Learning")
 @flags_of(PageSettings, ServiceOptions, section="Page and service")
 @click.option(
     "--config",
@@ -111,6 +114,7 @@ def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
     inputs.check()
     outputs.check(line.path)
     line.page.check()
+    line.learn.check(line.run.max_frames)
     if line.run.json and outputs.takes_stdout:
         raise click.UsageError("--json and --jsonl - both write to standard output: give --jsonl a file")
     if inputs.reduced_jpeg and (outputs.shows or line.page.serve):
@@ -167,6 +171,7 @@ def _run(line: LineConfig, debug: bool) -> int:
             )
         manifest = detector.bundle.manifest
         looked_for = _class(manifest, line.engine.class_name)
+        line.learn.check_bundle(detector, looked_for)
         detector.warmup(line.engine.warmup)
         give_back_spare_memory()  # what was needed only while the engine was made
         sources = inputs.open(detector)
@@ -199,6 +204,9 @@ def _run(line: LineConfig, debug: bool) -> int:
             control = StreamControl(
                 pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.saved
             )
+            warm_up = LineWarmUp.of(line.learn, detector, control, looked_for, outputs.snapshots)
+            if warm_up is not None:
+                pipeline.learn_by(warm_up.learner)
             watchers.start(control, pipeline, outputs.snapshots)
             pending.pop_all()
         if watchers.page is not None:
@@ -216,8 +224,10 @@ def _run(line: LineConfig, debug: bool) -> int:
             log.warning("%s", error)  # a stop was requested, and this is its effect
         finally:
             watchers.stopping()
+            if warm_up is not None:
+                warm_up.finish()
             # Also after a failure: it shows how far the run came.
-            _report(pipeline.summary(), rows, human, as_json)
+            _report(pipeline.summary(), rows, human, as_json, {} if warm_up is None else warm_up.as_json())
         return _exit_code(pipeline.summary(), endless)
 
 
@@ -258,14 +268,14 @@ def _total(sources: Sequence[Source], max_frames: int | None) -> int | None:
     return sum(counts) if max_frames is None else min(sum(counts), max_frames)
 
 
-def _report(summary: RunSummary, rows: ImageTable | None, human: Console, as_json: bool) -> None:
-    """Prints table and summary."""
+def _report(summary: RunSummary, rows: ImageTable | None, human: Console, as_json: bool, more: dict[str, Any]) -> None:
+    """Prints table and summary; `more` is for its JSON."""
     with suppress(OSError):  # the terminal may be gone; what a program reads comes below
         if rows is not None:
             human.print(rows.render())
         print_summary(human, summary)
     if as_json:
-        click.echo(json.dumps(summary_json(summary), allow_nan=False))
+        click.echo(json.dumps(summary_json(summary) | more, allow_nan=False))
 
 
 def _each(*calls: Callable[[Progress], None]) -> Callable[[Progress], None]:

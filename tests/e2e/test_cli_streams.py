@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle.bundle import shipped_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.detect.settings.saved_thresholds import own_settings
 
-from .helpers import count_frames, environment, free_port
+from .helpers import count_frames, environment, free_port, in_process
 
 BIN = Path(sys.executable).parent
 PATTERN = "test://?width=96&height=64&fps=50"
@@ -120,6 +120,28 @@ def test_sighup_reads_the_settings_again_and_a_bad_file_is_one_warning(toy_bundl
     assert len(warnings) == 1 and "line3.toml, line 2: threshold" in warnings[0]
     assert warnings[0].endswith("the settings before stay in use")
     assert "settings read again" in stderr and "stopped early" in stdout
+    frames = [line["frame"] for line in lines_of(jsonl)]
+    assert frames == sorted(set(frames)), "no frame twice, none out of turn"
+
+
+def test_sighup_takes_up_a_memory_that_was_learned_meanwhile(make_toy_bundle, tmp_path):
+    bundle, good, jsonl = tmp_path / "toy.kanoclip", tmp_path / "good", tmp_path / "x.jsonl"
+    make_toy_bundle(bundle, grid=(4, 4), memory_rows=32)
+    good.mkdir()
+    for seed in range(4):
+        noise = np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8)
+        assert cv2.imwrite(str(good / f"{seed}.png"), noise)
+    with Running(bundle, "--source", PATTERN, "--jsonl", jsonl) as stream:
+        stream.until(lambda: jsonl.exists() and [r["threshold"] for r in lines_of(jsonl)[-1:]] == [0.5])
+        done = in_process("kanoclip-learn", bundle, "--backend", "onnxruntime", "--source", good, "--json")
+        assert done.returncode == 0, done.stderr
+        learned = Bundle.open(bundle).manifest
+        assert learned.references and learned.thresholds.image != 0.5
+        stream.process.send_signal(signal.SIGHUP)
+        stream.until(lambda: lines_of(jsonl)[-1]["threshold"] == pytest.approx(learned.thresholds.image))
+        code, _, stderr = stream.end()
+    assert code == 0, stderr
+    assert "object is scored by a memory of 4 references now" in stderr
     frames = [line["frame"] for line in lines_of(jsonl)]
     assert frames == sorted(set(frames)), "no frame twice, none out of turn"
 

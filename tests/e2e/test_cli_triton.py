@@ -201,3 +201,27 @@ def test_wrong_input_is_one_line(tmp_path, toy_bundle, arguments, code, said):
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning: triton://")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
+
+
+def test_a_line_learns_its_part_from_a_server_s_answers(make_toy_bundle, tmp_path):
+    folder = make_toy_bundle(tmp_path / "toy.kanoclip", grid=(4, 4), memory_rows=32, samples=2)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "parts").mkdir()
+    write_repository(Bundle.open(folder), tmp_path / "models")
+    for number in range(6):
+        noise = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(tmp_path / "parts" / f"{number}.png"), noise)
+    server, found = Server(tmp_path / "models"), {}
+    server.start()
+    try:
+        for name, backend in (("here", "onnxruntime"), ("there", f"triton://127.0.0.1:{server.port}/toy")):
+            done = in_process(
+                "kanoclip-run", "--bundle", folder, "--backend", backend, "--source", tmp_path / "parts",
+                "--no-window", "--warm-up", 6, "--json",
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+            found[name] = json.loads(done.stdout)["warm_up"]["classes"]["object"]
+    finally:
+        server.kill()
+    assert found["there"]["threshold"] == pytest.approx(found["here"]["threshold"], abs=1e-5)
+    assert found["there"]["left_out"] == found["here"]["left_out"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from kanoclip.runtime.cli.fitting.warm_up import WarmUpOptions
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.fields import options_of, overridden, read_group
@@ -20,12 +21,14 @@ from kanoclip.runtime.detect.settings.toml_file import TomlFile, nearest
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES
 
 GROUPS: tuple[type[Any], ...] = (
-    EngineOptions, SourceOptions, DecisionOptions, RunOptions, *SINKS.values(), ServiceOptions, PageSettings
+    EngineOptions, SourceOptions, DecisionOptions, WarmUpOptions, RunOptions, *SINKS.values(), ServiceOptions,
+    PageSettings
 )  # fmt: skip
 """All groups of options."""
 TABLES: dict[str, type[Any]] = {
     "engine": EngineOptions,
     "run": RunOptions,
+    "learn": WarmUpOptions,
     "service": ServiceOptions,
     "page": PageSettings,
 }
@@ -43,6 +46,7 @@ class LineConfig:
         decision: What flags say over the file.
         engine: The bundle and what runs it.
         run: The run as a whole.
+        learn: What is learned from the first frames.
         service: Health checks, measurements and log lines.
         page: The page.
         notes: What the user should know about how file and flags were put together.
@@ -54,6 +58,7 @@ class LineConfig:
     decision: DecisionOptions = field(default_factory=DecisionOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
     run: RunOptions = field(default_factory=RunOptions)
+    learn: WarmUpOptions = field(default_factory=WarmUpOptions)
     service: ServiceOptions = field(default_factory=ServiceOptions)
     page: PageSettings = field(default_factory=PageSettings)
     notes: tuple[str, ...] = ()
@@ -82,6 +87,7 @@ class LineConfig:
             decision=overridden(self.decision, given),
             engine=overridden(self.engine, given),
             run=overridden(self.run, given),
+            learn=overridden(self.learn, given),
             service=overridden(self.service, given),
             page=overridden(self.page, given),
             notes=notes,

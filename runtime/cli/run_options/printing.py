@@ -37,6 +37,7 @@ def printed(config: LineConfig, bundle: Path) -> str:
         *(_part("[[sink]]", *_referring(one, taken, type=type_of(one))) for one in config.sinks),
         _part("[decision]", decided["decision"]),
         *(_part(f"[class.{_text(name)}]", one) for name, one in decided.get("class", {}).items()),
+        *([_part("[learn]", learn)] if (learn := table_of(config.learn)) else []),
         _part("[service]", table_of(config.service)),
         _part("[page]", table_of(config.page)),
     ]

@@ -65,13 +65,15 @@ class WarmedUp:
     def sentence(self) -> str:
         """What a person wants to know of it, in a line."""
         names, count = self.left_out, len(self.references)
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        listed = f" ({', '.join(names[:MOST_NAMES])}{more})" if names else ""
+        more = f"; and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+        listed = f" ({'; '.join(names[:MOST_NAMES])}{more})" if names else ""
         cells, of = self.selection.cells_left_out, self.selection.cells[self.selection.frames].size
+        frames = "1 frame" if len(names) == 1 else f"{len(names)} frames"
+        rate = self.thresholds.origin.partition(" by ")[0]
         return (
-            f"warm-up: learned {self.class_name} from {count - len(names)} of {count} frames; left out: {len(names)} "
-            f"frames{listed} and {cells} of {of} patches of the others; the memory has {len(self.memory.rows)} rows, "
-            f"and the threshold is {self.thresholds.image:.3f} ({self.thresholds.origin.partition(' by ')[0]})"
+            f"warm-up: learned {self.class_name} from {count - len(names)} of {count} frames; left out: "
+            f"{frames}{listed} and {cells} of {of} patches of the others; the memory has {len(self.memory.rows)} rows, "
+            f"and the threshold is {self.thresholds.image:.3f} ({rate})"
         )
 
 

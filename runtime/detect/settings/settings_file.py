@@ -14,7 +14,7 @@ from kanoclip.runtime.types import RegionOfInterest
 
 __all__ = ["KEYS", "TABLES", "line_of", "read_settings", "settings_in"]
 
-TABLES = ("class", "decision", "engine", "page", "run", "service", "sink", "source")
+TABLES = ("class", "decision", "engine", "learn", "page", "run", "service", "sink", "source")
 """All tables that a line's file may have. Those but `decision` and `class` are for `kanoclip-run` to read."""
 KEYS = ("threshold", "pixel_threshold", "min_area", "roi", "alarm")
 """Of `[decision]` and `[class.NAME]`."""

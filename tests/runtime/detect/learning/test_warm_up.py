@@ -64,7 +64,7 @@ def test_the_odd_frame_is_left_out_and_named(detector, caplog):
     assert detector.memory_of("bolt") is None and detector.thresholds_of("bolt").image == 0.5
     assert found.sizes == ((32, 32),) * 8 and len(found.thumbnails) == 8
     (line,) = [message for message in caplog.messages if message.startswith("warm-up")]
-    assert line.startswith("warm-up: learned nut from 7 of 8 frames; left out: 1 frames (5.png) and ")
+    assert line.startswith("warm-up: learned nut from 7 of 8 frames; left out: 1 frame (5.png) and ")
     assert f"patches of the others; the memory has {ROWS} rows, and the threshold is {limit.image:.3f}" in line
 
 
@@ -215,3 +215,17 @@ def test_what_cannot_work_is_refused_at_the_start(make_toy_bundle, tmp_path, det
         pytest.raises(MemoryFileError, match="takes no reference memory: export it again"),
     ):
         check_warm_up(plain, "object", 3)
+
+
+def test_of_many_frames_that_are_left_out_the_first_are_named(detector, monkeypatch):
+    learned = []
+    warm_up = WarmUp(detector, 40, detector.use_memory, learned.append)
+    for seed in range(40):
+        look(warm_up, detector, seed, odd=seed % 8 == 3)
+    warm_up.finish()
+    (found,) = learned
+    out = found.left_out
+    assert sorted(out) == ["11.png", "19.png", "27.png", "3.png", "35.png"]
+    assert f"left out: 5 frames ({'; '.join(out)}) and" in found.sentence()
+    monkeypatch.setattr(module, "MOST_NAMES", 2)
+    assert f"left out: 5 frames ({out[0]}; {out[1]}; and 3 more) and" in found.sentence()
