@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from kanoclip.runtime.detect.reference.fit import SHARPNESS
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.tiles import auto_grid
 
 USABLE, CARE = 0.8, 0.5
 """Least recall at 5 % false positives."""
@@ -83,7 +84,9 @@ def decide(
             steps.append(f"more good references than {count}, up to {ENOUGH}, over all that varies on the line")
         shrunk = max(side / own for side, own in zip(frame_size, model_size, strict=True))
         if memory.tiles is None and shrunk >= SHRUNK:
-            steps.append(f"tiles, for the frame is {shrunk:.1f} times the model's size: --tiles auto")
+            grid = auto_grid(*frame_size, model_size)
+            tiles = grid.title if grid.count > 1 else "2x2"  # a square has no long side to cut by itself
+            steps.append(f"tiles, for the frame is {shrunk:.1f} times the model's size: --tiles {tiles}")
         if grade:
             steps.append("a larger tower, such as ViT-L/14@336: kanoclip-export --backbone")
     return Verdict(("usable", "usable with care", "not usable")[grade], why, tuple(steps))
