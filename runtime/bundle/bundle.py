@@ -18,6 +18,8 @@ SUFFIX = ".kanoclip"
 SAMPLES_FOLDER = "samples"
 """Some images of the parity gate travel with the bundle, for `kanoclip-doctor` on the machine that runs it."""
 SHIPPED = "nano" + SUFFIX
+BUILTIN = "builtin"
+"""What the shipped bundle is called where a bundle is named; a folder of that name is `./builtin`."""
 BLOCK = 1 << 20
 MANIFEST_LIMIT = 16 << 20
 
@@ -172,17 +174,21 @@ def find_bundle(explicit: str | None, folder: Path) -> Path:
     """Which bundle to run.
 
     Args:
-        explicit: What the user named, if anything.
+        explicit: What the user named, if anything: a folder, or BUILTIN for the one that is shipped.
         folder: Where to look otherwise: the one `*.kanoclip` in it, or else the one that is shipped.
 
     Raises:
         BundleError: Several bundles lie there, or none is shipped.
     """
+    if explicit == BUILTIN:
+        return shipped_bundle()
     if explicit is not None:
         return Path(explicit)
     found = sorted(path for path in folder.glob("*" + SUFFIX) if (path / MANIFEST_NAME).is_file())
     if len(found) > 1:
-        raise BundleError(f"several bundles here ({', '.join(p.name for p in found)}): name one with --bundle")
+        raise BundleError(
+            f"several bundles here ({', '.join(p.name for p in found)}): name one, or {BUILTIN} for the shipped one"
+        )
     if found:
         return found[0]
     return shipped_bundle()

@@ -69,7 +69,7 @@ def write(bundle: Bundle, output: Path | None, manifest: Manifest, added: Mappin
 
     Args:
         bundle: Which.
-        output: As `check_place` has it.
+        output: As `check_place` has it; the copy is called as its folder is.
         manifest: The new one.
         added: Content of files that it lists and the bundle does not have, by their path in it.
 
@@ -79,6 +79,8 @@ def write(bundle: Bundle, output: Path | None, manifest: Manifest, added: Mappin
     Raises:
         BundleError: It cannot be written.
     """
+    if output is not None:
+        manifest = replace(manifest, name=output.stem)
     text = manifest.to_json().encode()
     try:
         if output is None:

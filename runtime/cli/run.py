@@ -15,7 +15,7 @@ import cv2
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.bundle.bundle import find_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
 from kanoclip.runtime.cli.options import SectionedCommand
@@ -178,7 +178,7 @@ def _run(line: LineConfig, debug: bool) -> int:
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             for source in sources:
                 pending.callback(source.close)
-            _introduce(manifest, detector.backend.name, settings, human)
+            _introduce(detector.bundle, detector.backend.name, settings, human)
             rows = outputs.rows(sources, quiet)
             drops = sources[0].live if policy is None else policy is Policy.DROP_OLDEST
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
@@ -244,12 +244,15 @@ def _class(manifest: Manifest, class_name: str | None) -> str:
     return class_name
 
 
-def _introduce(manifest: Manifest, engine: str, settings: Settings, human: Console) -> None:
-    """Prints what is about to run, and warns if its results mean nothing."""
+def _introduce(bundle: Bundle, engine: str, settings: Settings, human: Console) -> None:
+    """Prints what is about to run and from where, and warns if its results mean nothing."""
+    manifest = bundle.manifest
     height, width = manifest.model.image_size
     cut = "" if manifest.tiles is None else f" in {manifest.tiles.title} tiles"
     model = f"{manifest.model.backbone}, {manifest.precision}, {height}x{width}{cut}"
-    human.print(Text(f"{manifest.name}: {model}, {engine}"))
+    references = ", ".join(manifest.references)
+    learned = f", with references of {references}" if references else ""
+    human.print(Text(f"{manifest.name}: {model}, {engine}{learned}, from {bundle.root}"))
     if settings.origin:
         human.print(Text(f"settings: {settings.origin}"))
     if not manifest.model.trained:

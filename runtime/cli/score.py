@@ -62,7 +62,9 @@ log = logging.getLogger(__name__)
     "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.parquet", help="The table to be made."
 )
 @click.option(
-    "--bundle", metavar="PATH", help="Bundle folder (NAME.kanoclip). Default: one in this folder, or the built-in."
+    "--bundle",
+    metavar="PATH",
+    help="Bundle folder (NAME.kanoclip), or builtin. Default: the one in this folder, or the built-in.",
 )
 @click.option("--class", "class_name", metavar="NAME", help="What the images show; one of the bundle's classes.")
 @click.option("--column", default="path", show_default=True, metavar="NAME", help="Column of a table's paths.")

@@ -212,7 +212,8 @@ class Detector:
         """Opens a bundle and its engine.
 
         Args:
-            path: The bundle's folder; None for the one `*.kanoclip` in this folder, or else the shipped one.
+            path: The bundle's folder, or `builtin` for the shipped one; None for the one `*.kanoclip` in this folder, or
+                else the shipped one.
             backend: As `create_backend` takes it.
             device: As `create_backend` takes it.
             threads: CPU threads, None for all cores of this process.
@@ -226,7 +227,7 @@ class Detector:
         Raises:
             KanoclipError: The bundle, the engine or a threshold is invalid.
         """
-        bundle = Bundle.open(find_bundle(None, Path.cwd()) if path is None else path)
+        bundle = Bundle.open(find_bundle(None if path is None else str(path), Path.cwd()))
         settings = (settings or Settings()).overridden(Decision(threshold, pixel_threshold, min_area))
         settings.check_classes(bundle.manifest.classes)  # before an engine is made, which may take minutes
 

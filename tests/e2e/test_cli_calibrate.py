@@ -159,7 +159,9 @@ def test_too_few_frames_are_refused_before_the_engine_is_made(own, good):
     fails(calibrate(own, "--source", good, "--every", 2, "--false-alarm-rate", 0.02), 1, "30 good frames", "takes 49")
     done = calibrate(own, "--source", good, "--confidence", 0.96, "--false-alarm-rate", 0.05)
     fails(done, 1, "with confidence 0.96: it takes 63")
-    fails(calibrate("--source", good, "--false-alarm-rate", 0.05, cwd=good), 1, "belongs to the package")
+    unasked = calibrate("--source", good, "--false-alarm-rate", 0.05, cwd=own.parent)
+    fails(unasked, 2, "name the bundle whose thresholds are set", "--output NAME.kanoclip")
+    fails(calibrate("builtin", "--source", good, "--false-alarm-rate", 0.05), 1, "belongs to the package")
     assert manifest(own).thresholds.image == 0.5
 
 

@@ -70,7 +70,8 @@ def test_learn_measure_add_and_undo(capsys, own, good, bad, tmp_path):
     opened = Bundle.open(own)
     memory = memory_of(opened, "object")
     assert memory.names[0] == "00.png" and opened.manifest.thresholds.image == found["image"]["threshold"]
-    assert memory.loo_scores.max() < opened.manifest.thresholds.image
+    highest = found["highest_threshold"]  # of 20 references the spread may set the threshold
+    assert memory.loo_scores.max() < (highest or opened.manifest.thresholds.image)
 
     more = folder(tmp_path / "more", 5, seed=9)
     added = learn(capsys, own, "--source", more, "--add", "--json", *CPU)

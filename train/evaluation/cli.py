@@ -377,12 +377,12 @@ def _predictor(options: _Options) -> Predictor:
 
 
 def _bundle_predictor(options: _Options) -> BundlePredictor:
-    from kanoclip.runtime.bundle.bundle import shipped_bundle
+    from kanoclip.runtime.bundle.bundle import BUILTIN
     from kanoclip.runtime.service.logs import log_lines
     from kanoclip.train.evaluation.predictor import BundlePredictor
 
     with log_lines(quiet=options.quiet):
-        return BundlePredictor(options.bundle or shipped_bundle(), options.backend, options.device, options.threads)
+        return BundlePredictor(options.bundle or Path(BUILTIN), options.backend, options.device, options.threads)
 
 
 def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = False) -> Predictor:

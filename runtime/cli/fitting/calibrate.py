@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
+from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
@@ -136,13 +136,19 @@ def command(
 
     Of good frames like these, at most the asked share will be called anomalous, and of at most that share the map will
     reach the pixel threshold. Give the region of interest that will be used. Give exactly one of --source and --camera.
+    BUNDLE is changed; with --output a copy is written, of the built-in bundle where none is named.
     """
     if (source is None) == (camera is None):
         raise click.UsageError("give exactly one of --source PATH|GLOB|URL and --camera N")
     if plot is not None and plot.suffix.lower() != ".png":
         raise click.UsageError(f"--plot {plot}: it is written as .png only")
+    if bundle is None and output is None and not dry_run:
+        raise click.UsageError(
+            "name the bundle whose thresholds are set, which is changed, or with --output NAME.kanoclip a folder for a "
+            "copy of the built-in one"
+        )
     settings = chosen_settings(config, roi, min_area=min_area, alarm=alarm)
-    opened = Bundle.open(find_bundle(bundle, Path.cwd()))
+    opened = Bundle.open(find_bundle(BUILTIN if bundle is None else bundle, Path.cwd()))
     whose = _class_of(opened, class_name)
     if not dry_run:
         check_place(opened.root, output)

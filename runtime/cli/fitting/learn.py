@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.bundle.bundle import Bundle, find_bundle, shipped_bundle
+from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
 from kanoclip.runtime.bundle.store import check_place, locked, with_tiles
 from kanoclip.runtime.cli.fitting.learn_options import LearnOptions, learn_options
 from kanoclip.runtime.cli.fitting.learn_steps import (
@@ -66,7 +66,7 @@ def command(bundle: str | None, options: LearnOptions) -> None:
     verdict: usable on this part or not, and what to try next.
     """
     options.check(bundle)
-    opened = Bundle.open(shipped_bundle() if bundle is None else find_bundle(bundle, Path.cwd()))
+    opened = Bundle.open(find_bundle(BUILTIN if bundle is None else bundle, Path.cwd()))
     class_name = class_of(opened, options.class_name)
     human = Console(stderr=options.as_json, highlight=False, soft_wrap=True)
     changes_it = options.output is None and not options.dry_run

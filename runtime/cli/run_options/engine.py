@@ -38,7 +38,7 @@ class EngineOptions:
         "--bundle",
         Kind(),
         None,
-        "Bundle folder (NAME.kanoclip). Default: one in this folder, or the built-in.",
+        "Bundle folder (NAME.kanoclip), or builtin. Default: the one in this folder, or the built-in.",
         metavar="PATH",
     )
     class_name: str | None = option(

@@ -50,8 +50,6 @@ def put(bundle: Bundle, output: Path | None, class_name: str, memory: ReferenceM
     files = manifest.files | {name: FileInfo(hashlib.sha256(content).hexdigest(), len(content))}
     now = changed(manifest, _whose(manifest, class_name), thresholds)
     now = replace(now, references=references, files=_used(files, references.values(), manifest))
-    if output is not None:
-        now = replace(now, name=output.stem)
     return write(bundle, output, now, {name: content})
 
 

@@ -192,7 +192,9 @@ def test_find_bundle_takes_the_only_one_here(copy, tmp_path):
 
 def test_find_bundle_does_not_choose_between_several(copy, tmp_path):
     shutil.copytree(copy, tmp_path / "b.kanoclip")
-    with pytest.raises(BundleError, match=re.escape("b.kanoclip, copy.kanoclip): name one with --bundle")):
+    with pytest.raises(
+        BundleError, match=re.escape("b.kanoclip, copy.kanoclip): name one, or builtin for the shipped one")
+    ):
         find_bundle(None, tmp_path)
 
 
@@ -204,3 +206,9 @@ def test_find_bundle_falls_back_to_the_shipped_one(copy, tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_module, "SHIPPED", "gone.kanoclip")
     with pytest.raises(BundleError, match="none is shipped: make one with kanoclip-export"):
         find_bundle(None, tmp_path / "empty")
+
+
+def test_the_shipped_one_has_a_name_wherever_one_is_named(tmp_path):
+    (tmp_path / "builtin").mkdir()
+    assert find_bundle("builtin", tmp_path) == shipped_bundle()
+    assert find_bundle("./builtin", tmp_path) == Path("builtin")
