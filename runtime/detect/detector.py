@@ -212,8 +212,8 @@ class Detector:
         """Opens a bundle and its engine.
 
         Args:
-            path: The bundle's folder, or `builtin` for the shipped one; None for the one `*.kanoclip` in this folder, or
-                else the shipped one.
+            path: The bundle's folder, or `builtin` for the shipped one; None for the one `*.kanoclip` in this folder,
+                or else the shipped one.
             backend: As `create_backend` takes it.
             device: As `create_backend` takes it.
             threads: CPU threads, None for all cores of this process.

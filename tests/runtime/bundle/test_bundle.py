@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kanoclip.runtime.bundle import bundle as bundle_module
-from kanoclip.runtime.bundle.bundle import BLOCK, Bundle, find_bundle, sha256_of
+from kanoclip.runtime.bundle.bundle import BLOCK, Bundle, find_bundle, sha256_of, shipped_bundle
 from kanoclip.runtime.bundle.manifest import FileInfo, Manifest
 from kanoclip.runtime.errors import BundleError
 
@@ -192,9 +192,8 @@ def test_find_bundle_takes_the_only_one_here(copy, tmp_path):
 
 def test_find_bundle_does_not_choose_between_several(copy, tmp_path):
     shutil.copytree(copy, tmp_path / "b.kanoclip")
-    with pytest.raises(
-        BundleError, match=re.escape("b.kanoclip, copy.kanoclip): name one, or builtin for the shipped one")
-    ):
+    words = "b.kanoclip, copy.kanoclip): name one, or builtin for the shipped one"
+    with pytest.raises(BundleError, match=re.escape(words)):
         find_bundle(None, tmp_path)
 
 
