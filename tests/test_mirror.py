@@ -31,7 +31,6 @@ COVERED = {
         "runtime/ops/learn/report",
     ],
     "e2e/test_cli_run.py": ["runtime/cli/main", "runtime/cli/options", "runtime/cli/run", "runtime/cli/run_options/"],
-    "e2e/test_cli_run_warm_up.py": ["runtime/cli/fitting/warm_up"],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],
     "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
     # One subject in several modules, tested through the one that its users call.

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from kanoclip.runtime.detect.learning.live import MemoryCount
 from kanoclip.runtime.errors import FrameError, SettingsError
 from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress, StreamState
 from kanoclip.runtime.stream.stats import StageSummary
@@ -60,6 +61,26 @@ class FakeControl:
     def save_thresholds(self):
         if self.saving is None:
             raise SettingsError("/etc/line3.toml: read-only file system")
+        return self.saving
+
+    def add_reference(self, image=None, *, source=None, class_name=None):
+        count = self._state.references + 1
+        self.becomes(references=count, memory_rows=16 * count, memory_saved=False)
+        return MemoryCount(count, 16 * count)
+
+    def undo_reference(self, class_name=None):
+        if not self._state.references:
+            raise SettingsError("nothing to undo")
+        count = self._state.references - 1
+        self.becomes(references=count, memory_rows=16 * count)
+        return MemoryCount(count, 16 * count)
+
+    def reset_memory(self, class_name=None):
+        self.becomes(references=0, memory_rows=0)
+        return MemoryCount()
+
+    def save_memory(self, output=None, class_name=None):
+        self.becomes(memory_saved=True)
         return self.saving
 
     def pause(self):
