@@ -77,7 +77,10 @@ class DeployGraph(nn.Module):
         if memory:
             # bf16 is too coarse for cosines that differ by a hundredth, and no GPU that has it refuses float32.
             in_half = torch.float16 if dtype == torch.float16 else torch.float32
-            self.memory = MemoryFusion(self.tower.descriptor_grid, model.config.image_size, in_half)
+            tower = model.tower
+            self.memory = MemoryFusion(
+                tower.descriptor_grid, tower.descriptor_channels, model.config.image_size, in_half
+            )
         self.resizes = camera is not None
         if camera is not None:
             rows, columns, self.resize_bias = resize_matrices(camera, model.config.image_size)

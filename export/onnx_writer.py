@@ -76,7 +76,7 @@ def trace(graph: DeployGraph, size: tuple[int, int], batch: BatchSpec, opset: in
     shapes: dict[str, Any] = {name: {} if axis is None else {0: axis} for name in given}
     names = list(given)
     if graph.memory is not None:
-        channels = graph.tower.descriptor_channels
+        channels = graph.memory.channels
         given["memory"] = tuple(torch.zeros(shape) for shape in ((2, channels), (2,), (channels,), (FUSION_NUMBERS,)))
         rows = torch.export.Dim(ROWS, min=1, max=MOST_ROWS)
         shapes["memory"] = ({0: rows}, {0: rows}, {}, {})

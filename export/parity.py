@@ -287,7 +287,8 @@ def _memory_drift(
     memory: MemoryTensors,
     found: tuple[Floats, Floats],
 ) -> float:
-    fuse = MemoryFusion(model.tower.descriptor_grid, model.config.image_size)
+    tower = model.tower
+    fuse = MemoryFusion(tower.descriptor_grid, tower.descriptor_channels, model.config.image_size)
     expected = fuse(*(torch.from_numpy(part) for part in (descriptors, *zero, *memory.inputs().values())))
     return max(float(np.abs(mine - theirs.numpy()).max()) for mine, theirs in zip(found, expected, strict=True))
 

@@ -70,7 +70,7 @@ class BundlePredictor:
         self.classes = manifest.classes
         self.about = {
             "kind": "bundle",
-            "name": path.name,
+            "name": self.detector.bundle.root.name,
             "backbone": model.backbone,
             "weights": model.weights,
             "precision": manifest.precision,

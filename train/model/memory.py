@@ -19,14 +19,17 @@ class MemoryFusion(nn.Module):
     """Distances to a reference memory, and one map and score of them and of the zero-shot ones.
 
     Attributes:
+        channels: D of the descriptors.
         dtype: Of the product of descriptors and memory, the only large one. float32 where the graph is; TensorRT on
             SM75 refuses a float32 product beside half precision.
     """
 
-    def __init__(self, grid: tuple[int, int], size: tuple[int, int], dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, grid: tuple[int, int], channels: int, size: tuple[int, int], dtype: torch.dtype = torch.float32
+    ) -> None:
         """Prepares the upsampling for a grid (rows, columns) of descriptors and a map (height, width)."""
         super().__init__()
-        self.grid, self.dtype = grid, dtype
+        self.grid, self.channels, self.dtype = grid, channels, dtype
         self.smoothing = MapSmoothing(grid, size)
         self.smoothing.elementwise = dtype != torch.float32
 

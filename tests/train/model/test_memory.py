@@ -38,7 +38,7 @@ def test_distances_are_those_of_centred_vectors(seed, share, rows):
     descriptors, _, _, raw = drawn(seed, rows=rows)
     centre = share * descriptors.mean((0, 1))
     memory = make_tensors(raw.half().numpy(), centre.numpy(), FUSION)
-    found = MemoryFusion(GRID, SIZE).distance(descriptors, *tensors(memory)[:3])
+    found = MemoryFusion(GRID, CHANNELS, SIZE).distance(descriptors, *tensors(memory)[:3])
     moved = F.normalize(descriptors - centre, dim=-1)
     near = (moved @ F.normalize(raw.half().float() - centre, dim=-1).T).amax(-1)
     torch.testing.assert_close(found, (1 - near).reshape(2, *GRID), atol=2e-5, rtol=0)
@@ -48,7 +48,7 @@ def test_distances_are_those_of_centred_vectors(seed, share, rows):
 def test_it_is_what_the_runtime_computes(seed):
     descriptors, zero_map, zero_score, raw = drawn(seed)
     memory = make_tensors(raw.half().numpy(), (0.5 * descriptors.mean((0, 1))).numpy(), FUSION)
-    maps, scores = MemoryFusion(GRID, SIZE)(descriptors, zero_map, zero_score, *tensors(memory))
+    maps, scores = MemoryFusion(GRID, CHANNELS, SIZE)(descriptors, zero_map, zero_score, *tensors(memory))
     distance = smooth(nearest(descriptors.numpy(), memory).reshape(-1, *GRID), SIZE)
     wanted_maps, wanted_scores = fuse(distance, zero_map.numpy(), memory.fusion)
     np.testing.assert_allclose(maps.numpy(), wanted_maps, atol=2e-5)
@@ -59,7 +59,7 @@ def test_it_is_what_the_runtime_computes(seed):
 def test_without_a_memory_answers_are_the_same_bit_for_bit():
     descriptors, zero_map, zero_score, _ = drawn(0)
     zero_map[0, 0, :2] = torch.tensor([0.0, 1.0])
-    maps, scores = MemoryFusion(GRID, SIZE)(
+    maps, scores = MemoryFusion(GRID, CHANNELS, SIZE)(
         descriptors, zero_map, zero_score, *tensors(MemoryTensors.empty(CHANNELS).padded(16))
     )
     assert torch.equal(maps, zero_map) and torch.equal(scores, zero_score)
@@ -68,7 +68,7 @@ def test_without_a_memory_answers_are_the_same_bit_for_bit():
 def test_padding_never_wins():
     descriptors, zero_map, zero_score, raw = drawn(1)
     memory = make_tensors(raw.half().numpy(), np.zeros(CHANNELS, np.float32), FUSION)
-    fuse_them = MemoryFusion(GRID, SIZE)
+    fuse_them = MemoryFusion(GRID, CHANNELS, SIZE)
     plain = fuse_them(descriptors, zero_map, zero_score, *tensors(memory))
     padded = fuse_them(descriptors, zero_map, zero_score, *tensors(memory.padded(64)))
     for one, other in zip(plain, padded, strict=True):
@@ -78,7 +78,7 @@ def test_padding_never_wins():
 def test_half_precision_stays_close():
     descriptors, zero_map, zero_score, raw = drawn(2)
     memory = tensors(make_tensors(raw.half().numpy(), np.zeros(CHANNELS, np.float32), FUSION).padded(32))
-    exact = MemoryFusion(GRID, SIZE)(descriptors, zero_map, zero_score, *memory)
-    half = MemoryFusion(GRID, SIZE, torch.float16)(descriptors, zero_map, zero_score, *memory)
+    exact = MemoryFusion(GRID, CHANNELS, SIZE)(descriptors, zero_map, zero_score, *memory)
+    half = MemoryFusion(GRID, CHANNELS, SIZE, torch.float16)(descriptors, zero_map, zero_score, *memory)
     for one, other in zip(exact, half, strict=True):
         torch.testing.assert_close(one, other, atol=1e-2, rtol=0)
