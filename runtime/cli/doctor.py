@@ -17,6 +17,7 @@ from kanoclip.runtime.bundle.manifest import FLAVOURS
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
+from kanoclip.runtime.detect.reference.history import memory_of
 from kanoclip.runtime.engines.doctor import Machine, compare, examine_machine
 from kanoclip.runtime.engines.reference import Comparison
 from kanoclip.runtime.service.logs import log_lines
@@ -69,6 +70,8 @@ def command(
         manifest = opened.manifest
         model = f"{manifest.model.backbone}, {manifest.precision}"
         human.print(Text(f"bundle {opened.root}: {model}, every file as its manifest says"))
+        for line in _learned(opened):
+            human.print(Text(f"  {line}"))
         with builds_shown(Console(stderr=True)) as report:
             found = compare(opened, backend, device, threads, report, rebuild=rebuild)
     _show_comparison(found, human)
@@ -81,6 +84,16 @@ def command(
         }
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     return 0 if found.agrees else 1
+
+
+def _learned(bundle: Bundle) -> list[str]:
+    """How frames are cut, and what was learned of each class; memories are read, so that a damaged one shows here."""
+    lines = [] if bundle.manifest.tiles is None else [f"frames are cut into {bundle.manifest.tiles.title} tiles"]
+    for name in bundle.manifest.references:
+        if (memory := memory_of(bundle, name)) is not None:
+            count = len(memory.names)
+            lines.append(f"{name}: {count} reference{'s' * (count > 1)}, {len(memory.rows)} rows, of {memory.created}")
+    return lines
 
 
 def _show_machine(machine: Machine, human: Console) -> None:

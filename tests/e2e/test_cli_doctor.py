@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+
+from kanoclip.runtime.cli.main import invoke
 
 from .helpers import in_process
 
@@ -64,3 +68,21 @@ def test_wrong_input_is_one_line(tmp_path, make_toy_bundle, arguments, code, sai
     assert done.returncode == code
     lines = [line for line in done.stderr.splitlines() if not line.startswith("warning:")]
     assert len(lines) == 1 and lines[0].startswith("error: ") and said in lines[0], done.stderr
+
+
+def test_what_a_bundle_has_learned_is_shown_and_a_damaged_memory_is_found(tmp_path, make_toy_bundle):
+    own = make_toy_bundle(tmp_path / "own.kanoclip", grid=(4, 4), memory_rows=16, samples=2)
+    good = tmp_path / "good"
+    good.mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(90, 110, (32, 32, 3), dtype=np.uint8)
+        assert cv2.imwrite(str(good / f"{number}.png"), noise)
+    cpu = ["--backend", "onnxruntime", "--device", "cpu"]
+    assert invoke("kanoclip-learn", "learn", [str(own), "--source", str(good), *cpu]) == 0
+    done = kanoclip_doctor(own, *cpu, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "object: 3 references, 16 rows, of 20" in done.stdout
+    (file,) = (own / "references").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    done = kanoclip_doctor(own, *cpu, cwd=tmp_path)
+    assert done.returncode == 1 and file.name in done.stderr and len(done.stderr.splitlines()) == 1
