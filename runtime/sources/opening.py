@@ -96,7 +96,8 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
             return ImageSource.from_folder(path)
         exists = path.exists()
     except (OSError, ValueError) as error:
-        raise SourceError(f"{spec!r}: not a usable path ({error})") from error
+        why = error.strerror if isinstance(error, OSError) else error  # an OSError's own words quote all of the path
+        raise SourceError(f"{redact_url(spec)!r}: not a usable path ({why})") from None
     if exists:
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
@@ -109,7 +110,7 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
         )
     if glob.has_magic(spec):
         return ImageSource.from_glob(str(path))
-    raise SourceError(f"{spec}: no such file or folder")
+    raise SourceError(f"{redact_url(spec)}: no such file or folder")
 
 
 def open_stream(
