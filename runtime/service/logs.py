@@ -196,12 +196,14 @@ def log_lines(style: LogFormat = LogFormat.TEXT, quiet: bool = False) -> Iterato
         quiet: Warnings only.
     """
     log = logging.getLogger("kanoclip.runtime")
-    handler, before = _Lines(style), log.level
+    handler, before, passed_on = _Lines(style), log.level, log.propagate
     log.addHandler(handler)
+    log.propagate = False  # a library may have given the root logger a handler, which would write each line again
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+        log.propagate = passed_on
         handler.finish()
