@@ -12,11 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
+from kanoclip.runtime.sources.files.decode import decode
 from kanoclip.runtime.sources.files.headers import size_of
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame, Image
@@ -27,12 +27,6 @@ MASK_FOLDER = "ground_truth"
 
 MOST_READERS = 4
 LARGEST_SCALE = 8
-_SCALES = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 _JPEG = b"\xff\xd8"
 
 
@@ -149,7 +143,7 @@ def read_image(path: Path) -> Image | str:
         uint8 [H, W, 3] BGR, turned upright by its EXIF orientation; or the reason why it cannot be read.
     """
     raw = _content(path)
-    return raw if isinstance(raw, str) else _decode(raw, 1)
+    return raw if isinstance(raw, str) else decode(raw, path=path)
 
 
 def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int, int] | None] | str:
@@ -174,7 +168,7 @@ def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int,
     scale = 1
     while size is not None and scale < LARGEST_SCALE and size[0] >= 4 * scale * height and size[1] >= 4 * scale * width:
         scale *= 2
-    image = _decode(raw, scale)
+    image = decode(raw, scale, path)
     return image if isinstance(image, str) else (image, size if scale > 1 else None)
 
 
@@ -187,9 +181,9 @@ def _content(path: Path) -> bytes | str:
     return _why_not_whole(raw) or raw
 
 
-def decode_image(raw: bytes) -> Image | str:
-    """What `read_image` gives, of a file's bytes that came from elsewhere."""
-    return _why_not_whole(raw) or _decode(raw, 1)
+def decode_image(raw: bytes, path: Path | None = None) -> Image | str:
+    """What `read_image` gives, of a file's bytes; `path` is where they came from, if from this machine."""
+    return _why_not_whole(raw) or decode(raw, path=path)
 
 
 def _why_not_whole(raw: bytes) -> str | None:
@@ -197,16 +191,6 @@ def _why_not_whole(raw: bytes) -> str | None:
         return "the file is empty"
     # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not score that.
     return "the file is cut short" if _is_cut_short(raw) else None
-
-
-def _decode(raw: bytes, scale: int) -> Image | str:
-    try:
-        image = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), _SCALES[scale])
-    except cv2.error:  # for one, more pixels than OpenCV's limit
-        image = None
-    if image is None:
-        return "not an image that OpenCV can decode"
-    return np.asarray(image, dtype=np.uint8)
 
 
 def natural_key(path: Path) -> list[tuple[int, int, str]]:
