@@ -10,7 +10,8 @@ from pathlib import Path
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.camera import CameraSource, device_index
-from kanoclip.runtime.sources.files.images import IMAGE_SUFFIXES, ImageSource
+from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES
+from kanoclip.runtime.sources.files.images import ImageSource
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES, VideoSource
 from kanoclip.runtime.sources.files.watched import WATCH, WatchSource
 from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera

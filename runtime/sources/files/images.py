@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -17,13 +15,10 @@ import numpy as np
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.decode import decode
+from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES, images_in, images_matching, natural_key
 from kanoclip.runtime.sources.files.headers import size_of
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame, Image
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"})
-MASK_FOLDER = "ground_truth"
-"""Folder of an MVTec-layout data set that holds masks beside `test`; its images are answers, not inputs."""
 
 MOST_READERS = 4
 LARGEST_SCALE = 8
@@ -76,13 +71,7 @@ class ImageSource(BaseSource):
         Raises:
             SourceError: There is none, or the folder cannot be listed.
         """
-        paths = []
-        for parent, folders, files in os.walk(folder, onerror=_refuse):
-            # Hidden folders and files are leftovers (`._x.jpg` of macOS, partial files), not images meant for us.
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            if "test" in folders and MASK_FOLDER in folders:
-                folders.remove(MASK_FOLDER)
-            paths += [Path(parent, f) for f in files if not f.startswith(".") and _is_image(f)]
+        paths = [Path(path) for path in images_in(str(folder))]
         if not paths:
             raise SourceError(f"{folder}: no images in this folder (looked for {_suffixes()})")
         return cls(sorted(paths, key=natural_key), folder, str(folder))
@@ -94,9 +83,7 @@ class ImageSource(BaseSource):
         Raises:
             SourceError: Nothing matches.
         """
-        # pathlib's own glob takes no absolute pattern.
-        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-        paths = [Path(p) for p in matches if _is_image(p) and Path(p).is_file()]
+        paths = [Path(path) for path in images_matching(pattern)]
         if not paths:
             raise SourceError(f"{pattern}: no image matches this pattern (looked for {_suffixes()})")
         root = Path(os.path.commonpath([p.parent for p in paths])) if len(paths) > 1 else paths[0].parent
@@ -193,16 +180,6 @@ def _why_not_whole(raw: bytes) -> str | None:
     return "the file is cut short" if _is_cut_short(raw) else None
 
 
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key by which `2.jpg` comes before `10.jpg`."""
-    key: list[tuple[int, int, str]] = []
-    for part in path.parts:
-        for token in re.findall(r"[0-9]+|[^0-9]+", part):
-            key.append((0, int(token), token) if token.isdecimal() else (1, 0, token))
-        key.append((-1, 0, ""))  # ends a folder's name before anything longer
-    return key
-
-
 def _is_cut_short(raw: bytes) -> bool:
     """Whether a JPEG or PNG file lacks its end marker."""
     if raw.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -219,13 +196,5 @@ def _is_cut_short(raw: bytes) -> bool:
     return raw.rfind(b"\xff\xd9") < position  # from the end, where the marker of a whole file is
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per directory entry is slow
-
-
 def _suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
-
-
-def _refuse(error: OSError) -> None:
-    raise SourceError(f"{error.filename}: folder cannot be listed ({error.strerror})") from error

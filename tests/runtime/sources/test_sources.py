@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources import ImageSource, UrlSource, VideoSource, open_camera, open_source
-from kanoclip.runtime.sources.files.images import natural_key, read_image, read_reduced
+from kanoclip.runtime.sources.files.folders import natural_key
+from kanoclip.runtime.sources.files.images import read_image, read_reduced
 from kanoclip.runtime.types import BadFrame, Frame
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "hazelnut_toy"
