@@ -72,7 +72,7 @@ COVERED = {
         "runtime/ops/report/results",
     ],
     "runtime/ops/score/test_bulk.py": ["runtime/ops/score/merge", "runtime/ops/score/run_folder"],
-    "runtime/ops/score/test_listing.py": ["runtime/ops/score/places"],
+    "runtime/ops/score/test_listing.py": ["runtime/ops/score/places", "runtime/sources/files/folders"],
     "runtime/service/page/auth/test_access.py": ["runtime/service/page/auth/login"],
     "runtime/service/page/feed/test_live.py": ["runtime/service/page/feed/facts"],
     "runtime/service/page/test_app.py": ["runtime/service/page/auth/guard"],

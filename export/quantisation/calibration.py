@@ -14,6 +14,7 @@ import onnx
 
 from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS
 from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.system.installed import keep_onnxruntime_silent
 from kanoclip.runtime.types import Image
 
 POSITIONS = 512
@@ -205,6 +206,7 @@ def plain_session(
         model: A path or the file's bytes.
         batch: Length of the graph's static batch axis.
     """
+    keep_onnxruntime_silent()
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()

@@ -28,6 +28,7 @@ from kanoclip.export.quantisation.sensitivity import Choice, Layers, fewest_alon
 from kanoclip.export.rewrites import store_in_half
 from kanoclip.runtime.engines import Report
 from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.system.installed import keep_onnxruntime_silent
 from kanoclip.runtime.types import Image
 
 FIRST_OPSET = 19
@@ -146,6 +147,7 @@ def _place_pairs(
 ) -> onnx.ModelProto:
     """A copy of the graph with int8 pairs before every layer."""
     # ONNX Runtime's quantiser is slow to import.
+    keep_onnxruntime_silent()
     from onnxruntime.quantization import QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData
 

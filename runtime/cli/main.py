@@ -16,6 +16,7 @@ import click
 
 from kanoclip.runtime.cli.commands import DISTRIBUTION, command_lines, open_command
 from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.system.net import redact_text
 
 _EXTRA_OF = {
     "onnxruntime": "cpu",
@@ -157,7 +158,11 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
 
     def report(message: str, code: int) -> int:
-        return _report(message, code, debug=debug, as_json=_logs_json(arguments))
+        # A message may quote an argument, whole or in parts that no longer look like an address.
+        urls = [word for word in arguments if "://" in word]
+        if debug:
+            click.echo(redact_text(traceback.format_exc(), urls), err=True, nl=False)
+        return _report(redact_text(message, urls), code, as_json=_logs_json(arguments))
 
     try:
         command: click.Command = group if name is None else load_command(name)
@@ -214,10 +219,8 @@ def _logs_json(arguments: Sequence[str]) -> bool:
     return style == "json"
 
 
-def _report(message: str, code: int, *, debug: bool, as_json: bool) -> int:
-    """Writes the one line, after the traceback if it was requested."""
-    if debug:
-        traceback.print_exc()
+def _report(message: str, code: int, *, as_json: bool) -> int:
+    """Writes the one line."""
     text = " ".join(message.split())
     if as_json:
         from kanoclip.runtime.service.logs import LogFormat, clean, write_line

@@ -21,6 +21,7 @@ from kanoclip.runtime.engines.base import (
 from kanoclip.runtime.engines.ort_binding import DeviceTensors
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.installed import keep_onnxruntime_silent
 from kanoclip.runtime.system.paths import cache_folder
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -123,6 +124,7 @@ def has_cuda() -> bool:
 
 
 def _import_onnxruntime() -> Any:
+    keep_onnxruntime_silent()
     try:
         import onnxruntime
     except ImportError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from queue import SimpleQueue
 from typing import Any
@@ -140,7 +142,8 @@ def _core(make: Callable[[], Any]) -> Any:
 
 def _import_openvino() -> Any:
     try:
-        import openvino
+        with _without_usage_reports():
+            import openvino
     except ModuleNotFoundError as error:
         if error.name != "openvino":
             raise _broken(error) from error
@@ -150,6 +153,25 @@ def _import_openvino() -> Any:
     if not hasattr(openvino, "Core"):
         raise _broken(AttributeError("it has no Core"))
     return openvino
+
+
+@contextmanager
+def _without_usage_reports() -> Iterator[None]:
+    """Has OpenVINO find no `openvino_telemetry` while it is imported, so that it takes the stub of its own.
+
+    The package would report each import to Google Analytics unless the user's home holds a file that says no, write an
+    identifier there, and log through the root logger, which gives that a handler. A program that has imported it before
+    us decides for itself.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # Python's own mark of what cannot be imported
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
 
 
 def _broken(error: Exception) -> BackendError:

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from kanoclip.runtime.system.net import redact_url
+from kanoclip.runtime.system.net import redact_text
 
 HOLD_S = 60.0
 """The same message is logged again after so long at the earliest, then after twice that, and so on ..."""
@@ -28,11 +28,6 @@ LONGEST_HOLD_S = 3600.0
 KINDS = 256
 """So many different messages are remembered."""
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
-_SECRET = re.compile(
-    r"\b([\w-]*(?:passw(?:or)?d|passphrase|user-pw|token|secret|api[_-]?key)(?:=|[\"']\s*:\s*))(?:\"[^\"]*\"|'[^']*'|[^\s,;&'\"]+)",
-    re.IGNORECASE,
-)
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _JOURNAL_LEVELS = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
@@ -46,7 +41,7 @@ class LogFormat(str, Enum):
 
 def clean(text: str) -> str:
     """A message in one line of printable characters, without the credentials in URLs or behind `password=`."""
-    shown = _SECRET.sub(r"\1***", _URL.sub(lambda match: redact_url(match[0]), text))
+    shown = redact_text(text)
     return "".join(c if c.isprintable() else " " if c.isspace() else f"\\x{ord(c):02x}" for c in shown)
 
 
@@ -201,12 +196,14 @@ def log_lines(style: LogFormat = LogFormat.TEXT, quiet: bool = False) -> Iterato
         quiet: Warnings only.
     """
     log = logging.getLogger("kanoclip.runtime")
-    handler, before = _Lines(style), log.level
+    handler, before, passed_on = _Lines(style), log.level, log.propagate
     log.addHandler(handler)
+    log.propagate = False  # a library may have given the root logger a handler, which would write each line again
     log.setLevel(logging.WARNING if quiet else logging.INFO)
     try:
         yield
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+        log.propagate = passed_on
         handler.finish()

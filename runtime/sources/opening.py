@@ -10,7 +10,8 @@ from pathlib import Path
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.camera import CameraSource, device_index
-from kanoclip.runtime.sources.files.images import IMAGE_SUFFIXES, ImageSource
+from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES
+from kanoclip.runtime.sources.files.images import ImageSource
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES, VideoSource
 from kanoclip.runtime.sources.files.watched import WATCH, WatchSource
 from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera
@@ -96,7 +97,8 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
             return ImageSource.from_folder(path)
         exists = path.exists()
     except (OSError, ValueError) as error:
-        raise SourceError(f"{spec!r}: not a usable path ({error})") from error
+        why = error.strerror if isinstance(error, OSError) else error  # an OSError's own words quote all of the path
+        raise SourceError(f"{redact_url(spec)!r}: not a usable path ({why})") from None
     if exists:
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
@@ -109,7 +111,7 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
         )
     if glob.has_magic(spec):
         return ImageSource.from_glob(str(path))
-    raise SourceError(f"{spec}: no such file or folder")
+    raise SourceError(f"{redact_url(spec)}: no such file or folder")
 
 
 def open_stream(

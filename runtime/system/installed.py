@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 from collections.abc import Sequence
 from importlib import metadata
@@ -26,6 +27,15 @@ def installed_versions(names: Sequence[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+def keep_onnxruntime_silent() -> None:
+    """Has ONNX Runtime report nothing; called before it is imported.
+
+    Its wheels for Linux (1.32) collect events about sessions, write them and an identifier below `~/.cache/Microsoft`,
+    and send them to Microsoft. Processes that we start inherit this. Who has set the variable decides for himself.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def own_commit() -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kanoclip.runtime.errors import DataError
-from kanoclip.runtime.sources.files.images import natural_key
+from kanoclip.runtime.sources.files.folders import natural_key
 from kanoclip.train.data.files import is_folder
 from kanoclip.train.data.layouts.find import locate, recognise
 from kanoclip.train.data.layouts.folder import plain_folder

@@ -10,6 +10,7 @@ from typing import Any
 from kanoclip.runtime.cli.run_options.kinds import Kind
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.logs import clean
+from kanoclip.runtime.system.net import has_secret, redact_url
 
 _FORM = '{ env = "NAME" } or { file = "/path" }'
 _LONGEST = 64 << 10
@@ -114,7 +115,7 @@ class Url(Kind):
             return _reference(value, folder)
         if not value or "\0" in value:
             raise SettingsError("this is no address or path")
-        if _has_password(value):
+        if has_secret(value):
             raise SettingsError(f"a secret in plain text; write the whole address as {_FORM}")
         return Secret(literal=value)
 
@@ -122,11 +123,11 @@ class Url(Kind):
         """The address, or a reference where it holds a password."""
         if value.literal is None:
             return SecretText().to_toml(value)
-        return {"env": f"{self.variable}_1"} if self.all_secret or _has_password(value.literal) else value.literal
+        return {"env": f"{self.variable}_1"} if self.all_secret or has_secret(value.literal) else value.literal
 
     def shown(self, value: Secret) -> str:
         """An address without what may be secret."""
-        url = clean(value.literal or "")
+        url = clean(redact_url(value.literal or ""))
         scheme, separator, rest = url.partition("://")
         return f"{scheme}{separator}{rest.partition('/')[0].rpartition('@')[2]}/..." if self.all_secret else url
 
@@ -139,7 +140,3 @@ def _reference(value: Any, folder: Path) -> Secret:
     if kind not in ("env", "file") or not isinstance(name, str) or not name or "\0" in name or "=" in name:
         raise form
     return Secret(env=name) if kind == "env" else Secret(file=folder / Path(name).expanduser())
-
-
-def _has_password(url: str) -> bool:
-    return clean(url).count("***") > url.count("***")

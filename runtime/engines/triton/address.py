@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.system.net import redact_url
 
 SCHEMES = ("triton", "tritons")
 SHAPE = "triton://HOST[:PORT]/MODEL"
@@ -56,19 +57,19 @@ class TritonAddress:
         try:
             parts = urlsplit(text)
             port = parts.port or DEFAULT_PORT
-        except ValueError as error:
-            raise BackendError(f"{text!r} is no address of a Triton server ({error}): {SHAPE}") from None
+        except ValueError:  # its words quote the part at fault, which may be a password
+            raise BackendError(f"{redact_url(text)!r} is no address of a Triton server: {SHAPE}") from None
         if "@" in parts.netloc:
             raise BackendError("a Triton server takes no user or password in its address: leave them out")
         path = _MODEL.fullmatch(parts.path)
         if parts.scheme not in SCHEMES or not parts.hostname or path is None or parts.fragment:
-            raise BackendError(f"{text!r} is no address of a Triton server: {SHAPE}")
+            raise BackendError(f"{redact_url(text)!r} is no address of a Triton server: {SHAPE}")
         waits = {"timeout": cls.timeout_s, "wait": cls.wait_s}
         for name, value in parse_qsl(parts.query, keep_blank_values=True):
             if name not in waits:
-                raise BackendError(f"{text!r} has an unknown option {name!r}: there are {', '.join(waits)}")
+                raise BackendError(f"{redact_url(text)!r} has an unknown option {name!r}: there are {', '.join(waits)}")
             if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", value) or (name == "timeout" and not float(value)):
-                raise BackendError(f"{text!r}: {name}={value!r} is no number of seconds")
+                raise BackendError(f"{redact_url(text)!r}: {name}={value!r} is no number of seconds")
             waits[name] = float(value)
         version = path["version"] or ""
         tls = parts.scheme == "tritons"

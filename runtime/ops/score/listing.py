@@ -6,8 +6,6 @@ largest folder.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,10 +13,19 @@ from typing import Any, NamedTuple
 
 from kanoclip.runtime.errors import SourceError, one_line
 from kanoclip.runtime.ops.score.places import filesystem_of, is_url
-from kanoclip.runtime.sources.files.images import IMAGE_SUFFIXES, MASK_FOLDER, natural_key
+from kanoclip.runtime.sources.files.folders import (
+    IMAGE_SUFFIXES,
+    MAGIC,
+    Name,
+    depth_of,
+    images_in,
+    images_matching,
+    matching,
+    split,
+    walk,
+)
 
 TABLE = ".parquet"
-_MAGIC = re.compile(r"[*?[]")
 _BATCH = 4096
 
 
@@ -32,12 +39,6 @@ class Item(NamedTuple):
 
     path: str
     class_name: str | None = None
-
-
-class _Name(NamedTuple):
-    name: str
-    path: str
-    is_folder: bool
 
 
 def list_items(source: str, column: str = "path", class_column: str | None = None) -> Iterator[Item]:
@@ -68,12 +69,11 @@ def list_items(source: str, column: str = "path", class_column: str | None = Non
 def _of_folder(source: str) -> Iterator[str]:
     """An image, folder or glob of this machine."""
     if Path(source).is_dir():
-        yield from _walk(source, _scan, masks=False)
+        yield from images_in(source)
     elif Path(source).is_file():
         yield source
-    elif _MAGIC.search(source):
-        base, pattern = _split(source)
-        yield from _matching(pattern, _walk(base or ".", _scan, depth=_depth(source, base)), "" if base else "./")
+    elif MAGIC.search(source):
+        yield from images_matching(source)
     else:
         raise SourceError(f"{source}: no such file or folder")
 
@@ -83,95 +83,23 @@ def _of_url(source: str) -> Iterator[str]:
     filesystem, path = filesystem_of(source)
     listed = partial(_list, filesystem)
     try:
-        if _MAGIC.search(path):
-            base, pattern = _split(path)
-            paths = _matching(pattern, _walk(base, listed, depth=_depth(path, base)), "")
+        if MAGIC.search(path):
+            base, pattern = split(path)
+            paths = matching(pattern, walk(base, listed, depth=depth_of(path, base)), "")
         elif filesystem.isfile(path):
             paths = iter([path])
         else:
-            paths = _walk(path, listed, masks=False)
+            paths = walk(path, listed, masks=False)
         yield from (str(filesystem.unstrip_protocol(one)) for one in paths)
     except Exception as error:  # each store's library has errors of its own
         raise SourceError(f"{source} cannot be listed ({one_line(error)})") from error
 
 
-def _walk(folder: str, names_in: Any, *, depth: int | None = None, masks: bool = True) -> Iterator[str]:
-    """Images below a folder in natural order.
-
-    Args:
-        folder: Where.
-        names_in: Gives a folder's names.
-        depth: Levels to go down; None for all.
-        masks: Whether the masks of an MVTec-layout data set count as images.
-    """
-    names: list[_Name] = [one for one in names_in(folder) if not one.name.startswith(".")]
-    folders = {one.name for one in names if one.is_folder}
-    answers = not masks and "test" in folders
-    for one in sorted(names, key=lambda one: natural_key(Path(one.name))):
-        if one.is_folder:
-            if depth != 1 and not (answers and one.name == MASK_FOLDER):
-                yield from _walk(one.path, names_in, depth=None if depth is None else depth - 1, masks=masks)
-        elif _is_image(one.name):
-            yield one.path
-
-
-def _scan(folder: str) -> Iterator[_Name]:
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    yield _Name(entry.name, entry.path, True)
-                elif not entry.is_symlink() or entry.is_file():
-                    yield _Name(entry.name, entry.path, False)
-    except OSError as error:
-        raise SourceError(f"{folder}: folder cannot be listed ({error.strerror})") from error
-
-
-def _list(filesystem: Any, folder: str) -> Iterator[_Name]:
+def _list(filesystem: Any, folder: str) -> Iterator[Name]:
     for entry in filesystem.ls(folder, detail=True):
         path = str(entry["name"]).rstrip("/")
         if path != folder.rstrip("/"):  # object stores list a folder's own marker
-            yield _Name(path.rpartition("/")[2], path, entry["type"] == "directory")
-
-
-def _split(pattern: str) -> tuple[str, re.Pattern[str]]:
-    """The folder before a glob's first wildcard, and what its paths must match."""
-    base = pattern[: _MAGIC.search(pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
-    if not base and pattern.startswith("/"):
-        base = "/"
-    return base, re.compile(_as_regex(pattern), re.DOTALL)
-
-
-def _as_regex(pattern: str) -> str:
-    parts = []
-    place = 0
-    while place < len(pattern):
-        if pattern.startswith("**/", place):
-            parts.append("(?:.*/)?")
-            place += 3
-        elif pattern.startswith("**", place):
-            parts.append(".*")
-            place += 2
-        elif pattern[place] == "[" and (end := pattern.find("]", place + 2)) > 0:
-            inside = pattern[place + 1 : end].replace("\\", "\\\\")
-            parts.append(f"[{'^' + inside[1:] if inside.startswith('!') else inside}]")
-            place = end + 1
-        else:
-            parts.append({"*": "[^/]*", "?": "[^/]"}.get(pattern[place], re.escape(pattern[place])))
-            place += 1
-    return "".join(parts)
-
-
-def _depth(pattern: str, base: str) -> int | None:
-    """Levels below the base at which a glob's files lie; None for any."""
-    return None if "**" in pattern else pattern[len(base) :].strip("/").count("/") + 1
-
-
-def _matching(pattern: re.Pattern[str], paths: Iterator[str], prefix: str) -> Iterator[str]:
-    for path in paths:
-        plain = path.removeprefix(prefix)
-        if pattern.fullmatch(plain):
-            yield plain
+            yield Name(path.rpartition("/")[2], path, entry["type"] == "directory")
 
 
 def _of_table(source: str, column: str, class_column: str | None) -> Iterator[Item]:
@@ -203,7 +131,3 @@ def _opened(source: str) -> Any:
         return Path(source).open("rb")
     filesystem, path = filesystem_of(source)
     return filesystem.open(path, "rb")
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per name is slow

@@ -220,7 +220,7 @@ class Scorer:
     def _prepare(self, place: int, item: Item) -> _Ready | str:
         """Reads, decodes and resizes an image, and measures it; or the reason why that cannot be."""
         raw = read_bytes(item.path)
-        frame = raw if isinstance(raw, str) else decode_image(raw)
+        frame = raw if isinstance(raw, str) else decode_image(raw, Path(item.path))
         if isinstance(frame, str):
             return frame
         try:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -12,27 +10,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
+from kanoclip.runtime.sources.files.decode import decode
+from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES, images_in, images_matching, natural_key
 from kanoclip.runtime.sources.files.headers import size_of
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame, Image
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"})
-MASK_FOLDER = "ground_truth"
-"""Folder of an MVTec-layout data set that holds masks beside `test`; its images are answers, not inputs."""
-
 MOST_READERS = 4
 LARGEST_SCALE = 8
-_SCALES = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 _JPEG = b"\xff\xd8"
 
 
@@ -82,13 +71,7 @@ class ImageSource(BaseSource):
         Raises:
             SourceError: There is none, or the folder cannot be listed.
         """
-        paths = []
-        for parent, folders, files in os.walk(folder, onerror=_refuse):
-            # Hidden folders and files are leftovers (`._x.jpg` of macOS, partial files), not images meant for us.
-            folders[:] = [f for f in folders if not f.startswith(".")]
-            if "test" in folders and MASK_FOLDER in folders:
-                folders.remove(MASK_FOLDER)
-            paths += [Path(parent, f) for f in files if not f.startswith(".") and _is_image(f)]
+        paths = [Path(path) for path in images_in(str(folder))]
         if not paths:
             raise SourceError(f"{folder}: no images in this folder (looked for {_suffixes()})")
         return cls(sorted(paths, key=natural_key), folder, str(folder))
@@ -100,9 +83,7 @@ class ImageSource(BaseSource):
         Raises:
             SourceError: Nothing matches.
         """
-        # pathlib's own glob takes no absolute pattern.
-        matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-        paths = [Path(p) for p in matches if _is_image(p) and Path(p).is_file()]
+        paths = [Path(path) for path in images_matching(pattern)]
         if not paths:
             raise SourceError(f"{pattern}: no image matches this pattern (looked for {_suffixes()})")
         root = Path(os.path.commonpath([p.parent for p in paths])) if len(paths) > 1 else paths[0].parent
@@ -149,7 +130,7 @@ def read_image(path: Path) -> Image | str:
         uint8 [H, W, 3] BGR, turned upright by its EXIF orientation; or the reason why it cannot be read.
     """
     raw = _content(path)
-    return raw if isinstance(raw, str) else _decode(raw, 1)
+    return raw if isinstance(raw, str) else decode(raw, path=path)
 
 
 def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int, int] | None] | str:
@@ -174,7 +155,7 @@ def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int,
     scale = 1
     while size is not None and scale < LARGEST_SCALE and size[0] >= 4 * scale * height and size[1] >= 4 * scale * width:
         scale *= 2
-    image = _decode(raw, scale)
+    image = decode(raw, scale, path)
     return image if isinstance(image, str) else (image, size if scale > 1 else None)
 
 
@@ -187,9 +168,9 @@ def _content(path: Path) -> bytes | str:
     return _why_not_whole(raw) or raw
 
 
-def decode_image(raw: bytes) -> Image | str:
-    """What `read_image` gives, of a file's bytes that came from elsewhere."""
-    return _why_not_whole(raw) or _decode(raw, 1)
+def decode_image(raw: bytes, path: Path | None = None) -> Image | str:
+    """What `read_image` gives, of a file's bytes; `path` is where they came from, if from this machine."""
+    return _why_not_whole(raw) or decode(raw, path=path)
 
 
 def _why_not_whole(raw: bytes) -> str | None:
@@ -197,26 +178,6 @@ def _why_not_whole(raw: bytes) -> str | None:
         return "the file is empty"
     # Some OpenCV versions paint the missing rows grey and call it a success: the detector must not score that.
     return "the file is cut short" if _is_cut_short(raw) else None
-
-
-def _decode(raw: bytes, scale: int) -> Image | str:
-    try:
-        image = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), _SCALES[scale])
-    except cv2.error:  # for one, more pixels than OpenCV's limit
-        image = None
-    if image is None:
-        return "not an image that OpenCV can decode"
-    return np.asarray(image, dtype=np.uint8)
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key by which `2.jpg` comes before `10.jpg`."""
-    key: list[tuple[int, int, str]] = []
-    for part in path.parts:
-        for token in re.findall(r"[0-9]+|[^0-9]+", part):
-            key.append((0, int(token), token) if token.isdecimal() else (1, 0, token))
-        key.append((-1, 0, ""))  # ends a folder's name before anything longer
-    return key
 
 
 def _is_cut_short(raw: bytes) -> bool:
@@ -235,13 +196,5 @@ def _is_cut_short(raw: bytes) -> bool:
     return raw.rfind(b"\xff\xd9") < position  # from the end, where the marker of a whole file is
 
 
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - a Path per directory entry is slow
-
-
 def _suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
-
-
-def _refuse(error: OSError) -> None:
-    raise SourceError(f"{error.filename}: folder cannot be listed ({error.strerror})") from error

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.sources.files.images import IMAGE_SUFFIXES
+from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES
 
 MOST_GONE = 1 << 16
 """So many files that have gone are still known: a share may be unmounted, and come back with all that was scored."""

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.sources.files.images import natural_key, read_image
+from kanoclip.runtime.sources.files.folders import natural_key
+from kanoclip.runtime.sources.files.images import read_image
 from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
 from kanoclip.runtime.sources.gstreamer.query import decimal, split_query, whole
 from kanoclip.runtime.types import BadFrame, Frame

@@ -27,7 +27,7 @@ from kanoclip.runtime.sources.gstreamer.genicam import GENICAM, GenicamCamera
 from kanoclip.runtime.sources.gstreamer.launch import PACKAGES, GstLaunch, StalledError
 from kanoclip.runtime.sources.gstreamer.matroska import MatroskaReader, StreamCutError, StreamFormatError
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
-from kanoclip.runtime.system.net import SECRET, redact_url
+from kanoclip.runtime.system.net import PublicUrl, redact_property, redact_text
 from kanoclip.runtime.types import Frame
 
 GST = "gst://"
@@ -76,7 +76,8 @@ class GStreamerSource(BaseSource):
         self._stall_s = math.inf if stall_s is None else stall_s
         self._kind = spec.partition("://")[0]
         self._endless = not spec.startswith(GST)
-        pipeline, self.name, self._secrets = read_pipeline(spec)
+        pipeline, self.name = read_pipeline(spec)
+        self._hidden = [(token, redact_property(token)) for token in pipeline if redact_property(token) != token]
         self._deadline = time.monotonic() + OPEN_TIMEOUT_S
         self._launch = GstLaunch(self.name, [*pipeline, *_TAIL])
         self._reader = MatroskaReader(lambda view: self._launch.fill(view, self._deadline))
@@ -141,9 +142,11 @@ class GStreamerSource(BaseSource):
     def _failure(self, what: str) -> SourceError:
         """An error with the tool's own words and, where it is known, the remedy."""
         complaint = self._launch.complaint
-        for secret, shown in self._secrets.items():
-            complaint = complaint.replace(secret, shown)
-        complaint = re.sub(r"://[^/\s@]*@", "://***@", complaint)[:300]
+        for token, shown in self._hidden:  # the tool's messages quote properties, and parts of an address
+            value, shown_value = token.partition("=")[2] or token, shown.partition("=")[2] or shown
+            complaint = complaint.replace(value, shown_value)
+            complaint = PublicUrl.of(value).scrub(complaint) if "://" in value else complaint
+        complaint = redact_text(complaint)[:300]
         return SourceError(f"{self.name}: {what}{f': {complaint}' if complaint else ''}; {self._remedy(complaint)}")
 
     def _remedy(self, complaint: str) -> str:
@@ -160,34 +163,21 @@ class GStreamerSource(BaseSource):
         return "try the pipeline with gst-launch-1.0 and fakesink at its end"
 
 
-def read_pipeline(spec: str) -> tuple[list[str], str, dict[str, str]]:
+def read_pipeline(spec: str) -> tuple[list[str], str]:
     """Reads what a source string stands for; opens nothing.
 
     Returns:
-        The pipeline's arguments; the string as it may be shown; what must not be shown, with what is shown for it.
+        The pipeline's arguments, and the string as it may be shown.
 
     Raises:
         SourceError: It is not of the form that its kind has.
     """
     if spec.startswith(CSI):
-        return CsiCamera.parse(spec).pipeline(), spec, {}
+        return CsiCamera.parse(spec).pipeline(), spec
     if spec.startswith(GENICAM):
-        return GenicamCamera.parse(spec).pipeline(), spec, {}
+        return GenicamCamera.parse(spec).pipeline(), spec
     pipeline = _split(spec)
-    secrets: dict[str, str] = {}
-    shown = [_redact(token, secrets) for token in pipeline]
-    return pipeline, GST + " ".join(shown), secrets
-
-
-def _redact(token: str, secrets: dict[str, str]) -> str:
-    """A token as it may be shown; what is hidden is remembered, since the tool's messages may repeat it."""
-    name, separator, value = token.partition("=")
-    if not separator:
-        return token
-    shown = "***" if SECRET.search(name) else redact_url(value) if "://" in value else value
-    if shown != value and value:
-        secrets[value] = shown
-    return f"{name}={shown}"
+    return pipeline, GST + " ".join(map(redact_property, pipeline))
 
 
 def _split(spec: str) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.system.bounded_queue import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
+from kanoclip.runtime.system.net import redact_text
 from kanoclip.runtime.types import BadFrame, Frame
 
 
@@ -95,7 +96,7 @@ class Connection:
         except MailboxClosedError:
             pass  # left
         except OSError as error:
-            self._error = SourceError(f"{self.source.name if self.source else 'source'}: {error}")
+            self._error = SourceError(f"{self.source.name if self.source else 'source'}: {redact_text(str(error))}")
         except BaseException as error:
             self._error = error
         finally:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError, one_line
+from kanoclip.runtime.system.net import PublicUrl
 
 PROBE_TIMEOUT_S = 1.5
 ANSWER_TIMEOUT_S = 2.0
@@ -28,21 +29,30 @@ _LONGEST_ANSWER = 1 << 16
 _AGENT = "kanoclip"
 
 
-def probe(url: str, name: str) -> None:
+def probe(address: PublicUrl) -> None:
     """Makes sure that somebody answers at a URL's address.
 
     Args:
-        url: With credentials, of which nothing is sent.
-        name: What to call it.
+        address: With credentials, of which nothing is sent.
 
     Raises:
-        SourceError: Nobody does; the message says how that was found out.
+        SourceError: Nobody does; the message says how that was found out, and what to mend in the address.
     """
-    parts = urlsplit(url)
+    name = address.shown
     try:
+        parts = urlsplit(address.url)
         host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme.lower())
-    except ValueError as error:
-        raise SourceRefusedError(f"{name}: no usable address ({error})") from None
+    except ValueError:  # its words quote the part at fault, which may be the password
+        raise SourceRefusedError(
+            f"{name}: no usable address (the host or the port cannot be read){address.hint}"
+        ) from None
+    try:
+        _reach(parts, host, port, name)
+    except SourceError as error:
+        raise type(error)(f"{address.scrub(str(error))}{address.hint}") from None
+
+
+def _reach(parts: SplitResult, host: str | None, port: int | None, name: str) -> None:
     if not host or port is None or parts.scheme.lower() in {"udp", "tcp"}:
         return  # nobody to ask: what comes, comes
     if parts.scheme.lower() in urllib.request.getproxies() and not urllib.request.proxy_bypass(host):
@@ -65,19 +75,20 @@ def probe(url: str, name: str) -> None:
         ) from None
     except OSError as error:
         raise SourceError(f"{name}: not reached ({error.strerror or error})") from None
+    except ValueError:  # a host name that no name server could know, such as an empty label
+        raise SourceRefusedError(f"{name}: no usable address (the host cannot be read)") from None
 
 
-def refusal(url: str, name: str) -> SourceError:
+def refusal(address: PublicUrl) -> SourceError:
     """Finds out why a stream cannot be opened although its server answers.
 
     Args:
-        url: With credentials, which are sent as FFmpeg has sent them.
-        name: What to call it.
+        address: With credentials, which are sent as FFmpeg has sent them.
 
     Returns:
         The error to raise: `SourceRefusedError` where the server wants other credentials.
     """
-    parts = urlsplit(url)
+    parts, name = urlsplit(address.url), address.shown
     status: tuple[int, str] | None = None
     with suppress(OSError, ValueError, http.client.HTTPException):
         if parts.scheme.lower() == "rtsp":
@@ -87,12 +98,12 @@ def refusal(url: str, name: str) -> SourceError:
     if status is None:
         return SourceError(
             f"{name}: cannot be opened as a video stream; check address, credentials and that the camera answers "
-            "(for example with ffplay)"
+            f"(for example with ffplay){address.hint}"
         )
-    code, words = status
+    code, words = status[0], address.scrub(status[1])
     if code in {401, 403}:
         given = (
-            "the user name or password is wrong"
+            f"the user name or password is wrong{address.hint}"
             if parts.username
             else f"give them as {parts.scheme}://USER:PASSWORD@..."
         )

@@ -15,7 +15,7 @@ from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame, ticks
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
 from kanoclip.runtime.sources.network.probe import probe, refusal
-from kanoclip.runtime.system.net import redact_url
+from kanoclip.runtime.system.net import PublicUrl
 from kanoclip.runtime.types import Frame
 
 OPEN_TIMEOUT_S = 10.0
@@ -44,9 +44,10 @@ class UrlSource(BaseSource):
     root: Path | None = None
 
     def __init__(self, url: str, read_timeout_s: float | None = READ_TIMEOUT_S) -> None:
-        self.name = redact_url(url)
+        address = PublicUrl.of(url)
+        self.name = address.shown
         self._read_timeout_s = read_timeout_s
-        probe(url, self.name)
+        probe(address)
         options = [
             *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_TIMEOUT_S * 1e3)),
             *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int((read_timeout_s or 0) * 1e3)),
@@ -55,7 +56,7 @@ class UrlSource(BaseSource):
         ]
         self._capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
         if not self._capture.isOpened():
-            raise refusal(url, self.name)
+            raise refusal(address)
         self.count = frame_count(self._capture)
         self.live = self.count is None
         self.fps = frame_rate(self._capture)

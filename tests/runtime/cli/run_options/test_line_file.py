@@ -212,7 +212,7 @@ def test_what_is_wrong_is_named_with_its_line_and_the_remedy(write, text, line, 
         (
             "[[source]]\nurl = 'test://?fps=3'\n[[source]]\nurl = 'test://?fps=3'",
             3,
-            ["test:?fps=3 is given twice", "leave one out"],
+            ["test://?fps=3 is given twice", "leave one out"],
         ),
         ("[[source]]\ncamera = 0\n\n[[source]]\ncamera = '0'", 4, ["camera 0 is given twice"]),
         ("[[source]]\nurl = 'a'\nname = 'x'\n[[source]]\nurl = 'b'\nname = 'x'", 4, ["the name 'x' is given twice"]),

@@ -13,7 +13,8 @@ import pytest
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.ops.score.listing import Item, list_items
 from kanoclip.runtime.ops.score.places import is_url, read_bytes
-from kanoclip.runtime.sources.files.images import ImageSource, natural_key
+from kanoclip.runtime.sources.files.folders import natural_key
+from kanoclip.runtime.sources.files.images import ImageSource
 
 NAMES = [
     "a/2.jpg", "a/10.jpg", "a/10/3.png", "a/10x.jpg", "a10/1.jpg", "a2/1.JPG", "b.bmp", "b/c/d/e.webp", "b/notes.txt",
