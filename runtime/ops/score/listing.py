@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from kanoclip.runtime.errors import SourceError, one_line
 from kanoclip.runtime.ops.score.places import filesystem_of, is_url
 from kanoclip.runtime.sources.files.images import IMAGE_SUFFIXES, MASK_FOLDER, natural_key
+from kanoclip.runtime.system.files.own import Own, own_in
 
 TABLE = ".parquet"
 _MAGIC = re.compile(r"[*?[]")
@@ -95,22 +96,28 @@ def _of_url(source: str) -> Iterator[str]:
         raise SourceError(f"{source} cannot be listed ({one_line(error)})") from error
 
 
-def _walk(folder: str, names_in: Any, *, depth: int | None = None, masks: bool = True) -> Iterator[str]:
-    """Images below a folder in natural order.
+def _walk(
+    folder: str, names_in: Any, *, depth: int | None = None, masks: bool = True, named: bool = True
+) -> Iterator[str]:
+    """Images below a folder in natural order, without what commands wrote.
 
     Args:
         folder: Where.
         names_in: Gives a folder's names.
         depth: Levels to go down; None for all.
         masks: Whether the masks of an MVTec-layout data set count as images.
+        named: The user named the folder itself.
     """
-    names: list[_Name] = [one for one in names_in(folder) if not one.name.startswith(".")]
+    own = own_in(folder, named=named) if names_in is _scan else Own()
+    names: list[_Name] = [one for one in names_in(folder) if not (one.name.startswith(".") or own.has(one.name))]
     folders = {one.name for one in names if one.is_folder}
     answers = not masks and "test" in folders
     for one in sorted(names, key=lambda one: natural_key(Path(one.name))):
         if one.is_folder:
             if depth != 1 and not (answers and one.name == MASK_FOLDER):
-                yield from _walk(one.path, names_in, depth=None if depth is None else depth - 1, masks=masks)
+                yield from _walk(
+                    one.path, names_in, depth=None if depth is None else depth - 1, masks=masks, named=False
+                )
         elif _is_image(one.name):
             yield one.path
 

@@ -20,6 +20,7 @@ from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.scorer import Part
 from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import Slice, WorkList, read_slice
+from kanoclip.runtime.system.files.own import mark_folder
 from kanoclip.runtime.system.paths import UNFINISHED, replace_file
 
 GOES_ON = "what is done is saved: the same command goes on from there"
@@ -127,8 +128,18 @@ class RunFolder:
             raise SinkError(f"{self.root / _RUN} is damaged: begin anew with --restart")
         return value
 
-    def begin(self, identity: Identity) -> None:
-        """Says what the run is."""
+    def begin(self, identity: Identity, maps: Path | None = None) -> None:
+        """Says what the run is, and marks the folder of its maps as no source of images.
+
+        Raises:
+            SinkError: The folder of maps cannot be written.
+        """
+        if maps is not None:
+            try:
+                maps.mkdir(parents=True, exist_ok=True)
+                mark_folder(maps)
+            except OSError as error:
+                raise SinkError(f"{maps} cannot be written ({error.strerror}): choose another --maps") from error
         replace_file(self.root / _RUN, json.dumps(identity.as_json(), indent=1).encode(), durable=True)
 
     def forget(self) -> None:

@@ -14,6 +14,7 @@ from typing import IO
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.sinks.snapshots.reader import FILE, PARTIAL, RECORD, SUFFIXES
+from kanoclip.runtime.system.files.own import mark_folder
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.system.sizes import show_size
 
@@ -61,6 +62,7 @@ class SnapshotRing:
             except OSError as error:  # some network file systems have no locks
                 log.info("%s: cannot be locked (%s); let only one process write there", folder, error.strerror)
             with sink_errors(folder):
+                mark_folder(folder)
                 self._take_stock()
                 self._make_room(0, 0)
         except BaseException:

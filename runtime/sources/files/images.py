@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import itertools
+import logging
 import os
 import re
 import time
@@ -18,8 +20,11 @@ import numpy as np
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.headers import size_of
+from kanoclip.runtime.system.files.own import MARK, own_among, own_in
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame, Image
+
+log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2"})
 MASK_FOLDER = "ground_truth"
@@ -77,34 +82,47 @@ class ImageSource(BaseSource):
 
     @classmethod
     def from_folder(cls, folder: Path) -> ImageSource:
-        """All images below a folder, in natural order; masks of an MVTec-layout data set are left out.
+        """All images below a folder, in natural order.
+
+        Masks of an MVTec-layout data set are left out, and what commands wrote.
 
         Raises:
             SourceError: There is none, or the folder cannot be listed.
         """
-        paths = []
+        paths: list[Path] = []
+        left_out: list[Path] = []
         for parent, folders, files in os.walk(folder, onerror=_refuse):
             # Hidden folders and files are leftovers (`._x.jpg` of macOS, partial files), not images meant for us.
             folders[:] = [f for f in folders if not f.startswith(".")]
             if "test" in folders and MASK_FOLDER in folders:
                 folders.remove(MASK_FOLDER)
-            paths += [Path(parent, f) for f in files if not f.startswith(".") and _is_image(f)]
+            images = [f for f in files if not f.startswith(".") and _is_image(f)]
+            own = own_in(parent, named=Path(parent) == folder)
+            if own.everything:
+                folders.clear()
+            left_out += [Path(parent, f) for f in images if own.has(f)]
+            paths += [Path(parent, f) for f in images if not own.has(f)]
+        _tell_left_out(left_out)
         if not paths:
-            raise SourceError(f"{folder}: no images in this folder (looked for {_suffixes()})")
+            raise SourceError(f"{folder}: no images in this folder (looked for {_suffixes()}{_but(left_out)})")
         return cls(sorted(paths, key=natural_key), folder, str(folder))
 
     @classmethod
     def from_glob(cls, pattern: str) -> ImageSource:
-        """Images that match a pattern (`**` crosses folders), in natural order.
+        """Images that match a pattern (`**` crosses folders), in natural order, without what commands wrote.
 
         Raises:
             SourceError: Nothing matches.
         """
         # pathlib's own glob takes no absolute pattern.
         matches = glob.glob(pattern, recursive=True)  # noqa: PTH207
-        paths = [Path(p) for p in matches if _is_image(p) and Path(p).is_file()]
+        images = [Path(p) for p in matches if _is_image(p) and Path(p).is_file()]
+        left_out = own_among(images, _named_part(pattern))
+        _tell_left_out(left_out)
+        written = set(left_out)
+        paths = [path for path in images if path not in written]
         if not paths:
-            raise SourceError(f"{pattern}: no image matches this pattern (looked for {_suffixes()})")
+            raise SourceError(f"{pattern}: no image matches this pattern (looked for {_suffixes()}{_but(left_out)})")
         root = Path(os.path.commonpath([p.parent for p in paths])) if len(paths) > 1 else paths[0].parent
         return cls(sorted(paths, key=natural_key), root, pattern)
 
@@ -241,6 +259,26 @@ def _is_image(name: str) -> bool:
 
 def _suffixes() -> str:
     return " ".join(sorted(IMAGE_SUFFIXES))
+
+
+def _named_part(pattern: str) -> Path:
+    """The folder that a pattern names, before its first wildcard."""
+    plain = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts[:-1])
+    return Path(*plain)
+
+
+def _tell_left_out(paths: Sequence[Path]) -> None:
+    if paths:
+        log.info(
+            "%d images such as %s were written by kanoclip and are left out: delete %s beside them to have them read",
+            len(paths),
+            paths[0],
+            MARK,
+        )
+
+
+def _but(left_out: Sequence[Path]) -> str:
+    return f"; {len(left_out)} were written by kanoclip" if left_out else ""
 
 
 def _refuse(error: OSError) -> None:
