@@ -248,6 +248,7 @@ def command(
     from kanoclip.runtime.bundle.bundle import SUFFIX, Bundle
     from kanoclip.runtime.detect.tiles import OVERLAP, parse_grid
     from kanoclip.runtime.errors import CheckpointError, KanoclipError
+    from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
     from kanoclip.train.weights import CHECKPOINT, packaged
 
     name = backbone or DEFAULT_BACKBONE
@@ -262,6 +263,15 @@ def command(
             check_output(output or Path(name + SUFFIX))
         if triton is not None:
             check_repository(triton, (output or Path(name + SUFFIX)).stem)
+        inputs = {
+            "the checkpoint": checkpoint,
+            "the calibration images": calibration_images,
+            "the parity images": parity_images,
+        }
+        refuse_overwriting(
+            [Written("--output", output or Path(name + SUFFIX), replaced=True)],
+            [Read(what, path) for what, path in inputs.items() if path is not None],
+        )
 
         from kanoclip.export.onnx_writer import BatchSpec
         from kanoclip.export.parity import choose_grid

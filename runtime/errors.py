@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-def one_line(text: object) -> str:
-    """A library's message, which may be pages long, as one line of up to 300 characters."""
-    return " ".join(str(text).split())[:300]
+def one_line(text: object, most: int = 300) -> str:
+    """A library's message, which may be pages long, as one line of some characters at most."""
+    return " ".join(str(text).split())[:most]
 
 
 class KanoclipError(Exception):

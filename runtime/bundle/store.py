@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import IN_GRAPH, MANIFEST_NAME, Manifest, Thresholds, TileGrid
 from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.system.files.lock import Lock, LockedError
 from kanoclip.runtime.system.paths import replace_file
 
 LOCK_NAME = ".changing"
@@ -140,20 +140,14 @@ def locked(bundle: Path) -> Iterator[None]:
     Raises:
         BundleError: Another process is changing it, or the folder cannot be written to.
     """
-    path = bundle / LOCK_NAME
     try:
-        with path.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not path.exists() or not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-                raise BlockingIOError  # the one before removed it just now
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-    except BlockingIOError as error:
+        lock = Lock(bundle / LOCK_NAME)
+    except LockedError as error:
         raise BundleError(f"{bundle} is being changed by another process: wait until that is done") from error
-    except PermissionError as error:
+    except OSError as error:
         raise BundleError(f"{bundle} cannot be written to: name a folder for a copy with --output") from error
+    with lock:
+        yield
 
 
 def changed(manifest: Manifest, class_name: str | None, thresholds: Thresholds) -> Manifest:

@@ -173,6 +173,8 @@ def pull(
     _check_words(then)
     if output is not None and (output.exists() or output.is_symlink()):
         raise FleetError(f"{output} is there already: name another folder")
+    if install is not None and (inside := _bundle_around(install)) is not None:
+        raise FleetError(f"{install} is or lies in the bundle {inside}, which may be in use: name a folder beside it")
     reference = Reference.parse(url)
     keys = read_trusted_keys(trust)
     offer = look(open_store(reference.url), reference, keys, unsigned=unsigned)
@@ -337,6 +339,12 @@ def rollback(folder: Path, to: str | None, then: str | None, as_json: bool) -> N
     installation = Installation(folder)
     address = installation.roll_back(to, lambda: None if then is None else run_command(then))
     _print({"folder": str(installation.link), "address": address}, as_json, f"{installation.link} is {address} now")
+
+
+def _bundle_around(folder: Path) -> Path | None:
+    """The bundle that a folder is, or lies in; None for none."""
+    resolved = folder.resolve()
+    return next((one for one in (resolved, *resolved.parents) if (one / MANIFEST_NAME).is_file()), None)
 
 
 def _check_words(then: str | None) -> None:

@@ -14,6 +14,8 @@ from kanoclip.runtime.cli.run_options.fields import FlagOption, flags_of
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.sources.reads import reads_of
+from kanoclip.runtime.system.files.guard import Read
 from kanoclip.runtime.system.sizes import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -77,3 +79,23 @@ def chosen_settings(
         threshold=threshold, pixel_threshold=pixel_threshold, roi=roi, min_area=min_area, alarm=alarm
     )
     return flags.over(config)
+
+
+def reads_of_flags(bundle: Path | None, config: Path | None, roi: Path | None, *sources: str | None) -> list[Read]:
+    """What a command reads by these flags, which none of its outputs may overwrite.
+
+    Args:
+        bundle: The bundle's folder; None for none.
+        config: As --config names it.
+        roi: As --roi names it.
+        sources: As --source and --bad name them.
+    """
+    found = [one for source in sources if source is not None for one in reads_of(source)]
+    if bundle is not None:
+        found.append(Read("the bundle", bundle, closed=True))
+    found += [
+        Read(what, path)
+        for what, path in (("the settings", config), ("the region of interest", roi))
+        if path is not None
+    ]
+    return found

@@ -18,6 +18,7 @@ from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.report.comparison import Comparison, compare_results
 from kanoclip.runtime.ops.report.page import Options, make_page
 from kanoclip.runtime.ops.report.results import Results
+from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 from kanoclip.runtime.system.paths import replace_file
 
 _EPILOG = """
@@ -77,6 +78,10 @@ def command(
     if fail_on_drift and reference is None:
         raise click.UsageError("--fail-on-drift needs a --reference to have drifted from")
     place = results.with_suffix(".html") if output is None else output
+    refuse_overwriting(
+        [Written("--output", place)],
+        [Read("the table", results), *([Read("the reference", reference)] if reference is not None else [])],
+    )
     human = Console(stderr=True, highlight=False, soft_wrap=True)
     now = Results(results)
     before = None if reference is None else Results(reference)

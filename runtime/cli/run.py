@@ -134,6 +134,9 @@ def _run(line: LineConfig, debug: bool) -> int:
     decisions = Decisions(line.path, line.decision)
     outputs.makers(untrained=False)
     decisions.settings(decisions.config)  # invalid ones are refused before anything is loaded
+    root = find_bundle(line.engine.bundle, Path.cwd())
+    read = line.reads(root)
+    outputs.check_apart(read)
     keep_frame_buffers()
     share_arena()
     policy, threads, max_frames = line.run.policy, line.engine.threads, line.run.max_frames
@@ -154,7 +157,6 @@ def _run(line: LineConfig, debug: bool) -> int:
         for note in line.notes:
             log.info("%s", note)
         watchers = WatcherOptions(line.service, line.page).open(opened)
-        root = find_bundle(line.engine.bundle, Path.cwd())
         file = decisions.file(root)
         settings = decisions.settings(file)
         with builds_shown(Console(stderr=True, quiet=quiet)) as report:
@@ -183,7 +185,7 @@ def _run(line: LineConfig, debug: bool) -> int:
             drops = sources[0].live if policy is None else policy is Policy.DROP_OLDEST
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
             untrained = not manifest.model.trained
-            sinks = outputs.open(sources, pending, endless=endless, untrained=untrained)
+            sinks = outputs.open(sources, pending, endless=endless, untrained=untrained, read=read)
             flow = PipelineConfig(
                 policy=Policy.DROP_OLDEST if drops else Policy.WAIT,
                 class_name=looked_for,

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.cli.options import backend_options, chosen_settings
+from kanoclip.runtime.cli.options import backend_options, chosen_settings, reads_of_flags
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
 from kanoclip.runtime.engines import GPU_ONLY
@@ -32,6 +32,7 @@ from kanoclip.runtime.ops.score.scorer import Engine, manifest_digest
 from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import default_processes, default_readers
 from kanoclip.runtime.service.logs import log_lines
+from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
 
 _EPILOG = """
 Examples:
@@ -163,6 +164,10 @@ def command(
         raise click.BadParameter(
             f"{class_name!r} is not in this bundle, which knows: {', '.join(classes)}", param_hint="'--class'"
         )
+    refuse_overwriting(
+        [Written("--output", output), *([Written("--maps", maps)] if maps is not None else [])],
+        reads_of_flags(opened.root, config, roi, source),
+    )
     settings = chosen_settings(config, roi, threshold=threshold, pixel_threshold=pixel_threshold, min_area=min_area)
     settings.check_classes(classes)
     gpu = device.startswith("cuda") or backend in GPU_ONLY

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.system.files.lock import LockedError, OutputLock
 
 
 @contextmanager
@@ -20,3 +21,23 @@ def sink_errors(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise SinkError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def output_lock(path: Path) -> OutputLock:
+    """Keeps other writers away from a file, by its name.
+
+    Args:
+        path: The file, whose folder is there.
+
+    Raises:
+        SinkError: Another writes it, in this process or in another one.
+    """
+    try:
+        return OutputLock(path)
+    except LockedError:
+        raise SinkError(busy(path)) from None
+
+
+def busy(path: Path) -> str:
+    """What a second writer of a file is refused with."""
+    return f"{path}: another process is writing it; give each a file of its own"

@@ -11,6 +11,7 @@ from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.files import sink_errors
+from kanoclip.runtime.system.files.own import mark_folder
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
@@ -44,7 +45,7 @@ class ImageFolderSink(BaseSink):
         >>> sink = ImageFolderSink(Path("annotated"), None, untrained=False)
         >>> sink.write(frame, found)
         >>> sink.close()
-        >>> [path.name for path in Path("annotated").iterdir()]
+        >>> [path.name for path in Path("annotated").glob("*.jpg")]
         ['frame_00000000.jpg']
     """
 
@@ -56,6 +57,8 @@ class ImageFolderSink(BaseSink):
             folder.mkdir(parents=True, exist_ok=True)
         if root is not None and folder.samefile(root):
             raise SinkError(f"{folder}: holds the source's own images, which would be overwritten; take another folder")
+        with sink_errors(folder):
+            mark_folder(folder)
         self._folder = folder
         self._root = root
         self._untrained = untrained

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import sys
 import threading
 from contextlib import suppress
@@ -13,8 +14,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
 
+from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.base import BaseSink
-from kanoclip.runtime.sinks.files import sink_errors
+from kanoclip.runtime.sinks.files import busy, output_lock, sink_errors
+from kanoclip.runtime.system.files.lock import OutputLock, take
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 STDOUT = "-"
@@ -50,7 +53,7 @@ class JsonLinesSink(BaseSink):
         rotation: How far it may grow; None for no limit.
 
     Raises:
-        SinkError: The file cannot be opened.
+        SinkError: The file cannot be opened, or another process writes it.
 
     Examples:
         >>> import numpy as np
@@ -74,12 +77,20 @@ class JsonLinesSink(BaseSink):
         self._rotation = rotation
         self._watched = append or rotation is not None
         self._stream: TextIO = sys.stdout
+        self._lock: OutputLock | None = None
         self._identity: tuple[int, int] | None = None
         self._reopen = threading.Event()
         if self._path is not None:
             with sink_errors(target):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._open(self._path, append=append)
+            # Of the name, whatever file has it: the file itself may be moved away and made anew.
+            self._lock = output_lock(self._path)
+            try:
+                with sink_errors(target):
+                    self._open(self._path, append=append)
+            except BaseException:
+                self._lock.release()
+                raise
 
     def write(self, frame: Frame, detection: Detection) -> None:
         """Writes a scored frame.
@@ -111,8 +122,12 @@ class JsonLinesSink(BaseSink):
             SinkError: The last bytes cannot be written.
         """
         if self._path is not None:
-            with sink_errors(self._target):
-                self._stream.close()
+            try:
+                with sink_errors(self._target):
+                    self._stream.close()
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
 
     def _line(self, values: dict[str, Any]) -> None:
         # ASCII only, so that neither a terminal's encoding nor a file name in no encoding at all can break a line.
@@ -147,8 +162,18 @@ class JsonLinesSink(BaseSink):
     def _open(self, path: Path, *, append: bool) -> os.stat_result | None:
         """Opens the file; a line that a killed writer or a full disk cut is ended first."""
         # Writes go to the end of the file as it is then, also after somebody cut it (logrotate's copytruncate).
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (0 if append else os.O_TRUNC)
-        self._stream = os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            # Of the file, which another may write by another name of it: a hard link.
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                if not take(handle, path):
+                    raise SinkError(busy(path))
+                if not append:
+                    os.ftruncate(handle, 0)
+        except BaseException:
+            os.close(handle)
+            raise
+        self._stream = os.fdopen(handle, "a", encoding="utf-8")
         status = _status(path)
         self._identity = _identity(status)
         if status is not None and status.st_size:

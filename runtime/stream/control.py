@@ -15,7 +15,7 @@ from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, 
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError
+from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, one_line
 from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
@@ -186,8 +186,8 @@ class StreamControl:
         """Reads settings, region of interest, and the bundle's thresholds and memories again, and decides by them.
 
         A memory that was made while the stream ran stays, with its thresholds, until the bundle has another one. If the
-        settings are invalid, the stream logs one warning and goes on with those that it has. A frame that is scored
-        meanwhile may get its verdict by the new thresholds and its alarm by the rule before.
+        settings are invalid, the stream logs one warning and goes on with those that it has. Each
+        frame gets its verdict and its alarm by the same settings, those before or the new ones.
 
         Returns:
             Whether the stream uses the new ones.
@@ -197,12 +197,16 @@ class StreamControl:
             try:
                 saved = self._saved()
                 self._check_region(saved.settings, self._class_name)
-                self._detector.decide_by(saved.settings, saved.bundle)
+                with self._pipeline.changing():
+                    self._detector.decide_by(saved.settings, saved.bundle)
+                    self._settings = saved.settings
+                    self._apply()
             except KanoclipError as error:
                 log.warning("%s; the settings before stay in use", error)
                 return False
-            self._settings = saved.settings
-            self._apply()
+            except Exception as error:  # whatever a file holds: an inspection that runs does not end by it
+                log.warning("unexpected %s: %s; the settings before stay in use", type(error).__name__, one_line(error))
+                return False
             log.info("settings read again")
             for name, memory in self._memories().items():
                 if memory is not before[name]:

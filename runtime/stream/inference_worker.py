@@ -85,10 +85,14 @@ class InferenceWorker(threading.Thread):
 
     def _infer(self, number: int, jobs: Sequence[Job]) -> None:
         """Scores items; `number` is the first one's. Each result is handed on after all results before it."""
-        criteria = self._run.criteria
         jobs = [job if job.prepared is not None else self._prepared(job) for job in jobs]
         prepared = [job.prepared for job in jobs if job.prepared is not None]
-        detections = iter(self._run.detector.infer(prepared, criteria.class_name) if prepared else ())
+        while True:
+            change, criteria = self._run.steady()
+            detections = iter(self._run.detector.infer(prepared, criteria.class_name) if prepared else ())
+            # Thresholds that changed meanwhile go with another alarm rule: such frames are scored once more.
+            if self._run.change == change:
+                break
         for offset, job in enumerate(jobs):
             result = job.item if isinstance(job.item, BadFrame) else (job.item, next(detections))
             self._run.results.put(number + offset, Answer(job, criteria, result))

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
@@ -134,12 +134,20 @@ class Pipeline:
         self._interrupted = True
         self._run.stop()
 
+    def changing(self) -> AbstractContextManager[None]:
+        """Within it, criteria and what the detector decides by change together; no frame gets a mixture of both.
+
+        Frames that are being scored are scored once more, and no further ones meanwhile.
+        """
+        return self._run.changing()
+
     def apply(self, criteria: Criteria) -> None:
         """Scores frames by other criteria from the next one on; may be called from any thread.
 
         An alarm takes only verdicts on the same class into account.
         """
-        self._run.criteria = criteria
+        with self._run.changing():
+            self._run.criteria = criteria
 
     def learn_by(self, learner: FrameLearner) -> None:
         """Gives it every frame after it was scored; to be called before the run."""

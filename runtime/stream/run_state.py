@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from kanoclip.runtime.detect.alarm import Alarm
@@ -91,7 +92,8 @@ class RunState:
         observer: As `Pipeline` takes it.
 
     Attributes:
-        criteria: What frames are scored for; any thread may replace it at any time.
+        criteria: What frames are scored for; any thread may replace it within `changing`.
+        change: How often criteria and what the detector decides by were changed.
         frames: From the sources to the detector; a compartment for each source.
         results: From the detector to the sinks, in the order in which frames were taken.
         newest: Results for the screen.
@@ -117,6 +119,8 @@ class RunState:
     ) -> None:
         self.sources, self.detector, self.sinks, self.config = sources, detector, sinks, config
         self.criteria = config.criteria
+        self.change = 0
+        self._changing = threading.RLock()
         self.waits = config.policy is Policy.WAIT
         self.shown = screen or any(sink.shows for sink in sinks)
         self.frames: Mailbox[Job] = Mailbox(config.room(len(sources)), config.policy, len(sources))
@@ -140,6 +144,18 @@ class RunState:
             FrameError: The frame does not suit.
         """
         return self.detector.prepare(frame.image, self.criteria.class_name, frame.full_size)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Criteria and what the detector decides by change together: no frame gets one of before and one of after."""
+        with self._changing:
+            self.change += 1  # first: whoever is scoring looks at it afterwards
+            yield
+
+    def steady(self) -> tuple[int, Criteria]:
+        """The criteria, and the number of the change that they came with; waits for one that is being made."""
+        with self._changing:
+            return self.change, self.criteria
 
     def name_of(self, source: int, frame: Frame) -> str:
         """What a person calls a frame of a source: its file, or its number in a stream."""

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 import pytest
 
+from kanoclip.runtime.system.files.own import MARK
+
 from .helpers import count_frames, environment, in_process
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "hazelnut_toy"
@@ -63,7 +65,7 @@ def lines_of(path):
 
 
 def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file() and p.name != MARK)
 
 
 def write_video(path, count, size=(64, 48)):

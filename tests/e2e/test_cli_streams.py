@@ -197,7 +197,7 @@ def test_several_videos_side_by_side(toy_bundle, tmp_path):
         assert [row["frame"] for row in rows] == list(range(30 + 10 * number))
         assert all(row["score"] == pytest.approx((50 * number + 20) / 255, abs=0.02) for row in rows), "another's image"
         assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
-    assert {folder.name: len(list(folder.iterdir())) for folder in images.iterdir()} == {
+    assert {folder.name: len(list(folder.glob("[!.]*"))) for folder in images.iterdir()} == {
         "clip": 30, "clip-2": 40, "clip-3": 50,
     }  # fmt: skip
     summary = json.loads(done.stdout)

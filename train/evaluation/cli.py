@@ -17,6 +17,7 @@ from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.errors import DataError, KanoclipError
+from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 
 if TYPE_CHECKING:
     from kanoclip.train.evaluation.ablation import Row
@@ -227,6 +228,17 @@ def _check(options: _Options) -> None:
         raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"--sheet {options.sheet}: end its name in one of {', '.join(SUFFIXES)}.")
+    places = {
+        "--json": options.json_file,
+        "--csv": options.csv_file,
+        "--markdown": options.markdown_file,
+        "--sheet": options.sheet,
+    }
+    inputs = {"the checkpoint": options.checkpoint, "the bundle": options.bundle}
+    refuse_overwriting(
+        [Written(flag, path) for flag, path in places.items() if path is not None],
+        [Read(what, path, closed=what == "the bundle") for what, path in inputs.items() if path is not None],
+    )
 
 
 def _evaluate(options: _Options) -> int:

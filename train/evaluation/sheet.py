@@ -13,6 +13,7 @@ import numpy as np
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sinks.draw.heat_map import paint_heat_map
+from kanoclip.runtime.system.files.own import mark_file
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Image
 from kanoclip.train.evaluation.evaluate import Case
@@ -80,6 +81,7 @@ def write_sheet(path: Path, keeper: CaseKeeper) -> None:
     _, content = cv2.imencode(path.suffix.lower(), draw_sheet(keeper))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        mark_file(path)
         replace_file(path, content.tobytes())
     except OSError as error:
         raise KanoclipError(f"cannot write {path}: {error.strerror}: choose another place") from error

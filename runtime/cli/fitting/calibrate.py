@@ -18,7 +18,7 @@ from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
-from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options
+from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options, reads_of_flags
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import StatusLine
@@ -33,6 +33,7 @@ from kanoclip.runtime.ops.calibration.gather import EveryNth, Values, gather
 from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.service.logs import log_lines
 from kanoclip.runtime.sources import Source, check_camera, open_camera, open_source
+from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
 from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.types import RegionOfInterest
 
@@ -150,6 +151,8 @@ def command(
     settings = chosen_settings(config, roi, min_area=min_area, alarm=alarm)
     opened = Bundle.open(find_bundle(BUILTIN if bundle is None else bundle, Path.cwd()))
     whose = _class_of(opened, class_name)
+    places = [Written(flag, path) for flag, path in (("--plot", plot), ("--output", output)) if path is not None]
+    refuse_overwriting(places, reads_of_flags(opened.root, config, roi, source, bad))
     if not dry_run:
         check_place(opened.root, output)
     human = Console(stderr=as_json, highlight=False, soft_wrap=True)

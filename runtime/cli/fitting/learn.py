@@ -26,7 +26,7 @@ from kanoclip.runtime.cli.fitting.learn_steps import (
     tiles_of,
     zero_shot_detector,
 )
-from kanoclip.runtime.cli.options import chosen_settings
+from kanoclip.runtime.cli.options import chosen_settings, reads_of_flags
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.learning.seen import takes_memory
@@ -40,6 +40,7 @@ from kanoclip.runtime.ops.learn.recall import recall_table
 from kanoclip.runtime.ops.learn.sheet import draw_sheet, write_jpeg
 from kanoclip.runtime.ops.learn.verdict import RATE, decide
 from kanoclip.runtime.service.logs import log_lines
+from kanoclip.runtime.system.files.guard import refuse_overwriting
 
 _EPILOG = """
 Examples:
@@ -70,6 +71,8 @@ def command(bundle: str | None, options: LearnOptions) -> None:
     class_name = class_of(opened, options.class_name)
     human = Console(stderr=options.as_json, highlight=False, soft_wrap=True)
     changes_it = options.output is None and not options.dry_run
+    read = reads_of_flags(opened.root, options.config, options.roi, options.source, options.bad)
+    refuse_overwriting(options.written, read)
     if not options.dry_run:
         check_place(opened.root, options.output)
     with locked(opened.root) if changes_it else nullcontext():

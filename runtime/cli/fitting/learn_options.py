@@ -15,6 +15,7 @@ from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.ops.learn.observe import MOST_FRAMES, VIEWS
 from kanoclip.runtime.sources import check_camera
+from kanoclip.runtime.system.files.guard import Written
 
 AUTO = "auto"
 
@@ -85,6 +86,13 @@ class LearnOptions:
         ):
             if path is not None and path.suffix.lower() not in suffixes:
                 raise click.UsageError(f"{flag} {path}: it is written as {suffixes[0]} only")
+
+    @property
+    def written(self) -> list[Written]:
+        """What is written beside the bundle."""
+        flags = ("--output", "--plot", "--sheet", "--foreground")
+        paths = (self.output, self.plot, self.sheet, self.foreground)
+        return [Written(flag, path) for flag, path in zip(flags, paths, strict=True) if path is not None]
 
     @property
     def most(self) -> int:

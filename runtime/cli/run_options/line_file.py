@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from kanoclip.runtime.cli.fitting.warm_up import WarmUpOptions
-from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
+from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.fields import options_of, overridden, read_group
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions, source_in_file
@@ -19,6 +19,8 @@ from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptio
 from kanoclip.runtime.detect.settings.settings_file import settings_in
 from kanoclip.runtime.detect.settings.toml_file import TomlFile, nearest
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES
+from kanoclip.runtime.sources.reads import reads_of
+from kanoclip.runtime.system.files.guard import Read
 
 GROUPS: tuple[type[Any], ...] = (
     EngineOptions, SourceOptions, DecisionOptions, WarmUpOptions, RunOptions, *SINKS.values(), ServiceOptions,
@@ -92,6 +94,32 @@ class LineConfig:
             page=overridden(self.page, given),
             notes=notes,
         )
+
+    def reads(self, bundle: Path) -> list[Read]:
+        """Sources, bundle, settings, polygons and secrets: what none of the outputs may overwrite.
+
+        Args:
+            bundle: The bundle's folder.
+
+        Raises:
+            SettingsError: An address stands in a variable or a file that is not there, or the polygons are invalid.
+        """
+        found = [one for source in self.sources if source.camera is None for one in reads_of(source.spec)]
+        found.append(Read("the bundle", bundle, closed=True))
+        decisions = Decisions(self.path, self.decision)
+        file = decisions.file(bundle)
+        if file is not None:
+            found.append(Read("the settings", file))
+        tables = decisions.tables(file)
+        for table in (tables["decision"], *tables.get("class", {}).values()):
+            if "roi" in table:
+                found.append(Read("the region of interest", Path(table["roi"])))
+        found += [
+            Read("a secret", secret.file)
+            for secret in (self.page.token, *(source.url for source in self.sources))
+            if secret is not None and secret.file is not None
+        ]
+        return found
 
     def _sinks(self, given: Mapping[str, Any]) -> tuple[SinkOptions, ...]:
         sinks = list(self.sinks)

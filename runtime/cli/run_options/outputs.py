@@ -32,6 +32,7 @@ from kanoclip.runtime.sinks.video.encoders import h264_recipe
 from kanoclip.runtime.sinks.video.segments import Segments
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.sources.several import distinct, file_names
+from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 
 _OUTPUT = (
     "Folder for annotated images, or one .mp4. Existing files are overwritten. Several sources get a subfolder each, "
@@ -69,10 +70,14 @@ class VideoOptions:
         """Whether whole images are needed."""
         return True
 
-    def make(self, source: Source, name: str, untrained: bool) -> Sink:
-        """Opens a source's file; `name` is what tells it from the others', empty for a lone one."""
+    def place(self, name: str) -> Path:
+        """A source's file; `name` is what tells it from the others', empty for a lone one."""
         assert self.path is not None
-        own = self.path.with_name(f"{self.path.stem}-{name}{self.path.suffix}") if name else self.path
+        return self.path.with_name(f"{self.path.stem}-{name}{self.path.suffix}") if name else self.path
+
+    def make(self, source: Source, name: str, untrained: bool) -> Sink:
+        """Opens a source's file; `name` as of `place`."""
+        own = self.place(name)
         segments = None if self.segment is None else Segments(seconds=self.segment, max_bytes=self.max_bytes)
         return VideoSink(own, source.fps, live=source.live, untrained=untrained, segments=segments)
 
@@ -89,10 +94,14 @@ class ImagesOptions:
         """Whether whole images are needed."""
         return True
 
-    def make(self, source: Source, name: str, untrained: bool) -> Sink:
-        """Opens a source's folder; `name` as of `VideoOptions.make`."""
+    def place(self, name: str) -> Path:
+        """A source's folder; `name` as of `VideoOptions.place`."""
         assert self.path is not None
-        return ImageFolderSink(self.path / name, source.root, untrained=untrained)
+        return self.path / name
+
+    def make(self, source: Source, name: str, untrained: bool) -> Sink:
+        """Opens a source's folder; `name` as of `VideoOptions.place`."""
+        return ImageFolderSink(self.place(name), source.root, untrained=untrained)
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,24 @@ class Outputs:
                 )
             taken[path] = f"{one.where or type_of(one)} does"
 
+    def check_apart(self, read: Sequence[Read]) -> None:
+        """Refuses an output that the run reads, before anything is loaded or opened.
+
+        Args:
+            read: Sources, bundle, settings and polygons.
+
+        Raises:
+            SinkError: One would be overwritten; the message names the flag, or the file and its line.
+        """
+        refuse_overwriting(
+            [
+                Written(one.where or type_of(one), Path(one.path))
+                for one in self.sinks
+                if not isinstance(one, MqttOptions | WebhookOptions) and one.path is not None and one.path != STDOUT
+            ],
+            read,
+        )
+
     def makers(self, *, untrained: bool) -> None:
         """Refuses a broker or receiver that makes no sense, before anything is loaded.
 
@@ -229,7 +256,13 @@ class Outputs:
         return ImageTable(sources[0].root if len(sources) == 1 else None) if show and not quiet else None
 
     def open(
-        self, sources: Sequence[Source], pending: ExitStack, *, endless: bool, untrained: bool
+        self,
+        sources: Sequence[Source],
+        pending: ExitStack,
+        *,
+        endless: bool,
+        untrained: bool,
+        read: Sequence[Read] = (),
     ) -> list[Sink | SinkFactory]:
         """Opens them.
 
@@ -238,10 +271,20 @@ class Outputs:
             pending: Closes those that are open if a later one fails.
             endless: The run is to go on whatever happens to a sink.
             untrained: As the sinks take it.
+            read: As `check_apart` takes it: only now are the names known that the sources' own files and folders have.
 
         Raises:
-            SinkError: One cannot be opened.
+            SinkError: One cannot be opened, or is what the run reads.
         """
+        refuse_overwriting(
+            [
+                Written(one.where or type_of(one), one.place(name))
+                for one in self.sinks
+                if isinstance(one, VideoOptions | ImagesOptions)
+                for _, name in _own_names(sources)
+            ],
+            read,
+        )
         sinks: list[Sink | SinkFactory] = []
         sink = partial(open_sink, pending=pending, endless=endless)
         for one, name in zip(self.sinks, distinct([type_of(one) for one in self.sinks]), strict=True):

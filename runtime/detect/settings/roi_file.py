@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.errors import SettingsError, one_line
+from kanoclip.runtime.system.files.regular import read_regular
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Polygon, RegionOfInterest
 
 SIZE_LIMIT = 64 << 20
 """LabelMe may put the whole image into its file."""
 MOST_CORNERS = 2000
+LONGEST_SIDE = 1 << 24
+"""Pixels; no image has a longer one."""
 _KEYS = {"units", "size", "keep", "ignore"}
 _LABELS = {"keep": "keep", "roi": "keep", "ignore": "ignore"}
 """LabelMe's labels that mean something here."""
@@ -34,9 +37,10 @@ def read_roi(path: Path) -> RegionOfInterest:
         SettingsError: It cannot be read, or what it holds is no region; the message says where.
     """
     try:
-        if path.stat().st_size > SIZE_LIMIT:
+        content = read_regular(path, SIZE_LIMIT)
+        if content is None:
             raise SettingsError(f"{path}: over {SIZE_LIMIT >> 20} MiB, which is no polygon file")
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = json.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"{path}: the region of interest cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
@@ -115,8 +119,10 @@ def _size(value: Any, what: str) -> tuple[int, int] | None:
     if value is None:
         return None
     sides = value if isinstance(value, list) else []
-    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
-        raise SettingsError(f"{what} must be two whole numbers above 0")
+    if len(sides) != 2 or not all(
+        isinstance(side, int) and not isinstance(side, bool) and 0 < side <= LONGEST_SIDE for side in sides
+    ):
+        raise SettingsError(f"{what} must be two whole numbers from 1 to {LONGEST_SIDE}")
     return sides[0], sides[1]
 
 
@@ -150,7 +156,9 @@ def _corner(value: Any, size: tuple[int, int], where: str) -> tuple[float, float
         raise SettingsError(f"{where} is not [x, y]")
     x, y = value
     width, height = size
-    if not (math.isfinite(x) and math.isfinite(y) and 0 <= x <= width and 0 <= y <= height):
+    # Compared before anything is computed: JSON's whole numbers may have more digits than a float takes.
+    if not (0 <= x <= width and 0 <= y <= height):
+        x, y = one_line(x, 20), one_line(y, 20)
         raise SettingsError(f"{where} is [{x}, {y}], outside of the image (x 0 to {width}, y 0 to {height})")
     return float(x) / width, float(y) / height
 

@@ -10,6 +10,9 @@ from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.types import RegionOfInterest
 
+LARGEST_AREA = (1 << 31) - 1
+"""Pixels; no image has more."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -38,6 +41,8 @@ class Decision:
                 raise SettingsError(f"{name} {value} is outside of 0 to 1")
         if self.min_area is not None and self.min_area < 0:
             raise SettingsError(f"smallest area {self.min_area} is negative")
+        if self.min_area is not None and self.min_area > LARGEST_AREA:
+            raise SettingsError(f"smallest area is over {LARGEST_AREA} pixels, which no image has")
 
     def overridden(self, by: Decision) -> Decision:
         """This decision, overridden by all that the other one sets."""

@@ -7,9 +7,9 @@ from typing import Any
 
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.roi_file import read_roi
-from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.settings.settings import LARGEST_AREA, Decision, Settings
 from kanoclip.runtime.detect.settings.toml_file import Place, TomlFile, line_of
-from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.errors import SettingsError, one_line
 from kanoclip.runtime.types import RegionOfInterest
 
 __all__ = ["KEYS", "TABLES", "line_of", "read_settings", "settings_in"]
@@ -74,23 +74,35 @@ def _value(name: str, value: Any) -> float | int | AlarmRule:
 
 def _roi(value: Any, folder: Path) -> RegionOfInterest:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise SettingsError(f"{value!r} is no path of a polygon file")
-    return read_roi(folder / Path(value).expanduser())
+        raise SettingsError(f"{_shown(value)} is no path of a polygon file")
+    try:
+        path = folder / Path(value).expanduser()
+    except RuntimeError as error:  # no such user, or a user without a home
+        raise SettingsError(f"{value!r}: this folder of a user is unknown; write the whole path") from error
+    return read_roi(path)
 
 
 def _share(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise SettingsError(f"{value!r} is not a number from 0 to 1")
+        raise SettingsError(f"{_shown(value)} is not a number from 0 to 1")
     return float(value)
 
 
 def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise SettingsError(f"{value!r} is not a whole number of pixels from 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_AREA:
+        raise SettingsError(f"{_shown(value)} is not a whole number of pixels from 0 to {LARGEST_AREA}")
     return value
 
 
 def _alarm(value: Any) -> AlarmRule:
     if not isinstance(value, str):
-        raise SettingsError(f'{value!r} is not a text such as "3/5"')
+        raise SettingsError(f'{_shown(value)} is not a text such as "3/5"')
     return AlarmRule.parse(value)
+
+
+def _shown(value: Any) -> str:
+    """A value as messages show it. TOML's hexadecimal numbers may be too long to be written in digits."""
+    try:
+        return one_line(repr(value), 60)
+    except (ValueError, RecursionError):
+        return "this value"

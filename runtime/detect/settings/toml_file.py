@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.errors import SettingsError, one_line
+from kanoclip.runtime.system.files.regular import read_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,6 +18,8 @@ else:
     import tomli as tomllib
 
 SIZE_LIMIT = 1 << 20
+MOST_DOTS = 100
+_QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 Place = tuple[str | int, ...]
 """Where something stands: names of tables and keys, and the numbers of tables in arrays, from 0."""
 
@@ -38,9 +41,10 @@ class TomlFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            if path.stat().st_size > SIZE_LIMIT:
+            content = read_regular(path, SIZE_LIMIT)
+            if content is None:
                 raise SettingsError(f"{path}: over {SIZE_LIMIT >> 20} MiB, which is no settings file")
-            self._text = path.read_text(encoding="utf-8-sig")
+            self._text = content.decode("utf-8-sig").replace("\r\n", "\n")
         except OSError as error:
             why = error.strerror or error
             raise SettingsError(
@@ -48,6 +52,7 @@ class TomlFile:
             ) from error
         except UnicodeDecodeError as error:
             raise SettingsError(f"{path}: not TOML ({one_line(error)}); save it as UTF-8") from error
+        self._refuse_endless_keys()
         try:
             # The line's end: else an error in the last line is reported without its number.
             self.value: dict[str, Any] = tomllib.loads(self._text + "\n")
@@ -101,6 +106,12 @@ class TomlFile:
         """The file, with the line of a key or table where that can be found."""
         line = line_of(self._text, at)
         return f"{self.path}{'' if line is None else f', line {line}'}"
+
+    def _refuse_endless_keys(self) -> None:
+        """The parser's time grows with the square of a key's dots: one line could hold a reload up for minutes."""
+        for number, line in enumerate(self._text.splitlines(), 1):
+            if line.count(".") > MOST_DOTS and _QUOTED.sub("", line).count(".") > MOST_DOTS:
+                raise SettingsError(f"{self.path}, line {number}: over {MOST_DOTS} dots, which is no key; take it out")
 
     def _no_toml(self, reason: str) -> SettingsError:
         found = re.search(r"\s*\(?at line (\d+), column \d+\)?", reason)
@@ -162,7 +173,7 @@ def _path_of(line: str) -> tuple[str, ...] | None:
     """The names on the left of `a.b.c = 0`."""
     try:
         value: Any = tomllib.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     path = []
     while isinstance(value, dict):

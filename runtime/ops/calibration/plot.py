@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.system.files.own import mark_file
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Image
 
@@ -59,6 +60,7 @@ def write_png(path: Path, image: Image) -> None:
     good, data = cv2.imencode(".png", image)
     assert good
     try:
+        mark_file(path)  # first: the plot may lie among images that are read
         replace_file(path, data.tobytes())
     except OSError as error:
         raise SinkError(f"{path}: cannot be written ({error.strerror})") from error

@@ -8,7 +8,6 @@ FOLDER/fleet.json                                   see `history`
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from kanoclip.runtime.ops.fleet.history import History, Installed
 from kanoclip.runtime.ops.fleet.pull import Offer, fetch, remove, sync
 from kanoclip.runtime.ops.fleet.reference import address_tag, is_address_tag
 from kanoclip.runtime.ops.fleet.statement import Statement, now
+from kanoclip.runtime.system.files.lock import Lock, LockedError
 
 CURRENT = "current" + SUFFIX
 VERSIONS = "versions"
@@ -274,14 +274,12 @@ class Installation:
         """One at a time; what a killed one left half done is removed."""
         try:
             (self.folder / VERSIONS).mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / f".{HISTORY}.lock").open("w")
+            lock = Lock(self.folder / f".{HISTORY}.lock", leave=True)
+        except LockedError:
+            raise FleetError(f"{self.folder} is in use by another kanoclip-bundle: wait for it") from None
         except OSError as error:
             raise BundleError(f"{self.folder} cannot be written to ({error.strerror})") from error
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FleetError(f"{self.folder} is in use by another kanoclip-bundle: wait for it") from None
             for left in (self.folder / VERSIONS).glob("*.part"):
                 remove(left)
             yield

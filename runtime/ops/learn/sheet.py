@@ -10,6 +10,7 @@ import numpy as np
 from kanoclip.runtime.detect.learning.seen import THUMBNAIL
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.learn.job import Learned
+from kanoclip.runtime.system.files.own import mark_file
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Image
 
@@ -55,6 +56,7 @@ def write_jpeg(path: Path, image: Image) -> None:
     good, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])
     assert good
     try:
+        mark_file(path)  # first: the sheet may lie among images that are read
         replace_file(path, data.tobytes())
     except OSError as error:
         raise SinkError(f"{path}: cannot be written ({error.strerror})") from error

@@ -193,7 +193,7 @@ class _Run:
                     "goes on, or begin anew with --restart"
                 )
             wanted = runs
-            self._folder.begin(wanted)
+            self._folder.begin(wanted, self._job.maps)
 
         def ticked(begun: int) -> None:
             self._on_progress(replace(state, done=min(state.done + begun, work.count)))

@@ -6,7 +6,6 @@ progress that could disagree with that.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,8 @@ from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.scorer import Part
 from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import Slice, WorkList, read_slice
+from kanoclip.runtime.system.files.lock import Lock, LockedError
+from kanoclip.runtime.system.files.own import mark_folder
 from kanoclip.runtime.system.paths import UNFINISHED, replace_file
 
 GOES_ON = "what is done is saved: the same command goes on from there"
@@ -96,14 +97,12 @@ class RunFolder:
         try:
             self.root.mkdir(exist_ok=True)
             (self.root / _PARTS).mkdir(exist_ok=True)
-            lock = (self.root / _LOCK).open("ab")
+            lock = Lock(self.root / _LOCK, leave=True)
+        except LockedError:
+            raise SinkError(f"{self.output} is being made by another kanoclip-score: wait for it") from None
         except OSError as error:
             raise SinkError(f"{self.root} cannot be written ({error.strerror}): choose another --output") from error
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SinkError(f"{self.output} is being made by another kanoclip-score: wait for it") from None
             yield
 
     @property
@@ -127,8 +126,18 @@ class RunFolder:
             raise SinkError(f"{self.root / _RUN} is damaged: begin anew with --restart")
         return value
 
-    def begin(self, identity: Identity) -> None:
-        """Says what the run is."""
+    def begin(self, identity: Identity, maps: Path | None = None) -> None:
+        """Says what the run is, and marks the folder of its maps as no source of images.
+
+        Raises:
+            SinkError: The folder of maps cannot be written.
+        """
+        if maps is not None:
+            try:
+                maps.mkdir(parents=True, exist_ok=True)
+                mark_folder(maps)
+            except OSError as error:
+                raise SinkError(f"{maps} cannot be written ({error.strerror}): choose another --maps") from error
         replace_file(self.root / _RUN, json.dumps(identity.as_json(), indent=1).encode(), durable=True)
 
     def forget(self) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.files import sink_errors
 from kanoclip.runtime.sinks.snapshots.reader import FILE, PARTIAL, RECORD, SUFFIXES
+from kanoclip.runtime.system.files.lock import Lock, LockedError
+from kanoclip.runtime.system.files.own import mark_folder
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.system.sizes import show_size
 
@@ -50,21 +50,19 @@ class SnapshotRing:
         self._sizes: dict[str, int] = {}  # from the oldest to the newest
         with sink_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock: IO[bytes] = (folder / _LOCK).open("ab")
-        try:
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                self._lock = Lock(folder / _LOCK, leave=True)
+            except LockedError:
                 raise SinkError(
                     f"{folder}: another kanoclip-run keeps its snapshots there; give each a folder of its own"
                 ) from None
-            except OSError as error:  # some network file systems have no locks
-                log.info("%s: cannot be locked (%s); let only one process write there", folder, error.strerror)
+        try:
             with sink_errors(folder):
+                mark_folder(folder)
                 self._take_stock()
                 self._make_room(0, 0)
         except BaseException:
-            self._lock.close()
+            self._lock.release()
             raise
 
     @property
@@ -109,7 +107,7 @@ class SnapshotRing:
 
     def close(self) -> None:
         """Lets others write to the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def _take_stock(self) -> None:
         """Counts what is there, and removes what is unfinished."""

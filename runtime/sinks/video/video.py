@@ -13,7 +13,7 @@ from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
-from kanoclip.runtime.sinks.files import sink_errors
+from kanoclip.runtime.sinks.files import output_lock, sink_errors
 from kanoclip.runtime.sinks.video.encoders import Encoder, h264_recipe, open_encoder
 from kanoclip.runtime.sinks.video.segments import Segments, delete_oldest, keep_aside, stamped
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
@@ -43,7 +43,7 @@ class VideoSink(BaseSink):
         segments: How a recording is split; None for one file.
 
     Raises:
-        SinkError: The folder cannot be made or the file cannot be created.
+        SinkError: The folder cannot be made or the file cannot be created, or another process writes it.
     """
 
     name = "video"
@@ -68,9 +68,15 @@ class VideoSink(BaseSink):
             raise SinkError(f"{path}: is a folder; give the video another name")
         with sink_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.touch()  # whoever may not write there shall learn it now
-            if live:
-                self._partial.unlink()
+        self._lock = output_lock(path)
+        try:
+            with sink_errors(path):
+                self._partial.touch()  # whoever may not write there shall learn it now
+                if live:
+                    self._partial.unlink()
+        except BaseException:
+            self._lock.release()
+            raise
         if h264_recipe() is None:
             log.warning(
                 "video: no program here encodes H.264, so it is MPEG-4, which browsers do not play and which is "
@@ -111,6 +117,7 @@ class VideoSink(BaseSink):
                         self._partial.replace(self._path)
         finally:
             self._partial.unlink(missing_ok=True)
+            self._lock.release()
 
     def _finish(self) -> None:
         """Completes the file that is being written."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.system.files.own import MARK, own_in
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Links:
         self._root = os.path.realpath(root)
         self._followed: set[str] = set()
         self._left_out: list[str] = []
+        self._written: list[str] = []
 
     def names_in(self, folder: str) -> Iterator[Name]:
         """The entries of a folder of the tree, without the links that are not followed.
@@ -58,8 +60,13 @@ class Links:
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: natural_key(Path(entry.name)))
             here = os.path.realpath(folder)
+            own = own_in(folder, named=folder == self._shown)
             for entry in found:
                 if entry.name.startswith("."):
+                    continue
+                if own.has(entry.name):
+                    if own.everything or is_image(entry.name):
+                        self._written.append(entry.path)
                     continue
                 if not entry.is_symlink():
                     # What was followed to, or the tree itself, may lie in a folder that is followed to later.
@@ -75,7 +82,14 @@ class Links:
             raise SourceError(f"{error.filename or folder}: folder cannot be listed ({error.strerror})") from error
 
     def report(self) -> None:
-        """Says which links were left out."""
+        """Says which links, and which files that a command wrote, were left out."""
+        if self._written:
+            log.info(
+                "%d images and folders such as %s were written by kanoclip and are left out: delete %s beside them to "
+                "have them read",
+                *(len(self._written), self._written[0], MARK),
+            )
+            self._written = []
         if self._left_out:
             count, first = len(self._left_out), self._left_out[0]
             log.warning(

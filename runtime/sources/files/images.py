@@ -66,7 +66,9 @@ class ImageSource(BaseSource):
 
     @classmethod
     def from_folder(cls, folder: Path) -> ImageSource:
-        """All images below a folder, in natural order; masks of an MVTec-layout data set are left out.
+        """All images below a folder, in natural order.
+
+        Masks of an MVTec-layout data set are left out, and what commands wrote.
 
         Raises:
             SourceError: There is none, or the folder cannot be listed.
@@ -78,7 +80,7 @@ class ImageSource(BaseSource):
 
     @classmethod
     def from_glob(cls, pattern: str) -> ImageSource:
-        """Images that match a pattern (`**` crosses folders), in natural order.
+        """Images that match a pattern (`**` crosses folders), in natural order, without what commands wrote.
 
         Raises:
             SourceError: Nothing matches.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES
+from kanoclip.runtime.system.files.own import own_in
 
 MOST_GONE = 1 << 16
 """So many files that have gone are still known: a share may be unmounted, and come back with all that was scored."""
@@ -36,7 +37,7 @@ class Entry(NamedTuple):
 
 
 def list_images(folder: Path, without: Path | None = None) -> Iterator[Entry]:
-    """Yields the images in a folder and all below it, but hidden ones, in no order.
+    """Yields the images in a folder and all below it, but hidden ones and what commands wrote, in no order.
 
     What cannot be looked at, such as a file that was just deleted, is left out.
 
@@ -58,10 +59,11 @@ def list_images(folder: Path, without: Path | None = None) -> Iterator[Entry]:
             if first:
                 raise
             continue
+        own = own_in(parent, named=first)
         first = False
         with entries:
             for entry in entries:
-                if entry.name.startswith("."):
+                if entry.name.startswith(".") or own.has(entry.name):
                     continue
                 try:
                     if entry.is_dir(follow_symlinks=False):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import mmap
@@ -11,10 +10,11 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import EngineKey
+from kanoclip.runtime.system.files.lock import Lock
 from kanoclip.runtime.system.paths import replace_file
 
 LIMIT = 20 << 30
@@ -121,20 +121,10 @@ class EngineCache:
                 return built, self._warning(error)
         return built, None
 
-    def _lock(self, key: EngineKey, waiting: Callable[[], None]) -> IO[str]:
-        """Takes the key's lock; closing the file gives it back, and the system does so for a killed process."""
+    def _lock(self, key: EngineKey, waiting: Callable[[], None]) -> Lock:
+        """Takes the key's lock, when whoever has it is done."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self._path(key).with_suffix(".lock").open("w")
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(file, fcntl.LOCK_EX)
-        except BaseException:
-            file.close()
-            raise
-        return file
+        return Lock(self._path(key).with_suffix(".lock"), leave=True, wait=waiting)
 
     def _warning(self, error: OSError) -> str:
         return (

@@ -75,7 +75,7 @@ def test_without_an_encoder_for_h264_it_is_mpeg_4_and_said(opencv_only, tmp_path
 def test_opencv_s_damaged_file_is_an_error_and_goes(opencv_only, tmp_path):
     sink = VideoSink(tmp_path / "x.mp4", 25, live=False, untrained=False)
     sink.write(make_frame(), ANOMALY)
-    (partial,) = tmp_path.iterdir()
+    (partial,) = tmp_path.glob("*.mp4")
     partial.unlink()
     partial.write_bytes(b"")  # what a full disk leaves
     with pytest.raises(SinkError, match="the video could not be completed"):
