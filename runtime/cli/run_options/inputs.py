@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kanoclip.runtime.cli.run_options.fields import option
-from kanoclip.runtime.cli.run_options.kinds import Kind, Number, Switch
+from kanoclip.runtime.cli.run_options.kinds import Kind, Number, OneOf, Switch
 from kanoclip.runtime.cli.run_options.secrets import Secret, Url
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.sources import ImageSource, Source, check_camera, is_endless, open_stream
-from kanoclip.runtime.sources.files.watched import WATCH
+from kanoclip.runtime.sources.files.decode import Reading
+from kanoclip.runtime.sources.files.watched import WATCH, WatchSource
 from kanoclip.runtime.sources.network.reconnecting import STALL_S
 from kanoclip.runtime.sources.several import NamedSource, together
 from kanoclip.runtime.system.net import redact_url
+
+
+class Damaged(str, Enum):
+    """What becomes of a damaged image."""
+
+    SKIP = "skip"
+    KEEP = "keep"
 
 
 class _Camera(Kind):
@@ -84,6 +93,20 @@ class SourceOptions:
         False,
         "Decode large JPEGs at a smaller scale: faster, and scores differ a little. Not with --output, --window or "
         "--serve.",
+    )
+    damaged: Damaged = option(
+        "--damaged",
+        OneOf(tuple(Damaged)),
+        Damaged.SKIP,
+        "Damaged JPEG files: left out with the reason, or scored with a warning.",
+        show=True,
+    )
+    bit_depth: int | None = option(
+        "--bit-depth",
+        Number(8, 16, whole=True),
+        None,
+        "Bits of a camera whose images have 16, where neither the files nor their range tell it.",
+        metavar="N",
     )
     where: str = field(default="", compare=False)
 
@@ -186,6 +209,8 @@ class Inputs:
                             "--reduced-jpeg is for images: it does not go with a camera, video or stream"
                         )
                     source.reduced_for = detector.frame_size
+                if isinstance(source, ImageSource | WatchSource):
+                    source.reading = Reading(one.damaged is Damaged.KEEP, one.bit_depth)
                 sources.append(source if one.name is None else NamedSource(source, one.name))
             sources = together(sources)
             opened.pop_all()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from kanoclip.runtime.sources.files.headers import Samples, samples_of
+from kanoclip.runtime.sources.files.jpeg import decode_jpeg
 from kanoclip.runtime.types import Image
 
 log = logging.getLogger(__name__)
@@ -30,52 +32,78 @@ MOST_DARKER = 2
 """An image may use so many bits less than its folder's: one that uses 1/16 of the range has another depth."""
 
 _JPEG = b"\xff\xd8"
+_UNKNOWN = "not an image that OpenCV can decode"
 _SUFFIXES = frozenset({".png", ".tif", ".tiff", ".pgm", ".ppm", ".jp2"})
-_SCALES = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 _MOST_FOLDERS = 1024
 _depths: OrderedDict[Path, int] = OrderedDict()
 _warned: OrderedDict[tuple[Path, int], None] = OrderedDict()
 _lock = threading.Lock()
 
 
-def decode(raw: bytes, scale: int = 1, path: Path | None = None) -> Image | str:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a source's images are read.
+
+    Attributes:
+        keep_damaged: Damaged JPEGs are scored with a warning, instead of being left out with the reason.
+        bit_depth: Bits that samples of 16 really have; None to find out.
+    """
+
+    keep_damaged: bool = False
+    bit_depth: int | None = None
+
+
+AS_IT_IS = Reading()
+
+
+def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Reading = AS_IT_IS) -> Image | str:
     """Decodes an image file.
 
     Args:
         raw: Its content.
         scale: 1, or 2, 4, 8 for a JPEG at that fraction of its size.
         path: Where it is: its folder tells the depth of 16-bit images that do not state it. None: by its own range.
+        reading: What its source sets.
 
     Returns:
         uint8 [H, W, 3] BGR, upright; or the reason why it is none.
     """
-    # A JPEG has 8 bits, no alpha and one page: nothing is looked at.
-    samples = Samples() if raw.startswith(_JPEG) else samples_of(raw)
+    if raw.startswith(_JPEG):  # 8 bits, no alpha and one page
+        return _jpeg(raw, scale, path, reading)
+    samples = samples_of(raw)
     if samples.refused:
         return samples.refused
     if samples.pages > 1:
         log.warning("%s: only the first of its %d pages is scored", path or "an image", samples.pages)
     if samples.bits <= 8 and not samples.alpha:
-        image = _opencv(raw, _SCALES[scale])
-        return "not an image that OpenCV can decode" if image is None else np.asarray(image, dtype=np.uint8)
+        image = _opencv(raw, cv2.IMREAD_COLOR)
+        return _UNKNOWN if image is None else np.asarray(image, dtype=np.uint8)
     flags = cv2.IMREAD_UNCHANGED if samples.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     image = _opencv(raw, flags)
     if image is None:
-        return "not an image that OpenCV can decode"
+        return _UNKNOWN
     if image.dtype not in (np.uint8, np.uint16):
         return f"its samples are of the type {image.dtype}: convert it to 8 or 16 bits"
     colours = image if image.ndim == 2 else image[:, :, :3]
-    shown = colours if image.dtype == np.uint8 else _to_8_bits(colours, _depth(colours, samples, path))
+    shown = (
+        colours if image.dtype == np.uint8 else _to_8_bits(colours, reading.bit_depth or _depth(colours, samples, path))
+    )
     if shown.ndim == 2 or shown.shape[2] == 1:
         shown = np.asarray(cv2.cvtColor(shown, cv2.COLOR_GRAY2BGR))
     if image.ndim == 3 and image.shape[2] == 4:
         shown = _over_background(shown, image[:, :, 3])
     return np.ascontiguousarray(shown, dtype=np.uint8)
+
+
+def _jpeg(raw: bytes, scale: int, path: Path | None, reading: Reading) -> Image | str:
+    image, damage = decode_jpeg(raw, scale)
+    if image is None:
+        return _UNKNOWN
+    if damage and not reading.keep_damaged:
+        return f"damaged ({damage})"
+    if damage:
+        log.warning("%s: damaged (%s), scored all the same", path or "an image", damage)
+    return image
 
 
 def _opencv(raw: bytes, flags: int) -> np.ndarray | None:

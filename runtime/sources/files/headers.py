@@ -44,6 +44,23 @@ def size_of(data: bytes) -> tuple[int, int] | None:
     return size if size is not None and min(size) > 0 else None
 
 
+def orientation_of(jpeg: bytes) -> int:
+    """A JPEG file's EXIF orientation, 1 to 8; 1 where it has none that can be read."""
+    position = 2
+    try:
+        while jpeg[position] == 0xFF and (marker := jpeg[position + 1]) not in (0xDA, 0xD9):
+            if marker == 0xFF:  # padding
+                position += 1
+                continue
+            length = struct.unpack_from(">H", jpeg, position + 2)[0]
+            if marker == 0xE1 and jpeg[position + 4 : position + 10] == b"Exif\0\0":
+                return _orientation(jpeg[position + 10 : position + 2 + length])
+            position += 2 + length
+    except (struct.error, IndexError):
+        pass
+    return 1
+
+
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:
     position, turned = 2, False
     while data[position] == 0xFF:

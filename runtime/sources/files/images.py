@@ -14,7 +14,7 @@ import numpy as np
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.sources.files.decode import decode
+from kanoclip.runtime.sources.files.decode import AS_IT_IS, Reading, decode
 from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES, images_in, images_matching, natural_key
 from kanoclip.runtime.sources.files.headers import size_of
 from kanoclip.runtime.system.hardware import own_cores
@@ -37,6 +37,7 @@ class ImageSource(BaseSource):
         reduced_for: (height, width) of the model for which JPEGs are decoded at a smaller scale, see `read_reduced`;
             None, as at the start, to decode all of them in full.
         readers: Threads that read and decode.
+        reading: What becomes of damaged and of 16-bit images.
 
     Examples:
         >>> import cv2
@@ -53,6 +54,7 @@ class ImageSource(BaseSource):
 
     def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
         self.reduced_for: tuple[int, int] | None = None
+        self.reading = AS_IT_IS
         self.readers = min(own_cores(), MOST_READERS)
         self.name = name
         self.root: Path | None = root
@@ -113,7 +115,11 @@ class ImageSource(BaseSource):
 
     def _read(self, index: int, path: Path, *, elsewhere: bool = False) -> Frame | BadFrame:
         started, started_cpu, captured_at = time.perf_counter(), time.thread_time(), time.time()
-        read = read_image(path) if self.reduced_for is None else read_reduced(path, *self.reduced_for)
+        read = (
+            read_image(path, self.reading)
+            if self.reduced_for is None
+            else read_reduced(path, *self.reduced_for, self.reading)
+        )
         if isinstance(read, str):
             return BadFrame(index, str(path), read)
         image, full_size = (read, None) if isinstance(read, np.ndarray) else read
@@ -125,17 +131,19 @@ class ImageSource(BaseSource):
         """Files are closed as soon as they are read: nothing to release."""
 
 
-def read_image(path: Path) -> Image | str:
+def read_image(path: Path, reading: Reading = AS_IT_IS) -> Image | str:
     """Reads an image file.
 
     Returns:
         uint8 [H, W, 3] BGR, turned upright by its EXIF orientation; or the reason why it cannot be read.
     """
     raw = _content(path)
-    return raw if isinstance(raw, str) else decode(raw, path=path)
+    return raw if isinstance(raw, str) else decode(raw, path=path, reading=reading)
 
 
-def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int, int] | None] | str:
+def read_reduced(
+    path: Path, height: int, width: int, reading: Reading = AS_IT_IS
+) -> tuple[Image, tuple[int, int] | None] | str:
     """Reads an image file; a large JPEG at 1/2, 1/4 or 1/8 of its scale, which saves most of its decoding.
 
     At least twice the model's size is left, since the last halving decides the most: what the decoder leaves out of a
@@ -145,6 +153,7 @@ def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int,
         path: The file.
         height: Rows of the model, or of all tiles together.
         width: Columns of the model, or of all tiles together.
+        reading: What becomes of damaged images.
 
     Returns:
         The image as `read_image` gives it, smaller where it could be, and then (height, width) of the whole; or the
@@ -157,7 +166,7 @@ def read_reduced(path: Path, height: int, width: int) -> tuple[Image, tuple[int,
     scale = 1
     while size is not None and scale < LARGEST_SCALE and size[0] >= 4 * scale * height and size[1] >= 4 * scale * width:
         scale *= 2
-    image = decode(raw, scale, path)
+    image = decode(raw, scale, path, reading)
     return image if isinstance(image, str) else (image, size if scale > 1 else None)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.base import BaseSource
+from kanoclip.runtime.sources.files.decode import AS_IT_IS
 from kanoclip.runtime.sources.files.folders import natural_key
 from kanoclip.runtime.sources.files.images import read_image
 from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
@@ -107,6 +108,7 @@ class WatchSource(BaseSource):
                 self.watched.done.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SourceError(f"{self.watched.done}: cannot be made ({error.strerror})") from error
+        self.reading = AS_IT_IS
         self._interrupted = threading.Event()
         self._known = Known()
         self._waiting: dict[str, tuple[int, float]] = {}  # path -> key, and since when it has that
@@ -172,7 +174,7 @@ class WatchSource(BaseSource):
     def _read(self, entry: Entry, index: int) -> Frame | BadFrame | None:
         """The image; None while it may still be written, or when it has gone."""
         captured_at, started = time.time(), time.perf_counter()
-        read = read_image(Path(entry.path))
+        read = read_image(Path(entry.path), self.reading)
         if not isinstance(read, str):
             return Frame(index, entry.path, captured_at, read, (time.perf_counter() - started) * 1e3)
         since = self._waiting[entry.path][1]

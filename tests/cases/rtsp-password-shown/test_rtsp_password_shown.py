@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 
 from kanoclip.runtime.cli.main import invoke
+from kanoclip.runtime.sources import open_stream
 
 CH1 = "rtsp://admin:Se{}cret1@127.0.0.1:9/ch1"
 
@@ -70,3 +73,32 @@ def test_addresses_of_outputs_and_engines(toy_bundle, capfd, flag, url):
 def arguments(bundle, url, log_format):
     given = ["--bundle", str(bundle), "--no-window", "--source", url, "--log-format", log_format]
     return [*given, "--backend", "onnxruntime"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://admin:{}@127.0.0.1:9/ch1",
+        "rtsp://127.0.0.1:9/user=admin&password={}&channel=1",
+        "rtsp://127.0.0.1:9/live;password={}",
+        "http://127.0.0.1:9/video?token={}",
+        "http://127.0.0.1:9/%3Fpassword%3D{}",
+    ],
+)
+@pytest.mark.parametrize("secret", ["Secret1", "Secret1%23x", "Sec+ret1", "Sec:ret1"])
+def test_neither_the_name_nor_the_reason_of_an_outage_holds_it(url, secret, caplog):
+    """Lines, metrics, snapshots, the page and /readyz have nothing else to call a source by."""
+    source = open_stream(url.format(secret), wait=True)
+    reader = threading.Thread(target=lambda: list(source.frames()))
+    reader.start()
+    try:
+        deadline = time.monotonic() + 60
+        while source.health().reason is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        shown = f"{source.name} {source.health()} {caplog.text}"
+    finally:
+        source.interrupt()
+        reader.join()
+        source.close()
+    assert "127.0.0.1:9" in source.name and "nobody listens" in shown
+    assert secret not in shown and "ret1" not in shown

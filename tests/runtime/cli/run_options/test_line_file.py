@@ -62,7 +62,7 @@ def sample(one, folder):
         return [flag.split("/")[0 if on else -1]], "true" if on else "false"
     text = SPECIAL.get(flag, "127.0.0.1:8080")
     if isinstance(kind, Number):
-        text = "7" if kind.whole else "0.5" if kind.maximum else "2.5"
+        text = "9" if kind.whole else "0.5" if kind.maximum else "2.5"
         return [flag, text], text
     if isinstance(kind, OneOf):
         text = kind.members[-1].value

@@ -45,7 +45,7 @@ def values_of(name, one):
     elif isinstance(kind, Number):
         low, high = kind.minimum, kind.maximum
         found = (
-            st.integers(int(low), 10**12)
+            st.integers(int(low), 10**12 if high is None else int(high))
             if kind.whole
             else st.floats(low, high, exclude_min=kind.above, allow_nan=False)
         )
