@@ -594,7 +594,12 @@ def graph_signature(
         outputs.append(TensorSpec(DESCRIPTOR, "float32", (batch, descriptor.cells, descriptor.channels)))
     held: tuple[TensorSpec, ...] = ()
     if memory and descriptor is not None:
-        shapes = ((ROWS, descriptor.channels), (ROWS,), (descriptor.channels,), (FUSION_NUMBERS,))
+        shapes: tuple[tuple[int | str, ...], ...] = (
+            (ROWS, descriptor.channels),
+            (ROWS,),
+            (descriptor.channels,),
+            (FUSION_NUMBERS,),
+        )
         held = tuple(TensorSpec(name, "float32", shape) for name, shape in zip(MEMORY_INPUTS, shapes, strict=True))
     return (frames, *index, *held), tuple(outputs)
 

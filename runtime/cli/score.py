@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, reads_of_flags
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
 from kanoclip.runtime.engines import GPU_ONLY

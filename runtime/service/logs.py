@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from kanoclip.runtime.errors import printable
 from kanoclip.runtime.system.net import redact_url
 
 HOLD_S = 60.0
@@ -47,7 +48,7 @@ class LogFormat(str, Enum):
 def clean(text: str) -> str:
     """A message in one line of printable characters, without the credentials in URLs or behind `password=`."""
     shown = _SECRET.sub(r"\1***", _URL.sub(lambda match: redact_url(match[0]), text))
-    return "".join(c if c.isprintable() else " " if c.isspace() else f"\\x{ord(c):02x}" for c in shown)
+    return printable("".join(" " if c.isspace() else c for c in shown))
 
 
 @dataclass(slots=True)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
@@ -20,6 +19,7 @@ from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options, reads_of_flags
 from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule

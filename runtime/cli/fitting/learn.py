@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle, shipped_bundle
@@ -27,6 +26,7 @@ from kanoclip.runtime.cli.fitting.learn_steps import (
     zero_shot_detector,
 )
 from kanoclip.runtime.cli.options import chosen_settings, reads_of_flags
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.learning.seen import takes_memory
