@@ -146,9 +146,9 @@ def command(
     opened = Bundle.open(find_bundle(bundle, Path.cwd()))
     whose = _class_of(opened, class_name)
     places = [Written(flag, path) for flag, path in (("--plot", plot), ("--output", output)) if path is not None]
-    refuse_overwriting(places, reads_of_flags(opened.root, config, roi, source, bad))
     if not dry_run:
         check_place(opened.root, output)
+    refuse_overwriting(places, reads_of_flags(opened.root, config, roi, source, bad))
     human = Console(stderr=as_json, highlight=False, soft_wrap=True)
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), log_lines():

@@ -72,9 +72,9 @@ def command(bundle: str | None, options: LearnOptions) -> None:
     human = Console(stderr=options.as_json, highlight=False, soft_wrap=True)
     changes_it = options.output is None and not options.dry_run
     read = reads_of_flags(opened.root, options.config, options.roi, options.source, options.bad)
-    refuse_overwriting(options.written, read)
     if not options.dry_run:
         check_place(opened.root, options.output)
+    refuse_overwriting(options.written, read)
     with locked(opened.root) if changes_it else nullcontext():
         opened = Bundle.open(opened.root)  # as it is now that no other writer has it
         if options.undo:
