@@ -6,6 +6,7 @@ import errno
 import itertools
 import logging
 import os
+import stat
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -217,8 +218,11 @@ def _open_closed_streams() -> None:
 
 def _finish(code: int, report: Callable[[str, int], int]) -> int:
     """The exit code, once all that was printed has gone out; 1 where it cannot, unless its reader has gone."""
+    device = stat.S_ISCHR(os.fstat(1).st_mode)
     failed = _flush() or STDOUT.take()
     if failed is None or isinstance(failed, BrokenPipeError):
+        return code
+    if device and failed.errno == errno.EIO:  # a terminal that was closed: nobody is there to read on
         return code
     return report(_stdout_failed(failed), 1)
 
