@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from kanoclip.export.printed import print_summary
 from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
 from kanoclip.runtime.cli.terminal.building import step_line
+from kanoclip.runtime.cli.terminal.console import Console
 
 if TYPE_CHECKING:
     from kanoclip.export.engine import EngineRequest

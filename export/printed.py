@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.cli.terminal.console import Console
 
 
 def print_summary(console: Console, output: Path, manifest: Manifest) -> None:

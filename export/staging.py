@@ -11,6 +11,8 @@ from pathlib import Path
 from kanoclip.runtime.bundle.bundle import SUFFIX
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
 from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.system.files.leftovers import staging
+from kanoclip.runtime.system.signals import error_on_sigterm
 
 
 def check_output(output: Path) -> None:
@@ -32,22 +34,19 @@ def check_output(output: Path) -> None:
 def staged(output: Path) -> Iterator[Path]:
     """Yields an empty folder that takes the place of `output` when the block ends well, and vanishes otherwise.
 
-    A bundle that stood there is replaced; it stays when the block fails.
+    A bundle that stood there is replaced; it stays when the block fails, also by SIGTERM. What killed exports left
+    beside it is removed first.
 
     Raises:
         ExportError: The disk refuses.
     """
-    folder: Path | None = None
     try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-        folder.chmod(0o755)
-        yield folder
-        _replace(folder, output)
+        with staging(output) as folder, error_on_sigterm(f"stopped by SIGTERM; {output} is as it was"):
+            folder.chmod(0o755)
+            yield folder
+            _replace(folder, output)
     except OSError as error:
         raise ExportError(f"cannot write {error.filename or output}: {error.strerror or error}") from error
-    finally:
-        if folder is not None and folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _replace(folder: Path, output: Path) -> None:

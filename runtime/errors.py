@@ -8,6 +8,30 @@ def one_line(text: object, most: int = 300) -> str:
     return " ".join(str(text).split())[:most]
 
 
+def printable(text: str, keep: str = "") -> str:
+    r"""Text as a terminal or a log may have it: what is no visible character stands there by its number.
+
+    File names, class names and addresses may hold control characters, which move the cursor or change colours, and
+    marks of direction, by which `gnp.exe` reads as `exe.png`.
+
+    Args:
+        text: Any, also what is in no encoding at all.
+        keep: Characters that are left as they are, such as a line's end.
+
+    Examples:
+        >>> print(printable("a\x1b[31m\u202eb.png"))
+        a\x1b[31m\u202eb.png
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else _by_number(one) for one in text)
+
+
+def _by_number(one: str) -> str:
+    code = ord(one)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
 class KanoclipError(Exception):
     """A failure whose message names the thing at fault and the remedy, in one line.
 

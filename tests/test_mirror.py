@@ -33,6 +33,7 @@ COVERED = {
     "e2e/test_cli_run.py": ["runtime/cli/main", "runtime/cli/options", "runtime/cli/run", "runtime/cli/run_options/"],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],
     "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
+    "cases/stdout-closed/test_stdout_closed.py": ["runtime/cli/terminal/stdout"],
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields"],
     "runtime/detect/test_detector.py": ["runtime/detect/graph", "runtime/detect/verdict"],

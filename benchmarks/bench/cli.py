@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +18,7 @@ from kanoclip.benchmarks.bench.runners.runners import COMPARABLE
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.options import backend_options
 from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.service.logs import log_lines

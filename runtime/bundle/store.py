@@ -14,6 +14,7 @@ from pathlib import Path
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import IN_GRAPH, MANIFEST_NAME, Manifest, Thresholds, TileGrid
 from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.system.files.leftovers import sweep_numbered
 from kanoclip.runtime.system.files.lock import Lock, LockedError
 from kanoclip.runtime.system.paths import replace_file
 
@@ -89,6 +90,7 @@ def write(bundle: Bundle, output: Path | None, manifest: Manifest, added: Mappin
                 _remove(bundle.root, name)
             return bundle.root
         # Beside its place and then renamed: a copy that was cut short never looks like a bundle.
+        sweep_numbered(output)
         beside = output.with_name(f"{output.name}.{os.getpid()}.part")
         try:
             for name in manifest.files:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
+import stat
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,7 +17,8 @@ from typing import Any, NoReturn
 import click
 
 from kanoclip.runtime.cli.commands import DISTRIBUTION, command_lines, open_command
-from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.cli.terminal.stdout import STDOUT
+from kanoclip.runtime.errors import KanoclipError, printable
 from kanoclip.runtime.system.net import redact_text
 
 _EXTRA_OF = {
@@ -31,6 +34,7 @@ _EXTRA_OF = {
     "cryptography": "fleet",
     "tritonclient": "triton",
 }
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE})
 _DEFAULT_EXTRA = "export,cpu"
 
 
@@ -156,19 +160,21 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
         The exit code: what the command returned; 1 after a failure, 2 after a usage error, 130 after Ctrl-C.
     """
     debug = "--debug" in arguments
+    _open_closed_streams()
+    STDOUT.take()  # of an earlier command in this process
 
     def report(message: str, code: int) -> int:
         # A message may quote an argument, whole or in parts that no longer look like an address.
         urls = [word for word in arguments if "://" in word]
         if debug:
-            click.echo(redact_text(traceback.format_exc(), urls), err=True, nl=False)
+            with suppress(OSError):  # standard error may be full, or its reader gone
+                click.echo(redact_text(traceback.format_exc(), urls), err=True, nl=False)
         return _report(redact_text(message, urls), code, as_json=_logs_json(arguments))
 
     try:
         command: click.Command = group if name is None else load_command(name)
         code: Any = command.main(args=list(arguments), prog_name=prog_name, standalone_mode=False)
-        _flush()
-        return code if isinstance(code, int) else 0
+        return _finish(code if isinstance(code, int) else 0, report)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else prog_name
         return report(f"{error.format_message()} (see `{where} --help`)", 2)
@@ -184,16 +190,63 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
             return report(_unexpected(error, debug), 1)
         extra = _EXTRA_OF.get(missing, _DEFAULT_EXTRA)
         return report(f"{missing} is not installed: pip install 'kanoclip-edge[{extra}]'", 1)
+    except SystemExit as end:
+        # What click makes of a reader that has gone (`kanoclip --help | head -1`): it has seen enough.
+        if isinstance(end.__context__, BrokenPipeError):
+            return _finish(0, report)
+        raise
+    except OSError as error:
+        # What names no file is what click could not print: all others are reported with what they are of.
+        failed = _flush() or (error if error.filename is None and error.errno in _FULL else None)
+        if failed is None:
+            return report(_unexpected(error, debug), 1)
+        return 0 if isinstance(failed, BrokenPipeError) else report(_stdout_failed(failed), 1)
     except Exception as error:
         return report(_unexpected(error, debug), 1)
 
 
-def _flush() -> None:
-    """Flushes standard output, whose reader may have gone: Python would report that once more at exit."""
+def _open_closed_streams() -> None:
+    """Opens what the shell closed (`>&-`) to nowhere: the next file to be opened would take its number and its text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            os.set_inheritable(number, True)
+    # Python has none of what was closed when it started.
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+
+
+def _finish(code: int, report: Callable[[str, int], int]) -> int:
+    """The exit code, once all that was printed has gone out; 1 where it cannot, unless its reader has gone."""
+    device = stat.S_ISCHR(os.fstat(1).st_mode)
+    failed = _flush() or STDOUT.take()
+    if failed is None or isinstance(failed, BrokenPipeError):
+        return code
+    if device and failed.errno == errno.EIO:  # a terminal that was closed: nobody is there to read on
+        return code
+    return report(_stdout_failed(failed), 1)
+
+
+def _flush() -> OSError | None:
+    """Flushes standard output; where that fails, the rest goes nowhere: Python would report it once more at exit."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.stdout.flush()
+        return error
+    return None
+
+
+def _stdout_failed(error: OSError) -> str:
+    return f"standard output cannot be written ({error.strerror or error}): what was printed is incomplete"
 
 
 def _unexpected(error: Exception, debug: bool) -> str:
@@ -221,14 +274,21 @@ def _logs_json(arguments: Sequence[str]) -> bool:
 
 def _report(message: str, code: int, *, as_json: bool) -> int:
     """Writes the one line."""
-    text = " ".join(message.split())
+    with suppress(OSError):  # standard error may be full, or its reader gone: the exit code is left
+        _write_report(message, code, as_json=as_json)
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    return code
+
+
+def _write_report(message: str, code: int, *, as_json: bool) -> None:
+    text = printable(" ".join(message.split()))
     if as_json:
         from kanoclip.runtime.service.logs import LogFormat, clean, write_line
 
         write_line(LogFormat.JSON, "kanoclip", logging.ERROR, clean(text), fields={"exit_code": code})
     else:
         click.echo(f"error: {text}", err=True)
-    return code
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.cli.terminal.building import step_line
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.report.comparison import Comparison, compare_results

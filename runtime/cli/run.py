@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 import cv2
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
@@ -29,6 +28,7 @@ from kanoclip.runtime.cli.run_options.outputs import ImagesOptions, JsonlOptions
 from kanoclip.runtime.cli.run_options.printing import printed
 from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions, WatcherOptions
 from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, summary_json
 from kanoclip.runtime.detect.alarm import EVERY_FRAME

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, reads_of_flags
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
 from kanoclip.runtime.engines import GPU_ONLY
 from kanoclip.runtime.engines.triton.address import is_triton
-from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.ops.score.bulk import SLICE, Job, MakePool, Outcome, Pool, State, score
 from kanoclip.runtime.ops.score.cluster import LOCAL, Cluster, connected
 from kanoclip.runtime.ops.score.listing import TABLE
@@ -33,6 +30,7 @@ from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import default_processes, default_readers
 from kanoclip.runtime.service.logs import log_lines
 from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
+from kanoclip.runtime.system.signals import error_on_sigterm
 
 _EPILOG = """
 Examples:
@@ -189,7 +187,12 @@ def command(
     job = Job(source, output, engine, column, class_column, size, maps, restart)
     human = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     human.print(Text(f"{opened.manifest.name}: {opened.manifest.model.backbone}, {opened.manifest.precision}"))
-    with native_chatter_silenced(active=not debug), log_lines(), _stopped_by_sigterm(), ExitStack() as stack:
+    with (
+        native_chatter_silenced(active=not debug),
+        log_lines(),
+        error_on_sigterm(f"stopped by SIGTERM; {GOES_ON}"),
+        ExitStack() as stack,
+    ):
         if not opened.manifest.model.trained:
             log.warning("bundle %s is untrained: its scores mean nothing", opened.manifest.name)
         pools: list[Pool] = []
@@ -257,17 +260,3 @@ def _report(job: Job, outcome: Outcome, count: int | None, replaced: int, human:
             "pictures_per_s": None if rate is None else round(rate, 3),
         }
         click.echo(json.dumps(values, allow_nan=False))
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Turns SIGTERM into an error, so that processes are ended and the message says how to go on."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KanoclipError(f"stopped by SIGTERM; {GOES_ON}")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

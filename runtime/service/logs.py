@@ -19,6 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from kanoclip.runtime.errors import printable
 from kanoclip.runtime.system.net import redact_text
 
 HOLD_S = 60.0
@@ -41,8 +42,7 @@ class LogFormat(str, Enum):
 
 def clean(text: str) -> str:
     """A message in one line of printable characters, without the credentials in URLs or behind `password=`."""
-    shown = redact_text(text)
-    return "".join(c if c.isprintable() else " " if c.isspace() else f"\\x{ord(c):02x}" for c in shown)
+    return printable("".join(" " if c.isspace() else c for c in redact_text(text)))
 
 
 @dataclass(slots=True)

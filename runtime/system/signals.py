@@ -12,6 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from enum import Enum
 from types import FrameType
 
+from kanoclip.runtime.errors import KanoclipError
+
 GRACE_S = 3.0
 """How long a library's call may hold the main thread up after a signal, before the process ends without it."""
 
@@ -32,6 +34,27 @@ def stop_on_signals(stop: Callable[[], None], stopping: Callable[[], bool]) -> I
         stop()
 
     with _handled(handle, signal.SIGINT, signal.SIGTERM):
+        yield
+
+
+@contextmanager
+def error_on_sigterm(message: str) -> Iterator[None]:
+    """Makes SIGTERM an error, so that what is half done is taken back; does nothing outside the main thread.
+
+    Args:
+        message: What came of it, and how to go on.
+
+    Raises:
+        KanoclipError: The signal came.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KanoclipError(message)
+
+    with _handled(stop, signal.SIGTERM):
         yield
 
 

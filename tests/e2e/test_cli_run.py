@@ -306,7 +306,7 @@ def test_a_network_camera_with_credentials(toy_bundle, tmp_path):
         (("--source", "http://me:s3cret@127.0.0.1:9/x"), 1, ["http://***@127.0.0.1:9/x", "nobody listens"]),
         (("--source", GOOD, "--output", "/proc/out"), 1, ["/proc/out", "cannot be written"]),
         (("--source", GOOD, "--jsonl", "/proc/x.jsonl"), 1, ["/proc/x.jsonl", "cannot be written"]),
-        (("--source", GOOD, "--output", GOOD), 1, [GOOD, "overwritten"]),
+        (("--source", GOOD, "--output", GOOD), 1, [GOOD, "overwrite"]),
         (("--source", GOOD, "--window"), 1, ["window", "no display"]),
         (("--source", GOOD, "--backend", "abacus"), 2, ["--backend", "abacus"]),
     ],

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from kanoclip.runtime.cli.terminal.console import Console
 
 if TYPE_CHECKING:
     from kanoclip.train.data.check import CategoryReport, Report

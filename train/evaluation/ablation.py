@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.evaluation.paper import ABLATION
 from kanoclip.train.evaluation.results import Results

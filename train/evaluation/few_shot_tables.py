@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.train.evaluation.few_shot import FewShot
 from kanoclip.train.evaluation.tables import DASH, markdown_table, percent
 

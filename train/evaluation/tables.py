@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.data.layouts.names import CLASS_NAMES

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from accelerate import Accelerator
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.train.training.objective import PARTS
 from kanoclip.train.training.state import Progress
 

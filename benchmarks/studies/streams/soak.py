@@ -28,7 +28,6 @@ from typing import Any
 import click
 import cv2
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
 from kanoclip.benchmarks.studies.line_plot import Panel, draw_panels
@@ -37,6 +36,7 @@ from kanoclip.benchmarks.studies.streams.page_client import watching
 from kanoclip.benchmarks.studies.streams.process_samples import ProcessSample, sample_process
 from kanoclip.benchmarks.studies.streams.trend import grows, trend
 from kanoclip.runtime.bundle.bundle import find_bundle
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError
 
 MB_AN_HOUR = 1.0

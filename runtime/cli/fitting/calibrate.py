@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
@@ -20,6 +19,7 @@ from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
 from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options, reads_of_flags
 from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
@@ -152,9 +152,9 @@ def command(
     opened = Bundle.open(find_bundle(BUILTIN if bundle is None else bundle, Path.cwd()))
     whose = _class_of(opened, class_name)
     places = [Written(flag, path) for flag, path in (("--plot", plot), ("--output", output)) if path is not None]
-    refuse_overwriting(places, reads_of_flags(opened.root, config, roi, source, bad))
     if not dry_run:
         check_place(opened.root, output)
+    refuse_overwriting(places, reads_of_flags(opened.root, config, roi, source, bad))
     human = Console(stderr=as_json, highlight=False, soft_wrap=True)
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), log_lines():

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
@@ -27,6 +26,7 @@ from kanoclip.runtime.cli.fitting.learn_steps import (
     zero_shot_detector,
 )
 from kanoclip.runtime.cli.options import chosen_settings, reads_of_flags
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.learning.seen import takes_memory
@@ -72,9 +72,9 @@ def command(bundle: str | None, options: LearnOptions) -> None:
     human = Console(stderr=options.as_json, highlight=False, soft_wrap=True)
     changes_it = options.output is None and not options.dry_run
     read = reads_of_flags(opened.root, options.config, options.roi, options.source, options.bad)
-    refuse_overwriting(options.written, read)
     if not options.dry_run:
         check_place(opened.root, options.output)
+    refuse_overwriting(options.written, read)
     with locked(opened.root) if changes_it else nullcontext():
         opened = Bundle.open(opened.root)  # as it is now that no other writer has it
         if options.undo:

@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.cli.fitting.learn_options import AUTO, LearnOptions
 from kanoclip.runtime.cli.terminal.building import builds_shown
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory

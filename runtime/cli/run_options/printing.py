@@ -92,5 +92,8 @@ def _value(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """In quotes. TOML's escapes are JSON's, but for DEL, which JSON leaves as it is and TOML does not allow."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """In quotes. TOML's escapes are JSON's up to 16 bits. What no terminal should get is escaped."""
+    return "".join(
+        one if one.isprintable() else f"\\u{ord(one):04x}" if ord(one) < 0x10000 else f"\\U{ord(one):08x}"
+        for one in json.dumps(text, ensure_ascii=False)
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from time import monotonic
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.ops.score.bulk import State
 
 LINE_S = 60.0

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from kanoclip.runtime.cli.terminal.console import Console
+from kanoclip.runtime.errors import printable
 from kanoclip.runtime.stream.progress import Progress, RunSummary
 from kanoclip.runtime.types import BadFrame, Result
 
@@ -108,7 +109,7 @@ class ImageTable:
         table.columns[1].justify = "right"
         table.columns[0].overflow = "fold"
         for name, *cells in self._rows:
-            table.add_row(Text(name), *cells)
+            table.add_row(Text(printable(name)), *cells)
         return table
 
     def _shown(self, source: str) -> str:
@@ -157,7 +158,7 @@ def _sources_table(summary: RunSummary) -> Table:
     for source in summary.sources:
         counts = (source.frames, source.anomalous, source.skipped, source.dropped)
         ended = Text("-") if source.error is None else Text(source.error, "red")
-        table.add_row(Text(source.name), *map(str, counts), ended)
+        table.add_row(Text(printable(source.name)), *map(str, counts), ended)
     return table
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from rich.console import Console
-
 from kanoclip.runtime.cli.terminal.building import step_line
+from kanoclip.runtime.cli.terminal.console import Console
 
 AFTER_S = 1.0
 """Work that takes less is not worth a line."""

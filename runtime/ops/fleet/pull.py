@@ -21,6 +21,7 @@ from kanoclip.runtime.ops.fleet.statement import ENVELOPE_LIMIT, Statement, veri
 from kanoclip.runtime.ops.fleet.stores.blobs import BrokenOffError, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import read_image
 from kanoclip.runtime.ops.fleet.stores.store import Store
+from kanoclip.runtime.system.files.leftovers import sweep_numbered
 
 SIGNATURE_NAME = "signature.json"
 """The signed statement lies beside the manifest of a bundle that was pulled."""
@@ -134,6 +135,7 @@ def fetch(
     """
     if offer.size > limit:
         raise FleetError(f"{offer.words()} has {offer.size} bytes, over the limit of {limit}: raise --max-size")
+    sweep_numbered(folder)
     beside = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         shutil.rmtree(beside, ignore_errors=True)

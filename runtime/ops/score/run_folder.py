@@ -19,6 +19,7 @@ from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.scorer import Part
 from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import Slice, WorkList, read_slice
+from kanoclip.runtime.system.files.leftovers import sweep_numbered
 from kanoclip.runtime.system.files.lock import Lock, LockedError
 from kanoclip.runtime.system.files.own import mark_folder
 from kanoclip.runtime.system.paths import UNFINISHED, replace_file
@@ -103,6 +104,7 @@ class RunFolder:
         except OSError as error:
             raise SinkError(f"{self.root} cannot be written ({error.strerror}): choose another --output") from error
         with lock:
+            sweep_numbered(self.output)
             yield
 
     @property

@@ -195,7 +195,8 @@ class OpenCvEncoder:
         self._path = path
         with sink_errors(path):
             path.touch()  # OpenCV gives no reason when it cannot write: the operating system does
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*FOURCC), fps, (size[1], size[0]))
+        place = str(path.absolute())  # FFmpeg takes what stands before a colon in a name for a protocol
+        self._writer = cv2.VideoWriter(place, cv2.VideoWriter.fourcc(*FOURCC), fps, (size[1], size[0]))
         if not self._writer.isOpened():
             raise SinkError(
                 f"{path}: this OpenCV cannot encode {FOURCC} video at {size[1]}x{size[0]}; "
@@ -210,7 +211,7 @@ class OpenCvEncoder:
         """As `Encoder.close`."""
         self._writer.release()
         # A file that lost its tail has no index and does not open.
-        check = cv2.VideoCapture(str(self._path))
+        check = cv2.VideoCapture(str(self._path.absolute()))
         complete = check.isOpened()
         check.release()
         if not complete:

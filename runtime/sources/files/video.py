@@ -35,7 +35,8 @@ class VideoSource(BaseSource):
                 pass
         except OSError as error:
             raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
-        self._capture = cv2.VideoCapture(str(path))
+        # Absolute: FFmpeg takes what stands before the colon in `10:15.mp4` for a protocol.
+        self._capture = cv2.VideoCapture(str(path.absolute()))
         if not self._capture.isOpened():
             raise SourceError(
                 f"{path}: not a video that OpenCV can decode (damaged, cut short or an unknown codec); "

@@ -108,7 +108,8 @@ class OutputLock:
         try:
             self._lock = Lock(real.with_name(f".{real.name}.lock"))
         except OSError as error:
-            log.info("%s: cannot be locked (%s); let only one process write it", path, error.strerror)
+            if real.exists():  # else it cannot be written either, which whoever opens it reports
+                log.info("%s: cannot be locked (%s); let only one process write it", path, error.strerror)
 
     def release(self) -> None:
         """Gives it back; a second call does nothing."""

@@ -26,7 +26,10 @@ def read_regular(path: Path, limit: int) -> bytes | None:
     except ValueError as error:  # a name that no file can have
         raise OSError(errno.EINVAL, str(error), str(path)) from error
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         with os.fdopen(handle, "rb", closefd=False) as file:
             content = file.read(limit + 1)

@@ -70,7 +70,7 @@ def test_a_message_is_one_line_and_cannot_forge_another(capsys, monkeypatch, sty
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and "\x1b[2J" not in said and "\x00" not in said
     message = json.loads(said)["message"] if style is LogFormat.JSON else said.strip().removeprefix("warning: ")
-    assert message == 'torn error: forged \\x1b[2J\\x00 "quoted" \\xdcff é'
+    assert message == 'torn error: forged \\x1b[2J\\x00 "quoted" \\udcff é'
 
 
 @pytest.mark.parametrize(
