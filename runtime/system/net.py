@@ -13,8 +13,8 @@ from kanoclip.runtime.errors import SettingsError
 SECRET = re.compile(r"pass|pwd|pw$|token|key|secret|auth|sig|user|usr|proxy-id|login|credential", re.IGNORECASE)
 """Matches the names of fields whose values are not to be shown."""
 HIDDEN = "***"
-_EXAMPLE = "USER:PASSWORD@"
-"""Of our own messages, which show where a login goes."""
+_EXAMPLES = ("USER:PASSWORD@", "://HOST")
+"""In the forms that messages show, which are no addresses."""
 ESCAPE_HINT = "write # / ? @ in a user name or password as %23 %2F %3F %40"
 _LOCAL = frozenset({"watch", "test", "csi", "genicam", "file"})
 """Schemes of things on this machine, which take no login."""
@@ -123,8 +123,12 @@ def redact_text(text: str, urls: Iterable[str] = ()) -> str:
     """
     for url in urls:
         text = PublicUrl.of(url).scrub(text)
-    text = _URL.sub(lambda match: match[0] if _EXAMPLE in match[0] else redact_url(match[0]), text)
+    text = _URL.sub(lambda match: match[0] if _is_example(match[0]) else redact_url(match[0]), text)
     return _HEADER.sub(rf"\1{HIDDEN}", _FIELD.sub(rf"\1{HIDDEN}", text))
+
+
+def _is_example(url: str) -> bool:
+    return any(sign in url for sign in _EXAMPLES)
 
 
 def has_secret(url: str) -> bool:

@@ -106,4 +106,4 @@ def test_the_real_tool(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "20 frames in" in done.stdout
     assert [row["frame"] for row in rows(tmp_path / "x.jsonl")] == list(range(20))
-    assert len(list((tmp_path / "out").iterdir())) == 20
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 20

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 
 import pytest
@@ -118,8 +119,7 @@ def test_the_stream_of_several_is_named(tmp_path):
 def test_a_folder_that_was_taken_away_is_an_error_that_names_the_file(tmp_path):
     path = tmp_path / "folder" / "x.jsonl"
     sink = JsonLinesSink(str(path), append=True)
-    path.unlink()
-    path.parent.rmdir()
+    shutil.rmtree(path.parent)
     with pytest.raises(SinkError, match=r"x\.jsonl: cannot be written \(No such file"):
         write(sink, 0)
     sink.close()
