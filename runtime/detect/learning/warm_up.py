@@ -227,7 +227,9 @@ class WarmUp:
         """
         bundle = self._detector.bundle
         digest, rows = takes_memory(bundle.manifest)
-        seen, names, sizes, thumbnails = zip(*(collection.seen[i] for i in range(self._frames)), strict=True)
+        # By name: in which order two threads have looked at frames is chance, and what is learned should not be.
+        ordered = sorted(collection.seen.values(), key=lambda one: one[1])
+        seen, names, sizes, thumbnails = zip(*ordered, strict=True)
         references = references_of(names, seen, descriptor_of(bundle).grid)
         roi, inside = self._detector.region_of(class_name)
         selection = select(references.descriptors, references.grid)
