@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +14,8 @@ from kanoclip.runtime.cli.run_options.engine import EngineOptions
 from kanoclip.runtime.cli.run_options.fields import FlagOption, flags_of
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.settings import Settings
-from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.errors import SettingsError, SourceError
+from kanoclip.runtime.sources import check_camera
 from kanoclip.runtime.sources.reads import reads_of
 from kanoclip.runtime.system.files.guard import Read
 from kanoclip.runtime.system.sizes import parse_size
@@ -43,6 +45,23 @@ def size(ctx: click.Context, param: click.Parameter, value: str | None) -> int |
         return None if value is None else parse_size(value)
     except SettingsError as error:
         raise click.BadParameter(str(error), ctx=ctx, param=param) from None
+
+
+def share(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """A callback that refuses NaN, which click's own range lets through."""
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("NaN is no share.", ctx=ctx, param=param)
+    return value
+
+
+def known_camera(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A callback that refuses what can be no camera."""
+    if value is not None:
+        try:
+            check_camera(value)
+        except SourceError as error:
+            raise click.BadParameter(str(error), ctx=ctx, param=param) from None
+    return value
 
 
 def backend_options(command: _Command) -> _Command:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kanoclip.runtime.detect.reference.fused import LEAST_SHARE
 from kanoclip.train.model.smoothing import MapSmoothing
 
-EDGE = 1e-4
+EDGE = float(LEAST_SHARE)
 """Zero-shot maps are clipped so far from 0 and 1 before their logit is taken."""
 
 

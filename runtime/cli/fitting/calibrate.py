@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -17,7 +16,14 @@ from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
-from kanoclip.runtime.cli.options import backend_options, chosen_settings, decision_options, reads_of_flags
+from kanoclip.runtime.cli.options import (
+    backend_options,
+    chosen_settings,
+    decision_options,
+    known_camera,
+    reads_of_flags,
+    share,
+)
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
@@ -26,13 +32,13 @@ from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.conformal import bound, frames_needed
 from kanoclip.runtime.detect.settings.settings import Decision
-from kanoclip.runtime.errors import CalibrationError, SourceError
+from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration import report
 from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
 from kanoclip.runtime.ops.calibration.gather import EveryNth, Values, gather
 from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.service.logs import log_lines
-from kanoclip.runtime.sources import Source, check_camera, open_camera, open_source
+from kanoclip.runtime.sources import Source, open_camera, open_source
 from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
 from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.types import RegionOfInterest
@@ -51,31 +57,15 @@ docs/calibration.md says what is promised, and what is not.
 """
 
 
-def _share(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """Refuses NaN, which click's own range lets through."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("NaN is no share.", ctx=ctx, param=param)
-    return value
-
-
-def _known_camera(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            check_camera(value)
-        except SourceError as error:
-            raise click.BadParameter(str(error), ctx=ctx, param=param) from None
-    return value
-
-
 @click.command(epilog=_EPILOG)
 @click.argument("bundle", required=False, metavar="[BUNDLE]")
 @click.option("--source", metavar="PATH|GLOB|URL", help="Good frames: a folder, images, a video, a stream.")
-@click.option("--camera", callback=_known_camera, metavar="N|DEVICE|csi://N", help="Good frames from a camera.")
+@click.option("--camera", callback=known_camera, metavar="N|DEVICE|csi://N", help="Good frames from a camera.")
 @click.option(
     "--false-alarm-rate",
     "rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    callback=_share,
+    callback=share,
     default=0.001,
     show_default=True,
     help="Share of good frames that may be called anomalous.",
@@ -83,7 +73,7 @@ def _known_camera(ctx: click.Context, param: click.Parameter, value: str | None)
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 1, max_open=True),
-    callback=_share,
+    callback=share,
     metavar="SHARE",
     help="Keep the rate in this share of calibrations, such as 0.95; it takes more frames. Default: on average.",
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Any
 
 import click
 
-from kanoclip.runtime.cli.options import backend_options
-from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.cli.options import backend_options, known_camera, share
 from kanoclip.runtime.ops.learn.observe import MOST_FRAMES, VIEWS
-from kanoclip.runtime.sources import check_camera
 from kanoclip.runtime.system.files.guard import Written
 
 AUTO = "auto"
@@ -113,22 +110,6 @@ def learn_options(command: Callable[[str | None, LearnOptions], None]) -> Callab
     return found
 
 
-def _share(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """Refuses NaN, which click's own range lets through."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("NaN is no share.", ctx=ctx, param=param)
-    return value
-
-
-def _known_camera(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
-        try:
-            check_camera(value)
-        except SourceError as error:
-            raise click.BadParameter(str(error), ctx=ctx, param=param) from None
-    return value
-
-
 def _views(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
     """Some of VIEWS, separated by commas."""
     chosen = tuple(part.strip() for part in value.split(",")) if value else ()
@@ -140,7 +121,7 @@ def _views(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 _path = click.Path(path_type=Path)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--source", metavar="PATH|GLOB|URL", help="Good frames: a folder, images, a video, a stream."),
-    click.option("--camera", callback=_known_camera, metavar="N|DEVICE|csi://N", help="Good frames from a camera."),
+    click.option("--camera", callback=known_camera, metavar="N|DEVICE|csi://N", help="Good frames from a camera."),
     click.option("--bad", metavar="PATH|GLOB", help="Frames that should be found: reported by folder, not used."),
     click.option(
         "--output", type=_path, metavar="NAME.kanoclip", help="Write a copy of the bundle rather than changing it."
@@ -156,7 +137,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--false-alarm-rate",
         "rate",
         type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        callback=_share,
+        callback=share,
         default=0.05,
         show_default=True,
         help="Share of good frames that may be called anomalous; with too few references, the least that they allow.",
@@ -164,7 +145,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--confidence",
         type=click.FloatRange(0.5, 1, max_open=True),
-        callback=_share,
+        callback=share,
         metavar="SHARE",
         help="Keep the rate with this share of such sets of references, such as 0.95. Default: on average.",
     ),

@@ -21,7 +21,6 @@ from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.settings.roi_file import write_roi
-from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.errors import CalibrationError
@@ -64,12 +63,11 @@ def good_source(options: LearnOptions) -> Source:
 
 @contextmanager
 def zero_shot_detector(bundle: Bundle, options: LearnOptions) -> Iterator[Detector]:
-    """A detector that gives zero-shot maps of what it is given, without looking for regions in them."""
+    """A detector that looks at frames without a memory."""
     whole = plain(bundle)
     with builds_shown(Console(stderr=True)) as build_report:
         backend = create_backend(whole, options.backend, options.device, options.threads, build_report, 1)
-    # No threshold matters here; at 1 hardly a region is looked for.
-    with Detector(whole, backend, Settings(flags=Decision(threshold=1.0, pixel_threshold=1.0))) as detector:
+    with Detector(whole, backend) as detector:
         yield detector
 
 

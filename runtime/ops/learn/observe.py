@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import IN_GRAPH, TileGrid
+from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.seen import Seen, references_of, thumbnail
-from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.detect.reference.fit import References
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
 from kanoclip.runtime.engines.base import descriptor_of
@@ -20,7 +20,6 @@ from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.types import BadFrame, Image
 
-Halves = npt.NDArray[np.float16]
 MOST_BYTES = 1 << 29
 """Of descriptors that are held at a time: 680 frames of 1,024 cells and 384 channels."""
 MOST_FRAMES = 256
@@ -61,10 +60,10 @@ def plain(bundle: Bundle) -> Bundle:
 
 
 class Observer:
-    """Looks at frames with a detector of a `plain` bundle.
+    """Looks at frames with a detector of a `plain` bundle, which it lets cut them.
 
     Args:
-        detector: Of a `plain` bundle, without a region of interest.
+        detector: Of a `plain` bundle, without a region of interest; its tiles change.
         class_name: One of its classes.
         tiles: How frames are cut; None for whole frames.
         views: Which of VIEWS are taken of each reference too.
@@ -74,19 +73,24 @@ class Observer:
         self, detector: Detector, class_name: str, tiles: TileGrid | None = None, views: tuple[str, ...] = ()
     ) -> None:
         self._detector, self._class_name, self._views = detector, class_name, views
-        self._size = detector.bundle.manifest.model.image_size
         self.grid = descriptor_of(detector.bundle).grid
-        self.tiling = Tiling(tiles or WHOLE, self._size)
+        self._cut_into(tiles)
 
     @property
     def tiles(self) -> TileGrid | None:
         """How frames are cut, as a manifest has it."""
-        return None if self.tiling.count == 1 else self.tiling.grid
+        return self._detector.bundle.manifest.tiles
+
+    @property
+    def tiling(self) -> Tiling:
+        """How frames are cut; the whole frame is a single tile."""
+        return Tiling(self.tiles or WHOLE, self._detector.bundle.manifest.model.image_size)
 
     def choose_tiles(self, height: int, width: int) -> None:
         """Takes the tiles that suit a frame's aspect; none where the graph resizes whole frames itself."""
-        in_graph = self._detector.bundle.manifest.preprocessing.resize == IN_GRAPH
-        self.tiling = Tiling(WHOLE if in_graph else auto_grid(height, width, self._size), self._size)
+        manifest = self._detector.bundle.manifest
+        in_graph = manifest.preprocessing.resize == IN_GRAPH
+        self._cut_into(None if in_graph else auto_grid(height, width, manifest.model.image_size))
 
     def look(self, image: Image, views: bool = True) -> Seen:
         """Looks at one frame.
@@ -99,21 +103,13 @@ class Observer:
             FrameError: It is no such array, or too small for its tiles.
             BackendError: The engine failed.
         """
-        pieces = self._pieces(image)
-        zero_shot = np.stack([found.map for found in self._detector.batch(pieces, self._class_name)])
-        descriptors = self._described(pieces)
-        turned = [self._described(self._pieces(view)) for view in views_of(image, self._views if views else ())]
-        return Seen(descriptors, zero_shot, np.array(turned, np.float16).reshape(-1, *descriptors.shape))
+        seen = self._detector.look(self._detector.prepare(image, self._class_name), self._class_name)
+        turned = [self._detector.describe([view]) for view in views_of(image, self._views if views else ())]
+        return replace(seen, views=np.array(turned, np.float16).reshape(-1, *seen.descriptors.shape))
 
-    def _described(self, pieces: list[Image]) -> Halves:
-        return self._detector.describe(pieces).astype(np.float16)
-
-    def _pieces(self, image: Image) -> list[Image]:
-        """What the graph sees of a frame, just as a detector with these tiles cuts it."""
-        if self.tiling.count == 1:
-            return [image]
-        self.tiling.check_frame(*image.shape[:2])
-        return list(self.tiling.cut(resize(image, *self.tiling.canvas)))
+    def _cut_into(self, tiles: TileGrid | None) -> None:
+        bundle, settings = self._detector.bundle, self._detector.settings
+        self._detector.decide_by(settings, replace(bundle, manifest=with_tiles(bundle, tiles)))
 
 
 def observe(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,25 +52,6 @@ def own_in(folder: Path | str, *, named: bool = False) -> Own:
     except OSError:
         return Own()
     return Own(_ALL in lines and not named, frozenset(name for line in lines if (name := _name(line)) is not None))
-
-
-def own_among(paths: Iterable[Path], base: Path) -> list[Path]:
-    """Those files that were written by a command, or lie in such a folder.
-
-    Args:
-        paths: Files below the base.
-        base: The folder that the user named.
-    """
-    found: dict[Path, Own] = {}
-
-    def within(folder: Path) -> Own:
-        if folder not in found:
-            above = folder if folder == base else folder.parent
-            outer = Own() if above == folder else within(above)
-            found[folder] = outer if outer.everything else own_in(folder, named=folder == base)
-        return found[folder]
-
-    return [path for path in paths if within(path.parent).has(path.name)]
 
 
 def mark_folder(folder: Path) -> None:

@@ -24,17 +24,6 @@ def noise(seed, size=(32, 32)):
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-@pytest.fixture
-def folder(make_toy_bundle, tmp_path):
-    return make_toy_bundle(tmp_path / "toy.kanoclip", classes=("nut", "bolt"), grid=GRID, memory_rows=ROWS)
-
-
-@pytest.fixture
-def detector(folder):
-    with Detector.load(folder, backend="onnxruntime", threads=1) as detector:
-        yield detector
-
-
 def add(live, detector, seed, class_name="nut"):
     return live.add(f"{seed}.png", detector.prepare(noise(seed), class_name), class_name)
 

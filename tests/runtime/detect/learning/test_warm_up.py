@@ -17,17 +17,6 @@ from kanoclip.runtime.errors import BackendError, BundleError, MemoryFileError, 
 GRID, ROWS = (4, 4), 24
 
 
-@pytest.fixture
-def folder(make_toy_bundle, tmp_path):
-    return make_toy_bundle(tmp_path / "toy.kanoclip", classes=("nut", "bolt"), grid=GRID, memory_rows=ROWS)
-
-
-@pytest.fixture
-def detector(folder):
-    with Detector.load(folder, backend="onnxruntime", threads=1) as detector:
-        yield detector
-
-
 def part(seed, size=(32, 32), odd=False):
     """The same part with a little noise; an odd one has a patch of another colour."""
     image = np.random.default_rng(99).integers(40, 200, (*size, 3))

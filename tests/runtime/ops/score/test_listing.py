@@ -13,8 +13,9 @@ import pytest
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.ops.score.listing import Item, list_items
 from kanoclip.runtime.ops.score.places import is_url, read_bytes
-from kanoclip.runtime.sources.files.folders import natural_key
+from kanoclip.runtime.sources.files.folders import images_in, images_matching, natural_key
 from kanoclip.runtime.sources.files.images import ImageSource
+from kanoclip.runtime.system.files.own import mark_folder
 
 NAMES = [
     "a/2.jpg", "a/10.jpg", "a/10/3.png", "a/10x.jpg", "a10/1.jpg", "a2/1.JPG", "b.bmp", "b/c/d/e.webp", "b/notes.txt",
@@ -170,3 +171,16 @@ def test_memory_is_that_of_one_folder(tmp_path):
         tracemalloc.stop()
     assert count == 3000
     assert most < 300_000, most  # 3,000 paths of this length alone take more
+
+
+def test_the_mark_of_a_folder_holds_for_all_below_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = ["in/a.png", "in/out/a.png", "in/out/deep/er/a.png"]
+    for name in files:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"x")
+    mark_folder(Path("in/out"))
+    assert list(images_in("in")) == list(images_matching("in/**/*.png")) == files[:1]
+    assert list(images_in(".")) == ["./in/a.png"] and list(images_matching("**/*.png")) == files[:1]
+    assert list(images_in("in/out")) == files[1:], "the user named it"
+    assert list(images_matching("in/out/**/*.png")) == files[1:], "the user named it"

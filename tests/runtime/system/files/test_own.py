@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from kanoclip.runtime.sinks.snapshots.reader import ANNOTATED, IMAGE, MAP, RECORD
-from kanoclip.runtime.system.files.own import MARK, Own, mark_file, mark_folder, own_among, own_in
+from kanoclip.runtime.system.files.own import MARK, Own, mark_file, mark_folder, own_in
 
 
 def test_a_marked_folder_is_left_out_unless_it_is_named(tmp_path):
@@ -56,14 +54,3 @@ def test_snapshots_of_earlier_versions_have_no_mark(tmp_path):
     assert not own.has(name + IMAGE), "the image alone may be scored and learned from"
     assert not own.has(name + RECORD)
     assert not own.has("holiday.annotated.jpg")
-
-
-def test_the_mark_of_a_folder_holds_for_all_below_it(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("in", "in/out", "in/out/deep/er"):
-        Path(name).mkdir(parents=True, exist_ok=True)
-    mark_folder(Path("in/out"))
-    files = [Path("in/a.png"), Path("in/out/a.png"), Path("in/out/deep/er/a.png")]
-    assert own_among(files, Path("in")) == files[1:]
-    assert own_among(files, Path()) == files[1:]
-    assert own_among(files[1:], Path("in/out")) == [], "the user named it"
