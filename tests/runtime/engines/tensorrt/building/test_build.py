@@ -50,6 +50,32 @@ def test_a_block_that_is_not_there(rtx, blocks):
         build_engine(rtx, blocks, BuildOptions(targets=("8.6",), fp32_attention=frozenset({3})), silent)
 
 
+@pytest.mark.parametrize("options", [{"max_batch": 2}, {"max_batch": 4, "dynamic": True}], ids=str)
+def test_a_memory_has_one_shape_in_an_engine(rtx, make_toy_bundle, tmp_path, monkeypatch, options):
+    """Its rows, which are open in the graph, are fixed before the build; the batch stays as it is."""
+    model = make_toy_bundle(tmp_path / "toy.kanoclip", grid=(4, 4), memory_rows=16, **options) / "model.onnx"
+    shapes, profile = {}, module._add_profile
+
+    def spy(builder, network, config, max_batch):
+        inputs = [network.get_input(number) for number in range(network.num_inputs)]
+        shapes.update({tensor.name: tuple(tensor.shape) for tensor in inputs})
+        profile(builder, network, config, max_batch)
+
+    monkeypatch.setattr(module, "_add_profile", spy)
+    most = options["max_batch"]
+    built = build_engine(rtx, model, BuildOptions(targets=("8.6",), max_batch=most, memory_rows=16), silent)
+    assert len(built) > 0
+    assert shapes == {
+        "frame": (-1 if "dynamic" in options else most, 32, 32, 3),
+        "memory": (16, 3),
+        "memory_bias": (16,),
+        "memory_centre": (3,),
+        "memory_fusion": (8,),
+    }
+    with pytest.raises(BackendError, match="the graph takes a reference memory, and the manifest does not"):
+        build_engine(rtx, model, QUIET, silent)
+
+
 def test_what_the_progress_raises_ends_the_build(rtx, blocks):
     def interrupt(share):
         raise KeyboardInterrupt
