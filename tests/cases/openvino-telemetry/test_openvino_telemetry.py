@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 
 GUARD = Path(__file__).parent / "sitecustomize.py"
+SILENCERS = "CI", "TF_BUILD", "JENKINS_URL"  # where one is set these libraries hold their tongue by themselves
 OWN = "logging.getLogger('kanoclip.runtime').info('a line of our own')"
 
 
 def watched(code, home, tmp_path):
     """Runs code with a home and a network that only notes what is wanted of it."""
     notes = tmp_path / "network.txt"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("KANOCLIP_", "XDG_"))}
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("KANOCLIP_", "XDG_")) and key not in SILENCERS
+    }
     path = os.pathsep.join([str(GUARD.parent), environment.get("PYTHONPATH", "")])
     environment |= {"HOME": str(home), "PYTHONPATH": path, "NETWORK_NOTES": str(notes)}
     environment |= {"ORT_DISABLE_TELEMETRY": "1"} if "del os" in code else {}
@@ -72,8 +77,8 @@ def test_an_inference(toy_bundle, tmp_path, backend, writable):
 def test_onnxruntime_left_alone_would_collect(tmp_path):
     """Or the test above tests nothing; native code goes past the guard, but its events lie in files first."""
     ort = pytest.importorskip("onnxruntime")
-    if tuple(map(int, ort.__version__.split(".")[:2])) < (1, 32) or os.environ.get("CI"):
-        pytest.skip("this version collects nothing, or nothing in CI")
+    if tuple(map(int, ort.__version__.split(".")[:2])) < (1, 32):
+        pytest.skip("this version collects nothing")
     code = "import os; del os.environ['ORT_DISABLE_TELEMETRY']; import onnxruntime as o; o.SessionOptions()"
     watched(code, tmp_path, tmp_path)
     assert list((tmp_path / "cache").rglob("*Microsoft*"))
