@@ -180,7 +180,7 @@ def _run(line: LineConfig, debug: bool) -> int:
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             for source in sources:
                 pending.callback(source.close)
-            _introduce(detector.bundle, detector.backend.name, settings, human)
+            _introduce(detector.bundle, detector.backend.name, settings, looked_for, human)
             rows = outputs.rows(sources, quiet)
             drops = sources[0].live if policy is None else policy is Policy.DROP_OLDEST
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
@@ -246,7 +246,7 @@ def _class(manifest: Manifest, class_name: str | None) -> str:
     return class_name
 
 
-def _introduce(bundle: Bundle, engine: str, settings: Settings, human: Console) -> None:
+def _introduce(bundle: Bundle, engine: str, settings: Settings, class_name: str, human: Console) -> None:
     """Prints what is about to run and from where, and warns if its results mean nothing."""
     manifest = bundle.manifest
     height, width = manifest.model.image_size
@@ -257,6 +257,13 @@ def _introduce(bundle: Bundle, engine: str, settings: Settings, human: Console) 
     human.print(Text(f"{manifest.name}: {model}, {engine}{learned}, from {bundle.root}"))
     if settings.origin:
         human.print(Text(f"settings: {settings.origin}"))
+    if settings.decision(class_name).threshold is None and not manifest.thresholds_of(class_name).of_the_part:
+        human.print(
+            Text(
+                "thresholds are not your part's: kanoclip-learn --output part.kanoclip --source good/ sets them by "
+                "good images of it"
+            )
+        )
     if not manifest.model.trained:
         log.warning(
             "bundle %s is untrained (weights %s): its maps and verdicts mean nothing",
