@@ -6,7 +6,7 @@ import hashlib
 
 from kanoclip.export.checks import QUANTISED
 from kanoclip.runtime.bundle.manifest import DescriptorInfo
-from kanoclip.train.model.clip_vv import ClipVV
+from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV
 
 _STEM = ("stem.trunk.", "stem.descriptor_")
 
@@ -23,6 +23,8 @@ def describe_tower(tower: ClipVV, precision: str) -> DescriptorInfo:
     """
     digest = hashlib.sha256()
     digest.update(f"{tower.size} {precision if precision in QUANTISED else 'float'}".encode())
+    if tower.normalisation != CLIP_PIXELS:
+        digest.update(repr(tower.normalisation).encode())
     for name, tensor in sorted(tower.state_dict(keep_vars=False).items()):
         if _decides(tower, name):
             digest.update(name.encode())
@@ -36,4 +38,4 @@ def _decides(tower: ClipVV, name: str) -> bool:
         return name.startswith(_STEM)
     if name.startswith("blocks."):
         return int(name.split(".")[1]) < tower.taps[2]
-    return not name.startswith(("final.", "ln_post.", "proj"))
+    return not name.startswith(("final.", "ln_post.", "pool.", "proj"))

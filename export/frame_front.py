@@ -5,11 +5,10 @@ Both kinds take the frame as it lies in memory, BGR and channels last, less a wh
 
 from __future__ import annotations
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.model.clip_vv import ClipVV, ImageFeatures
+from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, ImageFeatures, Normalisation
 from kanoclip.train.model.stem.stem import SCALE, StemFeatures
 from kanoclip.train.model.stem.stem import SHIFT as STEM_SHIFT
 
@@ -26,7 +25,7 @@ class PatchFront(nn.Module):
     """
 
     patch_weight: Tensor
-    first_token: Tensor
+    first_token: Tensor | None
     positions: Tensor
 
     def __init__(self, tower: ClipVV, dtype: torch.dtype) -> None:
@@ -36,20 +35,25 @@ class PatchFront(nn.Module):
         self.shift = SHIFT
         self.grid, self.patch = tower.grid, int(tower.patch_embedding.kernel_size[0])
         with torch.no_grad():
-            weight, bias = fold_preprocessing(tower.patch_embedding.weight)
+            weight, bias = fold_preprocessing(tower.patch_embedding.weight, tower.normalisation)
+            if tower.patch_embedding.bias is not None:
+                bias = bias + tower.patch_embedding.bias
             positions = tower.positional_embedding
-            first = tower.class_embedding + positions[0]
+            embedding = tower.class_embedding
+            first = None if embedding is None else (embedding + positions[0])[None, None].to(dtype)
         self.register_buffer("patch_weight", weight.to(dtype))
-        self.register_buffer("first_token", first[None, None].to(dtype))
-        self.register_buffer("positions", (positions[1:] + bias).to(dtype))
+        self.register_buffer("first_token", first)
+        self.register_buffer("positions", (positions[tower.prefix :] + bias).to(dtype))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, None, None]:
-        """Shifted pixels [B, H, W, 3] -> tokens [B, 1 + P, C_v], and nothing beside them."""
+        """Shifted pixels [B, H, W, 3] -> tokens [B, N, C_v], and nothing beside them."""
         rows, columns = self.grid
         pixels = pixels.reshape(-1, rows, self.patch, columns, self.patch * 3)
         patches = pixels.transpose(2, 3).reshape(-1, rows * columns, self.patch * self.patch * 3) @ self.patch_weight
-        first = self.first_token.expand(patches.shape[0], -1, -1)
-        return torch.cat([first, patches + self.positions], dim=1), None, None
+        tokens = patches + self.positions
+        if self.first_token is not None:
+            tokens = torch.cat([self.first_token.expand(patches.shape[0], -1, -1), tokens], dim=1)
+        return tokens, None, None
 
     def describe(self, tower: ClipVV, image: ImageFeatures, features: None) -> Tensor:
         """Descriptors from the tower's middle stages."""
@@ -71,7 +75,7 @@ class StemFront(nn.Module):
     def __init__(self, tower: ClipVV) -> None:
         """Takes over a tower's stem, which is changed: give it a copy."""
         super().__init__()
-        assert tower.stem is not None  # the caller has looked
+        assert tower.stem is not None and tower.class_embedding is not None  # the caller has looked
         self.shift = int(STEM_SHIFT)
         self.stem = tower.stem
         first = self.stem.trunk.first.conv
@@ -95,7 +99,7 @@ class StemFront(nn.Module):
         return self.stem.descriptor(features)
 
 
-def fold_preprocessing(weight: Tensor) -> tuple[Tensor, Tensor]:
+def fold_preprocessing(weight: Tensor, normalisation: Normalisation = CLIP_PIXELS) -> tuple[Tensor, Tensor]:
     """Folds channel order, 1/255, mean and std into the patch convolution.
 
     The convolution has no padding, so this is exact: with y = bgr - SHIFT the normalised RGB value of channel c is
@@ -104,13 +108,14 @@ def fold_preprocessing(weight: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         weight: The convolution's weight for normalised RGB, [C_v, 3, p, p].
+        normalisation: What it expects of pixels.
 
     Returns:
         Matrix [p * p * 3, C_v] for the shifted BGR pixels of a patch in memory order, and the bias [C_v] that makes up
         for shift and mean; float32.
     """
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, dtype=torch.float64)[:, None, None]
-    std = torch.tensor(open_clip.OPENAI_DATASET_STD, dtype=torch.float64)[:, None, None]
+    mean = torch.tensor(normalisation.mean, dtype=torch.float64)[:, None, None]
+    std = torch.tensor(normalisation.std, dtype=torch.float64)[:, None, None]
     exact = weight.double()
     bias = (exact * ((SHIFT / 255 - mean) / std)).sum(dim=(1, 2, 3))
     matrix = (exact / (255 * std)).flip(1).permute(2, 3, 1, 0).flatten(0, 2)

@@ -229,7 +229,7 @@ def measure_parity(
     memory = _memory_of(backend, batches[0][0], memory_rows) if memory_rows else None
     for number, (frames, index) in enumerate(batches):
         maps, graph_scores = backend.run(frames, index if len(classes) > 1 else None)
-        pixels = to_pixels(resized(frames))
+        pixels = to_pixels(resized(frames), model.tower.normalisation)
         output = model(pixels, text[torch.from_numpy(index)])
         difference = np.abs(maps - output.map.numpy())
         map_drifts.append(float(difference.max()))

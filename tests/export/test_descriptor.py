@@ -54,7 +54,7 @@ def deep(tiny):
     import open_clip
 
     from kanoclip.train.backbones import get_backbone
-    from kanoclip.train.model.clip_vv import ClipVV
+    from kanoclip.train.model.towers.clip_vv import ClipVV
 
     architecture = get_backbone("random-tiny").architecture()
     architecture["vision_cfg"]["layers"] = 8

@@ -44,9 +44,10 @@ def test_the_class_tokens_last_attention_is_fused_with_as_many_heads_as_vit_l_ha
     import torch
     from open_clip.transformer import ResidualAttentionBlock
 
-    from kanoclip.train.model.clip_vv import FinalBlock
+    from kanoclip.train.model.towers.adapters import open_clip_block
+    from kanoclip.train.model.towers.blocks import FinalBlock
 
-    block = FinalBlock(ResidualAttentionBlock(512, 8), "original").eval()
+    block = FinalBlock(open_clip_block(ResidualAttentionBlock(512, 8)), "original").eval()
     cast_weights(block, torch.half)
     tokens = torch.zeros(1, 50, 512, dtype=torch.half)
     with torch.no_grad():

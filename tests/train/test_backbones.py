@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train import backbones
 from kanoclip.train.backbones import REGISTRY, get_backbone, load_clip
-from kanoclip.train.model.clip_vv import ClipVV
+from kanoclip.train.model.towers.clip_vv import ClipVV
 
 SHAPES = {  # blocks, width, joint width, patch, native size, text width
     "nano": (4, 128, 128, 16, 256, 192),

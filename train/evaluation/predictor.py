@@ -161,7 +161,7 @@ class CheckpointPredictor:
             if class_name not in self._text:
                 self._text[class_name] = self.model.text_features([class_name])
             frames = torch.from_numpy(np.stack([resize(image, *self.size) for image in images])).to(self.device)
-            output = self.model(to_pixels(frames), self._text[class_name])
+            output = self.model(to_pixels(frames, self.model.tower.normalisation), self._text[class_name])
             maps, scores = output.map.float().cpu().numpy(), output.score.float().cpu().tolist()
         if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
             raise KanoclipError(f"{self.about['name']} gives NaN: the training run has diverged")

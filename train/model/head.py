@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kanoclip.train.model.bicmci import BiCMCI, TextState
-from kanoclip.train.model.clip_vv import STAGES, ImageFeatures
+from kanoclip.train.model.towers.clip_vv import STAGES, ImageFeatures
 from kanoclip.train.model.conv_adapter import ConvAdapter
 from kanoclip.train.model.smoothing import MapSmoothing
 

@@ -10,9 +10,10 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.model.clip_vv import ClipVV, GlobalToken
+from kanoclip.train.model.towers.blocks import GlobalToken
+from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, Normalisation
 from kanoclip.train.model.head import TEMPERATURE, Head, Output
-from kanoclip.train.model.text import LearnablePrompts, TextEncoder, handcrafted_features, template_features
+from kanoclip.train.model.text import LearnablePrompts, TextEncoder, Tokenizer, handcrafted_features, template_features
 
 Prompts = Literal["learned", "template", "handcrafted"]
 
@@ -50,21 +51,40 @@ class ModelConfig:
 class KAnoCLIP(nn.Module):
     """KAnoCLIP (fig. 1). Only `prompts` and `head` learn; the tower and the text encoder are CLIP's, frozen."""
 
-    def __init__(self, clip: open_clip.CLIP, config: ModelConfig) -> None:
-        """Takes over an open_clip CLIP, sharing its parameters.
+    def __init__(
+        self,
+        clip: open_clip.CLIP | open_clip.CustomTextCLIP,
+        config: ModelConfig,
+        *,
+        normalisation: Normalisation = CLIP_PIXELS,
+        tokenizer: Tokenizer | None = None,
+    ) -> None:
+        """Takes over an open_clip model, sharing its parameters.
+
+        Args:
+            clip: Image and text tower.
+            config: The model's shape.
+            normalisation: What the image tower expects of pixels.
+            tokenizer: What the text tower was trained with; None for CLIP's own.
 
         Raises:
-            CheckpointError: The image tower is not one that CLIP-VV knows.
+            CheckpointError: The image tower is not one that CLIP-VV can read.
         """
         super().__init__()
         self.config = config
         handcrafted = config.prompts == "handcrafted"
-        self.tower = ClipVV(clip.visual, config.image_size, vv=config.vv, global_token=config.global_token)
-        self.text = TextEncoder(clip)
+        self.tower = ClipVV(
+            clip.visual,
+            config.image_size,
+            vv=config.vv,
+            global_token=config.global_token,
+            normalisation=normalisation,
+        )
+        self.text = TextEncoder(clip, tokenizer)
         learned = config.prompts == "learned"
         self.prompts = LearnablePrompts(self.text.width, config.prompt_length) if learned else None
         self.head = Head(
-            int(clip.visual.proj.shape[1]),
+            self.tower.joint_width,
             self.tower.grid,
             config.image_size,
             bicmci=config.bicmci and not handcrafted,
@@ -99,16 +119,17 @@ class KAnoCLIP(nn.Module):
 
 
 @torch.no_grad()
-def to_pixels(frames: Tensor) -> Tensor:
-    """Frames as the camera gives them -> CLIP's input.
+def to_pixels(frames: Tensor, normalisation: Normalisation = CLIP_PIXELS) -> Tensor:
+    """Frames as the camera gives them -> the image tower's input.
 
     Args:
         frames: uint8 [B, H, W, 3], BGR, at model size.
+        normalisation: The tower's.
 
     Returns:
-        float32 [B, 3, H, W], RGB, with CLIP's mean and std.
+        float32 [B, 3, H, W], RGB, less the mean and over the std.
     """
     rgb = frames.flip(-1).permute(0, 3, 1, 2).float() / 255
-    mean = torch.tensor(open_clip.OPENAI_DATASET_MEAN, device=frames.device)[:, None, None]
-    std = torch.tensor(open_clip.OPENAI_DATASET_STD, device=frames.device)[:, None, None]
+    mean = torch.tensor(normalisation.mean, device=frames.device)[:, None, None]
+    std = torch.tensor(normalisation.std, device=frames.device)[:, None, None]
     return (rgb - mean) / std

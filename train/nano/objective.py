@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.backbones import get_backbone, seeded_clip
-from kanoclip.train.model.clip_vv import ClipVV
+from kanoclip.train.model.towers.clip_vv import ClipVV
 from kanoclip.train.model.stem.stem import ConvStem
 from kanoclip.train.model.text import HANDCRAFTED_STATES, HANDCRAFTED_TEMPLATES, STATE_WORDS, TextEncoder
 from kanoclip.train.nano.scenes.defects import DEFECTS

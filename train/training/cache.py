@@ -18,7 +18,7 @@ from torch import Tensor
 from kanoclip.runtime.bundle.manifest import INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.system.paths import replace_file
-from kanoclip.train.model.clip_vv import STAGES, ClipVV, ImageFeatures
+from kanoclip.train.model.towers.clip_vv import STAGES, ClipVV, ImageFeatures
 
 FORMAT = 2
 _KEY_FILE = "key.json"
@@ -59,6 +59,7 @@ def tower_key(tower: ClipVV, amp: str) -> dict[str, object]:
         "format": FORMAT,
         "weights": digest.hexdigest(),
         "size": list(tower.size),
+        "normalisation": [*tower.normalisation.mean, *tower.normalisation.std],
         "vv": tower.vv,
         "global_token": tower.global_token,
         "amp": amp,
@@ -210,5 +211,5 @@ def _size(path: Path) -> int:
 
 def features_shape(tower: ClipVV) -> tuple[int, int]:
     """(rows, C): the shape of one image's packed features."""
-    cells, width = tower.grid[0] * tower.grid[1], int(tower.proj.shape[1])
+    cells, width = tower.grid[0] * tower.grid[1], tower.joint_width
     return STAGES * cells + 1 + (-(-cells // width) if tower.stem is not None else 0), width

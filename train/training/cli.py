@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from kanoclip.train.data.types import Split
-    from kanoclip.train.model.clip_vv import GlobalToken
+    from kanoclip.train.model.towers.blocks import GlobalToken
     from kanoclip.train.training.config import Amp, KdForm, Optimizer, TrainConfig
     from kanoclip.train.training.job import Job
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.knowledge.base import ClassTexts
-from kanoclip.train.model.clip_vv import ImageFeatures
+from kanoclip.train.model.towers.clip_vv import ImageFeatures
 from kanoclip.train.model.kanoclip import KAnoCLIP
 from kanoclip.train.training.config import TrainConfig
 from kanoclip.train.training.losses import global_bce, kd_anchored, kd_printed, local_loss
@@ -54,7 +54,7 @@ class Objective(nn.Module):
         self.class_names = tuple(class_names)
         self.config = config
         self.encoder, self.prompts, self.head = model.text, model.prompts, model.head
-        width = int(self.encoder.text_projection.shape[1])
+        width = self.encoder.joint_width
         with torch.no_grad():
             # Eq. 3: the mean over the descriptions' features.
             means, anchors = (

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.checkpoint import save_checkpoint
-from kanoclip.train.model.clip_vv import ClipVV, ImageFeatures
+from kanoclip.train.model.towers.clip_vv import ClipVV, ImageFeatures
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
 from kanoclip.train.training.cache import pack, unpack
 from kanoclip.train.training.config import TrainConfig
@@ -81,7 +81,7 @@ class Features:
         if len(batch.fresh) == 0:
             return unpack(batch.features, self.cells)
         with self.accelerator.autocast():
-            image = self.tower(to_pixels(batch.frames))
+            image = self.tower(to_pixels(batch.frames, self.tower.normalisation))
         if cache is None:
             stages = tuple(stage.float() for stage in image.patches)
             return ImageFeatures(stages, image.global_token.float(), distance=image.distance)

@@ -16,7 +16,7 @@ from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, 
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.train.checkpoint import build_model, load_checkpoint
-from kanoclip.train.model.clip_vv import GlobalToken
+from kanoclip.train.model.towers.clip_vv import GlobalToken
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts, to_pixels
 from kanoclip.train.weights import CHECKPOINT, packaged
 
@@ -113,7 +113,7 @@ class TorchBackend(BaseBackend):
         return *found, Split((uploaded - started) * 1e3, (computed - uploaded) * 1e3, (ended - computed) * 1e3)
 
     def _forward(self, frames: torch.Tensor, text: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        output = self._model(to_pixels(frames).to(self._dtype), text)
+        output = self._model(to_pixels(frames, self._model.tower.normalisation).to(self._dtype), text)
         return output.map.float(), output.score.float()
 
 

@@ -18,7 +18,7 @@ from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.export.work import gemm_flops
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.train.backbones import get_backbone, load_clip
-from kanoclip.train.model.clip_vv import ClipVV
+from kanoclip.train.model.towers.clip_vv import ClipVV
 
 
 class PlainTower(nn.Module):

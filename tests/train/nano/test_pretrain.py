@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.backbones import get_backbone, load_clip
-from kanoclip.train.model.clip_vv import ClipVV
+from kanoclip.train.model.towers.clip_vv import ClipVV
 from kanoclip.train.nano import pretrain as module
 from kanoclip.train.nano.objective import PretrainConfig, Pretraining
 from kanoclip.train.nano.pretrain import main, pretrain

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.train.model.clip_vv import ImageFeatures
+from kanoclip.train.model.towers.clip_vv import ImageFeatures
 from kanoclip.train.training.cache import FeatureCache, features_shape, pack, tower_key, unpack
 
 SHAPE = (9, 4)

@@ -8,7 +8,7 @@ import torch
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.system import paths
 from kanoclip.train.checkpoint import load_checkpoint
-from kanoclip.train.model.clip_vv import ImageFeatures
+from kanoclip.train.model.towers.clip_vv import ImageFeatures
 from kanoclip.train.training.state import state_path
 from kanoclip.train.training.trainer import learning_rate
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.backbones import seeded_clip
-from kanoclip.train.model.clip_vv import ClipVV, _descriptor_basis, resize_positional_embedding, tap_blocks
+from kanoclip.train.model.towers.clip_vv import ClipVV, _descriptor_basis, resize_positional_embedding, tap_blocks
 
 TINY_VIT_14 = {"patch_size": 14, "width": 32, "head_width": 16, "layers": 4}
 
