@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, ImageFeatures, Normalisation
 from kanoclip.train.model.stem.stem import SCALE, StemFeatures
 from kanoclip.train.model.stem.stem import SHIFT as STEM_SHIFT
+from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, ImageFeatures, Normalisation
 
 SHIFT = 128
 """Subtracted from the uint8 pixels before CLIP's patch convolution. It is exact, and it halves the rounding error that

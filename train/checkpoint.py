@@ -18,8 +18,8 @@ from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import Weights, get_backbone, load_clip
-from kanoclip.train.model.towers.blocks import GlobalToken
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
+from kanoclip.train.model.towers.blocks import GlobalToken
 
 SCHEMA = 1
 _LATER = {"self_similarity", "global_temperature"}

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kanoclip.train.model.bicmci import BiCMCI, TextState
-from kanoclip.train.model.towers.clip_vv import STAGES, ImageFeatures
 from kanoclip.train.model.conv_adapter import ConvAdapter
 from kanoclip.train.model.smoothing import MapSmoothing
+from kanoclip.train.model.towers.clip_vv import STAGES, ImageFeatures
 
 TEMPERATURE = 0.07
 USUAL_DISTANCE = 5.0

@@ -10,10 +10,10 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.model.towers.blocks import GlobalToken
-from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, Normalisation
 from kanoclip.train.model.head import TEMPERATURE, Head, Output
 from kanoclip.train.model.text import LearnablePrompts, TextEncoder, Tokenizer, handcrafted_features, template_features
+from kanoclip.train.model.towers.blocks import GlobalToken
+from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, Normalisation
 
 Prompts = Literal["learned", "template", "handcrafted"]
 

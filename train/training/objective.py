@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.knowledge.base import ClassTexts
-from kanoclip.train.model.towers.clip_vv import ImageFeatures
 from kanoclip.train.model.kanoclip import KAnoCLIP
+from kanoclip.train.model.towers.clip_vv import ImageFeatures
 from kanoclip.train.training.config import TrainConfig
 from kanoclip.train.training.losses import global_bce, kd_anchored, kd_printed, local_loss
 

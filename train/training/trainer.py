@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.checkpoint import save_checkpoint
-from kanoclip.train.model.towers.clip_vv import ClipVV, ImageFeatures
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
+from kanoclip.train.model.towers.clip_vv import ClipVV, ImageFeatures
 from kanoclip.train.training.cache import pack, unpack
 from kanoclip.train.training.config import TrainConfig
 from kanoclip.train.training.images import Batch, EpochOrder, TrainingSet

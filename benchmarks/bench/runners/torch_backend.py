@@ -16,8 +16,8 @@ from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, 
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.train.checkpoint import build_model, load_checkpoint
-from kanoclip.train.model.towers.clip_vv import GlobalToken
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts, to_pixels
+from kanoclip.train.model.towers.clip_vv import GlobalToken
 from kanoclip.train.weights import CHECKPOINT, packaged
 
 

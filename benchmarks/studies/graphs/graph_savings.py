@@ -34,10 +34,10 @@ from kanoclip.runtime.errors import KanoclipError
 from kanoclip.train.backbones import get_backbone, load_clip
 from kanoclip.train.checkpoint import build_model, load_checkpoint
 from kanoclip.train.model.bicmci import HEADS, RESIDUAL_SCALE, BiCMCI, TextState
-from kanoclip.train.model.towers.clip_vv import FinalBlock
 from kanoclip.train.model.deformable import DeformableSelfAttention
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, to_pixels
 from kanoclip.train.model.layers import attention, merge_heads, split_heads
+from kanoclip.train.model.towers.clip_vv import FinalBlock
 from kanoclip.train.weights import CHECKPOINT, packaged
 
 SHIPPED, TOWER = "as it ships", "plain image tower"

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kanoclip.train.model.towers.clip_vv import ImageFeatures
 from kanoclip.train.model.head import USUAL_DISTANCE, Head, Output, abnormal_share
+from kanoclip.train.model.towers.clip_vv import ImageFeatures
 
 DIM = 64
 
