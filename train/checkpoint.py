@@ -17,7 +17,7 @@ from torch import Tensor
 from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.runtime.system.paths import replace_file
-from kanoclip.train.backbones import Weights, get_backbone, load_clip
+from kanoclip.train.backbones import Weights, get_backbone, load_clip, tokenizer_of
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
 from kanoclip.train.model.towers.blocks import GlobalToken
 
@@ -58,10 +58,13 @@ def build_model(config: ModelConfig, weights: str = "auto", seed: int = 0) -> Lo
     Raises:
         CheckpointError: Unknown backbone, or weights that cannot be had.
     """
-    clip, origin = load_clip(get_backbone(config.backbone), weights)
+    backbone = get_backbone(config.backbone)
+    clip, origin = load_clip(backbone, weights)
+    tokenizer = tokenizer_of(backbone, origin)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LoadedModel(KAnoCLIP(clip, config), origin, None)
+        model = KAnoCLIP(clip, config, normalisation=backbone.normalisation, tokenizer=tokenizer)
+        return LoadedModel(model, origin, None)
 
 
 def save_checkpoint(
@@ -93,7 +96,7 @@ def save_checkpoint(
         "tensors_sha256": hashlib.sha256(tensors).hexdigest(),
         "config": asdict(model.config),
         "backbone_sha256": weights.sha256,
-        "backbone_origin": weights.origin,
+        "backbone_origin": weights.title,
         **({"training": dict(training)} if training is not None else {}),
     }
     try:
