@@ -33,6 +33,7 @@ Examples:
   kanoclip-export --tiles auto --parity-images good_frames/ --output line3.kanoclip
   kanoclip-export --int8-cpu --calibration-images good_frames/ --output line3-int8.kanoclip
   kanoclip-export --backbone vit-l-14-336 --checkpoint run/best.safetensors --fp16 --engine tensorrt-rtx
+  kanoclip-export --list-backbones
   kanoclip-export --backbone vit-l-14-336 --prompts handcrafted --weights CLIP.safetensors --fp16
 
 The parity gate compares the graph with torch on images; an export that drifts writes nothing.
@@ -48,6 +49,17 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
         raise click.BadParameter(f"{value!r} is not WIDTHxHEIGHT in pixels, such as 1920x1080.")
     return int(height), int(width)
+
+
+def _list_backbones(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    """Prints the table and leaves."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from kanoclip.export.printed import print_backbones
+    from kanoclip.train.weights.listing import list_backbones, unsuited
+
+    print_backbones(Console(), list_backbones(), unsuited())
+    ctx.exit()
 
 
 @click.command(epilog=_EPILOG)
@@ -180,6 +192,19 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     metavar="DIR",
     help="Also put the model into a model repository of NVIDIA Triton Inference Server.",
 )
+@click.option(
+    "--accept-licence",
+    metavar="NAME",
+    help="Export weights that are for research only, whose licence this is; the manifest says so.",
+)
+@click.option(
+    "--list-backbones",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_backbones,
+    help="Show the backbones with their size, work and licence, and leave.",
+)
 @json_option
 @quiet_option
 def command(
@@ -212,6 +237,7 @@ def command(
     threads: int | None,
     output: Path | None,
     triton: Path | None,
+    accept_licence: str | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -283,8 +309,11 @@ def command(
         from kanoclip.train.backbones import get_backbone
         from kanoclip.train.checkpoint import build_model, load_checkpoint
         from kanoclip.train.model.kanoclip import ModelConfig
+        from kanoclip.train.weights.listing import check_licence
 
         entry = get_backbone(name)
+        if checkpoint is None and weights != "none":
+            check_licence(entry, None, accept_licence)
     except KanoclipError as error:
         raise click.UsageError(str(error)) from error
     if shipped:
@@ -315,6 +344,7 @@ def command(
                 ),
                 weights,
             )
+        licence = check_licence(get_backbone(loaded.model.config.backbone), loaded.weights, accept_licence)
         if tiles == AUTO and parity_images is not None:
             grid = choose_grid(
                 parity_images,
@@ -346,6 +376,8 @@ def command(
             progress,
         )
     print_summary(console, config.output, manifest)
+    if licence is not None:
+        console.print(f"warning: {licence}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if triton is not None:
         served = write_repository(Bundle.open(config.output), triton)
         console.print(f"Triton model {served}", highlight=False, markup=False)

@@ -47,7 +47,9 @@ from kanoclip.runtime.engines import Report, create_backend
 from kanoclip.runtime.engines.tensorrt.flavour import RTX
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.system.installed import installed_versions, own_commit
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import LoadedModel
+from kanoclip.train.weights.listing import licence_title
 
 UNQUANTISED_FILE = "unquantised.onnx"
 SAMPLES = 4
@@ -253,7 +255,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
             backbone=model.config.backbone,
             image_size=size,
             trained=loaded.trained,
-            weights=loaded.weights.origin,
+            weights=loaded.weights.title,
             weights_sha256=loaded.weights.sha256,
             checkpoint_sha256=loaded.checkpoint_sha256,
             prompts=model.config.prompts,
@@ -261,6 +263,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
             bicmci=len(model.head.stages) > 0,
             conv_adapter=model.head.adapter is not None,
             global_token=model.config.global_token,
+            licence=licence_title(get_backbone(model.config.backbone), loaded.weights),
         ),
         classes=config.classes,
         precision=config.precision,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
 
 from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.terminal.console import Console
+
+if TYPE_CHECKING:
+    from kanoclip.train.weights.listing import Listed
 
 
 def print_summary(console: Console, output: Path, manifest: Manifest) -> None:
@@ -19,6 +25,12 @@ def print_summary(console: Console, output: Path, manifest: Manifest) -> None:
         f"classes: {', '.join(manifest.classes)}{'' if tiles is None else f', tiles: {tiles.title}'})",
         highlight=False,
         markup=False,
+    )
+    console.print(
+        f"weights: {manifest.model.weights}; licence: {manifest.model.licence or 'none'}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     console.print(
         f"parity with torch on {parity['pictures']} {'images' if tiles is None else 'tiles'}: "
@@ -52,6 +64,34 @@ def print_summary(console: Console, output: Path, manifest: Manifest) -> None:
             style="yellow",
             highlight=False,
         )
+
+
+def print_backbones(console: Console, backbones: Sequence[Listed], unsuited: Mapping[str, str]) -> None:
+    """Prints `--list-backbones`: a line each, and below them what is refused."""
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("backbone", "licence", "weights", "about"):
+        table.add_column(heading, no_wrap=True, overflow="ignore")
+    for heading in ("px", "image M", "text M", "GFLOPs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in backbones:
+        table.add_row(
+            one.name,
+            f"{one.licence}, research only" if one.research_only else one.licence,
+            one.weights,
+            one.about.partition(";")[0],
+            str(one.size),
+            f"{one.image_weights / 1e6:.1f}",
+            f"{one.text_weights / 1e6:.1f}",
+            f"{one.flops / 1e9:.1f}",
+        )
+    console.print(table, soft_wrap=True)
+    console.print(
+        "image M, text M: millions of weights, of which the image tower's ship; GFLOPs: the image tower's, one image.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name, reason in unsuited.items():
+        console.print(f"not supported: {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_accuracy(console: Console, parity: Any) -> None:

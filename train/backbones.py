@@ -131,10 +131,11 @@ REGISTRY = {
         Backbone("random-tiny", "a few thousand weights, for tests", licence=NONE),
     )
 }
+_MIXES = "its patches are mixed by convolutions, which have no V to attend to"
 UNSUITED = {
-    "mobileclip2-s0, -s2, -s3, -s4": "FastViT mixes its patches by convolutions, which have no V to attend to",
+    **dict.fromkeys(("mobileclip2-s0", "mobileclip2-s2", "mobileclip2-s3", "mobileclip2-s4", "convnext"), _MIXES),
     "mobileclip2-b": "its patches come from a stem of three convolutions with batch norm, not from one",
-    "convnext, rn50 and alike": "no transformer blocks over patches",
+    "rn50": "it is a ResNet, without transformer blocks over patches",
 }
 """Image towers that people ask for and that V-V attention cannot be had of."""
 
@@ -173,8 +174,12 @@ def get_backbone(name: str) -> Backbone:
     """Looks a backbone up.
 
     Raises:
-        CheckpointError: Unknown name; the message lists the known ones.
+        CheckpointError: Unknown name, or one that V-V attention cannot be had of; the message says which would do.
     """
+    if name in UNSUITED:
+        raise CheckpointError(
+            f"{name} does not suit V-V attention: {UNSUITED[name]}; `kanoclip-export --list-backbones` shows what does"
+        )
     if name not in REGISTRY:
         raise CheckpointError(f"unknown backbone '{name}': choose one of {', '.join(REGISTRY)}")
     return REGISTRY[name]
@@ -239,7 +244,7 @@ def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[Clip, Weights]
 
 
 def _advice(state: State, backbone: Backbone, quick_gelu: bool | None) -> str:
-    return advice(state, backbone, list(REGISTRY.values()), lambda name: _build(REGISTRY[name]), quick_gelu)
+    return advice(state, backbone, list(REGISTRY.values()), lambda name: empty_clip(REGISTRY[name]), quick_gelu)
 
 
 def _tokenizer(backbone: Backbone, weights: Path) -> Path | None:
@@ -250,7 +255,12 @@ def _tokenizer(backbone: Backbone, weights: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _build(backbone: Backbone) -> Clip:
+def empty_clip(backbone: Backbone) -> Clip:
+    """A backbone with the values that torch's generator gives; on the meta device with none.
+
+    Raises:
+        CheckpointError: open_clip built it without the activation that its weights need.
+    """
     architecture = backbone.architecture()
     # Ours to read, and unknown to open_clip.
     stem = architecture.pop("stem_cfg", None)
@@ -276,7 +286,7 @@ def seeded_clip(backbone: Backbone, seed: int = SEED) -> Clip:
     """A backbone with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _build(backbone)
+        return empty_clip(backbone)
 
 
 def tokenizer_of(backbone: Backbone, weights: Weights) -> GemmaTokenizer | None:

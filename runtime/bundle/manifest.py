@@ -58,6 +58,8 @@ class ModelInfo:
         bicmci: Bi-CMCI is in the graph.
         conv_adapter: The Conv-Adapter is in the graph.
         global_token: `original` or `local`.
+        licence: Of the backbone's weights, such as `MIT`; `unknown` for a file that nobody has published under that
+            sha256. None for seeded weights, and in a bundle of an export that did not say it.
     """
 
     backbone: str
@@ -71,6 +73,7 @@ class ModelInfo:
     bicmci: bool
     conv_adapter: bool
     global_token: str
+    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -340,6 +343,8 @@ class Manifest:
         for one in (value["thresholds"], *value["class_thresholds"].values()):
             if one["roi"] is None:
                 del one["roi"]
+        if value["model"]["licence"] is None:
+            del value["model"]["licence"]
         for name in ("work", "class_thresholds", "descriptor", "memory", "references", "tiles"):
             if not value[name]:
                 del value[name]
@@ -409,6 +414,7 @@ def _model(fields: Fields) -> ModelInfo:
         bicmci=fields.flag("bicmci"),
         conv_adapter=fields.flag("conv_adapter"),
         global_token=fields.choice("global_token", ("original", "local")),
+        licence=fields.text("licence") if fields.has("licence") else None,
     )
     fields.done()
     return info

@@ -64,3 +64,34 @@ def seeded(kind, shake, **options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return shake(build(kind, **options))
+
+
+class Letters:
+    """A tokenizer for `SIGLIP_TEXT`: a token a letter, 1 at the end, 0 to fill up, no start token."""
+
+    prefix = 0
+
+    def tokenize(self, texts, length):
+        rows = [[2 + ord(letter) % 62 for letter in text][: length - 1] for text in texts]
+        return torch.tensor([[*row, 1, *[0] * (length - 1 - len(row))] for row in rows])
+
+    def ends(self, ids):
+        return (ids == 1).int().argmax(dim=-1)
+
+
+def model(kind, shake, **options):
+    """KAnoCLIP on a small tower of a kind, its head moved from the identity."""
+    from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig
+    from kanoclip.train.model.towers.clip_vv import Normalisation
+
+    clip = seeded(kind, shake)
+    own = kind in ("siglip2", "pe-core")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        made = KAnoCLIP(
+            clip,
+            ModelConfig(kind, options.pop("size", (32, 32)), prompt_length=4, **options),
+            tokenizer=Letters() if kind == "siglip2" else None,
+            **({"normalisation": Normalisation((0.5,) * 3, (0.5,) * 3)} if own else {}),
+        )
+    return made

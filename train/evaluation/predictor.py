@@ -139,7 +139,7 @@ class CheckpointPredictor:
             "kind": "checkpoint",
             "name": name,
             "backbone": config.backbone,
-            "weights": loaded.weights.origin,
+            "weights": loaded.weights.title,
             "precision": "fp32",
             "prompts": config.prompts,
             "image_size": list(config.image_size),
