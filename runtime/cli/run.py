@@ -204,7 +204,7 @@ def _run(line: LineConfig, debug: bool) -> int:
                 observer=rows.add if rows is not None else None,
             )
             control = StreamControl(
-                pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.saved
+                pipeline, detector, looked_for, [source.name for source in sources], decisions.saved
             )
             warm_up = LineWarmUp.of(line.learn, detector, control, looked_for, outputs.snapshots)
             if warm_up is not None:

@@ -12,6 +12,7 @@ from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, MemoryCount
+from kanoclip.runtime.detect.learning.teacher import Teacher
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
@@ -32,7 +33,6 @@ class StreamControl:
     Args:
         pipeline: The stream.
         detector: Scores its frames; nothing else may change what it decides by.
-        settings: What it decides by now.
         class_name: Class that the pipeline looks for.
         sources: The sources' names.
         read: Reads again the settings that a new start would use.
@@ -42,19 +42,23 @@ class StreamControl:
         self,
         pipeline: Pipeline,
         detector: Detector,
-        settings: Settings,
         class_name: str,
         sources: Sequence[str],
         read: Callable[[Bundle], Saved],
     ) -> None:
         self._pipeline = pipeline
         self._detector = detector
-        self._settings = settings
         self._class_name = class_name
         self._sources = tuple(sources)
         self._read = read
         self._changing = threading.RLock()
         self._references = LiveReferences(detector, self._changing)
+        self._teacher = Teacher(detector, self._references, self._changing, pipeline, self.use_memory)
+
+    @property
+    def teacher(self) -> Teacher:
+        """See `Control.teacher`."""
+        return self._teacher
 
     def state(self) -> StreamState:
         """See `Control.state`."""
@@ -96,16 +100,15 @@ class StreamControl:
             if name not in classes:
                 raise FrameError(f"unknown class '{name}': this bundle has {', '.join(classes)}")
             if name != self._class_name:
-                self._check_region(self._settings, name)
+                self._check_region(self._detector.settings, name)
                 self._class_name = name
                 self._apply()
 
     def choose_thresholds(self, *, image: float | None = None, pixel: float | None = None) -> None:
         """See `Control.choose_thresholds`."""
         with self._changing:
-            chosen = self._settings.choosing(self._class_name, Decision(threshold=image, pixel_threshold=pixel))
-            self._detector.decide_by(chosen)
-            self._settings = chosen
+            chosen = Decision(threshold=image, pixel_threshold=pixel)
+            self._detector.decide_by(self._detector.settings.choosing(self._class_name, chosen))
 
     def save_thresholds(self) -> str:
         """See `Control.save_thresholds`."""
@@ -171,8 +174,7 @@ class StreamControl:
     def _forget_choice(self, class_name: str) -> None:
         """Thresholds chosen by hand for zero-shot scores are none for those by a memory, which have another scale."""
         with self._changing:
-            self._settings = self._settings.without_choice(class_name)
-            self._detector.decide_by(self._settings)
+            self._detector.decide_by(self._detector.settings.without_choice(class_name))
 
     def pause(self) -> None:
         """See `Control.pause`."""
@@ -199,7 +201,6 @@ class StreamControl:
                 self._check_region(saved.settings, self._class_name)
                 with self._pipeline.changing():
                     self._detector.decide_by(saved.settings, saved.bundle)
-                    self._settings = saved.settings
                     self._apply()
             except KanoclipError as error:
                 log.warning("%s; the settings before stay in use", error)
@@ -221,7 +222,7 @@ class StreamControl:
         return self._read(self._detector.bundle.reread())
 
     def _apply(self) -> None:
-        rule = self._settings.decision(self._class_name).alarm or EVERY_FRAME
+        rule = self._detector.settings.decision(self._class_name).alarm or EVERY_FRAME
         self._pipeline.apply(Criteria(self._class_name, rule))
 
     def _check_region(self, settings: Settings, class_name: str) -> None:

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 
+from kanoclip.runtime.detect.learning.warm_up import FrameLearner
 from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import Criteria, PipelineConfig
 from kanoclip.runtime.stream.inference_worker import FrameTaker, InferenceWorker
 from kanoclip.runtime.stream.progress import Progress, RunSummary
-from kanoclip.runtime.stream.run_state import FrameDetector, FrameLearner, Latest, RunState
+from kanoclip.runtime.stream.run_state import FrameDetector, Latest, RunState
 from kanoclip.runtime.stream.sink_worker import SinkWorker, deliver
 from kanoclip.runtime.stream.source_worker import SourceWorker
 from kanoclip.runtime.stream.stats import StageStats
@@ -149,8 +150,13 @@ class Pipeline:
         with self._run.changing():
             self._run.criteria = criteria
 
-    def learn_by(self, learner: FrameLearner) -> None:
-        """Gives it every frame after it was scored; to be called before the run."""
+    @property
+    def learner(self) -> FrameLearner | None:
+        """What gets every frame after it was scored; None for nothing."""
+        return self._run.learner
+
+    def learn_by(self, learner: FrameLearner | None) -> None:
+        """Gives it every frame from the next one on after it was scored; may be called from any thread."""
         self._run.learner = learner
 
     def latest(self, source: str | None = None) -> Latest:

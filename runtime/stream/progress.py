@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
+from kanoclip.runtime.detect.learning.teacher import Teacher
 from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Image
 
@@ -172,6 +173,11 @@ class StreamState:
 
 class Control(Protocol):
     """A running stream, to whoever watches over it. Every method may be called from any thread and returns at once."""
+
+    @property
+    def teacher(self) -> Teacher:
+        """Takes a person's corrections, which cost inferences and files: not for a thread that others wait for."""
+        ...
 
     def state(self) -> StreamState:
         """What is scored now, and by what."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from kanoclip.runtime.detect.alarm import Alarm
+from kanoclip.runtime.detect.learning.warm_up import FrameLearner
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.errors import KanoclipError, one_line
 from kanoclip.runtime.sources.base import Source
@@ -31,14 +32,6 @@ class FrameDetector(Protocol):
 
     def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
         """Scores prepared frames, in their order."""
-        ...
-
-
-class FrameLearner(Protocol):
-    """What learns from frames while they are scored, such as a `WarmUp`."""
-
-    def look(self, name: str, frame: Prepared, image: Image, class_name: str | None) -> None:
-        """Takes a frame that has just been scored; in the thread that scored it, and without an error."""
         ...
 
 

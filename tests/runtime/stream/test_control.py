@@ -83,7 +83,6 @@ class Run:
         self.control: Control = StreamControl(
             self.pipeline,
             self.detector,
-            self.settings(),
             "nut",
             ["line 3"],
             lambda bundle: Saved(bundle, self.settings(), self.file),
