@@ -14,13 +14,15 @@ from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, MemoryCount
 from kanoclip.runtime.detect.learning.teacher import Teacher
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.settings.saved_region import save_region
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
+from kanoclip.runtime.detect.thresholds import promised
 from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, one_line
 from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
-from kanoclip.runtime.types import Image
+from kanoclip.runtime.types import Image, RegionOfInterest
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class StreamControl:
         with self._changing:
             manifest = self._detector.bundle.manifest
             thresholds = self._detector.thresholds_of(self._class_name)
+            decision = self._settings.decision(self._class_name)
             memory = self._references.count(self._class_name)
             return StreamState(
                 bundle=manifest.name,
@@ -79,6 +82,8 @@ class StreamControl:
                 references=memory.references,
                 memory_rows=memory.rows,
                 memory_saved=self._references.saved(self._class_name),
+                region=None if decision.roi is None else decision.roi.digest(),
+                promised=promised(manifest.thresholds_of(self._class_name), decision),
             )
 
     def progress(self) -> Progress:
@@ -125,6 +130,30 @@ class StreamControl:
             place = save(saved, self._class_name, wanted)
             if self._saved().thresholds(self._class_name) != (wanted.image, wanted.pixel):
                 raise SettingsError(f"{place}: the thresholds were written, but something else overrides them")
+            return str(place)
+
+    def region(self) -> RegionOfInterest | None:
+        """See `Control.region`."""
+        with self._changing:
+            return self._settings.decision(self._class_name).roi
+
+    def choose_region(self, region: RegionOfInterest | None) -> None:
+        """See `Control.choose_region`."""
+        wanted = region or RegionOfInterest("the whole image")
+        with self._changing:
+            chosen = self._settings.choosing(self._class_name, Decision(roi=wanted))
+            self._check_region(chosen, self._class_name)
+            self._detector.decide_by(chosen)
+            self._settings = chosen
+
+    def save_region(self) -> str:
+        """See `Control.save_region`."""
+        with self._changing:
+            wanted = self.region()
+            place = save_region(self._saved(), self._class_name, wanted)
+            found = self._saved().settings.decision(self._class_name).roi
+            if (found and found.digest()) != (wanted and wanted.digest()):
+                raise SettingsError(f"{place}: the region was written, but something else overrides it")
             return str(place)
 
     def add_reference(

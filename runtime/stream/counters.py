@@ -103,6 +103,7 @@ class Tally:
         self._windows = [SlidingWindow() for _ in sources] if len(sources) > 1 else [self._window]
         self.sources = [SourceTally(*both) for both in zip(sources, self._windows, strict=True)]
         self._last_score: float | None = None
+        self._last_threshold: float | None = None
         self._started = time.monotonic()
         self._ended: float | None = None
 
@@ -117,7 +118,7 @@ class Tally:
     def count(self, source: int, frame: Frame, detection: Detection, capture_cpu_ms: float) -> None:
         """Counts a scored frame of one source and what it cost."""
         self.sources[source].count(frame, detection)
-        self._last_score = detection.score
+        self._last_score, self._last_threshold = detection.score, detection.threshold
         timings = detection.timings
         capture, resize, inference, decide = self.stages.values()
         capture.add(frame.capture_ms)
@@ -157,6 +158,7 @@ class Tally:
             last_score=self._last_score,
             paused=paused,
             sources=sources,
+            last_threshold=self._last_threshold,
         )
 
     def summary(

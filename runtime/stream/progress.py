@@ -9,7 +9,7 @@ from typing import Protocol
 from kanoclip.runtime.detect.learning.live import MemoryCount
 from kanoclip.runtime.detect.learning.teacher import Teacher
 from kanoclip.runtime.stream.stats import StageSummary
-from kanoclip.runtime.types import Image
+from kanoclip.runtime.types import Image, RegionOfInterest
 
 SCORE_BOUNDS = tuple(step / 20 for step in range(1, 21))
 """Upper bounds of the histogram of scores."""
@@ -74,6 +74,7 @@ class Progress:
         last_score: Score of the last frame; None before the first.
         paused: Whether frames are let go by unscored.
         sources: The same by source.
+        last_threshold: What that score was compared with.
     """
 
     frames: int
@@ -88,6 +89,7 @@ class Progress:
     last_score: float | None
     paused: bool = False
     sources: tuple[SourceProgress, ...] = ()
+    last_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,8 @@ class StreamState:
         references: Good frames that the class's memory was made of; 0 without a memory.
         memory_rows: Descriptors that the memory holds of them.
         memory_saved: Whether a new start would score by the same memory.
+        region: Digest of the class's region of interest; None for the whole image.
+        promised: Whether calibrated thresholds keep their false-alarm rate in that region.
     """
 
     bundle: str
@@ -169,6 +173,8 @@ class StreamState:
     references: int = 0
     memory_rows: int = 0
     memory_saved: bool = True
+    region: str | None = None
+    promised: bool = True
 
 
 class Control(Protocol):
@@ -266,6 +272,29 @@ class Control(Protocol):
 
         Raises:
             KanoclipError: There is no memory, the bundle belongs to the package, or it cannot be written.
+        """
+        ...
+
+    def region(self) -> RegionOfInterest | None:
+        """Where images of the class looked for are scored; None for all of the image."""
+        ...
+
+    def choose_region(self, region: RegionOfInterest | None) -> None:
+        """Scores the class looked for in another region from the next frame on; None for all of the image.
+
+        Raises:
+            KanoclipError: It leaves nothing of the image, or does not suit the present frames.
+        """
+        ...
+
+    def save_region(self) -> str:
+        """Saves the region of the class looked for, so that later runs use it too.
+
+        Returns:
+            The file that names it, for a person to read.
+
+        Raises:
+            KanoclipError: It cannot be saved.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -14,7 +15,12 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from kanoclip.runtime.detect.settings.settings_file import read_settings
+from kanoclip.runtime.sinks.draw.digits import apart
+from kanoclip.runtime.sinks.draw.palette import coloured, cover
 
 pytestmark = [pytest.mark.programs("chromium"), pytest.mark.timeout(240)]
 
@@ -293,28 +299,41 @@ def test_heat_opacity_and_outlines_are_the_browser_s(open_url, visit):
 
 
 def test_the_modules_of_the_browser(open_url, visit):
-    """Palette and outlines, as the browser computes them."""
+    """Palette, digits and outlines, as the browser computes them."""
     page = visit(open_url)
+    chance = random.Random(1)
+    thresholds = [0.5, 0.1255, *(chance.random() for _ in range(300))]
+    pairs = [
+        [threshold + chance.choice((0, 1)) * chance.gauss(0, 10.0 ** -chance.randint(1, 7)), threshold]
+        for threshold in thresholds
+    ]
     told = page.evaluate(
-        """async () => {
-        const { place, cover, table } = await import("/static/js/palette.js");
-        const { segments } = await import("/static/js/contour.js");
+        """async (pairs) => {
+        const { place, cover, table } = await import("/static/js/drawing/palette.js");
+        const { apart } = await import("/static/js/drawing/digits.js");
+        const { segments } = await import("/static/js/drawing/contour.js");
         const map = new Uint8Array(64);
         for (const at of [27, 28, 35, 36]) map[at] = 200;  // 2 x 2 cells in the middle of 8 x 8
         const lines = segments(map, 8, 8, 100);
         const edge = new Uint8Array(16).fill(255);
         return {
           places: [place(0, 0.4), place(0.4, 0.4), place(1, 0.4)],
-          covers: [cover(0.05, 0.4), cover(0.4, 0.4), cover(0.9, 0.4)],
-          alphas: [0, 102, 255].map((level) => table(0.4)[4 * level + 3]),
+          covers: [...Array(256).keys()].map((level) => cover(level / 255, 0.4)),
+          colours: [...Array(256).keys()].map((level) => [...table(0.4)].slice(4 * level, 4 * level + 3)),
+          digits: pairs.map(([score, threshold]) => apart(score, threshold, 3)),
           xs: [Math.min(...lines.filter((_, i) => i % 2 === 0)), Math.max(...lines.filter((_, i) => i % 2 === 0))],
           closed: lines.length % 4, count: lines.length / 4,
           border: segments(edge, 4, 4, 100).length / 4, none: segments(map, 8, 8, 201).length,
         };
-        }"""
+        }""",
+        pairs,
     )
+    # Files and page show the same, which two languages compute.
     assert told["places"] == [0, 0.5, 1]
-    assert told["covers"] == [0, 1, 1] and told["alphas"] == [0, 255, 255]
+    levels = np.arange(256) / 255
+    assert told["covers"] == pytest.approx(cover(levels, 0.4).tolist())
+    assert np.abs(np.array(told["colours"]) - coloured(levels, 0.4)[:, ::-1].astype(int)).max() <= 1
+    assert [tuple(shown) for shown in told["digits"]] == [apart(*pair, 3) for pair in pairs]
     assert told["xs"] == [0.375, 0.625]  # half way between 0 and 200 lies half way between two cells' middles
     assert (told["closed"], told["count"], told["none"]) == (0, 8, 0) and told["border"] >= 16
 
@@ -483,3 +502,49 @@ def test_an_address_of_the_network_needs_a_token(bundle):
     command = [str(RUN), "--bundle", str(bundle), "--source", PATTERN, "--serve", "0.0.0.0:0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode != 0 and "needs a token" in done.stderr and "openssl rand -hex 32" in done.stderr
+
+
+def test_a_region_is_drawn_moved_by_keys_saved_and_deleted(bundle, tmp_path, visit):
+    line = tmp_path / "line3.toml"
+    line.write_text("[decision]\nmin_area = 4  # pixels\n")
+    with serving(bundle, "--config", str(line), log=tmp_path / "log") as (url, _):
+        page = visit(url)
+        page.locator("#about:not(:empty)").wait_for()
+        page.get_by_role("button", name="Regions", exact=True).click()
+        box = page.locator("#regions").bounding_box()
+        for x, y in ((0.2, 0.2), (0.8, 0.2), (0.8, 0.8)):
+            page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.get_by_role("button", name="Close polygon").click()
+        region = lambda: page.evaluate("() => fetch('/api/region').then((answer) => answer.json())")  # noqa: E731
+        settles(lambda: [len(region()[kind]) for kind in ("keep", "ignore")], [1, 0])
+        assert np.abs(np.array(region()["keep"][0]) - [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8]]).max() < 0.01
+
+        page.get_by_label("Ignore inside").check()
+        page.get_by_role("button", name="Add box").click()
+        settles(lambda: [len(region()[kind]) for kind in ("keep", "ignore")], [1, 1])
+        page.get_by_role("button", name=re.compile("Corner 1:")).focus()
+        page.keyboard.press("ArrowRight")
+        settles(lambda: region()["ignore"][0][0], [0.41, 0.4])
+
+        corner = page.get_by_role("button", name=re.compile("Corner 3:")).bounding_box()
+        page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.65, box["y"] + box["height"] * 0.7, steps=3)
+        page.mouse.up()
+        settles(lambda: np.abs(np.array(region()["ignore"][0][2]) - [0.65, 0.7]).max() < 0.02, True)
+
+        page.get_by_role("button", name="Save region").click()
+        page.locator("#regions-note[data-kind=saved]").wait_for()
+        settings = read_settings(line)
+        assert len(settings.decision("bright").roi.ignore) == 1 and settings.decision("dark").roi is None
+        assert "# pixels" in line.read_text()
+
+        page.get_by_role("button", name="Delete", exact=True).click()
+        settles(lambda: len(region()["ignore"]), 0)
+        assert health(url)["status"] == "ready"
+        page.close()
+    with serving(bundle, "--config", str(line), log=tmp_path / "log") as (url, _):
+        page = visit(url)
+        page.locator("#about:not(:empty)").wait_for()
+        settles(lambda: len(page.evaluate("() => fetch('/api/region').then((a) => a.json())")["ignore"]), 1)
+        page.close()

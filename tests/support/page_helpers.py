@@ -26,6 +26,7 @@ class FakeControl:
             "line3", "onnxruntime-cpu", self.sources, ("nut", "tile"), "nut", 0.5, 0.4, paused=False, trained=True
         )
         self.saving = "/etc/line3.toml"
+        self.roi = None
 
     def becomes(self, **changes):
         self._state = replace(self._state, **changes)
@@ -83,6 +84,17 @@ class FakeControl:
         self.becomes(memory_saved=True)
         return self.saving
 
+    def region(self):
+        return self.roi
+
+    def choose_region(self, region):
+        self.roi = region
+
+    def save_region(self):
+        if self.saving is None:
+            raise SettingsError("/etc/line3.toml: read-only file system")
+        return self.saving
+
     def pause(self):
         self.becomes(paused=True)
 
@@ -97,7 +109,7 @@ def a_frame(index=0, score=0.2, *, stream="", source="camera 0", size=(90, 160),
     regions = (Region(40, 22, 40, 23, score, 900),) if score >= threshold else ()
     frame = Frame(index, source, 1.7e9 + index, np.full((*size, 3), index % 250, np.uint8), 2.0, stream=stream)
     timings = Timings(1.0, 2.0, 3.0, 0.5, 0.5)
-    return frame, Detection(score, heat, score >= threshold, threshold, regions, "nut", timings, None, alarm)
+    return frame, Detection(score, heat, score >= threshold, threshold, regions, "nut", timings, None, alarm, 0.4)
 
 
 def unpack(message):

@@ -100,16 +100,12 @@ class MemoryGallery:
     """The last anomalies in memory, at most `MAX_ENTRIES` and `MAX_BYTES`; all are gone with the process.
 
     Args:
-        pixel_threshold: Tells what regions are found by now.
         clock: Monotonic seconds.
     """
 
     place = None
 
-    def __init__(
-        self, pixel_threshold: Callable[[], float] = lambda: 0.5, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.pixel_threshold = pixel_threshold
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: OrderedDict[str, _Held] = OrderedDict()
@@ -144,7 +140,7 @@ class MemoryGallery:
         height, width = frame.full_size or frame.image.shape[:2]
         about = record(frame, detection) | {
             "size": [int(width), int(height)],
-            "pixel_threshold": round(self.pixel_threshold(), 6),
+            "pixel_threshold": round(float(detection.pixel_threshold), 6),
         }
         with self._lock:
             self._next += 1

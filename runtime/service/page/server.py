@@ -87,9 +87,7 @@ class Page:
             SettingsError: The server does not start.
         """
         gallery: Gallery = self._memory
-        if snapshots is None:
-            self._memory.pixel_threshold = lambda: control.state().pixel_threshold
-        else:
+        if snapshots is not None:
             self.hub.gallery, gallery = None, SnapshotGallery(snapshots, lambda: control.state().pixel_threshold)
         app = make_app(self._options, Facts(control, self.hub), gallery, self._pool, health=health, metrics=metrics)
         config = uvicorn.Config(
