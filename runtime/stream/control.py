@@ -67,7 +67,7 @@ class StreamControl:
         with self._changing:
             manifest = self._detector.bundle.manifest
             thresholds = self._detector.thresholds_of(self._class_name)
-            decision = self._settings.decision(self._class_name)
+            decision = self._detector.settings.decision(self._class_name)
             memory = self._references.count(self._class_name)
             return StreamState(
                 bundle=manifest.name,
@@ -135,16 +135,15 @@ class StreamControl:
     def region(self) -> RegionOfInterest | None:
         """See `Control.region`."""
         with self._changing:
-            return self._settings.decision(self._class_name).roi
+            return self._detector.settings.decision(self._class_name).roi
 
     def choose_region(self, region: RegionOfInterest | None) -> None:
         """See `Control.choose_region`."""
         wanted = region or RegionOfInterest("the whole image")
         with self._changing:
-            chosen = self._settings.choosing(self._class_name, Decision(roi=wanted))
+            chosen = self._detector.settings.choosing(self._class_name, Decision(roi=wanted))
             self._check_region(chosen, self._class_name)
             self._detector.decide_by(chosen)
-            self._settings = chosen
 
     def save_region(self) -> str:
         """See `Control.save_region`."""

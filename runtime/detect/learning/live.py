@@ -177,7 +177,8 @@ class LiveReferences:
                 )
             last = earlier[-1]
             self._before[class_name] = earlier[:-1]
-            settings = self._detector.settings.without_choice(class_name).choosing(class_name, last.choice)
+            choice = replace(last.choice, roi=None)  # a region that was drawn since stays
+            settings = self._detector.settings.without_choice(class_name).choosing(class_name, choice)
             self._detector.use_own(class_name, last.own, settings)
             return self.count(class_name)
 

@@ -176,9 +176,8 @@ class Teacher:
                 memory, reference = self._grown(old, name, frame, class_name), len(old.names)
             size = frame.height, frame.width
             one = Correction(label, name, sha256, utc_now(), score, threshold, score, reference, png_of(frame), size)
-            corrections = bounded([*others, one])
-            if memory is not old:
-                corrections = tuple(self._scored(each, memory, class_name) for each in corrections)
+            # All of them: the memory may be another one, and so may the region that they are scored in.
+            corrections = tuple(self._scored(each, memory, class_name) for each in bounded([*others, one]))
             memory = replace(memory, corrections=corrections)
             start, chosen = self._start(memory, class_name)
             thresholds = ruled(start, memory)
@@ -318,7 +317,8 @@ class Teacher:
     def _start(self, memory: ReferenceMemory, class_name: str) -> tuple[Thresholds, bool]:
         """What the thresholds would be without corrections, and whether somebody chose them while the stream ran."""
         own, now = self._references.thresholds(class_name), self._detector.thresholds_of(class_name)
-        chosen = self._detector.settings.chosen.get(class_name, Decision()) != Decision()
+        choice = self._detector.settings.chosen.get(class_name, Decision())
+        chosen = (choice.threshold, choice.pixel_threshold) != (None, None)
         if (own.image, own.pixel) != (now.image, now.pixel):
             origin = f"chosen while a stream ran, {utc_now()}"
             return replace(own, image=now.image, pixel=now.pixel, origin=origin, roi=None), chosen
