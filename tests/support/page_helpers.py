@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class FakeControl:
         )
         self.saving = "/etc/line3.toml"
         self.roi = None
+        self.teacher = SimpleNamespace(revision=0, lessons=SimpleNamespace(state=lambda: None))
 
     def becomes(self, **changes):
         self._state = replace(self._state, **changes)

@@ -59,6 +59,13 @@ class PageSettings:
         "--tls-cert", PathName(beside=True), None, "Serve the page by HTTPS.", metavar="FILE"
     )
     tls_key: Path | None = option("--tls-key", PathName(beside=True), None, "The certificate's key.", metavar="FILE")
+    labels: Path | None = option(
+        "--labels",
+        PathName(),
+        None,
+        "Folder for frames that are labelled on the page, fine or bad, as kanoclip-eval --dataset mvtec reads them.",
+        metavar="FOLDER",
+    )
     allow_host: tuple[str, ...] = option(
         "--allow-host",
         Texts(),
@@ -79,6 +86,7 @@ class PageSettings:
                 ("--tls-cert", self.tls_cert),
                 ("--tls-key", self.tls_key),
                 ("--allow-host", self.allow_host),
+                ("--labels", self.labels),
             ):
                 if given:
                     raise click.UsageError(f"{flag} is for the page: give --serve HOST:PORT as well")
@@ -168,6 +176,7 @@ class Watchers:
     def __init__(self, wanted: WatcherOptions, opened: ExitStack) -> None:
         options = wanted.page.options()
         self._page = None if options is None else opened.enter_context(open_page(options))
+        self._labels = wanted.page.labels
         self._health = Health(max_frame_age_s=wanted.service.max_frame_age)
         self._metrics: StreamMetrics | None = None
         texts: dict[tuple[str, int], dict[str, Callable[[], Answer]]] = {}
@@ -213,7 +222,7 @@ class Watchers:
             self._metrics = StreamMetrics(control)
         if self._page is not None:
             metrics = None if self._metrics is None else self._metrics.text
-            self._page.start(control, health=self._health, metrics=metrics, snapshots=snapshots)
+            self._page.start(control, health=self._health, metrics=metrics, snapshots=snapshots, labels=self._labels)
 
     def tick(self, progress: Progress) -> None:
         """Called all the time by the main thread while the stream runs."""

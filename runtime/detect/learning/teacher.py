@@ -22,6 +22,7 @@ from kanoclip.runtime.detect.reference.memory import Correction, Label, Referenc
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.engines.base import descriptor_of
 from kanoclip.runtime.errors import BundleError, SettingsError
+from kanoclip.runtime.types import Image
 
 Steps = list[tuple[ReferenceMemory, Thresholds]]
 
@@ -39,6 +40,7 @@ class Taught:
             `corrections.false_alarms`.
         references: How many stand behind that.
         overridden: A flag or the settings file will override the threshold at the next start.
+        against: Earlier labels that the verdicts go against now.
     """
 
     correction: Correction
@@ -48,6 +50,7 @@ class Taught:
     false_alarms: tuple[float, float]
     references: int
     overridden: bool
+    against: tuple[Correction, ...] = ()
 
     def sentence(self) -> str:
         """For a person, in a line or two."""
@@ -69,6 +72,12 @@ class Taught:
             text += (
                 f" Of good frames, up to about {after:.1%} will be called anomalous; it was {before:.1%} "
                 f"(by {self.references} references, each out of sample)."
+            )
+        if self.against:
+            names = "; ".join(f"{each.name} ({each.label.value})" for each in self.against[:3])
+            text += (
+                f" No threshold is right for all labels: the verdict is wrong now for {len(self.against)} labelled "
+                f"before, such as {names}."
             )
         if self.overridden:
             text += " --threshold or [decision] overrides it at the next start: leave them out there."
@@ -113,6 +122,10 @@ class Teacher:
     def takes_memory(self) -> bool:
         """Whether the bundle's graph takes a memory."""
         return self._detector.bundle.manifest.memory is not None
+
+    def prepare(self, image: Image, class_name: str) -> Prepared:
+        """A frame as it is scored for a class; see `Detector.prepare`."""
+        return self._detector.prepare(image, class_name)
 
     def memory(self, class_name: str) -> ReferenceMemory | None:
         """What a class is scored by; None for zero-shot."""
@@ -200,6 +213,11 @@ class Teacher:
                 (false_alarms(old, threshold), false_alarms(memory, thresholds.image)),
                 int(memory.counted.sum()),
                 overridden and not chosen,
+                tuple(
+                    each
+                    for each in corrections[:-1]
+                    if each.image and (each.score >= thresholds.image) != (each.label is Label.BAD)
+                ),
             )
 
     def undo(self, class_name: str) -> list[Correction]:

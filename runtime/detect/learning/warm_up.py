@@ -310,7 +310,7 @@ class WarmUp:
             tiles=bundle.manifest.tiles,
             keep=None if self._good else selection.cells[used],
             inside=inside,
-            note=f"{'good frames' if self._good else 'warm-up'} of a stream, {self._frames}, {engine}",
+            note=f"{'vouched for' if self._good else 'warm-up of'} {self._frames} frames, {engine}",
         )
         before = bundle.manifest.thresholds_of(class_name)
         thresholds = limits_by(memory, before, roi, engine, memory.created)

@@ -27,6 +27,8 @@ from kanoclip.runtime.service.page.feed.live import Live
 from kanoclip.runtime.service.page.gallery import Gallery
 from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.requests import BadRequestError, MissingError, values_of, who
+from kanoclip.runtime.service.page.teaching.labels import LabelledSet
+from kanoclip.runtime.service.page.teaching.routes import GoneError, Teaching, gone
 from kanoclip.runtime.service.page.tools.regions import Regions
 from kanoclip.runtime.sinks.draw.palette import as_script
 
@@ -42,6 +44,7 @@ def make_app(
     gallery: Gallery,
     pool: Executor,
     *,
+    labels: LabelledSet | None = None,
     health: Health | None = None,
     metrics: Callable[[], bytes] | None = None,
 ) -> ASGIApp:
@@ -52,6 +55,7 @@ def make_app(
         facts: The stream and what is known of it.
         gallery: The last anomalies.
         pool: Encodes images.
+        labels: Where frames are saved that a person labels; None for nowhere.
         health: Answers /healthz and /readyz; None for none.
         metrics: Gives /metrics; None for none.
     """
@@ -76,6 +80,7 @@ def make_app(
         Route("/api/region", regions.choose, methods=["POST"]),
         Route("/api/region/save", regions.save, methods=["POST"]),
         Route("/static/js/drawing/colours.js", _colours, methods=["GET"]),
+        *Teaching(facts, gallery, labels).routes(),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     if health is not None:
@@ -87,7 +92,12 @@ def make_app(
         routes.append(Route("/metrics", _metrics(metrics), methods=["GET"]))
     app = Starlette(
         routes=routes,
-        exception_handlers={KanoclipError: _refused, BadRequestError: _refused, MissingError: _missing},
+        exception_handlers={
+            KanoclipError: _refused,
+            BadRequestError: _refused,
+            MissingError: _missing,
+            GoneError: gone,
+        },
     )
     return Guard(app, options, access)
 

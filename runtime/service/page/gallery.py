@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg, encode_map
 from kanoclip.runtime.sinks.jsonl import record
+from kanoclip.runtime.sinks.snapshots.sink import IMAGE_QUALITY
 from kanoclip.runtime.types import Detection, Frame
 
 MAX_SIDE = 1280
@@ -19,7 +20,7 @@ MAX_SIDE = 1280
 THUMBNAIL_SIDE = 320
 JPEG_QUALITY = 80
 MAX_ENTRIES = 60
-MAX_BYTES = 32 << 20
+MAX_BYTES = 64 << 20
 BURST = 24
 """Anomalies in a row that are all held."""
 HELD_PER_S = 0.5
@@ -74,6 +75,10 @@ class Gallery(Protocol):
         """The frame as a small JPEG."""
         ...
 
+    def original(self, key: str) -> bytes | None:
+        """The frame in full size as JPEG, good enough to be scored and learned from."""
+        ...
+
     def map_png(self, key: str) -> bytes | None:
         """Its map as 8-bit grey PNG."""
         ...
@@ -88,12 +93,13 @@ class _Held:
     entry: Entry
     jpeg: bytes
     thumbnail: bytes
+    original: bytes
     map_png: bytes
     record: dict[str, Any]
 
     @property
     def size(self) -> int:
-        return len(self.jpeg) + len(self.thumbnail) + len(self.map_png)
+        return len(self.jpeg) + len(self.thumbnail) + len(self.original) + len(self.map_png)
 
 
 class MemoryGallery:
@@ -133,6 +139,7 @@ class MemoryGallery:
             images = (
                 encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE),
                 encode_jpeg(frame.image, JPEG_QUALITY, THUMBNAIL_SIDE),
+                encode_jpeg(frame.image, IMAGE_QUALITY),
             )
             map_png = encode_map(detection.map)
         except SinkError:
@@ -177,6 +184,11 @@ class MemoryGallery:
         """The frame as a small JPEG."""
         held = self._held.get(key)
         return None if held is None else held.thumbnail
+
+    def original(self, key: str) -> bytes | None:
+        """The frame in full size as JPEG."""
+        held = self._held.get(key)
+        return None if held is None else held.original
 
     def map_png(self, key: str) -> bytes | None:
         """Its map as 8-bit grey PNG."""

@@ -67,6 +67,10 @@ class SnapshotGallery:
         snapshot = read_snapshot(self._folder, key)
         return None if snapshot is None else _bytes(snapshot.image)
 
+    def original(self, key: str) -> bytes | None:
+        """The frame in full size as JPEG, which is the snapshot's own."""
+        return self.image(key)
+
     def thumbnail(self, key: str) -> bytes | None:
         """The frame as a small JPEG."""
         with self._lock:

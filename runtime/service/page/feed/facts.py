@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kanoclip.runtime.service.page.feed.hub import Hub
+from kanoclip.runtime.service.page.teaching.view import summary
 from kanoclip.runtime.stream.progress import Control, Progress, StreamState
 from kanoclip.runtime.system import hardware as machine
 
@@ -74,7 +75,8 @@ class Facts:
         """
         changes = self.changes
         state = self.control.state()
-        return asdict(state) | {"kept": self.unsaved.before_change(state), "ended": self.hub.ended, "changes": changes}
+        more = {"kept": self.unsaved.before_change(state), "ended": self.hub.ended, "changes": changes}
+        return asdict(state) | more | {"teaching": summary(self.control.teacher)}
 
     def sources(self, state: StreamState, progress: Progress) -> list[dict[str, Any]]:
         """Each source's figures, in their order; `stream` is what to ask for it by."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from kanoclip.runtime.service.page.feed.score_history import SPANS_S, Bucket, ScoreHistory
 from kanoclip.runtime.service.page.gallery import JPEG_QUALITY, MAX_SIDE, MemoryGallery
+from kanoclip.runtime.service.page.teaching.shown import Shown
 from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg, encode_map
 from kanoclip.runtime.sinks.jsonl import record
@@ -103,9 +104,13 @@ class Feed:
 
     Args:
         clock: Monotonic seconds.
+
+    Attributes:
+        shown: The last frames that were encoded, whole.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
+        self.shown = Shown()
         self._clock = clock
         self._lock = threading.Lock()
         self._latest: tuple[int, Frame, Detection] | None = None
@@ -181,7 +186,8 @@ class Feed:
             number, frame, detection = latest
             if self._encoded is not None and (self._encoded.number == number or now - self._encoded_at < 1 / MAX_FPS):
                 return self._encoded
-            head = head_of(frame, detection)
+            head = head_of(frame, detection) | {"number": number}
+            self.shown.put(number, frame, detection)
             self._encoded = EncodedImage(
                 number, head, encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE), encode_map(detection.map)
             )

@@ -103,6 +103,8 @@ class Detail {
   async open(entry, entries) {
     this.entry = entry;
     const { find } = this;
+    if (this.dialog.dataset.key !== entry.key) find("anomaly-note").textContent = "";
+    this.dialog.dataset.key = entry.key;
     find("anomaly-title").textContent = `Anomaly, ${when(entry, FULL)}`;
     const at = entries.findIndex(({ key }) => key === entry.key);
     const [newer, older, close] = ["newer", "older", "close"].map((name) => find(`anomaly-${name}`));

@@ -10,6 +10,7 @@ import { OPACITY } from "./drawing/colours.js";
 import { apart } from "./drawing/digits.js";
 import { drawLegend } from "./drawing/palette.js";
 import { Stage, decode } from "./stage.js";
+import { Teach } from "./teaching/teach.js";
 import { Regions } from "./tools/regions.js";
 import { Verdict, decide } from "./verdict.js";
 
@@ -19,6 +20,11 @@ const verdict = new Verdict(find("verdict"));
 const gallery = new Gallery();
 const chart = new Chart(find("chart"), (value) => tryThresholds({ image: value }));
 const regions = new Regions(stage, (next) => take(next));
+const teach = new Teach(
+  () => stage.record && { stream: stage.record.stream, number: stage.record.number },
+  (next) => take(next),
+  (value) => tryThresholds({ image: value }),
+);
 let stream = null; // the source that is looked at
 let state = null;
 let sources = [];
@@ -63,6 +69,7 @@ function take(next, answered = false) {
   find("backend").textContent = state.backend;
   find("untrained").hidden = state.trained;
   regions.follow(state);
+  teach.follow(state);
   if (!before) for (const control of document.querySelectorAll(".decision :disabled")) control.disabled = false;
   if (!before || before.classes.join() !== state.classes.join()) {
     find("class").replaceChildren(...state.classes.map((name) => text("option", name)));
@@ -107,7 +114,7 @@ async function show(update) {
   find("stale").hidden = !["silent", "paused", "ended"].includes(now);
   find("stale").textContent = why;
   find("stage").classList.toggle("old", now === "silent" || now === "paused");
-  if (decoded && update.picture.stream === stream) showImage(decoded);
+  if (decoded && update.picture.stream === stream && !teach.frozen) showImage(decoded);
 }
 
 function showImage(decoded) {
@@ -150,6 +157,7 @@ function showTabs() {
 function look(next) {
   if (next === stream) return;
   stream = next;
+  teach.thaw();
   chart.clear();
   showTabs();
 }
