@@ -15,10 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from .helpers import environment
 from learning import images
 
 from kanoclip.runtime.bundle.bundle import shipped_bundle
+
+from .helpers import environment
 
 pytestmark = [pytest.mark.programs("chromium"), pytest.mark.timeout(600)]
 
@@ -144,11 +145,12 @@ def taught(chromium, folder, good, probes, choose):
         assert not corrected[alarm][2] and corrected[missed][2]
         assert f"Saved in {bundle}" in click(page, "Save what was taught")
         page.close()
+    shutil.copytree(labels, folder / "labelled")
     with Line(folder, bundle, "--labels", labels).running() as line:
         page = visit(chromium, line)
         again = numbers(line.score(**{f"r{name}": image for name, image in probes.items()}))
         assert again == corrected
-        assert "bad: " in click(page, "Undo last step") and "fine: " in click(page, "Undo last step")
+        assert "bad: " in click(page, "Take last step back") and "fine: " in click(page, "Take last step back")
         undone = numbers(line.score(**{f"u{name}": image for name, image in probes.items()}))
         assert undone == learned
         page.close()
@@ -188,7 +190,9 @@ def test_solar_cells(chromium, tmp_path):
     picks = list(np.random.default_rng(0).choice(len(good), 20, replace=False))
     drawn = [cv2.imread(str(good[number])) for number in picks]
     rest = [path for number, path in enumerate(good) if number not in picks]
-    probes = {f"{kind}{path.stem}": cv2.imread(str(path)) for kind, paths in (("n", rest), ("d", bad)) for path in paths}
+    probes = {
+        f"{kind}{path.stem}": cv2.imread(str(path)) for kind, paths in (("n", rest), ("d", bad)) for path in paths
+    }
 
     def rates(records):
         recall, alarms = ([one[2] for name, one in records.items() if name[0] == kind] for kind in "dn")
@@ -205,9 +209,6 @@ def test_solar_cells(chromium, tmp_path):
         assert recall > 0.7 and alarms <= 0.08
     # The same from the command line: what was labelled is a data set.
     program = RUN.with_name("kanoclip-eval")
-    root = tmp_path / "again" / "object" / "test"
-    for name in ("good", "bad"):
-        shutil.copytree(tmp_path / "labels" / "object" / "undone" / name, root / name)
-    command = [program, "--bundle", tmp_path / "own.kanoclip", "--dataset", "mvtec", "--root", tmp_path / "again"]
+    command = [program, "--bundle", tmp_path / "own.kanoclip", "--dataset", "mvtec", "--root", tmp_path / "labelled"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment(), timeout=120)
     assert done.returncode == 0, done.stderr

@@ -44,6 +44,7 @@ def make_app(
     gallery: Gallery,
     pool: Executor,
     *,
+    teaching: Executor | None = None,
     labels: LabelledSet | None = None,
     health: Health | None = None,
     metrics: Callable[[], bytes] | None = None,
@@ -55,6 +56,7 @@ def make_app(
         facts: The stream and what is known of it.
         gallery: The last anomalies.
         pool: Encodes images.
+        teaching: Takes corrections, in one thread; None for the pool that encodes images.
         labels: Where frames are saved that a person labels; None for nowhere.
         health: Answers /healthz and /readyz; None for none.
         metrics: Gives /metrics; None for none.
@@ -80,7 +82,7 @@ def make_app(
         Route("/api/region", regions.choose, methods=["POST"]),
         Route("/api/region/save", regions.save, methods=["POST"]),
         Route("/static/js/drawing/colours.js", _colours, methods=["GET"]),
-        *Teaching(facts, gallery, labels).routes(),
+        *Teaching(facts, gallery, teaching or pool, labels).routes(),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     if health is not None:

