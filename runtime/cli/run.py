@@ -18,7 +18,7 @@ from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
 from kanoclip.runtime.cli.options import BundleCommand
-from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
+from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.events import MqttOptions, SnapshotOptions, WebhookOptions
 from kanoclip.runtime.cli.run_options.fields import flags_of, given_flags
@@ -131,7 +131,7 @@ def _outputs(line: LineConfig) -> Outputs:
 def _run(line: LineConfig, debug: bool) -> int:
     """Runs a line; returns the exit code."""
     inputs, outputs = Inputs(line.sources), _outputs(line)
-    decisions = Decisions(line.path, line.decision)
+    decisions = line.decisions
     outputs.makers(untrained=False)
     decisions.settings(decisions.config)  # invalid ones are refused before anything is loaded
     root = find_bundle(line.engine.bundle, Path.cwd())
@@ -154,7 +154,7 @@ def _run(line: LineConfig, debug: bool) -> int:
         log_lines(line.service.log_format, quiet),
         ExitStack() as opened,
     ):
-        for note in line.notes:
+        for note in (*line.notes, *filter(None, [decisions.not_used(root)])):
             log.info("%s", note)
         watchers = WatcherOptions(line.service, line.page).open(opened)
         file = decisions.file(root)

@@ -27,6 +27,7 @@ RUN = Path(sys.executable).parent / "kanoclip-run"
 SOLAR = Path(__file__).parents[3] / "shared" / "data" / "solar_mono" / "test"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PATIENCE_S = 60
+CHECKS = Path(__file__).with_name("page_checks.js").read_text(encoding="utf-8")
 
 
 class Line:
@@ -111,6 +112,26 @@ def click(page, name):
     return said.inner_text()
 
 
+def drag(page):
+    """The threshold by the trade-off: what it costs is said while it is dragged."""
+    slider = page.get_by_role("slider", name="Threshold, by its false alarms")
+    slider.scroll_into_view_if_needed()
+    before, box = float(slider.get_attribute("aria-valuenow")), slider.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 60, y, steps=3)
+    page.mouse.up()
+    after = float(slider.get_attribute("aria-valuenow"))
+    assert after < before and "of good frames are called anomalous; 1 of 1 labelled bad are found" in (
+        page.locator("#tradeoff > .note").inner_text()
+    )
+    page.get_by_role("button", name="Undo", exact=True).click()
+    page.wait_for_function(
+        "(value) => +document.querySelector('#tradeoff [role=slider]').ariaValueNow === value", arg=before
+    )
+
+
 def numbers(records):
     return {name[1:]: (one["score"], one["threshold"], one["is_anomalous"]) for name, one in records.items()}
 
@@ -141,6 +162,8 @@ def taught(chromium, folder, good, probes, choose):
         assert "it is found from now on" in said and "the threshold is" in said
         assert "1 labelled fine and 1 labelled bad" in page.locator("#teach-about").inner_text()
         page.locator("#tradeoff .recall").wait_for(state="attached")
+        assert page.evaluate(CHECKS) == []
+        drag(page)
         corrected = numbers(line.score(**{f"c{name}": image for name, image in probes.items()}))
         assert not corrected[alarm][2] and corrected[missed][2]
         assert f"Saved in {bundle}" in click(page, "Save what was taught")

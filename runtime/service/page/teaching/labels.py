@@ -107,7 +107,7 @@ def folder_of(class_name: str) -> str:
 
     Examples:
         >>> folder_of("ceramic tile"), folder_of("../a<b>")
-        ('ceramic tile', 'a-b-c2f2b7a0')
+        ('ceramic tile', 'a-b-2358055d')
     """
     plain = re.sub(r"[^\w -]+", "-", class_name, flags=re.ASCII).strip(" -")[:60]
     if plain == class_name and plain:

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from disks import fill, small_disk
 from learning import images
 
 from kanoclip.runtime import Detector
@@ -193,6 +194,28 @@ def test_steps_are_saved_one_by_one_and_undone_in_the_bundle(own):
             line.teacher.undo(NAME)
             assert line.found(STAIN) == before
         assert not Bundle.open(own).manifest.references
+
+
+def test_a_full_disk_leaves_what_was_saved_and_what_is_in_use(tmp_path):
+    (tmp_path / "disk").mkdir()
+    with small_disk(tmp_path / "disk", "64m") as disk:
+        own = shutil.copytree(shipped_bundle(), disk / "own.kanoclip")
+        with Detector.load(own, backend="onnxruntime", threads=1) as detector:
+            line = Line(detector)
+            line.learn()
+            line.teacher.save(NAME)
+            line.label(Label.FINE, STAIN)
+            before, manifest = line.found(STAIN), (own / "manifest.json").read_bytes()
+            fill(disk / "rest")
+            with pytest.raises(
+                BundleError, match=r"cannot be written \(No space left on device\); nothing was changed"
+            ):
+                line.teacher.save(NAME)
+            assert line.found(STAIN) == before and (own / "manifest.json").read_bytes() == manifest
+            assert line.teacher.unsaved(NAME) == 1
+            (disk / "rest").unlink()
+            line.teacher.save(NAME)
+            assert len(memory_of(Bundle.open(own), NAME).names) == 9
 
 
 def test_a_bundle_that_cannot_be_written_takes_a_name_and_its_copy_follows(line, tmp_path):

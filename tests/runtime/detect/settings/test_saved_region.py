@@ -27,7 +27,7 @@ def bundle(make_toy_bundle, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("place", ["own", "line"])
 def test_it_is_there_after_a_restart_and_can_be_taken_back(bundle, tmp_path, name, place):
-    file = own_settings(bundle.root) if place == "own" else tmp_path / "line 3.toml"
+    file = own_settings(bundle.root, ["camera 0"]) if place == "own" else tmp_path / "line 3.toml"
     assert save_region(Saved(bundle, Settings(), file), name, BOX) == file
     settings = read_settings(file)
     assert settings.decision(name).roi.digest() == BOX.digest()
