@@ -182,20 +182,20 @@ def taught(chromium, folder, good, probes, choose):
     return zero, learned, corrected
 
 
-def changed(part, name, place, channels):
+def changed(part, name, place, channels, steps):
     """The part, with a place of growing contrast: where it begins to be found is for the model to say."""
     found = {}
-    for step in range(1, 13):
+    for step in steps:
         image = part.copy()
-        image[place][..., channels] = np.clip(image[place][..., channels].astype(int) + 10 * step, 0, 255)
-        found[f"{name}{step:02}"] = image
+        image[place][..., channels] = np.clip(image[place][..., channels].astype(int) + step, 0, 255)
+        found[f"{name}{step:03}"] = image
     return found
 
 
 def test_two_wrong_verdicts_are_corrected_saved_and_undone(chromium, tmp_path):
     good = images(13, size=(256, 256))
-    stains = changed(good[12], "stain", np.s_[192:224, 192:224], [2])
-    probes = stains | changed(good[12], "hole", np.s_[32:64, 64:96], [0, 1, 2])
+    stains = changed(good[12], "stain", np.s_[192:224, 192:224], [2], (90, 120))
+    probes = stains | changed(good[12], "hole", np.s_[32:64, 64:96], [0, 1, 2], (10, 20, 40))
 
     def choose(records):
         found = [name for name in sorted(records) if records[name][2]]
