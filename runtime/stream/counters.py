@@ -27,7 +27,7 @@ class SourceTally:
     """
 
     def __init__(self, source: Source, window: SlidingWindow) -> None:
-        self.frames = self.anomalous = self.bad_seen = self.bad_evicted = 0
+        self.frames = self.anomalous = self.bad_seen = self.bad_evicted = self._alarms = 0
         self._delivered = 0
         self._delivered_at: float | None = None
         self.size: tuple[int, int] | None = None
@@ -50,6 +50,7 @@ class SourceTally:
         self.frames += 1
         self.anomalous += detection.is_anomalous
         self.size = frame.full_size or frame.image.shape[:2]
+        self._alarms += bool(detection.alarm) and not self._alarm
         self._last_score, self._last_at, self._alarm = detection.score, frame.captured_at, detection.alarm
         if math.isfinite(detection.score):
             self._score_counts[bisect_left(SCORE_BOUNDS, detection.score)] += 1
@@ -81,6 +82,7 @@ class SourceTally:
             reconnects=0 if health is None else health.reconnects,
             score_counts=tuple(self._score_counts),
             score_sum=self._score_sum,
+            alarms=self._alarms,
         )
 
 

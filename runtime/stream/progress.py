@@ -36,6 +36,7 @@ class SourceProgress:
         score_counts: Scored frames by score: element i counts those above `SCORE_BOUNDS[i - 1]`, up to and including
             `SCORE_BOUNDS[i]`; the last one those above all of them. Scores that are no number are in no element.
         score_sum: Sum of these scores.
+        alarms: How often its alarm was raised.
     """
 
     name: str
@@ -54,6 +55,7 @@ class SourceProgress:
     reconnects: int = 0
     score_counts: tuple[int, ...] = ()
     score_sum: float = 0.0
+    alarms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import { apart } from "./drawing/digits.js";
 import { drawLegend } from "./drawing/palette.js";
 import { Stage, decode } from "./stage.js";
 import { Regions } from "./tools/regions.js";
+import { Search } from "./tools/search.js";
+import { Shifts } from "./tools/shifts.js";
 import { Verdict, decide } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
@@ -18,6 +20,8 @@ const stage = new Stage(find("stage"));
 const verdict = new Verdict(find("verdict"));
 const gallery = new Gallery();
 const chart = new Chart(find("chart"), (value) => tryThresholds({ image: value }));
+const search = new Search();
+const shifts = new Shifts();
 const regions = new Regions(stage, (next) => take(next));
 let stream = null; // the source that is looked at
 let state = null;
@@ -94,6 +98,8 @@ async function show(update) {
   if (!sources.some((source) => source.stream === stream)) stream = sources[0].stream;
   const source = sources.find((each) => each.stream === stream);
   take(update.state);
+  search.follow(sources);
+  shifts.refresh().catch(console.error);
   verdict.show(state, source, sources.length > 1);
   showTabs();
   chart.take(update.scores, update.clock);
