@@ -36,16 +36,17 @@ Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run
 """
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("bundle", required=False, metavar="[BUNDLE]")
+@click.command(cls=BundleCommand, epilog=_EPILOG)
+@bundle_option
 @backend_options
 @click.option(
     "--rebuild",
     is_flag=True,
     help="Build the TensorRT engine on this GPU and keep it; attention that it computes wrongly is done in float32.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
+@json_option
+@quiet_option
+@debug_option
 def command(
     bundle: str | None,
     backend: str,
@@ -53,6 +54,7 @@ def command(
     threads: int | None,
     rebuild: bool,
     as_json: bool,
+    quiet: bool,
     debug: bool,
 ) -> int:
     """Check this machine, verify a bundle, and compare its engine with the reference.
@@ -62,7 +64,7 @@ def command(
     """
     if rebuild and backend not in FLAVOURS:
         raise click.UsageError(f"--rebuild builds a TensorRT engine: name --backend {' or '.join(FLAVOURS)}.")
-    human = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     machine = examine_machine()
     _show_machine(machine, human)
     with native_chatter_silenced(active=not debug), log_lines():
@@ -72,7 +74,7 @@ def command(
         human.print(Text(f"bundle {opened.root}: {model}, every file as its manifest says"))
         for line in _learned(opened):
             human.print(Text(f"  {line}"))
-        with builds_shown(Console(stderr=True)) as report:
+        with builds_shown(Console(stderr=True, quiet=quiet)) as report:
             found = compare(opened, backend, device, threads, report, rebuild=rebuild)
     _show_comparison(found, human)
     if as_json:

@@ -17,7 +17,7 @@ from rich.text import Text
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
-from kanoclip.runtime.cli.options import SectionedCommand
+from kanoclip.runtime.cli.options import BundleCommand
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.events import MqttOptions, SnapshotOptions, WebhookOptions
@@ -66,7 +66,7 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or images tha
 """
 
 
-@click.command(cls=SectionedCommand, epilog=_EPILOG)
+@click.command(cls=BundleCommand, epilog=_EPILOG)
 @flags_of(EngineOptions, RunOptions)
 @flags_of(SourceOptions, section="Sources")
 @flags_of(VideoOptions, ImagesOptions, JsonlOptions, section="Images, videos and lines")
