@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
+from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Image, RegionOfInterest
 
@@ -149,6 +150,7 @@ class StreamState:
         bundle: The bundle's name.
         backend: The engine's name.
         sources: Names of the sources, without credentials.
+        streams: What the frames of each have as `Frame.stream`, in the same order.
         classes: Those that the bundle knows.
         class_name: The one looked for.
         threshold: Score from which a frame is anomalous, in [0, 1].
@@ -176,6 +178,7 @@ class StreamState:
     memory_saved: bool = True
     region: str | None = None
     promised: bool = True
+    streams: tuple[str, ...] = ("",)
 
 
 class Control(Protocol):
@@ -268,6 +271,22 @@ class Control(Protocol):
 
         Raises:
             KanoclipError: There is no memory, the bundle belongs to the package, or it cannot be written.
+        """
+        ...
+
+    def add_source(self, source: Source) -> None:
+        """Takes a further live source in while the stream runs; it is closed in the end.
+
+        Raises:
+            SourceError: It cannot join this run, and stays the caller's.
+        """
+        ...
+
+    def remove_source(self, name: str) -> None:
+        """Takes a source out of the run.
+
+        Raises:
+            SourceError: There is no such source, or no other one.
         """
         ...
 

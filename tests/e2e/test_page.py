@@ -641,3 +641,38 @@ def test_counts_by_shift_outlive_a_restart(bundle, tmp_path, visit):
         saved = sum(hour["frames"] for hour in json.loads((tmp_path / "counts/counters.json").read_text())["hours"])
         assert saved > before and saved >= frames >= before
         before = saved
+
+
+def test_a_source_is_added_called_otherwise_and_removed(bundle, tmp_path, visit):
+    lines = tmp_path / "frames.jsonl"
+    with serving(bundle, "--jsonl", str(lines), log=tmp_path / "log") as (url, _):
+        page = visit(url)
+        page.locator("#about:not(:empty)").wait_for()
+        assert page.locator("#sources button").count() == 0
+        page.get_by_role("button", name="Sources").click()
+        assert page.evaluate(CHECKS) == []
+        page.get_by_label("Camera or address").fill("gst://videotestsrc")
+        page.get_by_role("button", name="Add", exact=True).click()
+        settles(lambda: "may not be added here" in page.locator("#sources-note").inner_text(), True)
+        page.get_by_label("Camera or address").fill(PATTERN.replace("seed=3", "seed=4"))
+        page.get_by_label("Name in lines and events").fill("<b>right</b>")
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_label("Name on this page of <b>right</b>").wait_for()
+        field = page.get_by_label(f"Name on this page of {PATTERN}")
+        field.fill("left <i>")
+        field.press("Tab")
+        page.get_by_role("button", name="Close").click()
+        tabs = page.locator("#sources button .name")
+        settles(lambda: sorted(tabs.all_inner_texts()), ["<b>right</b>", "left <i>"])
+        tabs.nth(1).click()
+        settles(lambda: "of <b>right</b>" in page.locator("#about").inner_text(), True)
+        page.get_by_role("button", name="Sources").click()
+        page.get_by_role("button", name="Remove <b>right</b>").click()
+        settles(lambda: page.locator("#sources-list li").count(), 1)
+        page.get_by_role("button", name="Close").click()
+        settles(lambda: "of test://" in page.locator("#about").inner_text(), True)
+        assert health(url)["status"] == "ready"
+        page.close()
+        visit.problems[:] = [text for text in visit.problems if "400" not in text]  # of the refusal
+    streams = {json.loads(line).get("stream") for line in lines.read_text().splitlines()}
+    assert streams == {None, "<b>right</b>"}  # what the first one writes stays as it was

@@ -80,6 +80,14 @@ class PageSettings:
         metavar="NAME",
     )
 
+    allow_sources: tuple[str, ...] = option(
+        "--allow-sources",
+        Texts(),
+        (),
+        "Network cameras that the page may add while the run goes on, such as rtsp://192.168.1.*; cameras of this "
+        "machine and test:// always may. May be repeated.",
+        metavar="PATTERN",
+    )
     shifts: ShiftPlan = option(
         "--shifts",
         _Shifts(),
@@ -108,6 +116,7 @@ class PageSettings:
                 ("--tls-cert", self.tls_cert),
                 ("--tls-key", self.tls_key),
                 ("--allow-host", self.allow_host),
+                ("--allow-sources", self.allow_sources),
                 ("--counters", self.counters),
             ):
                 if given:
@@ -129,6 +138,7 @@ class PageSettings:
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
             allow_hosts=self.allow_host,
+            allow_sources=self.allow_sources,
         )
 
 

@@ -31,6 +31,7 @@ from kanoclip.runtime.service.page.tools.export import Export
 from kanoclip.runtime.service.page.tools.regions import Regions
 from kanoclip.runtime.service.page.tools.search import GallerySearch
 from kanoclip.runtime.service.page.tools.shifts import Shifts
+from kanoclip.runtime.service.page.tools.sources import Sources
 from kanoclip.runtime.service.shifts.counters import ShiftCounters
 from kanoclip.runtime.sinks.draw.palette import as_script
 
@@ -64,6 +65,7 @@ def make_app(
     access = Access(options.token)
     changes, shelf = _Changes(facts), _Shelf(gallery)
     regions = Regions(facts)
+    sources = Sources(facts, options.allowed)
     search, export = GallerySearch(gallery), Export(gallery)
     login = Login(access, options, cookie_name(options), STATIC / "login.html")
     routes = [
@@ -82,6 +84,9 @@ def make_app(
         Route("/api/region", regions.read, methods=["GET"]),
         Route("/api/region", regions.choose, methods=["POST"]),
         Route("/api/region/save", regions.save, methods=["POST"]),
+        Route("/api/sources", sources.add, methods=["POST"]),
+        Route("/api/sources/remove", sources.remove, methods=["POST"]),
+        Route("/api/sources/label", sources.label, methods=["POST"]),
         Route("/api/search", search.find, methods=["GET"]),
         Route("/api/export", export.download, methods=["POST"]),
         Route("/static/js/drawing/colours.js", _colours, methods=["GET"]),

@@ -13,6 +13,7 @@ import { Stage, decode } from "./stage.js";
 import { Regions } from "./tools/regions.js";
 import { Search } from "./tools/search.js";
 import { Shifts } from "./tools/shifts.js";
+import { Sources } from "./tools/sources.js";
 import { Verdict, decide } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
@@ -22,6 +23,7 @@ const gallery = new Gallery();
 const chart = new Chart(find("chart"), (value) => tryThresholds({ image: value }));
 const search = new Search();
 const shifts = new Shifts();
+const members = new Sources((next) => take(next));
 const regions = new Regions(stage, (next) => take(next));
 let stream = null; // the source that is looked at
 let state = null;
@@ -99,6 +101,7 @@ async function show(update) {
   const source = sources.find((each) => each.stream === stream);
   take(update.state);
   search.follow(sources);
+  members.follow(sources);
   shifts.refresh().catch(console.error);
   verdict.show(state, source, sources.length > 1);
   showTabs();
@@ -148,7 +151,7 @@ function showTabs() {
     button.dataset.stream = source.stream;
     button.dataset.verdict = now;
     button.setAttribute("aria-pressed", source.stream === stream);
-    button.children[1].textContent = source.name;
+    button.children[1].textContent = source.label;
     button.children[2].textContent = `, ${now}`;
   });
 }
