@@ -13,7 +13,14 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import FLAVOURS
-from kanoclip.runtime.cli.options import backend_options
+from kanoclip.runtime.cli.options import (
+    BundleCommand,
+    backend_options,
+    bundle_option,
+    debug_option,
+    json_option,
+    quiet_option,
+)
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
@@ -66,8 +73,8 @@ def command(
         raise click.UsageError(f"--rebuild builds a TensorRT engine: name --backend {' or '.join(FLAVOURS)}.")
     human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     machine = examine_machine()
-    _show_machine(machine, human)
-    with native_chatter_silenced(active=not debug), log_lines():
+    _show_machine(machine, human, Console(stderr=True, highlight=False, soft_wrap=True))
+    with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         manifest = opened.manifest
         model = f"{manifest.model.backbone}, {manifest.precision}"
@@ -98,7 +105,7 @@ def _learned(bundle: Bundle) -> list[str]:
     return lines
 
 
-def _show_machine(machine: Machine, human: Console) -> None:
+def _show_machine(machine: Machine, human: Console, complain: Console) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("machine", f"{machine.system}, {machine.cores} cores, Python {machine.python}")
     if machine.jetson is not None:
@@ -108,7 +115,7 @@ def _show_machine(machine: Machine, human: Console) -> None:
     table.add_row("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items()))
     human.print(table)
     for problem in machine.problems:
-        human.print(Text(f"warning: {problem}", "yellow"))
+        complain.print(Text(f"warning: {problem}", "yellow"))
 
 
 def _comparison_json(found: Comparison) -> dict[str, Any]:
