@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
 from kanoclip.runtime.detect.learning.teacher import Teacher
+from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Image, RegionOfInterest
 
@@ -37,6 +38,7 @@ class SourceProgress:
         score_counts: Scored frames by score: element i counts those above `SCORE_BOUNDS[i - 1]`, up to and including
             `SCORE_BOUNDS[i]`; the last one those above all of them. Scores that are no number are in no element.
         score_sum: Sum of these scores.
+        alarms: How often its alarm was raised.
     """
 
     name: str
@@ -55,6 +57,7 @@ class SourceProgress:
     reconnects: int = 0
     score_counts: tuple[int, ...] = ()
     score_sum: float = 0.0
+    alarms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,7 @@ class StreamState:
         bundle: The bundle's name.
         backend: The engine's name.
         sources: Names of the sources, without credentials.
+        streams: What the frames of each have as `Frame.stream`, in the same order.
         classes: Those that the bundle knows.
         class_name: The one looked for.
         threshold: Score from which a frame is anomalous, in [0, 1].
@@ -175,6 +179,7 @@ class StreamState:
     memory_saved: bool = True
     region: str | None = None
     promised: bool = True
+    streams: tuple[str, ...] = ("",)
 
 
 class Control(Protocol):
@@ -272,6 +277,22 @@ class Control(Protocol):
 
         Raises:
             KanoclipError: There is no memory, the bundle belongs to the package, or it cannot be written.
+        """
+        ...
+
+    def add_source(self, source: Source) -> None:
+        """Takes a further live source in while the stream runs; it is closed in the end.
+
+        Raises:
+            SourceError: It cannot join this run, and stays the caller's.
+        """
+        ...
+
+    def remove_source(self, name: str) -> None:
+        """Takes a source out of the run.
+
+        Raises:
+            SourceError: There is no such source, or no other one.
         """
         ...
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
-from kanoclip.runtime.errors import FrameError, SettingsError
+from kanoclip.runtime.errors import FrameError, SettingsError, SourceError
 from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress, StreamState
 from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Detection, Frame, Region, Timings
@@ -29,6 +29,8 @@ class FakeControl:
         self.saving = "/etc/line3.toml"
         self.roi = None
         self.teacher = SimpleNamespace(revision=0, lessons=SimpleNamespace(state=lambda: None))
+
+        self.becomes(streams=self.sources if len(self.sources) > 1 else ("",))
 
     def becomes(self, **changes):
         self._state = replace(self._state, **changes)
@@ -85,6 +87,18 @@ class FakeControl:
     def save_memory(self, output=None, class_name=None):
         self.becomes(memory_saved=True)
         return self.saving
+
+    def add_source(self, source):
+        self.sources = (*self.sources, source.name)
+        self.becomes(sources=self.sources, streams=(*self._state.streams, source.name))
+        source.close()
+
+    def remove_source(self, name):
+        if name not in self.sources:
+            raise SourceError(f"{name}: the run has no such source")
+        left = [(n, s) for n, s in zip(self.sources, self._state.streams, strict=True) if n != name]
+        self.sources = tuple(n for n, _ in left)
+        self.becomes(sources=self.sources, streams=tuple(s for _, s in left))
 
     def region(self):
         return self.roi

@@ -29,7 +29,12 @@ from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.requests import BadRequestError, MissingError, values_of, who
 from kanoclip.runtime.service.page.teaching.labels import LabelledSet
 from kanoclip.runtime.service.page.teaching.routes import GoneError, Teaching, gone
+from kanoclip.runtime.service.page.tools.export import Export
 from kanoclip.runtime.service.page.tools.regions import Regions
+from kanoclip.runtime.service.page.tools.search import GallerySearch
+from kanoclip.runtime.service.page.tools.shifts import Shifts
+from kanoclip.runtime.service.page.tools.sources import Sources
+from kanoclip.runtime.service.shifts.counters import ShiftCounters
 from kanoclip.runtime.sinks.draw.palette import as_script
 
 log = logging.getLogger(__name__)
@@ -48,6 +53,7 @@ def make_app(
     labels: LabelledSet | None = None,
     health: Health | None = None,
     metrics: Callable[[], bytes] | None = None,
+    shifts: ShiftCounters | None = None,
 ) -> ASGIApp:
     """The web application, guarded.
 
@@ -60,10 +66,13 @@ def make_app(
         labels: Where frames are saved that a person labels; None for nowhere.
         health: Answers /healthz and /readyz; None for none.
         metrics: Gives /metrics; None for none.
+        shifts: Counts by shift; None for none.
     """
     access = Access(options.token)
     changes, shelf = _Changes(facts), _Shelf(gallery)
     regions = Regions(facts)
+    sources = Sources(facts, options.allowed)
+    search, export = GallerySearch(gallery), Export(gallery)
     login = Login(access, options, cookie_name(options), STATIC / "login.html")
     routes = [
         Route("/", _index, methods=["GET"]),
@@ -81,6 +90,11 @@ def make_app(
         Route("/api/region", regions.read, methods=["GET"]),
         Route("/api/region", regions.choose, methods=["POST"]),
         Route("/api/region/save", regions.save, methods=["POST"]),
+        Route("/api/sources", sources.add, methods=["POST"]),
+        Route("/api/sources/remove", sources.remove, methods=["POST"]),
+        Route("/api/sources/label", sources.label, methods=["POST"]),
+        Route("/api/search", search.find, methods=["GET"]),
+        Route("/api/export", export.download, methods=["POST"]),
         Route("/static/js/drawing/colours.js", _colours, methods=["GET"]),
         *Teaching(facts, gallery, teaching or pool, labels).routes(),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -92,6 +106,8 @@ def make_app(
         ]
     if metrics is not None:
         routes.append(Route("/metrics", _metrics(metrics), methods=["GET"]))
+    if shifts is not None:
+        routes.append(Route("/api/shifts", Shifts(shifts).read, methods=["GET"]))
     app = Starlette(
         routes=routes,
         exception_handlers={

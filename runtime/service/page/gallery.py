@@ -63,8 +63,8 @@ class Gallery(Protocol):
         """Where they are saved, for a person; None for in memory."""
         ...
 
-    def entries(self) -> Sequence[Entry]:
-        """What there is, newest first."""
+    def entries(self, most: int = MAX_ENTRIES) -> Sequence[Entry]:
+        """What there is, newest first, so many at most."""
         ...
 
     def image(self, key: str) -> bytes | None:
@@ -170,10 +170,10 @@ class MemoryGallery:
         """Of the list."""
         return self._next
 
-    def entries(self) -> Sequence[Entry]:
+    def entries(self, most: int = MAX_ENTRIES) -> Sequence[Entry]:
         """What there is, newest first."""
         with self._lock:
-            return [held.entry for held in reversed(self._held.values())]
+            return [held.entry for held in reversed(self._held.values())][:most]
 
     def image(self, key: str) -> bytes | None:
         """The frame as JPEG."""

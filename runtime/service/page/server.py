@@ -27,6 +27,7 @@ from kanoclip.runtime.service.page.gallery import Gallery, MemoryGallery
 from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.snapshot_gallery import SnapshotGallery
 from kanoclip.runtime.service.page.teaching.labels import LabelledSet
+from kanoclip.runtime.service.shifts.counters import ShiftCounters
 from kanoclip.runtime.stream.progress import Control
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Page:
         metrics: Callable[[], bytes] | None = None,
         snapshots: Path | None = None,
         labels: Path | None = None,
+        shifts: ShiftCounters | None = None,
     ) -> None:
         """Serves from now on.
 
@@ -86,6 +88,7 @@ class Page:
             metrics: Gives /metrics in Prometheus' text format.
             snapshots: Folder that another sink keeps anomalies in; None to keep the last ones in memory.
             labels: Folder for frames that a person labels; None for none.
+            shifts: Counts by shift; None for none.
 
         Raises:
             SettingsError: The server does not start.
@@ -102,6 +105,7 @@ class Page:
             labels=None if labels is None else LabelledSet(labels),
             health=health,
             metrics=metrics,
+            shifts=shifts,
         )
         config = uvicorn.Config(
             app,

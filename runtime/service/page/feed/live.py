@@ -181,8 +181,7 @@ class Live:
             await asyncio.wait_for(websocket.send_bytes(message), ANSWER_S)
 
     def _streams(self) -> Sequence[str]:
-        names = self._facts.control.state().sources
-        return names if len(names) > 1 else ("",)
+        return self._facts.control.state().streams
 
 
 def _message(head: dict[str, Any], *parts: bytes) -> bytes:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from kanoclip.runtime.detect.settings.roi_file import region_in
 from kanoclip.runtime.detect.thresholds import UNKEPT
 from kanoclip.runtime.service.page.feed.facts import Facts
-from kanoclip.runtime.service.page.requests import values_of, who
+from kanoclip.runtime.service.page.requests import BadRequestError, values_of, who
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,11 @@ class Regions:
 
     async def choose(self, request: Request) -> Response:
         """Scores by other polygons from the next frame on; none at all stand for the whole image."""
-        values = await values_of(request, {"keep", "ignore"}, MAX_REGION)
+        values = await values_of(request, {"class", "keep", "ignore"}, MAX_REGION)
         control, loop = self._facts.control, asyncio.get_running_loop()
-        region = None
+        drawn_for, region = values.pop("class", None), None
+        if drawn_for not in (None, control.state().class_name):
+            raise BadRequestError("another class is looked for by now: draw its region anew")
         if values.get("keep") or values.get("ignore"):
             # Large ones take milliseconds to be checked, which other browsers do not wait for.
             region = await loop.run_in_executor(None, region_in, values | {"units": "relative"}, "the region drawn")

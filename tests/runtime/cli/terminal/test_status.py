@@ -176,6 +176,7 @@ def test_the_summary_as_json():
                 "reconnects": 0,
                 "score_counts": [],
                 "score_sum": 0.0,
+                "alarms": 0,
             }
         ],
         "interrupted": True,

@@ -12,6 +12,9 @@ import { drawLegend } from "./drawing/palette.js";
 import { Stage, decode } from "./stage.js";
 import { Teach } from "./teaching/teach.js";
 import { Regions } from "./tools/regions.js";
+import { Search } from "./tools/search.js";
+import { Shifts } from "./tools/shifts.js";
+import { Sources } from "./tools/sources.js";
 import { Verdict, decide } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
@@ -19,6 +22,9 @@ const stage = new Stage(find("stage"));
 const verdict = new Verdict(find("verdict"));
 const gallery = new Gallery();
 const chart = new Chart(find("chart"), (value) => tryThresholds({ image: value }));
+const search = new Search();
+const shifts = new Shifts();
+const members = new Sources((next) => take(next));
 const regions = new Regions(stage, (next) => take(next));
 const teach = new Teach(
   () => stage.record && { stream: stage.record.stream, number: stage.record.number },
@@ -101,6 +107,9 @@ async function show(update) {
   if (!sources.some((source) => source.stream === stream)) stream = sources[0].stream;
   const source = sources.find((each) => each.stream === stream);
   take(update.state);
+  search.follow(sources);
+  members.follow(sources);
+  shifts.refresh().catch(console.error);
   verdict.show(state, source, sources.length > 1);
   showTabs();
   chart.take(update.scores, update.clock);
@@ -149,7 +158,7 @@ function showTabs() {
     button.dataset.stream = source.stream;
     button.dataset.verdict = now;
     button.setAttribute("aria-pressed", source.stream === stream);
-    button.children[1].textContent = source.name;
+    button.children[1].textContent = source.label;
     button.children[2].textContent = `, ${now}`;
   });
 }

@@ -45,7 +45,7 @@ export class Verdict {
 
   show(state, source, named) {
     const [verdict, why] = decide(state, source);
-    this.set(verdict, named ? `${source.name}: ${why}` : why);
+    this.set(verdict, named ? `${source.label}: ${why}` : why);
     const number = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
     const stale = verdict === "silent" || verdict === "wait" || verdict === "paused";
     const scored = !stale && typeof source.score === "number";

@@ -63,6 +63,16 @@ def test_another_site_cannot_draw(make_page, control):
     assert control.roi is None
 
 
+def test_a_region_drawn_for_another_class_is_refused(make_page, ask, control):
+    """Another browser has chosen one meanwhile."""
+    page = make_page()
+    assert ask(page, "/api/region", {"class": "nut", "keep": [BOX]}).status_code == 200
+    control.choose_class("tile")
+    answer = ask(page, "/api/region", {"class": "nut", "keep": [HOLE]})
+    assert answer.status_code == 400 and "another class" in answer.json()["error"]
+    assert control.roi.keep == (tuple(map(tuple, BOX)),)
+
+
 def test_a_place_that_cannot_be_written_is_said(make_page, ask, control):
     control.saving = None
     answer = ask(make_page(), "/api/region/save")

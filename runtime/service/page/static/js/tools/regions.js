@@ -130,7 +130,7 @@ export class Regions {
     this.#show();
     const of = (kind) => this.shapes.filter((shape) => shape.kind === kind).map(({ corners }) => corners);
     try {
-      const { state, note } = await post("/api/region", { keep: of("keep"), ignore: of("ignore") });
+      const { state, note } = await post("/api/region", { class: this.class, keep: of("keep"), ignore: of("ignore") });
       this.#tell(note || "In use, not saved");
       this.take(state);
     } catch (error) {
