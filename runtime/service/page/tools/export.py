@@ -142,7 +142,7 @@ def zipped(gallery: Gallery, chosen: list[Chosen]) -> Iterator[bytes]:
     size = 0
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[call-overload]
         for one in chosen:
-            record, image = gallery.record(one.key), gallery.image(one.key)
+            record, image = gallery.record(one.key), gallery.original(one.key)
             if record is None or image is None:
                 left_out.append({"key": one.key, "reason": "no longer in the gallery"})
                 continue
