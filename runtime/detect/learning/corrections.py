@@ -16,7 +16,7 @@ from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.types import Image
 
 MARGIN = 1e-3
-"""From a labelled frame's score to a threshold that had to give way to it: engines differ by less."""
+"""From a labelled frame's score to a threshold that had to give way to it: ten times what float32 engines differ by."""
 MOST_IMAGES = 32
 """Labelled frames of a class that thresholds go by, the newest."""
 _CORRECTED = "; corrected: "
