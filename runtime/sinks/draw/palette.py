@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-MAP_OPACITY = 0.55
+MAP_OPACITY = 0.45
 """Opacity where the map counts in full."""
 FROM = 0.4
 """Place in the palette from which a colour is seen: 80 % of the pixel threshold."""
