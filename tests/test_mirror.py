@@ -24,7 +24,7 @@ COVERED = {
     ],
     "e2e/test_cli_data.py": ["train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
-    "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation"],
+    "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation/"],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_learn.py": [
@@ -116,6 +116,7 @@ COVERED = {
     "train/data/layouts/test_tree.py": ["train/data/layouts/listing"],
     "train/data/test_registry.py": ["train/data/layouts/names"],
     "train/evaluation/test_evaluate.py": ["train/evaluation/results"],
+    "train/evaluation/suite/test_command.py": ["train/evaluation/suite/methods", "train/evaluation/suite/tables"],
     "train/evaluation/test_tables.py": ["train/evaluation/paper"],
     "train/model/towers/test_adapters.py": ["train/model/towers/blocks", "train/model/towers/parts"],
     "train/nano/scenes/test_scene.py": [

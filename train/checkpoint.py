@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -109,18 +109,22 @@ def save_checkpoint(
         ) from error
 
 
-def load_checkpoint(path: Path, weights: str = "auto") -> LoadedModel:
+def load_checkpoint(path: Path, weights: str = "auto", size: tuple[int, int] | None = None) -> LoadedModel:
     """Reads a checkpoint and builds its model.
 
     Args:
         path: The `.safetensors` file; its `.json` lies beside it.
         weights: Where the backbone's weights come from, as `load_clip` takes it.
+        size: (height, width) to run it at; None for the one that it was trained at. Nothing that it learned depends on
+            the size.
 
     Raises:
         CheckpointError: A file is missing or damaged, or the checkpoint is of another architecture or other weights.
     """
     record = _read_record(path)
     config, backbone_sha256 = record.config, record.backbone_sha256
+    if size is not None:
+        config = replace(config, image_size=size)
     loaded = build_model(config, weights)
     if loaded.weights.sha256 != backbone_sha256:
         wanted_weights = f"sha256 {backbone_sha256[:12]}..." if backbone_sha256 else "seeded: --weights none"

@@ -161,7 +161,9 @@ def test_a_broken_image(data, bundle, tmp_path):
 @pytest.mark.nightly
 def test_ablation_trains_what_is_missing_and_measures_every_row(data, tmp_path):
     options = ["--ablation", "--train-dataset", "mvtec", "--train-root", data[3], *data, "--backbone", "random-tiny"]
-    options += ["--weights", "none", "--epochs", 1, "--output", tmp_path / "rows", "--markdown", tmp_path / "t.md"]
+    options += ["--weights", "none", "--epochs", 1, "--checkpoints", tmp_path / "rows", "--markdown", tmp_path / "t.md"]
+    # What is kanoclip-train's own goes through to the training of every row.
+    options += ["--kd-margin", 1.9, "--lr-modules", 1e-3, "--amp", "no", "--batch-size", 4, "--no-observed"]
     done = evaluate(*options, "--output", tmp_path / "t.json")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "t.json").read_text())
@@ -177,6 +179,14 @@ def test_ablation_trains_what_is_missing_and_measures_every_row(data, tmp_path):
         (True, True, False),
         (True, True, True),
     ]
+    training = json.loads((tmp_path / "rows" / "row5.json").read_text())["training"]
+    assert (training["run"]["kd_margin"], training["run"]["lr_modules"], training["run"]["batch_size"]) == (
+        1.9,
+        1e-3,
+        4,
+    )
+    assert training["run"]["observed"] is False
+    assert set(training["epochs"][0]["kd_active_at"]) == {"first", "last"}
     stamps = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "rows").glob("*.safetensors")}
     assert len(stamps) == 4
     done = evaluate(*options)
@@ -184,7 +194,7 @@ def test_ablation_trains_what_is_missing_and_measures_every_row(data, tmp_path):
     assert "epoch" not in done.stderr
     assert stamps == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "rows").glob("*.safetensors")}
     done = evaluate(*options, "--seed", 3)
-    assert done.returncode == 1 and "other arguments" in done.stderr and "--output" in done.stderr
+    assert done.returncode == 1 and "other arguments" in done.stderr and "--checkpoints" in done.stderr
 
 
 def test_without_a_target_the_shipped_bundle_is_measured(data, tmp_path):
@@ -209,6 +219,12 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         (["--bundle", bundle, "--weights", "none", *data], 2, "--weights"),
         (["--bundle", bundle, "--checkpoints", tmp_path, *data], 2, "--checkpoints is for --ablation"),
         (["--ablation", "--backbone", "nano", *data], 2, "--train-dataset"),
+        (["--kd-margin", "1.5", *data], 2, "--kd-margin is for --ablation"),
+        (["--bundle", bundle, "--windows", *data], 2, "--windows is for --prompts"),
+        (["--bundle", bundle, "--sigma", "2", *data], 2, "--sigma"),
+        (["--dataset", "mvtec"], 2, "--root is missing", "--suite"),
+        (["--suite", tmp_path / "none.toml"], 1, "none.toml"),
+        (["--suite", tmp_path / "none.toml", "--dataset", "mvtec"], 2, "--dataset is not for --suite"),
         (["--bundle", bundle, "--sheet", tmp_path / "x.gif", *data], 2, ".png"),
         (["--bundle", bundle, "--class-name", " ", *data], 2, "--class-name"),
         (["--bundle", tmp_path / "none.kanoclip", *data], 1, "none.kanoclip"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kanoclip.runtime.bundle.manifest import TileGrid
@@ -20,9 +21,10 @@ from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.errors import DataError, KanoclipError
 from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
+from kanoclip.train.evaluation.ablation.options import taking_training_options, training_arguments
 
 if TYPE_CHECKING:
-    from kanoclip.train.evaluation.ablation import Row
+    from kanoclip.train.evaluation.ablation.rows import Row
     from kanoclip.train.evaluation.predictor import BundlePredictor, Predictor
     from kanoclip.train.evaluation.results import Results
     from kanoclip.train.model.kanoclip import Prompts
@@ -37,11 +39,15 @@ Examples:
   kanoclip-eval --prompts handcrafted --backbone vit-l-14-336 --dataset mvtec --root ~/data/mvtec
   kanoclip-eval --shots 1,4 --draws 5 --tiles auto --dataset mvtec --root ~/data/mvtec --output few.json
   kanoclip-eval --unlabelled 32 --share 0.1 --dataset mvtec --root ~/data/mvtec
+  kanoclip-eval --suite paper.toml --output tables.json --markdown tables.md
   kanoclip-eval --ablation --train-dataset visa --train-root ~/data/visa --dataset mvtec --root ~/data/mvtec \\
-      --backbone vit-l-14-336 --checkpoints ablation/
+      --backbone vit-l-14-336 --kd-margin 1.5 --checkpoints ablation/
 
 Exit codes: 0 all fine; 1 a failure, or images that were skipped; 2 wrong usage.
 """
+
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ class _Options:
     backbone: str | None
     weights: str
     image_size: int | None
+    no_vv: bool
+    windows: bool
+    sigma: float | None
+    suite_file: Path | None
     dataset: str
     root: Path
     categories: tuple[str, ...]
@@ -82,11 +92,9 @@ class _Options:
     epochs: int
     seed: int
     checkpoints: Path | None
+    training: tuple[str, ...]
     as_json: bool
     quiet: bool
-
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -119,8 +127,23 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option("--backbone", metavar="NAME", help="For --prompts and --ablation: a name such as vit-l-14-336.")
 @click.option("--weights", default="auto", show_default=True, metavar="auto|none|FILE", help="The backbone's weights.")
 @click.option("--image-size", type=click.IntRange(min=1), metavar="PIXELS", help="Default: the backbone's own.")
-@click.option("--dataset", required=True, metavar="NAME", help="Layout of the dataset: see `kanoclip-data list`.")
-@click.option("--root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The dataset's folder.")
+@click.option("--no-vv", is_flag=True, help="For --prompts: plain CLIP, without V-V path and modules.")
+@click.option("--windows", is_flag=True, help="For --prompts: look through windows of patches too, as WinCLIP does.")
+@click.option(
+    "--sigma",
+    type=Decimal(0, 100, min_open=True),
+    metavar="PIXELS",
+    help="Of the maps' Gaussian, for --checkpoint and --prompts. Default: the image's height by 336, times 4.",
+)
+@click.option(
+    "--suite",
+    "suite_file",
+    type=_FILE,
+    metavar="FILE.toml",
+    help="Measure what the file names on the datasets whose folders it gives, and write tables 1 to 3.",
+)
+@click.option("--dataset", metavar="NAME", help="Layout of the dataset: see `kanoclip-data list`.")
+@click.option("--root", type=click.Path(path_type=Path), metavar="DIR", help="The dataset's folder.")
 @click.option("--category", "categories", multiple=True, metavar="NAME", help="Only these; repeatable.")
 @click.option("--class-name", metavar="WORDS", help="Words for [class] in every prompt. Default: each category's own.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
@@ -167,6 +190,7 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="For --ablation.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For --ablation.")
 @click.option("--checkpoints", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: where they go.")
+@taking_training_options
 @json_option
 @quiet_option
 @click.pass_context
@@ -174,7 +198,14 @@ def command(context: click.Context, /, **_: Any) -> int:
     """Measure image and pixel metrics, each category and their mean."""
     given = context.params
     named = given.pop("bundle")
-    options = _Options(bundle=None if named is None else Path(named), **given)
+    training = training_arguments(context, given)
+    if given["suite_file"] is None:
+        for flag in ("dataset", "root"):
+            if given[flag] is None:
+                raise click.UsageError(f"--{flag} is missing: name it, or a --suite file.")
+    options = _Options(bundle=None if named is None else Path(named), training=training, **given)
+    if options.suite_file is not None:
+        return _suite(context, options, options.suite_file)
     _check(options)
     if options.ablation:
         return _ablation(options)
@@ -197,10 +228,15 @@ def _check(options: _Options) -> None:
     given = given or ["--bundle"]
     if options.backbone is None and given[0] in ("--prompts", "--ablation"):
         raise click.UsageError(f"{given[0]} needs --backbone.")
-    if given[0] in ("--bundle", "--checkpoint"):
-        for flag, is_given in (("--backbone", options.backbone), ("--image-size", options.image_size)):
-            if is_given is not None:
-                raise click.UsageError(f"{flag} is decided by the {given[0][2:]}: leave it out.")
+    if given[0] in ("--bundle", "--checkpoint") and options.backbone is not None:
+        raise click.UsageError(f"--backbone is decided by the {given[0][2:]}: leave it out.")
+    if given[0] == "--bundle" and options.image_size is not None:
+        raise click.UsageError("--image-size is decided by the bundle: leave it out.")
+    for flag, plain in (("--no-vv", options.no_vv), ("--windows", options.windows)):
+        if plain and (given[0] != "--prompts" or options.prompts == "learned"):
+            raise click.UsageError(f"{flag} is for --prompts template or handcrafted.")
+    if options.sigma is not None and given[0] not in ("--checkpoint", "--prompts"):
+        raise click.UsageError("--sigma is for --checkpoint and --prompts; a bundle's Gaussian is in its graph.")
     if given[0] == "--bundle" and options.weights != "auto":
         raise click.UsageError("--weights is decided by the bundle: leave it out.")
     if given[0] != "--bundle" and options.backend != "auto":
@@ -224,6 +260,8 @@ def _check(options: _Options) -> None:
             raise click.UsageError(f"--ablation needs {flag}.")
         if not options.ablation and value is not None:
             raise click.UsageError(f"{flag} is for --ablation.")
+    if options.training and not options.ablation:
+        raise click.UsageError(f"{options.training[0]} is for --ablation, whose rows are trained with it.")
     if options.ablation and (options.sheet or options.csv_file or options.compare):
         raise click.UsageError(
             "--ablation writes --output and --markdown only, the paper's figures always beside ours."
@@ -388,18 +426,17 @@ def _bar(options: _Options, total: int) -> Iterator[Callable[[], None]]:
 
 def _predictor(options: _Options) -> Predictor:
     """The one that the flags name, else the shipped bundle. torch is imported for checkpoints and backbones only."""
-    from kanoclip.train.evaluation.predictor import CheckpointPredictor
-
     if options.checkpoint is None and options.prompts is None:
         return _bundle_predictor(options)
     _set_threads(options.threads)
     if options.checkpoint is not None:
-        from kanoclip.train.checkpoint import load_checkpoint
+        from kanoclip.train.evaluation.suite.methods import open_checkpoint
 
-        loaded = load_checkpoint(options.checkpoint, options.weights)
-        return CheckpointPredictor(loaded, options.device, options.checkpoint.name)
+        return open_checkpoint(options.checkpoint, options.weights, options.image_size, options.sigma, options.device)
     assert options.prompts is not None  # the first line has served everything else
-    return _untrained(options, options.prompts, f"{options.prompts} prompts, nothing trained")
+    plain = options.no_vv or options.windows
+    name = f"{options.prompts} prompts{' over windows' if options.windows else ''}, nothing trained"
+    return _untrained(options, options.prompts, name, plain=plain)
 
 
 def _bundle_predictor(options: _Options) -> BundlePredictor:
@@ -416,6 +453,8 @@ def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = 
     from kanoclip.train.backbones import get_backbone
     from kanoclip.train.checkpoint import build_model
     from kanoclip.train.evaluation.predictor import CheckpointPredictor
+    from kanoclip.train.evaluation.suite.methods import smooth
+    from kanoclip.train.evaluation.suite.winclip import WindowPredictor
     from kanoclip.train.model.kanoclip import ModelConfig
 
     try:
@@ -435,7 +474,8 @@ def _untrained(options: _Options, prompts: Prompts, name: str, *, plain: bool = 
         global_temperature=entry.global_temperature,
     )
     loaded = build_model(config, options.weights)
-    return CheckpointPredictor(loaded, options.device, name)
+    smooth(loaded, options.sigma)
+    return (WindowPredictor if options.windows else CheckpointPredictor)(loaded, options.device, name)
 
 
 def _set_threads(threads: int | None) -> None:
@@ -445,9 +485,48 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
+_HOW = {"batch_size", "device", "threads", "skip_bad", "output", "markdown_file", "as_json", "quiet"}
+_OF_A_SUITE = {"suite_file", *_HOW}
+"""What may be given beside --suite; the file says the rest."""
+
+
+def _suite(context: click.Context, options: _Options, path: Path) -> int:
+    from kanoclip.runtime.system.installed import installed_versions
+    from kanoclip.train.evaluation.evaluate import EvaluationConfig
+    from kanoclip.train.evaluation.suite.command import run_suite
+    from kanoclip.train.evaluation.suite.file import read_suite
+    from kanoclip.train.evaluation.suite.tables import suite_json, suite_markdown
+    from kanoclip.train.evaluation.tables import write_text
+
+    for param in context.command.params:
+        given = context.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE
+        if given and param.name not in _OF_A_SUITE:
+            raise click.UsageError(f"{param.opts[0]} is not for --suite, whose file says what is measured.")
+    suite = read_suite(path)
+    places = {"--output": options.output, "--markdown": options.markdown_file}
+    refuse_overwriting(
+        [Written(flag, place) for flag, place in places.items() if place is not None], [Read("the suite file", path)]
+    )
+    _set_threads(options.threads)
+    console = Console(stderr=True, quiet=options.quiet)
+    config = EvaluationConfig(options.batch_size, options.skip_bad)
+    found = run_suite(suite, config, options.device, console, lambda total: _bar(options, total))
+    text = suite_markdown(found)
+    if options.markdown_file is not None:
+        write_text(options.markdown_file, text)
+    if options.output is not None or options.as_json:
+        versions = installed_versions(("kanoclip-edge", "torch", "open_clip_torch", "numpy"))
+        _give(options, json.dumps(suite_json(found, versions), indent=2, allow_nan=False) + "\n")
+    if not (options.quiet or options.as_json):
+        click.echo(text, nl=False)
+    every = [one for row in found.rows for one in row.results.values()]
+    every += [one for rows in found.ablation.values() for _, one in rows]
+    return 1 if any(one.skipped for one in every) else 0
+
+
 def _ablation(options: _Options) -> int:
     from kanoclip.train.checkpoint import load_checkpoint
-    from kanoclip.train.evaluation.ablation import ablation_lines, print_ablation, run_ablation
+    from kanoclip.train.evaluation.ablation.rows import ablation_lines, print_ablation, run_ablation
     from kanoclip.train.evaluation.predictor import CheckpointPredictor
     from kanoclip.train.evaluation.tables import markdown_table, write_text
 
@@ -489,4 +568,5 @@ def _training_arguments(options: _Options) -> list[str]:
     if options.class_name is not None:
         arguments += ["--class-name", options.class_name]
     arguments += ["--epochs", str(options.epochs), "--seed", str(options.seed), "--device", options.device]
+    arguments += ["--batch-size", str(options.batch_size), *options.training]
     return [*arguments, "--quiet"] if options.quiet else arguments

@@ -42,12 +42,14 @@ class Entry:
         background: How a normal image of it looks; for people, the questions and `normal`, not for eq. 3.
         abnormal: The LLM's n descriptions.
         observed: The VQA model's descriptions, m for an image.
+        written: Normal descriptions that somebody wrote, beside those that `normal` derives; usually none.
     """
 
     class_name: str
     background: str
     abnormal: tuple[str, ...]
     observed: tuple[Observation, ...] = ()
+    written: tuple[str, ...] = ()
 
     @property
     def descriptions(self) -> tuple[str, ...]:
@@ -155,6 +157,7 @@ def save_knowledge(path: Path, base: KnowledgeBase) -> None:
             "background": entry.background,
             "abnormal": list(entry.abnormal),
             "observed": [{"image": one.image, "text": one.text} for one in entry.observed],
+            **({"normal": list(entry.written)} if entry.written else {}),
         }
     record = {
         "schema": SCHEMA,
@@ -193,9 +196,13 @@ def _parse(text: str, name: str) -> KnowledgeBase:
 
 
 def _entry(value: Any, name: str, where: str) -> Entry:
-    fields = _object(value, name, where, {"class_name", "background", "abnormal", "observed"})
-    abnormal = tuple(
-        _text(text, name, f"{where}.abnormal[{i}]") for i, text in enumerate(_list(fields["abnormal"], name, where))
+    optional = {"normal"} if isinstance(value, dict) and "normal" in value else set()
+    fields = _object(value, name, where, {"class_name", "background", "abnormal", "observed"} | optional)
+    abnormal, written = (
+        tuple(_text(text, name, f"{where}.{key}[{i}]") for i, text in enumerate(_list(fields[key], name, where)))
+        if key in fields
+        else ()
+        for key in ("abnormal", "normal")
     )
     observed = []
     for i, one in enumerate(_list(fields["observed"], name, where)):
@@ -204,14 +211,16 @@ def _entry(value: Any, name: str, where: str) -> Entry:
         observed.append(
             Observation(_text(parts["image"], name, f"{at}.image"), _text(parts["text"], name, f"{at}.text"))
         )
-    if twice := next((text for text in abnormal if abnormal.count(text) > 1), None):
-        raise KnowledgeError(f"{name}: {where}.abnormal says twice: {twice[:60]!r}")
+    for key, texts in (("abnormal", abnormal), ("normal", written)):
+        if twice := next((text for text in texts if texts.count(text) > 1), None):
+            raise KnowledgeError(f"{name}: {where}.{key} says twice: {twice[:60]!r}")
     background = fields["background"]
     return Entry(
         class_name=_text(fields["class_name"], name, f"{where}.class_name"),
         background="" if background == "" else _text(background, name, f"{where}.background"),
         abnormal=abnormal,
         observed=tuple(observed),
+        written=written,
     )
 
 

@@ -60,6 +60,7 @@ class Plan:
         descriptions: n, the LLM's descriptions of a class.
         per_image: m, the VQA model's descriptions of an image.
         parallel: Questions under way at once.
+        normal: Normal descriptions of a class to ask the LLM for, beside the abnormal ones.
     """
 
     model: str | None
@@ -67,6 +68,7 @@ class Plan:
     descriptions: int
     per_image: int
     parallel: int
+    normal: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def questions(base: KnowledgeBase, targets: Sequence[Target], plan: Plan) -> lis
     if plan.model is not None:
         for target in targets:
             entry = base.entries.get(target.key)
-            if entry is None or len(entry.abnormal) < plan.descriptions:
+            if entry is None or len(entry.abnormal) < plan.descriptions or len(entry.written) < plan.normal:
                 open_questions.append(_Question(target, None))
     if plan.vision_model is not None:
         for target in targets:
@@ -183,13 +185,15 @@ def _ask(client: Client, plan: Plan, question: _Question) -> Descriptions | Obse
         return Observation(name, text)
     best = Descriptions("", ())
     for _ in range(_ATTEMPTS):
-        answer = client.ask(plan.model or "", llm_question(target.class_name, plan.descriptions))
-        best = max(best, read_descriptions(answer, plan.descriptions), key=lambda one: len(one.abnormal))
-        if len(best.abnormal) == plan.descriptions:
+        answer = client.ask(plan.model or "", llm_question(target.class_name, plan.descriptions, plan.normal))
+        read = read_descriptions(answer, plan.descriptions, plan.normal)
+        best = max(best, read, key=lambda one: len(one.abnormal) + len(one.normal))
+        if (len(best.abnormal), len(best.normal)) == (plan.descriptions, plan.normal):
             return best
+    found, wanted = len(best.abnormal) + len(best.normal), plan.descriptions + plan.normal
     raise KnowledgeError(
-        f"{len(best.abnormal)} of {plan.descriptions} descriptions in the best of {_ATTEMPTS} answers: try another "
-        "--model, or fewer --descriptions"
+        f"{found} of {wanted} descriptions in the best of {_ATTEMPTS} answers: try another --model, or fewer "
+        "--descriptions"
     )
 
 
@@ -201,7 +205,8 @@ def _add(entries: dict[tuple[str, str], Entry], target: Target, answer: Descript
         entries[target.key] = replace(entry, observed=tuple(observed))
     else:
         background = answer.background or entry.background
-        entries[target.key] = replace(entry, abnormal=answer.abnormal, background=background)
+        written = answer.normal or entry.written
+        entries[target.key] = replace(entry, abnormal=answer.abnormal, background=background, written=written)
 
 
 def _name(question: _Question) -> str:

@@ -69,6 +69,8 @@ def show(name: str | None, dataset: str | None, files: tuple[Path, ...], as_json
             console.print(escape(entry.background), style="dim")
         for text in entry.descriptions:
             console.print(f"  - {escape(text)}", highlight=False)
+        for text in entry.written:
+            console.print(f"  + {escape(text)}", highlight=False)
 
 
 @command.command()
@@ -90,6 +92,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
                 "classes": len(base.entries),
                 "abnormal": sum(len(entry.abnormal) for entry in entries),
                 "observed": sum(len(entry.observed) for entry in entries),
+                "normal": sum(len(entry.written) for entry in entries),
                 "empty": ", ".join(f"{d}/{c}" for (d, c), entry in base.entries.items() if not entry.descriptions),
             }
         )
@@ -114,6 +117,9 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
     "--output", required=True, type=click.Path(path_type=Path), metavar="FILE", help="Base to write, or to go on with."
 )
 @click.option("--descriptions", type=click.IntRange(1, 50), default=5, show_default=True, help="n of the paper.")
+@click.option(
+    "--normal", type=click.IntRange(0, 50), default=0, show_default=True, help="Normal descriptions of each class, too."
+)
 @click.option("--per-image", type=click.IntRange(1, 10), default=1, show_default=True, help="m of the paper.")
 @click.option("--images-per-class", type=click.IntRange(min=1), metavar="K", help="At most K images. Default: all.")
 @click.option("--domain", default="own", show_default=True, help="Written into a new file.")
@@ -136,6 +142,7 @@ def build(
     classes: tuple[str, ...],
     output: Path,
     descriptions: int,
+    normal: int,
     per_image: int,
     images_per_class: int | None,
     domain: str,
@@ -177,7 +184,7 @@ def build(
     if force:
         base = _without(base, targets, words=model is not None, images=vision_model is not None)
     save_knowledge(output, base)  # before the first question is paid for
-    plan = Plan(model, vision_model, descriptions, per_image, parallel)
+    plan = Plan(model, vision_model, descriptions, per_image, parallel, normal)
     console = Console(stderr=True)
     with Progress(
         TextColumn("asking"),
@@ -243,5 +250,7 @@ def _without(base: KnowledgeBase, targets: list[Target], *, words: bool, images:
     for target in targets:
         if (entry := entries.get(target.key)) is not None:
             descriptions = () if words else entry.abnormal
-            entries[target.key] = replace(entry, abnormal=descriptions, observed=() if images else entry.observed)
+            observed = () if images else entry.observed
+            written = () if words else entry.written
+            entries[target.key] = replace(entry, abnormal=descriptions, observed=observed, written=written)
     return replace(base, entries=entries)

@@ -19,20 +19,29 @@ class Descriptions:
     Attributes:
         background: How a normal image looks; may be empty.
         abnormal: Distinct descriptions, as many as were given.
+        normal: The same of normal images, where they were asked for.
     """
 
     background: str
     abnormal: tuple[str, ...]
+    normal: tuple[str, ...] = ()
 
 
-def llm_question(class_name: str, count: int) -> str:
-    """Asks for `count` descriptions of abnormal images of a class, and for the background."""
+def llm_question(class_name: str, count: int, normal: int = 0) -> str:
+    """Asks for `count` descriptions of abnormal images of a class, the background, and of `normal` ones."""
+    wanted, form = "", ""
+    if normal:
+        wanted = (
+            f'\nGive also {normal} descriptions of normal images, each beginning with "A normal image of {class_name} '
+            'shows".'
+        )
+        form = ', "normal": ["..."]'
     return (
         f"Q: Describe what an abnormal image of {class_name} looks like?\n\n"
         f"Give {count} descriptions, each of a different kind of defect and each one sentence of at most 40 words "
         f'that begins with "An abnormal image of {class_name} may show". Give also the background: one or two '
-        f"sentences on what a normal image of {class_name} looks like.\n"
-        'Answer with JSON only: {"background": "...", "descriptions": ["...", "..."]}'
+        f"sentences on what a normal image of {class_name} looks like.{wanted}\n"
+        f'Answer with JSON only: {{"background": "...", "descriptions": ["...", "..."]{form}}}'
     )
 
 
@@ -44,24 +53,33 @@ def vqa_question(class_name: str) -> str:
     )
 
 
-def read_descriptions(answer: str, count: int) -> Descriptions:
+def read_descriptions(answer: str, count: int, normal: int = 0) -> Descriptions:
     """Reads the LLM's answer: JSON as asked for, within prose or a code fence too, or a plain list.
 
     Args:
         answer: What the model wrote.
         count: Most descriptions to keep.
+        normal: Most normal ones to keep.
     """
     found = _json(answer)
     if isinstance(found, dict):
         background = found.get("background")
         texts = found.get("descriptions")
+        sound = found.get("normal")
     else:
-        background, texts = None, found
+        background, texts, sound = None, found, None
     if not isinstance(texts, list):
         texts = [match.group(1) for line in answer.splitlines() if (match := _ITEM.match(line))]
+    return Descriptions(
+        one_line(background) if isinstance(background, str) else "",
+        _distinct(texts, count),
+        _distinct(sound if isinstance(sound, list) else [], normal),
+    )
+
+
+def _distinct(texts: list[Any], most: int) -> tuple[str, ...]:
     lines = dict.fromkeys(one_line(text) for text in texts if isinstance(text, str))
-    described = [text for text in lines if text][:count]
-    return Descriptions(one_line(background) if isinstance(background, str) else "", tuple(described))
+    return tuple([text for text in lines if text][:most])
 
 
 def one_line(text: str) -> str:

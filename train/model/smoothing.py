@@ -21,11 +21,17 @@ class MapSmoothing(nn.Module):
     u_rows: Tensor
     u_columns: Tensor
 
-    def __init__(self, grid: tuple[int, int], size: tuple[int, int]) -> None:
-        """Builds the matrices for a patch grid (rows, columns) and an image (height, width)."""
+    def __init__(self, grid: tuple[int, int], size: tuple[int, int], sigma: float | None = None) -> None:
+        """Builds the matrices.
+
+        Args:
+            grid: (rows, columns) of patches.
+            size: (height, width) of the image in pixels.
+            sigma: Of the Gaussian in pixels; None for the size's own.
+        """
         super().__init__()
         self.elementwise = False
-        sigma = map_sigma(size[0])
+        sigma = map_sigma(size[0]) if sigma is None else sigma
         for axis, cells, pixels in (("rows", grid[0], size[0]), ("columns", grid[1], size[1])):
             up = bilinear_matrix(pixels, cells)
             blur = gaussian_matrix(pixels, sigma)

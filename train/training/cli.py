@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from kanoclip.train.data.types import Split
     from kanoclip.train.model.towers.blocks import GlobalToken
-    from kanoclip.train.training.config import Amp, KdForm, Optimizer, TrainConfig
+    from kanoclip.train.training.config import Amp, KdForm, NormalTexts, Optimizer, TrainConfig
     from kanoclip.train.training.job import Job
 
 _EPILOG = """
@@ -66,6 +66,8 @@ class _Options:
     local_weight: float
     kd_form: KdForm
     kd_margin: float | None
+    no_observed: bool
+    normal_texts: NormalTexts
     ema: float
     amp: Amp
     augment: bool
@@ -137,6 +139,19 @@ class _Options:
 )
 @click.option(
     "--kd-margin", type=float, help="Margin of the KD loss's hinge, 0 to 2. Default: 0 printed, 1.75 anchored."
+)
+@click.option(
+    "--no-observed",
+    is_flag=True,
+    help="Leave out what a vision model said of single images.",
+)
+@click.option(
+    "--normal-descriptions",
+    "normal_texts",
+    type=click.Choice(["derived", "written", "both"]),
+    default="derived",
+    show_default=True,
+    help="Anchors of the KD loss: derived from the abnormal descriptions, the base's own `normal` ones, or both.",
 )
 @click.option("--ema", type=float, default=0.0, show_default=True, help="Decay of averaged weights; 0: none.")
 @click.option("--amp", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True, help="Autocast.")
@@ -239,6 +254,8 @@ def _config(options: _Options) -> TrainConfig:
             local_weight=options.local_weight,
             kd_form=options.kd_form,
             kd_margin=options.kd_margin,
+            observed=not options.no_observed,
+            normal_texts=options.normal_texts,
             ema=options.ema,
             amp=options.amp,
             augment=options.augment,
@@ -396,11 +413,23 @@ def _run(
     cache = job.images.cache
     if cache is not None and cache.use.note is not None:
         notify(f"warning: {cache.use.note}")
+    if (acting := kd_shares(outcome.progress.history)) is not None and any(t.abnormal for t in job.knowledge):
+        notify(f"KD loss active on {acting[0]:.0%} of the images at step 0, on {acting[1]:.0%} at the last step")
     if any(texts.abnormal for texts in job.knowledge) and (dead := dead_kd(config, outcome.progress.history)):
         notify(f"warning: {dead}")
     if not options.quiet:
         notify(f"checkpoint: {job.output} (measure it with kanoclip-eval, ship it with kanoclip-export)")
     return 0
+
+
+def kd_shares(records: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Shares of the images inside the KD loss's hinge: at step 0 and at a run's last step; None where none is known.
+
+    Args:
+        records: The run's epochs (`Progress.history`).
+    """
+    first, last = (record.get("kd_active_at") for record in (records[0], records[-1])) if records else (None, None)
+    return None if first is None or last is None else (float(first["first"]), float(last["last"]))
 
 
 def dead_kd(config: TrainConfig, records: Sequence[Mapping[str, Any]]) -> str | None:

@@ -11,6 +11,7 @@ from kanoclip.train.model.kanoclip import ModelConfig
 Amp = Literal["no", "bf16", "fp16"]
 Optimizer = Literal["adam", "adamw"]
 KdForm = Literal["printed", "anchored"]
+NormalTexts = Literal["derived", "written", "both"]
 KD_MARGINS: dict[KdForm, float] = {"printed": 0.0, "anchored": 1.75}
 """Default margin of each form of the KD loss. 0 is the paper's; how 1.75 was chosen is in docs/training.md."""
 MAX_KD_MARGIN = 2.0
@@ -37,6 +38,9 @@ class TrainConfig:
         kd_form: `printed` is eq. 2 to the letter, `anchored` its form without what normal and abnormal descriptions
             share (`losses.kd_anchored`).
         kd_margin: Added inside the hinge, 0 to 2; None for the form's own default.
+        observed: Read the VQA model's descriptions of single images, where the knowledge base has any.
+        normal_texts: Which normal descriptions anchor the KD loss: those derived from the abnormal ones, those that
+            somebody wrote, or both. A class without written ones takes the derived ones.
         ema: Decay of the averaged weights that are saved in place of the last ones; 0 for none.
         amp: Precision of autocast.
         augment: Random flips, quarter turns and changes of brightness and contrast.
@@ -58,6 +62,8 @@ class TrainConfig:
     local_weight: float = 1.0
     kd_form: KdForm = "anchored"
     kd_margin: float | None = None
+    observed: bool = True
+    normal_texts: NormalTexts = "derived"
     ema: float = 0.0
     amp: Amp = "no"
     augment: bool = False
@@ -79,6 +85,11 @@ class TrainConfig:
                 raise TrainingError(f"{name} {getattr(self, name)} is not a number from 0 up")
         if self.kd_form not in get_args(KdForm):
             raise TrainingError(f"unknown kd_form '{self.kd_form}': choose one of {', '.join(get_args(KdForm))}")
+        if self.normal_texts not in get_args(NormalTexts):
+            known = ", ".join(get_args(NormalTexts))
+            raise TrainingError(f"unknown normal_texts '{self.normal_texts}': choose one of {known}")
+        if self.normal_texts != "derived" and self.kd_form == "printed":
+            raise TrainingError("eq. 2 as printed reads no normal descriptions: use --kd-form anchored with them")
         if not 0 <= self.hinge_margin <= MAX_KD_MARGIN:
             raise TrainingError(
                 f"kd_margin {self.hinge_margin} is outside of 0 to {MAX_KD_MARGIN:g}, where a difference of distances "

@@ -14,7 +14,7 @@ from kanoclip.train.checkpoint import LoadedModel
 from kanoclip.train.data.types import Category, Dataset
 from kanoclip.train.knowledge.base import ClassTexts, KnowledgeBase
 from kanoclip.train.training.cache import FeatureCache, features_shape, tower_key
-from kanoclip.train.training.config import KdForm, TrainConfig
+from kanoclip.train.training.config import TrainConfig
 from kanoclip.train.training.images import TrainingImage, TrainingSet, scan
 from kanoclip.train.training.state import identity
 
@@ -80,8 +80,7 @@ def prepare(
     # Without KnPL no prompt learns, so that there is nothing for the knowledge base to guide.
     guided = config.model.prompts == "learned" and config.kd_weight > 0
     knowledge = tuple(
-        _texts(base, dataset.name, category, config.kd_form) if guided else ClassTexts()
-        for category in dataset.categories
+        _texts(base, dataset.name, category, config) if guided else ClassTexts() for category in dataset.categories
     )
     # The margin itself, and not "the default", which another version may choose otherwise.
     applied = replace(config, kd_margin=config.hinge_margin)
@@ -118,12 +117,17 @@ def prepare(
     )
 
 
-def _texts(base: KnowledgeBase, dataset: str, category: Category, form: KdForm) -> ClassTexts:
+def _texts(base: KnowledgeBase, dataset: str, category: Category, config: TrainConfig) -> ClassTexts:
     """The descriptions that the KD loss reads: eq. 2 as printed knows no normal ones."""
     entry = base.find(dataset, category.name, category.class_name)
     if entry is None:
         return ClassTexts()
-    return ClassTexts(entry.descriptions, entry.normal if form == "anchored" else ())
+    abnormal = entry.descriptions if config.observed else entry.abnormal
+    if config.kd_form != "anchored" or not abnormal:
+        return ClassTexts(abnormal)
+    written = entry.written if config.normal_texts != "derived" else ()
+    derived = entry.normal if config.normal_texts != "written" or not written else ()
+    return ClassTexts(abnormal, (*derived, *written))
 
 
 def _digest(content: Sequence[Any]) -> str:

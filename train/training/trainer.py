@@ -26,6 +26,7 @@ from kanoclip.train.training.state import Progress, load_state, save_state, stat
 
 _BETAS = (0.5, 0.999)
 _EMA_WARMUP = 10
+_BEGUN = "kd_active at the first step"
 
 
 class Listener(Protocol):
@@ -152,25 +153,31 @@ class Trainer:
             epoch, step = progress.epoch, progress.step
             sums = torch.tensor([progress.sums.get(name, 0.0) for name in PARTS], dtype=torch.float64)
             counts = torch.zeros(2, dtype=torch.float64)
+            begun = progress.sums.get(_BEGUN)  # of an epoch that was stopped on its way
             started = requested_at = perf_counter()
             waited = 0.0
             self.order.begin(epoch, step)
             for batch in self.loader:
                 waited += perf_counter() - requested_at
-                sums += self._step(batch, epoch, step)
+                values = self._step(batch, epoch, step)
+                sums += values
+                if begun is None or step + 1 == len(self.order):  # shared among the processes only where it is kept
+                    active = float(self._mean(values)[PARTS.index("kd_active")])
+                    begun = active if begun is None else begun
                 counts += torch.tensor([len(batch.indices), len(batch.cached)])
                 step += 1
                 if main:
                     self.listener.stepped(step, _named(sums / step))
                 stopping, saving = self._agreed(stop(), monotonic() - saved_at > save_every)
                 if (stopping or saving) and step < len(self.order):
-                    progress = Progress(epoch, step, _named(self._mean(sums)), progress.history)
+                    progress = Progress(epoch, step, {**_named(self._mean(sums)), _BEGUN: begun}, progress.history)
                     self._save(progress)
                     saved_at = monotonic()
                     if stopping:
                         return Outcome(False, progress)
                 requested_at = perf_counter()
             record = self._record(epoch, sums / step, counts, perf_counter() - started, waited)
+            record["kd_active_at"] = {"first": begun, "last": active}
             progress = Progress(epoch + 1, 0, {}, (*progress.history, record))
             if main:
                 self.listener.finished_epoch(record)

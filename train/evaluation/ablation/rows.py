@@ -60,11 +60,11 @@ def check_folder(folder: Path, arguments: Sequence[str]) -> None:
             note.write_text(json.dumps(list(arguments)))
         known = json.loads(note.read_text())
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{note} cannot be used ({error}): choose another --output") from error
+        raise TrainingError(f"{note} cannot be used ({error}): choose another --checkpoints") from error
     if known != list(arguments):
         raise TrainingError(
             f"{folder} holds rows that were trained with other arguments ({shlex.join(map(str, known))}): choose "
-            "another --output"
+            "another --checkpoints"
         )
 
 
