@@ -34,6 +34,7 @@ Examples:
   kanoclip-export --int8-cpu --calibration-images good_frames/ --output line3-int8.kanoclip
   kanoclip-export --backbone vit-l-14-336 --checkpoint run/best.safetensors --fp16 --engine tensorrt-rtx
   kanoclip-export --list-backbones
+  kanoclip-export --from-hub plant/line3-checkpoint@v2 --fp16
   kanoclip-export --backbone vit-l-14-336 --prompts handcrafted --weights CLIP.safetensors --fp16
 
 The parity gate compares the graph with torch on images; an export that drifts writes nothing.
@@ -69,6 +70,11 @@ def _list_backbones(ctx: click.Context, param: click.Parameter, wanted: bool) ->
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="What kanoclip-train learned (.safetensors). Default: the packaged one for nano, else an untrained head.",
+)
+@click.option(
+    "--from-hub",
+    metavar="OWNER/NAME[/FILE][@REVISION]",
+    help="A checkpoint on Hugging Face's hub; FILE, by default kanoclip.safetensors, has its .json beside it.",
 )
 @click.option(
     "--weights",
@@ -210,6 +216,7 @@ def _list_backbones(ctx: click.Context, param: click.Parameter, wanted: bool) ->
 def command(
     backbone: str | None,
     checkpoint: Path | None,
+    from_hub: str | None,
     weights: str,
     prompts: Prompts | None,
     image_size: int | None,
@@ -267,8 +274,10 @@ def command(
         "--no-conv-adapter": no_conv_adapter or None,
     }
     given = [flag for flag, value in given_shape.items() if value is not None]
-    if checkpoint is not None and given:
+    if (checkpoint is not None or from_hub is not None) and given:
         raise click.UsageError(f"{given[0]} is decided by the checkpoint: leave it out.")
+    if checkpoint is not None and from_hub is not None:
+        raise click.UsageError("--checkpoint and --from-hub exclude each other.")
     if any(not name.strip() for name in classes):
         raise click.UsageError("--class is empty: name what is in front of the camera, such as --class bottle.")
 
@@ -281,6 +290,10 @@ def command(
     from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
     from kanoclip.train.weights import CHECKPOINT, packaged
 
+    if from_hub is not None:
+        from kanoclip.train.weights.hub import fetch_checkpoint
+
+        checkpoint = fetch_checkpoint(from_hub)
     name = backbone or DEFAULT_BACKBONE
     shipped = checkpoint is None and not given and name == DEFAULT_BACKBONE and weights == "auto"
     shared = OVERLAP if overlap is None else overlap

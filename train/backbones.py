@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -308,7 +307,6 @@ def tokenizer_of(backbone: Backbone, weights: Weights) -> GemmaTokenizer | None:
 
 def _downloaded(backbone: Backbone) -> Path:
     # huggingface_hub logs every retry; the one line below says it better.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     chatter = logging.getLogger("huggingface_hub")
     level = chatter.level
     chatter.setLevel(logging.CRITICAL)

@@ -63,7 +63,8 @@ _then_option = click.option(
 def command() -> None:
     """Bring bundles to many boxes: push, pull, list, verify, roll back.
 
-    A store is an OCI registry (oci://HOST/REPOSITORY), a folder, or any URL that fsspec knows (s3://, gs://, sftp://).
+    A store is an OCI registry (oci://HOST/REPOSITORY), a repository of Hugging Face's hub (hf://OWNER/NAME), a folder,
+    or any URL that fsspec knows (s3://, gs://, sftp://).
     """
 
 

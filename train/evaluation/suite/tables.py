@@ -52,13 +52,13 @@ def table_lines(number: int, rows: Sequence[Measured]) -> tuple[list[str], list[
         if shown := {name: _pair(*figures[name]) for name in names if name in figures}:
             published[method] = shown
     lines = [[method, *(cells.get(name, DASH) for name in names)] for method, cells in published.items()]
-    for row in rows:
-        means = {name: row.results[name].mean for name in names if name in row.results}
+    for ours in rows:
+        means = {name: ours.results[name].mean for name in names if name in ours.results}
         cells = [
             f"{percent(means[name]['image_auroc'])} / {percent(means[name]['pixel_auroc'])}" if name in means else DASH
             for name in names
         ]
-        lines.append([f"{row.title} (ours)", *cells])
+        lines.append([f"{ours.title} (ours)", *cells])
     return ["method", *names], lines
 
 

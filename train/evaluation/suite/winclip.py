@@ -8,6 +8,7 @@ more than several doubtful ones.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,14 +40,14 @@ class WindowPredictor(CheckpointPredictor):
             KanoclipError: There is no such device, or the tower's blocks know their tokens by their number.
         """
         super().__init__(loaded, device, name)
-        tower = self.model.tower
+        tower: Any = self.model.tower
         if tower.stem is not None or tower.prefix != 1 or tower.pool is not None or tower.blocks[0].cos is not None:
             raise CheckpointError(
                 f"{loaded.model.config.backbone} gives no window's answer (WinCLIP cuts a class token's ViT with "
                 "learned positions): choose vit-b-16-plus-240 or another plain ViT"
             )
         self.about |= {"kind": "windows", "windows": list(WINDOWS)}
-        self.windows = [windows(tower.grid, side).to(self.device) for side in WINDOWS]
+        self.windows: list[Tensor] = [windows(tower.grid, side).to(self.device) for side in WINDOWS]
 
     def predict(self, images: Sequence[Image], class_name: str) -> list[tuple[FloatMap, float]]:
         """Image by image: the map of all scales, and the whole image's own score (WinCLIP's zero-shot one)."""
@@ -68,14 +69,14 @@ class WindowPredictor(CheckpointPredictor):
         for rows in self.windows:
             cut = torch.cat([tokens[:, :1].expand(len(rows), -1, -1), tokens[0, 1:][rows]], dim=1)
             scales.append(spread(self._shares(cut, text), rows, tower.grid))
-        cells = harmonic(torch.stack(scales)).unflatten(0, tower.grid)
+        cells = harmonic(torch.stack(scales)).reshape(tower.grid)
         anomaly_map = self.model.head.smoothing(cells[None])[0]
         return anomaly_map.float().cpu().numpy(), float(whole[0])
 
     def _shares(self, tokens: Tensor, text: Tensor) -> Tensor:
         """Each sequence's abnormal share by its class token, [W]."""
         found = []
-        for part in tokens.split(_AT_ONCE):
+        for part in torch.split(tokens, _AT_ONCE):
             features = self.model.tower.encode(part).global_token
             found.append(abnormal_share(features[:, None], text, temperature=TEMPERATURE)[:, 0])
         return torch.cat(found)

@@ -14,7 +14,7 @@ from kanoclip.runtime.ops.fleet.stores.oci import absent, read_index, with_tag
 from kanoclip.runtime.system.net import redact_url
 
 INDEX = "index.json"
-_LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
+LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
 
 
 class FolderLayout:
@@ -78,7 +78,7 @@ class FolderLayout:
     def put_image(self, tag: str, image: bytes) -> None:
         """See `Store`; two that push at the same time may lose one of two tags, which is looked for and reported."""
         with self._words("cannot be written"):
-            for path, content in ((self._blob(sha256(image)), image), (f"{self._root}/oci-layout", _LAYOUT)):
+            for path, content in ((self._blob(sha256(image)), image), (f"{self._root}/oci-layout", LAYOUT)):
                 with self._written(path) as file:
                     file.write(content)
             index = with_tag(self._index(), tag, image)

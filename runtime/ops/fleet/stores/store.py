@@ -77,8 +77,8 @@ def open_store(url: str) -> Store:
     """The store that a URL means; whether it is there shows when it is used.
 
     Args:
-        url: `oci://HOST/REPOSITORY` (`oci+http://` without TLS), `http(s)://...` (to pull only), a folder, or any
-            other URL that fsspec knows.
+        url: `oci://HOST/REPOSITORY` (`oci+http://` without TLS), `http(s)://...` (to pull only),
+            `hf://OWNER/NAME` on Hugging Face's hub, a folder, or any other URL that fsspec knows.
 
     Raises:
         FleetError: The URL is none, or what it needs is not installed.
@@ -92,6 +92,10 @@ def open_store(url: str) -> Store:
         from kanoclip.runtime.ops.fleet.stores.web import WebLayout
 
         return WebLayout(url)
+    if scheme == "hf":
+        from kanoclip.runtime.ops.fleet.stores.hub import HubLayout
+
+        return HubLayout(url)
     from kanoclip.runtime.ops.fleet.stores.layout import FolderLayout
 
     return FolderLayout(url)
