@@ -143,7 +143,7 @@ class _Options:
 @click.option(
     "--no-observed",
     is_flag=True,
-    help="Leave out what a vision model said of single images.",
+    help="Leave out a vision model's descriptions of single images.",
 )
 @click.option(
     "--normal-descriptions",

@@ -161,7 +161,7 @@ class Trainer:
                 waited += perf_counter() - requested_at
                 values = self._step(batch, epoch, step)
                 sums += values
-                if begun is None or step + 1 == len(self.order):  # shared among the processes only where it is kept
+                if begun is None or step + 1 == len(self.order):  # shared among the processes only where it is recorded
                     active = float(self._mean(values)[PARTS.index("kd_active")])
                     begun = active if begun is None else begun
                 counts += torch.tensor([len(batch.indices), len(batch.cached)])

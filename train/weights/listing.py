@@ -61,7 +61,7 @@ def check_licence(backbone: Backbone, weights: Weights | None, accepted: str | N
 
     Args:
         backbone: Entry of the registry.
-        weights: As they were loaded; None before that, which asks about the published ones.
+        weights: As they were loaded; None before that, for the published ones.
         accepted: The name that `--accept-licence` gave.
 
     Returns:

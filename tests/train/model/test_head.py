@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kanoclip.train.model.head import USUAL_DISTANCE, Head, Output, abnormal_share
+from kanoclip.train.model.head import TEMPERATURE, USUAL_DISTANCE, Head, Output, abnormal_share
 from kanoclip.train.model.towers.clip_vv import ImageFeatures
 
 DIM = 64
@@ -217,3 +217,13 @@ def test_a_warmer_global_share_leaves_the_score_to_the_map(normal):
     )
     spread = [float((2 * one.score - one.map.amax((1, 2))).std()) for one in (cold, warm)]
     assert spread[1] < 0.3 * spread[0] and torch.equal(cold.map, warm.map)
+
+
+def test_the_share_is_siglips_two_sigmoids_normalised_where_both_are_small():
+    """SigLIP's logits are sigmoids with a bias; in the pair's share it cancels, as long as neither is near 1."""
+    cosines = torch.linspace(-0.3, 0.3, 61)
+    normal, abnormal = torch.meshgrid(cosines, cosines, indexing="ij")
+    scale, bias = 1 / TEMPERATURE, -10.0  # the bias that SigLIP begins with; trained ones are lower
+    first, second = (torch.sigmoid(scale * one + bias) for one in (normal, abnormal))
+    share = torch.sigmoid(scale * (abnormal - normal))
+    assert (second / (first + second) - share).abs().max() < 1e-3

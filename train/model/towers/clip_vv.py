@@ -225,7 +225,7 @@ class ClipVV(nn.Module):
     def project(self, tokens: Tensor) -> Tensor:
         """Into the joint space, each token as if it were the only one: [B, N, C_v] -> [B, N, C].
 
-        With a class token this is CLIP's own ln_post and projection; a pooling head is asked about each token alone.
+        With a class token this is CLIP's own ln_post and projection; a pooling head reads each token alone.
         """
         normed = self.ln_post(tokens)
         return self._join(normed if self.pool is None else self.pool.each(normed))

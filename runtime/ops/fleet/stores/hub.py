@@ -25,7 +25,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def open_library() -> Any:
-    """huggingface_hub, told before its import to send no telemetry.
+    """huggingface_hub, its telemetry turned off before the import.
 
     Raises:
         FleetError: It is not installed.
