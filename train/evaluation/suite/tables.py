@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kanoclip.train.evaluation.ablation.rows import Row as AblationRow
+from kanoclip.train.data.layouts.names import CLASS_NAMES
 from kanoclip.train.evaluation.ablation.rows import ablation_lines
 from kanoclip.train.evaluation.paper import OTHERS, PROTOCOL, TABLES, paper_rows
 from kanoclip.train.evaluation.results import Results
@@ -74,6 +75,9 @@ def suite_markdown(found: Found) -> str:
     parts += [f"Published rows: {PROTOCOL}; AnomalyVFM and EdgeZSAD: as their papers are quoted in issue 25.", ""]
     for row in found.rows:
         parts += [f"- {row.title}: {caption(next(iter(row.results.values())))}"] if row.results else []
+    seen = {name: set(one.categories) for row in found.rows for name, one in row.results.items()}
+    if apart := [name for name, categories in seen.items() if categories != set(CLASS_NAMES[name])]:
+        parts.append(f"- other categories than the published ones, so NOT comparable: {', '.join(apart)}")
     if found.missing:
         parts.append(f"- no folder given, so not measured: {', '.join(found.missing)}")
     return "\n".join(parts) + "\n"

@@ -66,6 +66,7 @@ def test_all_rows_stand_beside_the_published_ones(folder):
     assert "| AnomalyVFM | 96.4 / 92.0 | 92.9 / 95.8 | - | - | - | - |" in text
     assert "| EdgeZSAD | 91.6 / - | 88.2 / - |" in text and "| AnomalyCLIP | 91.5 / 91.1 |" in text
     assert "visa, mpdd, btad, sdd, dagm, brainmri" in text and "visa: no folder" in out.getvalue()
+    assert "so NOT comparable: mvtec\n" in text
     assert "rows/row3.safetensors: not there" in out.getvalue()
     assert [row.name for row, _ in found.ablation["mvtec"]] == ["row1", "row2"] and "## Table 3: mvtec" in text
     record = json.loads(json.dumps(suite_json(found, {}), allow_nan=False))
