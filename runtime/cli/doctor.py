@@ -38,6 +38,7 @@ Examples:
   kanoclip-doctor line3.kanoclip --backend openvino
   kanoclip-doctor line3.kanoclip --backend tensorrt --rebuild
   kanoclip-doctor line3.kanoclip --json | jq .agrees
+  kanoclip-doctor --system                                 # the machine alone, for a report of a problem
 
 Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run; 2 wrong usage.
 """
@@ -51,6 +52,7 @@ Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run
     is_flag=True,
     help="Build the TensorRT engine on this GPU and keep it; attention that it computes wrongly is done in float32.",
 )
+@click.option("--system", is_flag=True, help="Show the machine alone: no bundle is opened and no engine loaded.")
 @json_option
 @quiet_option
 @debug_option
@@ -60,6 +62,7 @@ def command(
     device: str,
     threads: int | None,
     rebuild: bool,
+    system: bool,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -71,9 +74,15 @@ def command(
     """
     if rebuild and backend not in FLAVOURS:
         raise click.UsageError(f"--rebuild builds a TensorRT engine: name --backend {' or '.join(FLAVOURS)}.")
+    if system and (bundle is not None or rebuild):
+        raise click.UsageError("--system looks at the machine alone: leave --rebuild and the bundle out.")
     human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     machine = examine_machine()
     _show_machine(machine, human, Console(stderr=True, highlight=False, soft_wrap=True))
+    if system:
+        if as_json:
+            click.echo(json.dumps({"machine": asdict(machine)}, indent=2, allow_nan=False))
+        return 0
     with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         manifest = opened.manifest

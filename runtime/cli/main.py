@@ -18,6 +18,7 @@ import click
 
 from kanoclip.runtime.cli.commands import DISTRIBUTION, command_lines, open_command
 from kanoclip.runtime.cli.terminal.stdout import STDOUT
+from kanoclip.runtime.cli.terminal.version import version_option
 from kanoclip.runtime.errors import KanoclipError, printable
 from kanoclip.runtime.system.net import redact_text
 
@@ -69,8 +70,7 @@ def _debug_option() -> click.Option:
     return click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
 
 
-@click.group(cls=LazyGroup, invoke_without_command=True, params=[_debug_option()])
-@click.version_option(package_name=DISTRIBUTION, prog_name="kanoclip")
+@click.group(cls=LazyGroup, invoke_without_command=True, params=[version_option(DISTRIBUTION), _debug_option()])
 @click.pass_context
 def group(ctx: click.Context) -> None:
     """Zero-shot visual anomaly detection that runs where the camera is."""

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions
 from kanoclip.runtime.cli.run_options.fields import FlagOption, flags_of
+from kanoclip.runtime.cli.terminal.completion import complete_paths
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError, SourceError
@@ -50,7 +51,9 @@ class BundleCommand(SectionedCommand):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.params.append(click.Argument([_POSITIONAL], required=False, metavar="[BUNDLE]"))
+        self.params.append(
+            click.Argument([_POSITIONAL], required=False, metavar="[BUNDLE]", shell_complete=complete_paths)
+        )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses, and makes one of the two.

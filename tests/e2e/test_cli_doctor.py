@@ -86,3 +86,15 @@ def test_what_a_bundle_has_learned_is_shown_and_a_damaged_memory_is_found(tmp_pa
     file.write_bytes(file.read_bytes()[:-1])
     done = kanoclip_doctor(own, *cpu, cwd=tmp_path)
     assert done.returncode == 1 and file.name in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_machine_alone(tmp_path):
+    """No bundle is opened: the only one here is broken. Nothing that computes is imported."""
+    (tmp_path / "broken.kanoclip").mkdir()
+    (tmp_path / "broken.kanoclip" / "manifest.json").write_text("{}")
+    done = in_process("kanoclip-doctor", "--system", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).keys() == {"machine"}
+    done = in_process("kanoclip-doctor", "--system", cwd=tmp_path)
+    assert "packages" in done.stdout and "bundle" not in done.stdout
+    assert in_process("kanoclip-doctor", "broken.kanoclip", "--system", cwd=tmp_path).returncode == 2
