@@ -4,7 +4,7 @@ DEMO := .venv-demo
 DEV := .venv
 DEMO_OUT := out/demo
 
-.PHONY: demo test soak nightly lint types clean
+.PHONY: demo test soak nightly lint types docs man package clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/kanoclip-run --source examples/hazelnut_toy/test --output $(DEMO_OUT) --jsonl $(DEMO_OUT)/frames.jsonl
@@ -21,12 +21,26 @@ soak: $(DEV)/.installed
 nightly: $(DEV)/.installed
 	# The long forms: half an hour of a stream, ten deaths of a camera. One at a time: they measure.
 	# Ray, 240 MB, is for these alone.
-	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray]"
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev,docs,ray]"
 	$(DEV)/bin/python -m pytest -m nightly
+	.ci/package
 
 lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/codespell
+
+docs: $(DEV)/.installed
+	# site/index.html; a link, an anchor or a name that leads nowhere fails it. `make docs SERVE=serve` shows changes.
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/python tools/site.py $(SERVE)
+
+man: $(DEV)/.installed
+	$(DEV)/bin/python tools/command_pages.py man build/man
+
+package:
+	# Wheel and sdist in dist/, checked, and the wheel alone tried with Python 3.10 and 3.13.
+	.ci/package
 
 types: $(DEV)/.installed
 	# The folders are installed under other names (package-dir): show mypy the names that the code imports.
@@ -46,4 +60,4 @@ $(DEV)/.installed: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(DEMO) $(DEV) out
+	rm -rf $(DEMO) $(DEV) out build dist site
