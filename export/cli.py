@@ -12,6 +12,7 @@ import click
 from kanoclip.export.printed import print_summary
 from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
 from kanoclip.runtime.cli.options import json_option, quiet_option
+from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 
@@ -124,7 +125,7 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option(
     "--overlap",
-    type=click.FloatRange(0, 0.5),
+    type=Decimal(0, 0.5),
     metavar="SHARE",
     help="Of a tile's side that it shares with its neighbour, up to 0.5. Default: 0.15.",
 )

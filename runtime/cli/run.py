@@ -229,7 +229,16 @@ def _run(line: LineConfig, debug: bool) -> int:
             if warm_up is not None:
                 warm_up.finish()
             # Also after a failure: it shows how far the run came.
-            _report(pipeline.summary(), rows, human, as_json, {} if warm_up is None else warm_up.as_json())
+            _report(
+                pipeline.summary(),
+                rows,
+                human,
+                timings=any(source.root is None for source in sources)
+                if line.run.timings is None
+                else line.run.timings,
+                as_json=as_json,
+                more={} if warm_up is None else warm_up.as_json(),
+            )
         return _exit_code(pipeline.summary(), endless)
 
 
@@ -280,12 +289,20 @@ def _total(sources: Sequence[Source], max_frames: int | None) -> int | None:
     return sum(counts) if max_frames is None else min(sum(counts), max_frames)
 
 
-def _report(summary: RunSummary, rows: ImageTable | None, human: Console, as_json: bool, more: dict[str, Any]) -> None:
+def _report(
+    summary: RunSummary,
+    rows: ImageTable | None,
+    human: Console,
+    *,
+    timings: bool,
+    as_json: bool,
+    more: dict[str, Any],
+) -> None:
     """Prints table and summary; `more` is for its JSON."""
     with suppress(OSError):  # the terminal may be gone; what a program reads comes below
         if rows is not None:
             human.print(rows.render())
-        print_summary(human, summary)
+        print_summary(human, summary, timings=timings)
     if as_json:
         click.echo(json.dumps(summary_json(summary) | more, allow_nan=False))
 

@@ -23,6 +23,7 @@ from kanoclip.runtime.cli.options import (
     quiet_option,
     reads_of_flags,
 )
+from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
@@ -73,12 +74,10 @@ log = logging.getLogger(__name__)
 @click.option("--class", "class_name", metavar="NAME", help="What the images show; one of the bundle's classes.")
 @click.option("--column", default="path", show_default=True, metavar="NAME", help="Column of a table's paths.")
 @click.option("--class-column", metavar="NAME", help="Column of a table's classes. Default: --class for all.")
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Score from which an image is anomalous. Default: the bundle's."
-)
+@click.option("--threshold", type=Decimal(0, 1), help="Score from which an image is anomalous. Default: the bundle's.")
 @click.option(
     "--pixel-threshold",
-    type=click.FloatRange(0, 1),
+    type=Decimal(0, 1),
     help="Map value from which a pixel counts. Default: the bundle's.",
 )
 @click.option(

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option
+from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
@@ -143,9 +144,7 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option(
     "--unlabelled", type=click.IntRange(min=3), metavar="N", help="Give it N frames of which no one says what they are."
 )
-@click.option(
-    "--share", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Of them that are anomalous."
-)
+@click.option("--share", type=Decimal(0, 1), default=0.1, show_default=True, help="Of them that are anomalous.")
 @click.option("--draws", type=click.IntRange(min=1), default=5, show_default=True, help="For --shots and --unlabelled.")
 @click.option(
     "--tiles",
@@ -156,7 +155,7 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option(
     "--false-alarm-rate",
     "rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Decimal(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     help="Of the threshold that references set; its recall is in the table.",

@@ -20,6 +20,7 @@ from kanoclip.runtime.cli.options import (
     quiet_option,
     share,
 )
+from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.system.files.guard import Written
 
 PATH = click.Path(path_type=Path)
@@ -155,7 +156,7 @@ def _rate(help_text: str) -> Callable[[Any], Any]:
     return click.option(
         "--false-alarm-rate",
         "rate",
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        type=Decimal(0, 1, min_open=True, max_open=True),
         callback=share,
         metavar="SHARE",
         help=f"Share of good frames that may be called anomalous. Default: {help_text}",
@@ -166,14 +167,14 @@ def _promise() -> list[Callable[[Any], Any]]:
     return [
         click.option(
             "--catch",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=Decimal(0, 1, min_open=True),
             callback=share,
             metavar="SHARE",
             help="The other way to choose: find this share of the bad frames, such as 0.9, and say what that costs.",
         ),
         click.option(
             "--confidence",
-            type=click.FloatRange(0.5, 1, max_open=True),
+            type=Decimal(0.5, 1, max_open=True),
             callback=share,
             metavar="SHARE",
             help="Keep the rate in this share of calibrations, such as 0.95; it takes more frames. Default: on "

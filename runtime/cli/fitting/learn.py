@@ -142,6 +142,7 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
         learned.memory,
         found.calibration.image.threshold,
         None if table is None else table.at(RATE),
+        held=RATE if table is None else table.held(RATE),
         frame_size=observed.sizes[0],
         model_size=opened.manifest.model.image_size,
     )

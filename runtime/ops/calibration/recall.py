@@ -58,6 +58,10 @@ class RecallTable:
         """Share of all bad frames that is found at one of RATES."""
         return self.folders[-1].shares[RATES.index(rate)]
 
+    def held(self, rate: float) -> float:
+        """What good frames can be held to where one of RATES is wanted."""
+        return self.rates[RATES.index(rate)]
+
     def as_json(self) -> dict[str, Any]:
         """The table as JSON values; rates are shares."""
         return {
@@ -95,14 +99,17 @@ def table_lines(table: RecallTable) -> list[str]:
 
     A rate that good frames are too few for is the one that they keep.
     """
-    short = [held > rate * (1 + 1e-6) for rate, held in zip(RATES, table.rates, strict=True)]
-    heads = [f"{table.rates[n]:.2g}*" if few else f"{RATES[n]:.0%}" for n, few in enumerate(short)]
+    # Several rates that good frames are too few for are held at one.
+    shown = [n for n, held in enumerate(table.rates) if held not in table.rates[n + 1 :]]
+    short = [table.rates[n] > RATES[n] * (1 + 1e-6) for n in shown]
+    heads = [f"{table.rates[n]:.2g}*" if few else f"{RATES[n]:.0%}" for n, few in zip(shown, short, strict=True)]
     width = max(30, *(len(folder.name) + 2 for folder in table.folders))
     lines = [f"{'recall at false positives of':<{width}}{'frames':>7}" + "".join(f"{head:>8}" for head in heads)]
     for folder in table.folders:
-        shares = "".join(f"{share:>8.1%}" for share in folder.shares)
+        shares = "".join(f"{folder.shares[n]:>8.1%}" for n in shown)
         lines.append(f"{folder.name:<{width}}{folder.frames:>7}{shares}")
-    for head, share in zip(heads, table.folders[-1].shares, strict=True):
+    for head, n in zip(heads, shown, strict=True):
+        share = table.folders[-1].shares[n]
         full = round(share * BAR)
         lines.append(f"{head:>7} {'█' * full}{'░' * (BAR - full)} {share:.0%}")
     if any(short):
