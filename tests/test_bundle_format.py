@@ -132,7 +132,9 @@ def test_a_learned_bundle_is_as_the_page_says(reader, tmp_path, make_toy_bundle)
     bundle = learned(tmp_path, make_toy_bundle)
     manifest = reader["read_bundle"](bundle.root)
     check_all(manifest)
-    assert [key.partition(" until ")[0] for key in manifest["provenance"] if "until" in key] == ["thresholds of bolt"] * 2
+    assert [key.partition(" until ")[0] for key in manifest["provenance"] if "until" in key] == [
+        "thresholds of bolt"
+    ] * 2
     info = manifest["references"]["bolt"]
     assert len(info["history"]) == 1
     texts, tensors = reader["read_memory"](bundle.root / info["file"])

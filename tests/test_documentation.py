@@ -120,7 +120,9 @@ def test_a_block_that_fails_is_found(tmp_path):
         run_page(page, tmp_path)
 
 
-@pytest.mark.parametrize("page", [path for path in PYTHON if "```python" in path.read_text()], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "page", [path for path in PYTHON if "```python" in path.read_text()], ids=lambda path: path.stem
+)
 def test_python_runs(page, tmp_path):
     assert run_page(page, tmp_path)
 

@@ -6,6 +6,7 @@ Usage: command_pages.py markdown FOLDER | command_pages.py man FOLDER
 
 from __future__ import annotations
 
+import html
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ def markdown(page: Page, level: int = 1) -> str:
     parts = [f"{'#' * level} {page.name}", page.line, f"```text\n{page.name} {page.usage}\n```"]
     parts += [_flowing(one) for one in page.text if _flowing(one) != page.line]
     for heading, rows in page.sections:
-        table = ["|  |  |", "|---|---|", *(f"| {_code(name)} | {_cell(what)} |" for name, what in rows)]
+        table = ["| what | what it does |", "|---|---|", *(f"| {_code(name)} | {_cell(what)} |" for name, what in rows)]
         parts += [f"{'#' * (level + 1)} {heading}" if level == 1 else f"**{heading}**", "\n".join(table)]
     for one in page.epilog:
         lines = _verbatim(one)
@@ -116,7 +117,8 @@ def _flowing(paragraph: str) -> str:
 
 
 def _code(text: str) -> str:
-    return "`" + text.replace("|", "\\|") + "`"
+    """In HTML: in a table, Python-Markdown leaves the backslash of a bar in back quotes, and ends the cell without."""
+    return f"<code>{html.escape(text).replace('|', '&#124;')}</code>"
 
 
 def _cell(text: str) -> str:
