@@ -160,7 +160,7 @@ def test_the_page_names_every_field_and_no_other():
 def test_the_program_refuses_what_the_page_says(reader, tmp_path, make_toy_bundle):
     root = make_toy_bundle(tmp_path / "toy.kanoclip")
     (root / "model.onnx").write_bytes((root / "model.onnx").read_bytes()[:-1])
-    with pytest.raises(ValueError, match="model.onnx is damaged"):
+    with pytest.raises(ValueError, match=r"model\.onnx is damaged"):
         reader["read_bundle"](root)
     manifest = json.loads((root / "manifest.json").read_text())
     manifest["files"]["../outside"] = manifest["files"]["model.onnx"]

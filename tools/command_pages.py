@@ -127,7 +127,7 @@ def _cell(text: str) -> str:
 
 
 def man(page: Page, version: str, date: str, others: Sequence[str]) -> str:
-    """A page for man(1)."""
+    """The page as roff, for the program man."""
     title = page.name.replace(" ", "-")
     out = [f'.TH "{_roff(title.upper())}" "1" "{date}" "KAnoCLIP-edge {version}" "KAnoCLIP-edge"']
     out += [".SH NAME", f"{_roff(title)} \\- {_roff(page.line)}", *_man_body(page, ".SH")]

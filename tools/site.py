@@ -31,7 +31,7 @@ def prepare() -> Path:
     for name, page in TOP.items():
         (PAGES / page).write_text(_moved((ROOT / name).read_text(encoding="utf-8")), encoding="utf-8")
     commands = [path.relative_to(PAGES).as_posix() for path in write("markdown", PAGES / "cli")]
-    # mkdocstrings reads the sources under the names that they install under, which an editable install has no folder of.
+    # mkdocstrings reads the sources under the names that they install under: an editable install has no such folder.
     for part in PARTS:
         link = ROOT / "build" / "types" / "kanoclip" / part
         link.parent.mkdir(parents=True, exist_ok=True)

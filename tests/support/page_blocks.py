@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Runs what a page of the documentation tells its readers to type.
 
-Of blocks marked `sh`, the lines that begin with `kanoclip` are run, one after the other, in one folder; of blocks marked
-`python`, all, in one program. Left out are lines that need a camera, another machine or an end (`--camera`, `://`,
-`--serve`), and blocks below a line `<!-- not run: WHY -->`. The folder has `parts/` with images of good and stained
-parts, as a reader would have, and `dataset/`, the example photographs with their masks.
+Of blocks marked `sh`, the lines that begin with `kanoclip` are run in turn, in one folder. Of blocks marked
+`python`, all are run, in one program. Left out are lines that need a camera, another machine or an end (`--camera`,
+`://`, `--serve`), and blocks below a line `<!-- not run: WHY -->`. The folder has `parts/` with images of good and
+stained parts, as a reader would have, and `dataset/`, the example photographs with their masks.
 
 Usage: page_blocks.py PAGE...
 """
