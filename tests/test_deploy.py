@@ -76,7 +76,7 @@ def accepts(command):
 
 
 def test_there_is_one_for_each_platform():
-    assert [path.suffix for path in DOCKERFILES] == [".jetpack6", ".jetpack7", ".x86"]
+    assert [path.suffix for path in DOCKERFILES] == [".cpu", ".jetpack6", ".jetpack7", ".x86"]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.suffix)
