@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import page_blocks
 import pytest
-from page_blocks import blocks, run_page, runs_here
+from page_blocks import Block, blocks, run_page, runs_here
 
 from kanoclip.runtime.cli.commands import WITHOUT_PROGRAM, programs
 from kanoclip.runtime.cli.main import load_command
@@ -150,8 +150,9 @@ def test_notebooks_were_run_from_top_to_bottom_and_are_light(notebook):
 def test_notebooks_commands_are_accepted(notebook, monkeypatch):
     convert = click.Path.convert
     monkeypatch.setattr(click.Path, "convert", lambda self, *args: _anywhere(convert, self, *args))
-    lines = "\n".join("".join(cell["source"]) for cell in code_of(notebook)).splitlines()
-    commands = [shlex.split(line[1:]) for line in lines if line.startswith("!")]
+    cells = ["".join(cell["source"]) for cell in code_of(notebook)]
+    shells = [Block("sh", cell, 1, None) for cell in cells if cell.startswith("%%bash\n")]
+    commands = [shlex.split(one) for shell in shells for one in shell.commands()]
     assert commands
     for command in commands:
         accepted(*command)
@@ -167,5 +168,4 @@ def test_notebooks_run(notebook, tmp_path, monkeypatch):
     nbclient.NotebookClient(
         content, timeout=1500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
-    # A command that fails does not end IPython's cell: what it should have written is looked for by the cells after it.
     assert (tmp_path / "part.kanoclip" / "manifest.json").is_file()
