@@ -18,7 +18,7 @@ from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
 from kanoclip.runtime.cli.options import BundleCommand
-from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
+from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.events import MqttOptions, SnapshotOptions, WebhookOptions
 from kanoclip.runtime.cli.run_options.fields import flags_of, given_flags
@@ -131,7 +131,7 @@ def _outputs(line: LineConfig) -> Outputs:
 def _run(line: LineConfig, debug: bool) -> int:
     """Runs a line; returns the exit code."""
     inputs, outputs = Inputs(line.sources), _outputs(line)
-    decisions = Decisions(line.path, line.decision)
+    decisions = line.decisions
     outputs.makers(untrained=False)
     decisions.settings(decisions.config)  # invalid ones are refused before anything is loaded
     root = find_bundle(line.engine.bundle, Path.cwd())
@@ -154,7 +154,7 @@ def _run(line: LineConfig, debug: bool) -> int:
         log_lines(line.service.log_format, quiet),
         ExitStack() as opened,
     ):
-        for note in line.notes:
+        for note in (*line.notes, *filter(None, [decisions.not_used(root)])):
             log.info("%s", note)
         watchers = WatcherOptions(line.service, line.page).open(opened)
         file = decisions.file(root)
@@ -186,6 +186,7 @@ def _run(line: LineConfig, debug: bool) -> int:
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
             untrained = not manifest.model.trained
             sinks = outputs.open(sources, pending, endless=endless, untrained=untrained, read=read)
+            screen = outputs.screen(sources, untrained=untrained)
             flow = PipelineConfig(
                 policy=Policy.DROP_OLDEST if drops else Policy.WAIT,
                 class_name=looked_for,
@@ -194,18 +195,19 @@ def _run(line: LineConfig, debug: bool) -> int:
                 batch=min(detector.batch_size, len(sources)) if live else detector.batch_size,
                 alarm=settings.decision(looked_for).alarm or EVERY_FRAME,
                 hold_screen=not endless,
+                closed_to_sources=outputs.closed_to_sources
+                if screen is None
+                else "the window shows those of the start",
             )
             pipeline = Pipeline(
                 sources,
                 detector,
                 [*sinks, *watchers.sinks],
                 flow,
-                screen=outputs.screen(sources, untrained=untrained),
+                screen=screen,
                 observer=rows.add if rows is not None else None,
             )
-            control = StreamControl(
-                pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.saved
-            )
+            control = StreamControl(pipeline, detector, looked_for, decisions.saved)
             warm_up = LineWarmUp.of(line.learn, detector, control, looked_for, outputs.snapshots)
             if warm_up is not None:
                 pipeline.learn_by(warm_up.learner)

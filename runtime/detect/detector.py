@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -118,15 +119,20 @@ class Detector:
             thresholds = before.thresholds
         self.use_own(class_name, Own(memory, thresholds))
 
-    def use_own(self, class_name: str | None, own: Own | None) -> None:
+    def use_own(self, class_name: str | None, own: Own | None, settings: Settings | None = None) -> None:
         """Goes back to what `own_memory` returned earlier, with the thresholds of then; as `use_memory`.
+
+        Args:
+            class_name: One of the bundle's classes; None for the first.
+            own: What it is scored by; None for what the bundle has.
+            settings: What it decides by from the same frame on; None for what it has.
 
         Raises:
             FrameError: The class is unknown.
             MemoryFileError: The memory was made for another model, or for other tiles.
         """
         name = self._classes[self._class_index(class_name)]
-        self._decide_by(self._settings, self.bundle, self._memories.with_own(self.bundle, name, own))
+        self._decide_by(settings or self._settings, self.bundle, self._memories.with_own(self.bundle, name, own))
 
     def memory_of(self, class_name: str | None = None) -> ReferenceMemory | None:
         """The memory that a class is scored by; None for none.
@@ -355,6 +361,27 @@ class Detector:
         descriptors = self._graph.describe(images).astype(np.float16)
         maps = [output.map for run in self._graph.run(images, index, None) for output in run]
         return Seen(descriptors, np.stack(maps), np.empty((0, *descriptors.shape), np.float16))
+
+    def score(self, frame: Prepared, class_name: str | None, memory: ReferenceMemory | None) -> float:
+        """A frame's score by a memory that is not in use, inside of the class's region of interest.
+
+        Args:
+            frame: What `prepare` made.
+            class_name: One of the bundle's classes; None for the first.
+            memory: Made for this bundle; None for none.
+
+        Returns:
+            In [0, 1]: what `infer` would give with that memory.
+
+        Raises:
+            FrameError: The class is unknown.
+            BackendError: The engine failed, or returned NaN.
+        """
+        index = self._class_index(class_name)
+        tensors = None if memory is None else memory.tensors()
+        limits = replace(self._limits[index], memory=tensors)
+        outputs = [output for run in self._graph.run(list(frame.images), index, tensors) for output in run]
+        return decide(frame, outputs, self._tiling, self._classes[index], limits).score
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
@@ -12,16 +12,24 @@ from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, MemoryCount
+from kanoclip.runtime.detect.learning.teacher import Teacher
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.settings.saved_region import save_region
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, one_line
+from kanoclip.runtime.detect.thresholds import promised
+from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, SourceError, one_line
+from kanoclip.runtime.sources.base import Source
+from kanoclip.runtime.sources.several import NamedSource
 from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
-from kanoclip.runtime.types import Image
+from kanoclip.runtime.types import Image, RegionOfInterest
 
 log = logging.getLogger(__name__)
+
+MOST_SOURCES = 64
+"""Of one run, those that were removed included: each has its place in every queue until the end."""
 
 
 class StreamControl:
@@ -32,9 +40,7 @@ class StreamControl:
     Args:
         pipeline: The stream.
         detector: Scores its frames; nothing else may change what it decides by.
-        settings: What it decides by now.
         class_name: Class that the pipeline looks for.
-        sources: The sources' names.
         read: Reads again the settings that a new start would use.
     """
 
@@ -42,30 +48,35 @@ class StreamControl:
         self,
         pipeline: Pipeline,
         detector: Detector,
-        settings: Settings,
         class_name: str,
-        sources: Sequence[str],
         read: Callable[[Bundle], Saved],
     ) -> None:
         self._pipeline = pipeline
         self._detector = detector
-        self._settings = settings
         self._class_name = class_name
-        self._sources = tuple(sources)
         self._read = read
         self._changing = threading.RLock()
         self._references = LiveReferences(detector, self._changing)
+        self._teacher = Teacher(detector, self._references, self._changing, pipeline, self.use_memory)
+
+    @property
+    def teacher(self) -> Teacher:
+        """See `Control.teacher`."""
+        return self._teacher
 
     def state(self) -> StreamState:
         """See `Control.state`."""
         with self._changing:
             manifest = self._detector.bundle.manifest
             thresholds = self._detector.thresholds_of(self._class_name)
+            decision = self._detector.settings.decision(self._class_name)
             memory = self._references.count(self._class_name)
+            there = [source for source, counts in self._pipeline.members if not counts.removed]
             return StreamState(
                 bundle=manifest.name,
                 backend=self._detector.backend.name,
-                sources=self._sources,
+                sources=tuple(one.name for one in there),
+                streams=tuple(one.name if isinstance(one, NamedSource) else "" for one in there),
                 classes=manifest.classes,
                 class_name=self._class_name,
                 threshold=thresholds.image,
@@ -75,6 +86,8 @@ class StreamControl:
                 references=memory.references,
                 memory_rows=memory.rows,
                 memory_saved=self._references.saved(self._class_name),
+                region=None if decision.roi is None else decision.roi.digest(),
+                promised=promised(manifest.thresholds_of(self._class_name), decision),
             )
 
     def progress(self) -> Progress:
@@ -96,16 +109,15 @@ class StreamControl:
             if name not in classes:
                 raise FrameError(f"unknown class '{name}': this bundle has {', '.join(classes)}")
             if name != self._class_name:
-                self._check_region(self._settings, name)
+                self._check_region(self._detector.settings, name)
                 self._class_name = name
                 self._apply()
 
     def choose_thresholds(self, *, image: float | None = None, pixel: float | None = None) -> None:
         """See `Control.choose_thresholds`."""
         with self._changing:
-            chosen = self._settings.choosing(self._class_name, Decision(threshold=image, pixel_threshold=pixel))
-            self._detector.decide_by(chosen)
-            self._settings = chosen
+            chosen = Decision(threshold=image, pixel_threshold=pixel)
+            self._detector.decide_by(self._detector.settings.choosing(self._class_name, chosen))
 
     def save_thresholds(self) -> str:
         """See `Control.save_thresholds`."""
@@ -122,6 +134,56 @@ class StreamControl:
             place = save(saved, self._class_name, wanted)
             if self._saved().thresholds(self._class_name) != (wanted.image, wanted.pixel):
                 raise SettingsError(f"{place}: the thresholds were written, but something else overrides them")
+            return str(place)
+
+    def add_source(self, source: Source) -> None:
+        """See `Control.add_source`."""
+        with self._changing:
+            there, why = self._pipeline.members, self._pipeline.closed_to_sources
+            if why is None and not source.live:
+                why = "only live sources join a run"
+            elif why is None and len(there) >= MOST_SOURCES:
+                why = f"a run has at most {MOST_SOURCES} sources, removed ones included: start it again"
+            elif why is None and source.name in [one.name for one, _ in there]:
+                why = "the run has, or had, a source of this name: choose another one"
+            if why is not None:
+                raise SourceError(f"{source.name} cannot join: {why}")
+            self._pipeline.add_source(source)
+        log.info("%s has joined the run", source.name)
+
+    def remove_source(self, name: str) -> None:
+        """See `Control.remove_source`."""
+        with self._changing:
+            there = [(n, one.name, counts) for n, (one, counts) in enumerate(self._pipeline.members)]
+            found = [n for n, known, counts in there if known == name and not counts.removed]
+            if not found:
+                raise SourceError(f"{name}: the run has no such source")
+            if [n for n, _, counts in there if not (counts.ended or counts.removed)] in (found, []):
+                raise SourceError(f"{name} is the only source that delivers: end the run instead")
+            self._pipeline.remove_source(found[0])
+        log.info("%s was taken out of the run", name)
+
+    def region(self) -> RegionOfInterest | None:
+        """See `Control.region`."""
+        with self._changing:
+            return self._detector.settings.decision(self._class_name).roi
+
+    def choose_region(self, region: RegionOfInterest | None) -> None:
+        """See `Control.choose_region`."""
+        wanted = region or RegionOfInterest("the whole image")
+        with self._changing:
+            chosen = self._detector.settings.choosing(self._class_name, Decision(roi=wanted))
+            self._check_region(chosen, self._class_name)
+            self._detector.decide_by(chosen)
+
+    def save_region(self) -> str:
+        """See `Control.save_region`."""
+        with self._changing:
+            wanted = self.region()
+            place = save_region(self._saved(), self._class_name, wanted)
+            found = self._saved().settings.decision(self._class_name).roi
+            if (found and found.digest()) != (wanted and wanted.digest()):
+                raise SettingsError(f"{place}: the region was written, but something else overrides it")
             return str(place)
 
     def add_reference(
@@ -171,8 +233,7 @@ class StreamControl:
     def _forget_choice(self, class_name: str) -> None:
         """Thresholds chosen by hand for zero-shot scores are none for those by a memory, which have another scale."""
         with self._changing:
-            self._settings = self._settings.without_choice(class_name)
-            self._detector.decide_by(self._settings)
+            self._detector.decide_by(self._detector.settings.without_choice(class_name))
 
     def pause(self) -> None:
         """See `Control.pause`."""
@@ -199,7 +260,6 @@ class StreamControl:
                 self._check_region(saved.settings, self._class_name)
                 with self._pipeline.changing():
                     self._detector.decide_by(saved.settings, saved.bundle)
-                    self._settings = saved.settings
                     self._apply()
             except KanoclipError as error:
                 log.warning("%s; the settings before stay in use", error)
@@ -221,7 +281,7 @@ class StreamControl:
         return self._read(self._detector.bundle.reread())
 
     def _apply(self) -> None:
-        rule = self._settings.decision(self._class_name).alarm or EVERY_FRAME
+        rule = self._detector.settings.decision(self._class_name).alarm or EVERY_FRAME
         self._pipeline.apply(Criteria(self._class_name, rule))
 
     def _check_region(self, settings: Settings, class_name: str) -> None:

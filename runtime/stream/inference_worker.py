@@ -96,11 +96,12 @@ class InferenceWorker(threading.Thread):
         for offset, job in enumerate(jobs):
             result = job.item if isinstance(job.item, BadFrame) else (job.item, next(detections))
             self._run.results.put(number + offset, Answer(job, criteria, result))
-        if self._run.learner is not None:  # after the verdicts, which do not wait for it
+        learner = self._run.learner  # which the page may change at any time
+        if learner is not None:  # after the verdicts, which do not wait for it
             for job in jobs:
                 if job.prepared is not None and isinstance(job.item, Frame):
                     name = self._run.name_of(job.source, job.item)
-                    self._run.learner.look(name, job.prepared, job.item.image, criteria.class_name)
+                    learner.look(name, job.prepared, job.item.image, criteria.class_name)
 
     def _prepared(self, job: Job) -> Job:
         """The job with its frame prepared. If the frame does not suit, it is bad, and its source ends."""

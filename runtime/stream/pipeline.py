@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 
+from kanoclip.runtime.detect.learning.warm_up import FrameLearner
 from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import Criteria, PipelineConfig
+from kanoclip.runtime.stream.counters import SourceTally
 from kanoclip.runtime.stream.inference_worker import FrameTaker, InferenceWorker
 from kanoclip.runtime.stream.progress import Progress, RunSummary
-from kanoclip.runtime.stream.run_state import FrameDetector, FrameLearner, Latest, RunState
+from kanoclip.runtime.stream.run_state import FrameDetector, Latest, RunState
 from kanoclip.runtime.stream.sink_worker import SinkWorker, deliver
 from kanoclip.runtime.stream.source_worker import SourceWorker
 from kanoclip.runtime.stream.stats import StageStats
@@ -149,8 +151,13 @@ class Pipeline:
         with self._run.changing():
             self._run.criteria = criteria
 
-    def learn_by(self, learner: FrameLearner) -> None:
-        """Gives it every frame after it was scored; to be called before the run."""
+    @property
+    def learner(self) -> FrameLearner | None:
+        """What gets every frame after it was scored; None for nothing."""
+        return self._run.learner
+
+    def learn_by(self, learner: FrameLearner | None) -> None:
+        """Gives it every frame from the next one on after it was scored; may be called from any thread."""
         self._run.learner = learner
 
     def latest(self, source: str | None = None) -> Latest:
@@ -167,6 +174,29 @@ class Pipeline:
         if not scored:
             raise FrameError(f"{source or 'the stream'}: no frame has been scored yet: wait for the first one")
         return max(scored, key=lambda one: one.captured_at)
+
+    def add_source(self, source: Source) -> None:
+        """Takes a further source in while the run goes on, and closes it in the end; see `StreamControl.add_source`."""
+        reader = SourceWorker(self._run, self._run.add(source))
+        self._readers.append(reader)
+        reader.start()
+        if self._run.stopped.is_set():
+            source.interrupt()
+
+    def remove_source(self, number: int) -> None:
+        """Reads no more of a source; what was read is still scored."""
+        self._run.tally.sources[number].removed = True
+        self._run.sources[number].interrupt()
+
+    @property
+    def members(self) -> list[tuple[Source, SourceTally]]:
+        """All sources by their numbers, with their counts; those that were removed too."""
+        return list(zip(self._run.sources, self._run.tally.sources, strict=False))
+
+    @property
+    def closed_to_sources(self) -> str | None:
+        """Why no source may join; None where one may."""
+        return "files lose nothing, live sources do" if self._run.waits else self._run.config.closed_to_sources
 
     def pause(self) -> None:
         """Lets a live view's frames go by unscored, or a file's wait, from the next one on; from any thread."""

@@ -294,7 +294,7 @@ def test_a_live_run_goes_on_where_its_file_ends(toy_bundle, tmp_path):
 
 def test_the_built_in_bundle_goes_by_the_user_s_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    file = own_settings(shipped_bundle())
+    file = own_settings(shipped_bundle(), [PATTERN])
     file.parent.mkdir()
     file.write_text("[decision]\nthreshold = 0.375\n")
     done = run(None, "--source", PATTERN, "--max-frames", 2, "--jsonl", "-")

@@ -11,7 +11,7 @@ from kanoclip.runtime.cli.run_options.fields import option, table_of
 from kanoclip.runtime.cli.run_options.kinds import Kind, Number, Region
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.roi_file import read_roi
-from kanoclip.runtime.detect.settings.saved_thresholds import Saved, own_settings
+from kanoclip.runtime.detect.settings.saved_thresholds import Saved, not_used, own_settings
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.detect.settings.toml_file import TomlFile
@@ -75,14 +75,21 @@ class Decisions:
     Attributes:
         config: The line's file, if there is one.
         flags: What overrides it.
+        sources: What messages call the sources.
     """
 
     config: Path | None
     flags: DecisionOptions
+    sources: tuple[str, ...] = ()
 
     def file(self, bundle: Path) -> Path | None:
         """The settings file that a run of this bundle's folder goes by, which need not exist."""
-        return self.config if self.config is not None else own_settings(bundle)
+        return self.config if self.config is not None else own_settings(bundle, self.sources)
+
+    def not_used(self, bundle: Path) -> str:
+        """What to log of files that were saved for other contents or sources; empty for nothing."""
+        file = None if self.config is not None else own_settings(bundle, self.sources)
+        return "" if file is None else not_used(file)
 
     def settings(self, file: Path | None) -> Settings:
         """What the file says, with the flags over it.
@@ -133,4 +140,4 @@ class Decisions:
 def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A table whose polygons are found from any folder."""
     roi = Region()
-    return {key: roi.to_toml(roi.of_toml(one, folder)) if key == "roi" else one for key, one in table.items()}
+    return {key: roi.to_toml(roi.of_toml(one, folder)) if key == "roi" and one else one for key, one in table.items()}

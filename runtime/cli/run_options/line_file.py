@@ -96,6 +96,11 @@ class LineConfig:
             notes=notes,
         )
 
+    @property
+    def decisions(self) -> Decisions:
+        """What frames are scored by."""
+        return Decisions(self.path, self.decision, tuple(one.shown for one in self.sources))
+
     def reads(self, bundle: Path) -> list[Read]:
         """Sources, bundle, settings, polygons and secrets: what none of the outputs may overwrite.
 
@@ -107,7 +112,7 @@ class LineConfig:
         """
         found = [one for source in self.sources if source.camera is None for one in reads_of(source.spec)]
         found.append(Read("the bundle", bundle, closed=True))
-        decisions = Decisions(self.path, self.decision)
+        decisions = self.decisions
         file = decisions.file(bundle)
         if file is not None:
             found.append(Read("the settings", file))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kanoclip.runtime.cli.run_options.decisions import Decisions
 from kanoclip.runtime.cli.run_options.fields import options_of, table_of
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions
 from kanoclip.runtime.cli.run_options.line_file import LineConfig
@@ -27,7 +26,7 @@ def printed(config: LineConfig, bundle: Path) -> str:
     Raises:
         SettingsError: The file's decisions are no good.
     """
-    decisions = Decisions(config.path, config.decision)
+    decisions = config.decisions
     decided = decisions.tables(decisions.file(bundle))
     taken: dict[str, int] = {}
     parts = [

@@ -39,9 +39,10 @@ def limits_by(
     Raises:
         CalibrationError: Too many references reach the largest value.
     """
-    count = len(memory.loo_scores)
+    counted = memory.counted
+    count = int(counted.sum())
     found = bound(count, max(rate, best_rate(count)))
-    values = memory.loo_scores.astype(np.float64), memory.loo_peaks.astype(np.float64)
+    values = memory.loo_scores[counted].astype(np.float64), memory.loo_peaks[counted].astype(np.float64)
     highest = found.threshold(values[0])
     image = lowered(highest, values[0], found, rate)
     pixel = lowered(found.threshold(values[1]), values[1], found, rate)

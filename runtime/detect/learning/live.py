@@ -19,6 +19,7 @@ from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.fit import fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.read import Own
+from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.engines.base import descriptor_of
 from kanoclip.runtime.errors import SettingsError
 
@@ -44,6 +45,21 @@ class MemoryCount:
         return cls() if memory is None else cls(len(memory.names), len(memory.rows))
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What a class was scored by before a change.
+
+    Attributes:
+        file: The bundle's memory of it at that time; None for none.
+        own: What was over that; None for nothing.
+        choice: The thresholds that were chosen by hand.
+    """
+
+    file: str | None
+    own: Own | None
+    choice: Decision
+
+
 class LiveReferences:
     """Changes a detector's memories from the next frame on. Nothing is written before `save`. For any thread.
 
@@ -56,8 +72,8 @@ class LiveReferences:
         self._detector = detector
         self._changing = changing or threading.RLock()
         self._adding = threading.Lock()
-        # By class: what it was scored by before each change, and the bundle's file at that time.
-        self._before: defaultdict[str, list[tuple[str | None, Own | None]]] = defaultdict(list)
+        # By class: what it was scored by before each change.
+        self._before: defaultdict[str, list[_Before]] = defaultdict(list)
 
     def count(self, class_name: str) -> MemoryCount:
         """The size of a class's memory.
@@ -102,12 +118,48 @@ class LiveReferences:
                         self.use(class_name, memory, self._set_anew(memory, old is None, class_name))
                         return MemoryCount.of(memory)
 
-    def use(self, class_name: str, memory: ReferenceMemory | None, thresholds: Thresholds | None = None) -> None:
-        """As `Detector.use_memory`, with a way back."""
+    def use(
+        self,
+        class_name: str,
+        memory: ReferenceMemory | None,
+        thresholds: Thresholds | None = None,
+        choice: Decision | None = None,
+    ) -> None:
+        """As `Detector.use_memory`, with a way back.
+
+        Args:
+            class_name: Whose.
+            memory: The memory; None for none.
+            thresholds: Those that belong to it; None for those that the class has.
+            choice: What is chosen over them from now on; None for what is chosen now.
+        """
         with self._changing:
-            state = self._file(class_name), self._detector.own_memory(class_name)
-            self._detector.use_memory(class_name, memory, thresholds)
-            self._before[class_name] = [*self._before[class_name], state][-HISTORY:]
+            settings, own = self._detector.settings, self._detector.own_memory(class_name)
+            before = _Before(self._file(class_name), own, settings.chosen.get(class_name, Decision()))
+            if thresholds is None and own is not None:
+                thresholds = own.thresholds
+            if choice is not None:
+                settings = settings.without_choice(class_name).choosing(class_name, choice)
+            self._detector.use_own(class_name, Own(memory, thresholds), settings)
+            self._before[class_name] = [*self._live(class_name), before][-HISTORY:]
+
+    def can_undo(self, class_name: str) -> bool:
+        """Whether there is a change that is not saved."""
+        with self._changing:
+            return bool(self._live(class_name))
+
+    def steps(self, class_name: str) -> list[tuple[ReferenceMemory, Thresholds]]:
+        """The memories since the bundle's own, each with its thresholds: what a save writes, oldest first."""
+        with self._changing:
+            live = self._live(class_name)
+            if not live:
+                return []
+            given = [one.own for one in live[1:]] + [self._detector.own_memory(class_name)]
+            bundles = self._detector.bundle.manifest.thresholds_of(class_name)
+            found = [(own.memory, own.thresholds or bundles) for own in given if own is not None and own.memory]
+            if found and given[-1] is not None and given[-1].memory is not None:
+                found[-1] = given[-1].memory, self._in_use(class_name)
+            return found
 
     def undo(self, class_name: str) -> MemoryCount:
         """Takes the last change back.
@@ -116,15 +168,18 @@ class LiveReferences:
             SettingsError: There was none since the start, or since the memory was saved or read again.
         """
         with self._changing:
-            earlier = self._before[class_name]
-            if not earlier or earlier[-1][0] != self._file(class_name):
-                earlier.clear()
+            earlier = self._live(class_name)
+            if not earlier:
+                self._before[class_name].clear()
                 raise SettingsError(
                     f"nothing to undo: no reference of {class_name} was added since the memory was saved or read; "
                     "kanoclip-learn --undo goes back in the bundle"
                 )
-            _, own = earlier.pop()
-            self._detector.use_own(class_name, own)
+            last = earlier[-1]
+            self._before[class_name] = earlier[:-1]
+            choice = replace(last.choice, roi=None)  # a region that was drawn since stays
+            settings = self._detector.settings.without_choice(class_name).choosing(class_name, choice)
+            self._detector.use_own(class_name, last.own, settings)
             return self.count(class_name)
 
     def reset(self, class_name: str) -> MemoryCount:
@@ -157,7 +212,7 @@ class LiveReferences:
             SettingsError: The class has no memory.
             BundleError: The bundle belongs to the package, is being changed, or cannot be written; nothing is changed.
         """
-        from kanoclip.runtime.detect.reference.history import put  # as in `reset`
+        from kanoclip.runtime.detect.reference.history import put_steps  # as in `reset`
 
         with self._changing:
             memory, root = self._detector.memory_of(class_name), self._detector.bundle.root
@@ -168,7 +223,8 @@ class LiveReferences:
             check_place(root, output)
             with locked(root) if output is None else nullcontext():
                 bundle = self._detector.bundle.reread()
-                place = put(bundle, output, class_name, memory, self._in_use(class_name))
+                steps = self.steps(class_name) or [(memory, self._in_use(class_name))]
+                place = put_steps(bundle, output, class_name, steps)
             if output is None:
                 self._detector.decide_by(self._detector.settings, self._detector.bundle.reread())
             return place
@@ -191,14 +247,19 @@ class LiveReferences:
 
     def _set_anew(self, memory: ReferenceMemory, first: bool, class_name: str) -> Thresholds | None:
         """Thresholds with one more reference; None where those before stay."""
-        base = self._thresholds(class_name)
+        base = self.thresholds(class_name)
         rate = RATE if first else rate_of(base)
         if rate is None:
             return None
         roi, _ = self._detector.region_of(class_name)
-        return limits_by(memory, base, roi, self._detector.backend.name, _now(), rate)
+        return limits_by(memory, base, roi, self._detector.backend.name, utc_now(), rate)
 
-    def _thresholds(self, class_name: str) -> Thresholds:
+    def _live(self, class_name: str) -> list[_Before]:
+        """What can be taken back: nothing where the bundle has another memory by now."""
+        found = self._before[class_name]
+        return found if found and found[-1].file == self._file(class_name) else []
+
+    def thresholds(self, class_name: str) -> Thresholds:
         """Those that belong to what a class is scored by; what settings have over them is left out."""
         own = self._detector.own_memory(class_name)
         if own is not None and own.thresholds is not None:
@@ -207,10 +268,10 @@ class LiveReferences:
 
     def _in_use(self, class_name: str) -> Thresholds:
         """Those to save: with what was chosen over them."""
-        base, now = self._thresholds(class_name), self._detector.thresholds_of(class_name)
+        base, now = self.thresholds(class_name), self._detector.thresholds_of(class_name)
         if (base.image, base.pixel) == (now.image, now.pixel):
             return base
-        origin = f"chosen while a stream ran, {_now()}"
+        origin = f"chosen while a stream ran, {utc_now()}"
         return replace(base, image=now.image, pixel=now.pixel, origin=origin, roi=None)
 
     def _file(self, class_name: str) -> str | None:
@@ -218,5 +279,6 @@ class LiveReferences:
         return None if info is None else info.file
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """The time as a memory has it."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

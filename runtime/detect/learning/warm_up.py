@@ -9,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from kanoclip.runtime.detect.learning.seen import Seen, references_of, takes_mem
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.fit import References, fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.detect.reference.unlabelled import Selection, select
+from kanoclip.runtime.detect.reference.unlabelled import Selection, every, select
 from kanoclip.runtime.engines.base import descriptor_of
 from kanoclip.runtime.errors import KanoclipError, SettingsError, one_line
 from kanoclip.runtime.types import Image
@@ -32,6 +33,18 @@ MOST_BYTES = 1 << 30
 """Of descriptors and maps that are held until there are enough frames."""
 MOST_NAMES = 10
 """Frames that the log names as left out."""
+
+
+class FrameLearner(Protocol):
+    """What learns from frames while they are scored, such as a `WarmUp`."""
+
+    def look(self, name: str, frame: Prepared, image: Image, class_name: str | None) -> None:
+        """Takes a frame that has just been scored; in the thread that scored it, and without an error."""
+        ...
+
+    def learning(self, class_name: str) -> bool:
+        """Whether it takes, or waits for, frames of a class."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +123,18 @@ def check_warm_up(detector: Detector, class_name: str, frames: int) -> None:
         raise SettingsError(
             f"{bundle.root} has a memory of {class_name} already: leave out --warm-up, or run kanoclip-learn --undo"
         )
+    check_room(detector, frames)
+
+
+def check_room(detector: Detector, frames: int) -> None:
+    """Refuses a number of frames that is too small to learn from, or too large for this machine's memory.
+
+    Raises:
+        MemoryFileError: The bundle's graph takes no memory.
+        SettingsError: The number makes no sense.
+    """
+    bundle = detector.bundle
+    takes_memory(bundle.manifest)
     if frames < LEAST_FRAMES:
         raise SettingsError(f"a warm-up of {frames} frames: it takes {LEAST_FRAMES} at least")
     info, (height, width) = descriptor_of(bundle), bundle.manifest.model.image_size
@@ -127,6 +152,9 @@ class WarmUp:
         frames: How many frames of a class it takes.
         use: Has a class scored by a memory with its thresholds from the next frame on.
         on_learned: Called in the thread of the fit after that, such as to save what was learned.
+        on_failed: Called with the class and a line where nothing was learned of it.
+        only: The one class that is learned, even if it has a memory already; None for all that have none.
+        good: Somebody vouches for the frames: none is left out.
     """
 
     def __init__(
@@ -135,8 +163,13 @@ class WarmUp:
         frames: int,
         use: Callable[[str, ReferenceMemory, Thresholds], None],
         on_learned: Callable[[WarmedUp], None] | None = None,
+        *,
+        on_failed: Callable[[str, str], None] = lambda name, why: None,
+        only: str | None = None,
+        good: bool = False,
     ) -> None:
         self._detector, self._frames, self._use, self._on_learned = detector, frames, use, on_learned
+        self._on_failed, self._only, self._good = on_failed, only, good
         self._collections: dict[str, _Collection] = {}
         self._fits: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -151,12 +184,14 @@ class WarmUp:
             class_name: What it was scored for; None for the bundle's first class.
         """
         known = class_name or self._detector.bundle.manifest.classes[0]
+        if self._only not in (None, known):
+            return
         with self._lock:
             collection = self._collections.get(known)
             if collection is None:
                 collection = self._collections[known] = _Collection()
                 # Someone may have learned the class by other means meanwhile.
-                if self._detector.memory_of(known) is not None:
+                if self._only is None and self._detector.memory_of(known) is not None:
                     collection.closed.set()
             if collection.closed.is_set() or collection.reserved == self._frames:
                 return
@@ -170,7 +205,7 @@ class WarmUp:
                 collection.closed.set()
                 collection.seen.clear()
             if first:
-                log.warning("warm-up of %s failed, and its scores stay zero-shot ones: %s", known, error)
+                self._failed(known, str(error))
             return
         size = frame.height, frame.width
         with self._lock:
@@ -185,6 +220,34 @@ class WarmUp:
             )
             self._fits.append(thread)
             thread.start()
+
+    def learning(self, class_name: str) -> bool:
+        """See `FrameLearner.learning`."""
+        with self._lock:
+            collection = self._collections.get(class_name)
+            if collection is None:
+                return self._only == class_name or (self._only is None and self._detector.memory_of(class_name) is None)
+            return not collection.closed.is_set()
+
+    def taken(self, class_name: str) -> int:
+        """How many frames of a class were looked at."""
+        with self._lock:
+            collection = self._collections.get(class_name)
+            return 0 if collection is None else len(collection.seen)
+
+    def cancel(self, class_name: str) -> bool:
+        """Takes no more frames of a class; nothing is learned of it.
+
+        Returns:
+            False where there are enough of them already, and the fit goes on.
+        """
+        with self._lock:
+            collection = self._collections.setdefault(class_name, _Collection())
+            if collection.closed.is_set():
+                return False
+            collection.closed.set()
+            collection.seen.clear()
+            return True
 
     def finish(self) -> None:
         """The stream has ended: waits for a fit that is going on, and logs what was not learned for want of frames."""
@@ -207,7 +270,7 @@ class WarmUp:
             found = self._fitted(class_name, collection)
             self._use(class_name, found.memory, found.thresholds)
         except Exception as error:
-            log.warning("warm-up of %s failed, and its scores stay zero-shot ones: %s", class_name, one_line(error))
+            self._failed(class_name, one_line(error))
             return
         finally:
             collection.seen.clear()
@@ -218,6 +281,11 @@ class WarmUp:
             self._on_learned(found)
         except Exception as error:
             log.warning("warm-up: the memory of %s is in use all the same: %s", class_name, one_line(error))
+
+    def _failed(self, class_name: str, why: str) -> None:
+        stays = "zero-shot ones" if self._detector.memory_of(class_name) is None else "those by the memory before"
+        log.warning("warm-up of %s failed, and its scores stay %s: %s", class_name, stays, why)
+        self._on_failed(class_name, why)
 
     def _fitted(self, class_name: str, collection: _Collection) -> WarmedUp:
         """Frames score each other, and the rest is fitted.
@@ -232,7 +300,7 @@ class WarmUp:
         seen, names, sizes, thumbnails = zip(*ordered, strict=True)
         references = references_of(names, seen, descriptor_of(bundle).grid)
         roi, inside = self._detector.region_of(class_name)
-        selection = select(references.descriptors, references.grid)
+        selection = every(references.descriptors) if self._good else select(references.descriptors, references.grid)
         used = np.flatnonzero(selection.frames)
         engine = self._detector.backend.name
         memory = fit(
@@ -240,9 +308,9 @@ class WarmUp:
             descriptor_sha256=digest,
             rows=rows,
             tiles=bundle.manifest.tiles,
-            keep=selection.cells[used],
+            keep=None if self._good else selection.cells[used],
             inside=inside,
-            note=f"warm-up of {self._frames} frames, {engine}",
+            note=f"{'vouched for' if self._good else 'warm-up of'} {self._frames} frames, {engine}",
         )
         before = bundle.manifest.thresholds_of(class_name)
         thresholds = limits_by(memory, before, roi, engine, memory.created)

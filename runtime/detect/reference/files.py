@@ -14,9 +14,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from kanoclip.runtime.bundle.json_fields import Fields, as_text
+from kanoclip.runtime.bundle.json_fields import Fields, as_integer, as_text
 from kanoclip.runtime.bundle.manifest import FUSION_NUMBERS, Manifest, Thresholds, TileGrid
-from kanoclip.runtime.detect.reference.memory import Fusion, ReferenceMemory
+from kanoclip.runtime.detect.reference.memory import Correction, Fusion, Label, ReferenceMemory
 from kanoclip.runtime.errors import BundleError, MemoryFileError
 
 FOLDER = "references"
@@ -33,12 +33,20 @@ _TYPES = {
     "loo_peaks": "float32",
 }
 _TEXTS = ("kind", "version", "descriptor_sha256", "created", "note", "names", "tiles", "before")
+CORRECTIONS, IMAGES = "corrections", "correction_images"
+"""A text and an array that only memories with corrections have."""
 
 
 def encode(memory: ReferenceMemory) -> bytes:
     """The file's content."""
+    images: dict[str, npt.NDArray[Any]] = {}
+    texts: dict[str, str] = {}
+    if memory.corrections:
+        images[IMAGES] = np.frombuffer(b"".join(one.image for one in memory.corrections), np.uint8)
+        texts[CORRECTIONS] = json.dumps([_as_json(one) for one in memory.corrections], ensure_ascii=False)
     return save(
-        {
+        images
+        | {
             "rows": memory.rows.astype(np.float16),
             "image_of": memory.image_of.astype(np.int32),
             "centre": memory.centre.astype(np.float32),
@@ -46,7 +54,8 @@ def encode(memory: ReferenceMemory) -> bytes:
             "loo_scores": memory.loo_scores.astype(np.float32),
             "loo_peaks": memory.loo_peaks.astype(np.float32),
         },
-        {
+        texts
+        | {
             "kind": KIND,
             "version": VERSION,
             "descriptor_sha256": memory.descriptor_sha256,
@@ -108,9 +117,10 @@ def _parts(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise _damaged(path, " ".join(str(error).split())[:120]) from error
     found = {name: str(array.dtype) for name, array in arrays.items()}
-    if found != _TYPES:
+    with_images = {IMAGES: "uint8"} if CORRECTIONS in texts else {}
+    if found != _TYPES | with_images:
         raise _damaged(path, f"its arrays are {found}")
-    if set(texts) != set(_TEXTS) or (texts["kind"], texts["version"]) != (KIND, VERSION):
+    if set(texts) - {CORRECTIONS} != set(_TEXTS) or (texts["kind"], texts["version"]) != (KIND, VERSION):
         raise _damaged(path, f"it is no {KIND} of version {VERSION}")
     return arrays, texts
 
@@ -162,7 +172,51 @@ def _memory(arrays: dict[str, npt.NDArray[Any]], texts: dict[str, str]) -> Refer
         tiles=_optional(texts["tiles"], "tiles", _tiles),
         before=_optional(texts["before"], "before", _thresholds),
         note=texts["note"],
+        corrections=_corrections(texts[CORRECTIONS], arrays[IMAGES], count) if CORRECTIONS in texts else (),
     )
+
+
+def _as_json(one: Correction) -> dict[str, Any]:
+    return asdict(one) | {"label": one.label.value, "image": len(one.image)}
+
+
+def _corrections(text: str, images: npt.NDArray[Any], references: int) -> tuple[Correction, ...]:
+    """The corrections, whose images lie one after the other in an array.
+
+    Raises:
+        ValueError: They do not fit the array or the references.
+        BundleError: A field is not what it should be.
+    """
+    value, left = json.loads(text), images.tobytes() if images.ndim == 1 else b""
+    if not isinstance(value, list):
+        raise ValueError("its corrections are no list")
+    found = []
+    for number, one in enumerate(value):
+        fields = Fields(one, f"{CORRECTIONS}[{number}]")
+        length = fields.integer("image", 0)
+        reference = fields.optional("reference", lambda value, where: as_integer(value, where, 0))
+        size = fields.items("size", lambda value, where: as_integer(value, where, 1))
+        found.append(
+            Correction(
+                label=Label(fields.choice("label", tuple(label.value for label in Label))),
+                name=fields.text("name"),
+                sha256=fields.digest("sha256"),
+                labelled_at=fields.utc_time("labelled_at"),
+                before=fields.share("before"),
+                threshold=fields.share("threshold"),
+                score=fields.share("score"),
+                reference=reference,
+                image=left[:length],
+                size=(size[0], size[-1]),
+            )
+        )
+        fields.done()
+        if len(left) < length or len(size) != 2 or (reference or 0) >= references:
+            raise ValueError("its corrections do not fit")
+        left = left[length:]
+    if left:
+        raise ValueError("its corrections do not fit")
+    return tuple(found)
 
 
 def _optional(text: str, where: str, make: Callable[[Fields], Any]) -> Any:

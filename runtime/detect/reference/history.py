@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,16 +41,35 @@ def put(bundle: Bundle, output: Path | None, class_name: str, memory: ReferenceM
     Raises:
         BundleError: It cannot be written; the old memory stays.
     """
-    manifest = bundle.manifest
-    content = encode(replace(memory, before=manifest.thresholds_of(class_name)))
-    name = name_of(content)
-    old = manifest.references.get(class_name)
-    earlier = () if old is None else tuple(dict.fromkeys(n for n in (old.file, *old.history) if n != name))
-    references = manifest.references | {class_name: ReferenceInfo(name, earlier[:HISTORY])}
-    files = manifest.files | {name: FileInfo(hashlib.sha256(content).hexdigest(), len(content))}
-    now = changed(manifest, _whose(manifest, class_name), thresholds)
-    now = replace(now, references=references, files=_used(files, references.values(), manifest))
-    return write(bundle, output, now, {name: content})
+    return put_steps(bundle, output, class_name, [(memory, thresholds)])
+
+
+def put_steps(
+    bundle: Bundle, output: Path | None, class_name: str, steps: Sequence[tuple[ReferenceMemory, Thresholds]]
+) -> Path:
+    """As `put`, several memories one after the other, so that `undo` takes back one at a time; all or none.
+
+    Args:
+        bundle: Which.
+        output: As `put` takes it, as `class_name`.
+        class_name: Whose memories they are.
+        steps: Each memory with its thresholds, oldest first; at least one.
+
+    Raises:
+        BundleError: It cannot be written; the old memory stays.
+    """
+    manifest, now, added = bundle.manifest, bundle.manifest, {}
+    for memory, thresholds in steps:
+        content = encode(replace(memory, before=now.thresholds_of(class_name)))
+        name = name_of(content)
+        old = now.references.get(class_name)
+        earlier = () if old is None else tuple(dict.fromkeys(n for n in (old.file, *old.history) if n != name))
+        references = now.references | {class_name: ReferenceInfo(name, earlier[:HISTORY])}
+        files = now.files | {name: FileInfo(hashlib.sha256(content).hexdigest(), len(content))}
+        added[name] = content
+        now = changed(now, _whose(now, class_name), thresholds)
+        now = replace(now, references=references, files=_used(files, references.values(), manifest, added))
+    return write(bundle, output, now, {name: content for name, content in added.items() if name in now.files})
 
 
 def undo(bundle: Bundle, class_name: str) -> ReferenceMemory | None:
@@ -107,8 +126,10 @@ def _whose(manifest: Manifest, class_name: str) -> str | None:
     return None if len(manifest.classes) == 1 else class_name
 
 
-def _used(files: dict[str, FileInfo], now: Iterable[ReferenceInfo], before: Manifest) -> dict[str, FileInfo]:
-    """The files without those of memories that no class has any more."""
+def _used(
+    files: dict[str, FileInfo], now: Iterable[ReferenceInfo], before: Manifest, added: Iterable[str] = ()
+) -> dict[str, FileInfo]:
+    """The files without those of memories that no class has any more, of before or just added."""
     in_use = {name for info in now for name in (info.file, *info.history)}
-    dropped = {name for info in before.references.values() for name in (info.file, *info.history)} - in_use
+    dropped = (before.memory_files | set(added)) - in_use
     return {name: info for name, info in files.items() if name not in dropped}

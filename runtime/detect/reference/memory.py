@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from enum import Enum
 from functools import cached_property
 
 import numpy as np
@@ -49,6 +51,42 @@ class Fusion:
         return cls(*(float(number) for number in numbers[1 : 1 + len(fields(cls))]))
 
 
+class Label(Enum):
+    """What a person says of a frame."""
+
+    FINE = "fine"
+    BAD = "bad"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A frame that a person has labelled, which the class's thresholds go by.
+
+    Attributes:
+        label: What it is.
+        name: The file or frame that it was.
+        sha256: Of what was scored: the image at the graph's size.
+        labelled_at: ISO-8601 time in UTC.
+        before: Its score when it was labelled, in [0, 1].
+        threshold: The threshold at that time.
+        score: Its score by the memory that this correction lies in, in [0, 1].
+        reference: Number of the reference that it became; None for none.
+        image: What was scored, as PNG; empty once there are too many, and then thresholds do not go by it.
+        size: (height, width) of the original frame.
+    """
+
+    label: Label
+    name: str
+    sha256: str
+    labelled_at: str
+    before: float
+    threshold: float
+    score: float
+    reference: int | None
+    image: bytes
+    size: tuple[int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class ReferenceMemory:
     """What is remembered of a class's good frames, the references.
@@ -83,6 +121,7 @@ class ReferenceMemory:
         tiles: How the references were cut; None for whole frames.
         before: The class's thresholds before this memory was put into a bundle, to go back to; None until then.
         note: How it was made, in one line.
+        corrections: Frames that a person has labelled since, oldest first.
     """
 
     rows: Halves
@@ -97,6 +136,22 @@ class ReferenceMemory:
     tiles: TileGrid | None = None
     before: Thresholds | None = None
     note: str = ""
+    corrections: tuple[Correction, ...] = ()
+
+    @property
+    def counted(self) -> npt.NDArray[np.bool_]:
+        """Which references' values out of sample stand for good frames to come, bool [n].
+
+        Not those that were added for being called anomalous: they were chosen by their score, and the memory knows
+        them by now.
+        """
+        found = np.ones(len(self.names), bool)
+        found[[one.reference for one in self.corrections if one.reference is not None]] = False
+        return found
+
+    def corrected(self, label: Label) -> Sequence[Correction]:
+        """The frames of a label that thresholds go by."""
+        return [one for one in self.corrections if one.label is label and one.image]
 
     def tensors(self) -> MemoryTensors:
         """As engines take it; always the same object, by which they know it again."""

@@ -75,8 +75,7 @@ def select(descriptors: Halves, grid: tuple[int, int], *, most: float = MOST_FRA
     """
     count = len(descriptors)
     if count < 3:
-        every = np.ones(descriptors.shape[:3], bool)
-        return Selection(np.ones(count, bool), every, np.zeros(count, np.float32), float("inf"))
+        return every(descriptors)
     scores = mutual_distances(descriptors)
     peaks = frame_peaks(scores, grid)
     bound = robust_bound(peaks)
@@ -85,6 +84,13 @@ def select(descriptors: Halves, grid: tuple[int, int], *, most: float = MOST_FRA
         frames[number] = peaks[number] <= bound
     used = scores <= np.quantile(scores[frames], 1 - cells)
     return Selection(frames, used & frames[:, None, None], peaks, bound)
+
+
+def every(descriptors: Halves) -> Selection:
+    """All of the frames [n, T, P, D] and of their cells: somebody vouches for them, or they are too few to compare."""
+    count = len(descriptors)
+    cells = np.ones(descriptors.shape[:3], bool)
+    return Selection(np.ones(count, bool), cells, np.zeros(count, np.float32), float("inf"))
 
 
 def frame_peaks(scores: Floats, grid: tuple[int, int]) -> Floats:

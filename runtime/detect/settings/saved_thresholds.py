@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -122,27 +124,57 @@ def _into_bundle(bundle: Bundle, class_name: str, wanted: Thresholds) -> Path:
     return store(bundle, None, whose, thresholds)
 
 
-def own_settings(bundle: Path) -> Path | None:
-    """The user's settings file, whether it exists or not; None for a bundle that holds its thresholds itself.
+def own_settings(bundle: Path, sources: Sequence[str]) -> Path | None:
+    """The user's settings file, whether it exists or not; None where there is no bundle or no home.
 
-    `kanoclip/NAME-DIGEST.toml` in `XDG_CONFIG_HOME` or else `~/.config`. The digest is the graph's: a threshold means
-    nothing for another one.
+    `kanoclip/NAME-BUNDLE-SOURCES.toml` in `XDG_CONFIG_HOME` or else `~/.config`, with 8 digits of two digests. Of a
+    bundle that cannot be written the first one is its content's, thresholds and memories included: what was chosen for
+    them means nothing for others. One that can be written holds its thresholds itself, and the file has the region of
+    interest, which stays when they change: its digest is that of the graph and the bundle's place. The sources are part
+    of it in both cases: what was chosen for one camera is not for another.
 
     Args:
         bundle: The bundle's folder.
+        sources: What messages call the sources, in any order.
     """
     try:
-        check_place(bundle, None)
-        return None
-    except BundleError:
-        pass
-    try:
-        manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
+        content = (bundle / MANIFEST_NAME).read_text(encoding="utf-8")
+        manifest = Manifest.from_json(content)
         folder = config_path()
     except (OSError, UnicodeDecodeError, BundleError):  # no bundle, which is reported elsewhere, or no home
         return None
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.name)
-    return folder / f"{name}-{Bundle(bundle, manifest).graph_digest()[:8]}.toml"
+    try:
+        check_place(bundle, None)
+        content = f"{Bundle(bundle, manifest).graph_digest()} {bundle.resolve()}"
+    except BundleError:
+        pass
+    return folder / f"{_plain(manifest.name)}-{_digits(content)}-{_digits(json.dumps(sorted(sources)))}.toml"
+
+
+def not_used(file: Path) -> str:
+    """What to log of settings that were saved for the same bundle's name and are not this run's; empty for nothing.
+
+    Args:
+        file: This run's own, as `own_settings` returned it.
+    """
+    name = file.stem.rpartition("-")[0].rpartition("-")[0]
+    others = re.compile(rf"{re.escape(name)}(?:-[0-9a-f]{{8}})+\.toml")
+    try:
+        found = sorted(one.name for one in file.parent.iterdir() if others.fullmatch(one.name))
+    except OSError:
+        return ""
+    if not found or file.name in found:
+        return ""
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"{file.parent / found[-1]}{more}: saved for another content of {name} or other sources, and not used"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
 
 
 if sys.version_info >= (3, 11):
@@ -154,7 +186,7 @@ Place = tuple[str, ...]
 """A table's names, such as `("class", "bottle")`."""
 
 
-def write_settings(path: Path, values: Mapping[tuple[Place, str], float]) -> None:
+def write_settings(path: Path, values: Mapping[tuple[Place, str], float | str]) -> None:
     """Sets keys in a settings file; creates the file if there is none.
 
     Args:

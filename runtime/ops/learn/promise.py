@@ -85,9 +85,11 @@ def promise(
     Raises:
         CalibrationError: Too many references reach the largest value, or there are no bad frames to catch.
     """
-    count = len(memory.loo_scores)
+    counted = memory.counted
+    count = int(counted.sum())
     possible = max(rate, best_rate(count, confidence))
-    values = Values(memory.loo_scores.astype(np.float64), memory.loo_peaks.astype(np.float64), skipped, False)
+    scores, peaks = memory.loo_scores[counted].astype(np.float64), memory.loo_peaks[counted].astype(np.float64)
+    values = Values(scores, peaks, skipped, False)
     to_find = None if bad is None else Values(bad, np.empty(0), 0, interrupted=False)
     if catch is not None:
         found = calibrate(values, possible, confidence, bad=to_find, in_sequence=in_sequence, catch=catch)
@@ -95,14 +97,14 @@ def promise(
     try:
         found = calibrate(values, possible, confidence, bad=to_find, in_sequence=in_sequence)
     except CalibrationError as error:
-        worst = memory.names[int(memory.loo_scores.argmax())]
+        worst = memory.names[int(np.where(counted, memory.loo_scores, 0).argmax())]
         raise CalibrationError(
             f"{worst} reaches the largest score there is, by a memory of the others: look at it, and leave it out with "
             "--drop-outliers, or use more good frames"
         ) from error
     image, pixel = (
-        replace(setting, threshold=lowered(setting.threshold, scores, found.bound, rate))
-        for setting, scores in ((found.image, memory.loo_scores), (found.pixel, memory.loo_peaks))
+        replace(setting, threshold=lowered(setting.threshold, reached, found.bound, rate))
+        for setting, reached in ((found.image, scores), (found.pixel, peaks))
     )
     highest = found.image.threshold if image.threshold < found.image.threshold else None
     if bad is not None and len(bad):

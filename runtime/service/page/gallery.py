@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg, encode_map
 from kanoclip.runtime.sinks.jsonl import record
+from kanoclip.runtime.sinks.snapshots.sink import IMAGE_QUALITY
 from kanoclip.runtime.types import Detection, Frame
 
 MAX_SIDE = 1280
@@ -19,7 +20,7 @@ MAX_SIDE = 1280
 THUMBNAIL_SIDE = 320
 JPEG_QUALITY = 80
 MAX_ENTRIES = 60
-MAX_BYTES = 32 << 20
+MAX_BYTES = 64 << 20
 BURST = 24
 """Anomalies in a row that are all held."""
 HELD_PER_S = 0.5
@@ -62,8 +63,8 @@ class Gallery(Protocol):
         """Where they are saved, for a person; None for in memory."""
         ...
 
-    def entries(self) -> Sequence[Entry]:
-        """What there is, newest first."""
+    def entries(self, most: int = MAX_ENTRIES) -> Sequence[Entry]:
+        """What there is, newest first, so many at most."""
         ...
 
     def image(self, key: str) -> bytes | None:
@@ -72,6 +73,10 @@ class Gallery(Protocol):
 
     def thumbnail(self, key: str) -> bytes | None:
         """The frame as a small JPEG."""
+        ...
+
+    def original(self, key: str) -> bytes | None:
+        """The frame in full size as JPEG, good enough to be scored and learned from."""
         ...
 
     def map_png(self, key: str) -> bytes | None:
@@ -88,28 +93,25 @@ class _Held:
     entry: Entry
     jpeg: bytes
     thumbnail: bytes
+    original: bytes
     map_png: bytes
     record: dict[str, Any]
 
     @property
     def size(self) -> int:
-        return len(self.jpeg) + len(self.thumbnail) + len(self.map_png)
+        return len(self.jpeg) + len(self.thumbnail) + len(self.original) + len(self.map_png)
 
 
 class MemoryGallery:
     """The last anomalies in memory, at most `MAX_ENTRIES` and `MAX_BYTES`; all are gone with the process.
 
     Args:
-        pixel_threshold: Tells what regions are found by now.
         clock: Monotonic seconds.
     """
 
     place = None
 
-    def __init__(
-        self, pixel_threshold: Callable[[], float] = lambda: 0.5, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.pixel_threshold = pixel_threshold
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: OrderedDict[str, _Held] = OrderedDict()
@@ -137,6 +139,7 @@ class MemoryGallery:
             images = (
                 encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE),
                 encode_jpeg(frame.image, JPEG_QUALITY, THUMBNAIL_SIDE),
+                encode_jpeg(frame.image, IMAGE_QUALITY),
             )
             map_png = encode_map(detection.map)
         except SinkError:
@@ -144,7 +147,7 @@ class MemoryGallery:
         height, width = frame.full_size or frame.image.shape[:2]
         about = record(frame, detection) | {
             "size": [int(width), int(height)],
-            "pixel_threshold": round(self.pixel_threshold(), 6),
+            "pixel_threshold": round(float(detection.pixel_threshold), 6),
         }
         with self._lock:
             self._next += 1
@@ -167,10 +170,10 @@ class MemoryGallery:
         """Of the list."""
         return self._next
 
-    def entries(self) -> Sequence[Entry]:
+    def entries(self, most: int = MAX_ENTRIES) -> Sequence[Entry]:
         """What there is, newest first."""
         with self._lock:
-            return [held.entry for held in reversed(self._held.values())]
+            return [held.entry for held in reversed(self._held.values())][:most]
 
     def image(self, key: str) -> bytes | None:
         """The frame as JPEG."""
@@ -181,6 +184,11 @@ class MemoryGallery:
         """The frame as a small JPEG."""
         held = self._held.get(key)
         return None if held is None else held.thumbnail
+
+    def original(self, key: str) -> bytes | None:
+        """The frame in full size as JPEG."""
+        held = self._held.get(key)
+        return None if held is None else held.original
 
     def map_png(self, key: str) -> bytes | None:
         """Its map as 8-bit grey PNG."""

@@ -26,6 +26,8 @@ from kanoclip.runtime.service.page.feed.hub import Hub
 from kanoclip.runtime.service.page.gallery import Gallery, MemoryGallery
 from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.snapshot_gallery import SnapshotGallery
+from kanoclip.runtime.service.page.teaching.labels import LabelledSet
+from kanoclip.runtime.service.shifts.counters import ShiftCounters
 from kanoclip.runtime.stream.progress import Control
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Page:
         self._memory = MemoryGallery()
         self.hub = Hub(self._memory)
         self._pool = ThreadPoolExecutor(1, "kanoclip-page-encoder")
+        self._teaching = ThreadPoolExecutor(1, "kanoclip-page-teacher")
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -74,6 +77,8 @@ class Page:
         health: Health | None = None,
         metrics: Callable[[], bytes] | None = None,
         snapshots: Path | None = None,
+        labels: Path | None = None,
+        shifts: ShiftCounters | None = None,
     ) -> None:
         """Serves from now on.
 
@@ -82,16 +87,26 @@ class Page:
             health: Answers /healthz and /readyz.
             metrics: Gives /metrics in Prometheus' text format.
             snapshots: Folder that another sink keeps anomalies in; None to keep the last ones in memory.
+            labels: Folder for frames that a person labels; None for none.
+            shifts: Counts by shift; None for none.
 
         Raises:
             SettingsError: The server does not start.
         """
         gallery: Gallery = self._memory
-        if snapshots is None:
-            self._memory.pixel_threshold = lambda: control.state().pixel_threshold
-        else:
+        if snapshots is not None:
             self.hub.gallery, gallery = None, SnapshotGallery(snapshots, lambda: control.state().pixel_threshold)
-        app = make_app(self._options, Facts(control, self.hub), gallery, self._pool, health=health, metrics=metrics)
+        app = make_app(
+            self._options,
+            Facts(control, self.hub),
+            gallery,
+            self._pool,
+            teaching=self._teaching,
+            labels=None if labels is None else LabelledSet(labels),
+            health=health,
+            metrics=metrics,
+            shifts=shifts,
+        )
         config = uvicorn.Config(
             app,
             loop="asyncio",
@@ -123,7 +138,8 @@ class Page:
             self._thread.join(CLOSE_S)
             if self._thread.is_alive():
                 log.warning("the page's server does not end: it is left behind")
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._teaching):
+            pool.shutdown(wait=False, cancel_futures=True)
         self._socket.close()
 
     def __enter__(self) -> Page:

@@ -72,9 +72,7 @@ def line(tmp_path, make_toy_bundle):
     alarm = settings.decision("nut").alarm or EVERY_FRAME
     config = PipelineConfig(Policy.DROP_OLDEST, class_name="nut", workers=2, alarm=alarm)
     pipeline = Pipeline(Grey(), detector, [sink], config)
-    control = StreamControl(
-        pipeline, detector, settings, "nut", ["line 3"], lambda bundle: Saved(bundle, read_settings(file), file)
-    )
+    control = StreamControl(pipeline, detector, "nut", lambda bundle: Saved(bundle, read_settings(file), file))
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     try:

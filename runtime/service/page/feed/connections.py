@@ -37,6 +37,11 @@ class BoundedHttp(H11Protocol):
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._done()  # all of it is there, or it became a WebSocket
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hands the connection over; its request is there, though h11 has not reached its end."""
+        self._done()
+        super().handle_websocket_upgrade(event)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._done()

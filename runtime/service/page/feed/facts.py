@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from kanoclip.runtime.service.page.feed.hub import Hub
+from kanoclip.runtime.service.page.teaching.view import summary
 from kanoclip.runtime.stream.progress import Control, Progress, StreamState
 from kanoclip.runtime.system import hardware as machine
 
@@ -53,6 +54,7 @@ class Facts:
         unsaved: What the page changed and did not save.
         watching: Browsers that watch.
         changes: What the page has changed since it was started, counted.
+        labels: What the page calls sources, by their names; for itself alone.
     """
 
     def __init__(self, control: Control, hub: Hub, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,6 +62,7 @@ class Facts:
         self.unsaved = Unsaved()
         self.watching = 0
         self.changes = 0
+        self.labels: dict[str, str] = {}
         self._clock = clock
         self._started = clock()
         self._thermometers = machine.Thermometers()
@@ -74,15 +77,18 @@ class Facts:
         """
         changes = self.changes
         state = self.control.state()
-        return asdict(state) | {"kept": self.unsaved.before_change(state), "ended": self.hub.ended, "changes": changes}
+        more = {"kept": self.unsaved.before_change(state), "ended": self.hub.ended, "changes": changes}
+        return asdict(state) | more | {"teaching": summary(self.control.teacher)}
 
     def sources(self, state: StreamState, progress: Progress) -> list[dict[str, Any]]:
         """Each source's figures, in their order; `stream` is what to ask for it by."""
         by_name = {source.name: source for source in progress.sources}
         rows = []
-        for name in state.sources:
-            stream = name if len(state.sources) > 1 else ""
-            row: dict[str, Any] = {"name": name, "stream": stream} | asdict(self.hub.feed(stream).count())
+        for name, stream in zip(state.sources, state.streams, strict=True):
+            label = self.labels.get(name, name)
+            row: dict[str, Any] = {"name": name, "label": label, "stream": stream} | asdict(
+                self.hub.feed(stream).count()
+            )
             source = by_name.get(name)
             row |= {
                 "fps": progress.fps if source is None else source.fps,

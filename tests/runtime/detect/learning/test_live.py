@@ -98,6 +98,7 @@ def test_what_is_saved_is_what_a_new_start_scores_by(folder, detector):
     add(live, detector, 3)
     live.save("nut")
     assert undo(Bundle.open(folder), "nut").names == ("1.png", "2.png"), "it has a history"
+    assert undo(Bundle.open(folder), "nut").names == ("1.png",), "of each step"
     assert undo(Bundle.open(folder), "nut") is None
     assert Bundle.open(folder).manifest.thresholds_of("nut").image == 0.5
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load, save
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import DescriptorInfo, MemoryInfo, Thresholds, TileGrid
 from kanoclip.runtime.detect.reference.files import encode, name_of, read_memory
+from kanoclip.runtime.detect.reference.memory import Correction, Label
 from kanoclip.runtime.errors import MemoryFileError
 
 BEFORE = Thresholds(0.5, 0.6, 3, "before", None)
@@ -75,6 +76,43 @@ def test_there_and_back(tmp_path, manifest, tiles):
         one.tiles,
         one.before,
     )
+
+
+LABELLED = (
+    Correction(Label.FINE, "a<b>/é.png", "ab" * 32, "2026-01-02T03:04:05+00:00", 0.75, 0.5, 0.25, 1, b"one", (8, 9)),
+    Correction(Label.BAD, "2.png", "cd" * 32, "2026-01-02T03:04:06+00:00", 0.25, 0.5, 0.25, None, b"", (8, 9)),
+    Correction(Label.BAD, "3.png", "ef" * 32, "2026-01-02T03:04:07+00:00", 0.25, 0.5, 0.25, None, b"three", (8, 9)),
+)
+
+
+def test_corrections_there_and_back(tmp_path, manifest):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(encode(replace(memory(), corrections=LABELLED)))
+    back = read_memory(path, manifest)
+    assert back.corrections == LABELLED and back.counted.tolist() == [True, False, True, True]
+    assert [one.name for one in back.corrected(Label.BAD)] == ["3.png"]
+    assert b"correction" not in encode(memory()), "earlier versions read a memory without any"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": 2}, {"image": 99}, {"image": -1}, {"label": "ugly"}, {"sha256": "x"}, {"score": 2}, {"name": "a\nb"},
+        {"reference": 4}, {"reference": -1}, {"size": [8]}, {"size": [8, 9, 3]}, {"size": [0, 1]}, {"more": 1},
+        {"labelled_at": "yesterday"},
+    ],
+)  # fmt: skip
+def test_corrections_that_are_wrong(tmp_path, manifest, change):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content := encode(replace(memory(), corrections=LABELLED)))
+    with safe_open(path, framework="numpy") as file:
+        rows = json.loads(file.metadata()["corrections"])
+    rows[0] |= change
+    altered(path, content, lambda a: None, {"corrections": json.dumps(rows)})
+    refused(path, manifest, "damaged")
+    for texts in ("5", "[]", "[5]"):
+        altered(path, content, lambda a: None, {"corrections": texts})
+        refused(path, manifest, "damaged")
 
 
 def test_the_name_is_the_content():

@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
-from kanoclip.runtime.detect.settings.saved_thresholds import Saved, own_settings, save
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Thresholds
+from kanoclip.runtime.bundle.store import store
+from kanoclip.runtime.detect.settings import saved_thresholds
+from kanoclip.runtime.detect.settings.saved_thresholds import Saved, not_used, own_settings, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.errors import BundleError, SettingsError
@@ -99,7 +101,7 @@ def test_the_package_s_bundle_stays_as_it_is(tmp_path, monkeypatch):
     with pytest.raises(BundleError, match="belongs to the package"):
         saved = Saved(shipped, Settings(), None)
         save(saved, name, wanted(saved, name, 0.3, 0.5))
-    file = own_settings(shipped.root)
+    file = own_settings(shipped.root, ["camera 0"])
     assert file.parent == tmp_path / "config" / "kanoclip" and file.name.startswith(f"{shipped.manifest.name}-")
     saved = Saved(shipped, Settings(), file)
     assert save(saved, name, wanted(saved, name, 0.3, 0.6)) == file
@@ -107,10 +109,38 @@ def test_the_package_s_bundle_stays_as_it_is(tmp_path, monkeypatch):
     assert Bundle.open(shipped_bundle()).manifest == shipped.manifest
 
 
-def test_a_bundle_that_can_be_written_to_has_no_file_of_the_user_s(bundle, tmp_path, monkeypatch):
-    assert own_settings(bundle.root) is None
-    assert own_settings(tmp_path / "nowhere.kanoclip") is None
+def test_a_bundle_that_can_be_written_to_has_a_file_of_its_place(bundle, tmp_path, monkeypatch):
+    """For its region. Its thresholds are its own, and no copy elsewhere takes the region over."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    copy = shutil.copytree(bundle.root, tmp_path / "elsewhere" / bundle.root.name)
+    files = {own_settings(root, ["camera 0"]) for root in (bundle.root, copy, shipped_bundle())}
+    assert len(files) == 3 and {file.parent for file in files} == {tmp_path / "config" / "kanoclip"}
+    saved = Saved(bundle, Settings(), own_settings(bundle.root, ["camera 0"]))
+    assert save(saved, "nut", wanted(saved, "nut", 0.3, 0.5)) == bundle.root
+    assert not saved.file.exists()
+
+
+def test_they_belong_to_the_content_and_the_sources(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setattr(saved_thresholds, "check_place", lambda *_: (_ for _ in ()).throw(BundleError("read-only")))
+    both = own_settings(bundle.root, ["camera 0", "camera 2"])
+    assert both == own_settings(bundle.root, ["camera 2", "camera 0"])
+    assert not_used(both) == "", "there is no folder yet"
+    both.parent.mkdir(parents=True)
+    both.write_text("")
+    one = own_settings(bundle.root, ["camera 0"])
+    assert one != both and not_used(both) == ""
+    assert not_used(one) == f"{both}: saved for another content of toy or other sources, and not used"
+    saved_before = both.with_name("toy-0123abcd.toml")
+    both.rename(saved_before)  # as earlier versions called it
+    assert str(saved_before) in not_used(one)
+    store(Bundle.open(bundle.root), None, "nut", Thresholds(0.9, 0.8, 3, "conformal"))
+    assert own_settings(bundle.root, ["camera 0"]) not in (one, None), "another content"
+
+
+def test_without_a_bundle_or_a_home_there_is_no_file(tmp_path, monkeypatch):
+    assert own_settings(tmp_path / "nowhere.kanoclip", ["camera 0"]) is None
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
-    assert own_settings(shipped_bundle()) is None
+    assert own_settings(shipped_bundle(), ["camera 0"]) is None

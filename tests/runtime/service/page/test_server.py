@@ -216,6 +216,14 @@ def test_a_request_that_never_ends_is_hung_up_on(start, monkeypatch):
         time.sleep(0.4)
 
 
+def test_a_live_connection_outlasts_the_time_for_a_request(start, monkeypatch):
+    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    with watch(start()) as browser:
+        time.sleep(1)
+        browser.send(WISH)
+        assert unpack(browser.recv(5))[0]["state"]["bundle"] == "line3"
+
+
 def test_rubbish_is_answered_and_harms_nothing(start):
     page = start()
     for rubbish in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xff" * 200, b"GET\r\n\r\n", b"A" * 100_000):

@@ -1,0 +1,359 @@
+"""What a person teaches a stream that runs: "this is fine", "this is bad", and the way back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.store import check_place, locked
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.corrections import bounded, digest_of, false_alarms, image_of, png_of, ruled
+from kanoclip.runtime.detect.learning.lesson import LearnerSlot, Lessons
+from kanoclip.runtime.detect.learning.limits import limits_by, rate_of
+from kanoclip.runtime.detect.learning.live import LiveReferences, utc_now
+from kanoclip.runtime.detect.learning.seen import takes_memory
+from kanoclip.runtime.detect.preprocess import Prepared
+from kanoclip.runtime.detect.reference.append import append
+from kanoclip.runtime.detect.reference.memory import Correction, Label, ReferenceMemory
+from kanoclip.runtime.detect.settings.settings import Decision
+from kanoclip.runtime.engines.base import descriptor_of
+from kanoclip.runtime.errors import BundleError, SettingsError
+from kanoclip.runtime.types import Image
+
+Steps = list[tuple[ReferenceMemory, Thresholds]]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a correction did.
+
+    Attributes:
+        correction: The frame, with its score before and now.
+        threshold: The threshold now.
+        wrong: Whether the verdict was wrong; if not, nothing but the label is new.
+        right: Whether the verdict is right now.
+        false_alarms: What share of good frames to come is called anomalous at most, before and now; see
+            `corrections.false_alarms`.
+        references: How many stand behind that.
+        overridden: A flag or the settings file will override the threshold at the next start.
+        against: Earlier labels that the verdicts go against now.
+    """
+
+    correction: Correction
+    threshold: float
+    wrong: bool
+    right: bool
+    false_alarms: tuple[float, float]
+    references: int
+    overridden: bool
+    against: tuple[Correction, ...] = ()
+
+    def sentence(self) -> str:
+        """For a person, in a line or two."""
+        one = self.correction
+        now = f"it scores {one.score:.3f} (before: {one.before:.3f}), the threshold is {self.threshold:.3f}"
+        if self.threshold != one.threshold:
+            now += f" (before: {one.threshold:.3f})"
+        if not self.wrong:
+            return f"Labelled {one.label.value}. Its verdict was right already: {now}."
+        if not self.right:
+            return (
+                f"Labelled {one.label.value}, but that does not suffice: {now}. Frames labelled the other way score "
+                "the same or beyond, and no threshold tells them apart: learn anew, or undo a label."
+            )
+        verdict = "passes" if one.label is Label.FINE else "is found"
+        text = f"Labelled {one.label.value}: it {verdict} from now on; {now}."
+        before, after = self.false_alarms
+        if after != before:
+            text += (
+                f" Of good frames, up to about {after:.1%} will be called anomalous; it was {before:.1%} "
+                f"(by {self.references} references, each out of sample)."
+            )
+        if self.against:
+            names = "; ".join(f"{each.name} ({each.label.value})" for each in self.against[:3])
+            text += (
+                f" No threshold is right for all labels: the verdict is wrong now for {len(self.against)} labelled "
+                f"before, such as {names}."
+            )
+        if self.overridden:
+            text += " --threshold or [decision] overrides it at the next start: leave them out there."
+        return text
+
+
+class Teacher:
+    """Corrections of the classes of a stream, one after the other, whoever makes them. For any thread.
+
+    Each one is a step that can be taken back, until it is saved on the way that it came, and then in the bundle.
+
+    Args:
+        detector: What scores.
+        references: Changes its memories.
+        changing: Held during each change of what the detector decides by.
+        slot: Where the stream has what learns from its frames.
+        use: As `Lessons` takes it.
+
+    Attributes:
+        lessons: Learning from the next frames.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        references: LiveReferences,
+        changing: threading.RLock,
+        slot: LearnerSlot,
+        use: Callable[[str, ReferenceMemory, Thresholds], None],
+    ) -> None:
+        self._detector, self._references, self._changing = detector, references, changing
+        self._teaching = threading.Lock()
+        self._revision = 0
+        self._copy: dict[str, tuple[Path, Steps]] = {}
+        self.lessons = Lessons(detector, slot, use, self._count)
+
+    @property
+    def revision(self) -> int:
+        """How many changes there were."""
+        return self._revision
+
+    def takes_memory(self) -> bool:
+        """Whether the bundle's graph takes a memory."""
+        return self._detector.bundle.manifest.memory is not None
+
+    def prepare(self, image: Image, class_name: str) -> Prepared:
+        """A frame as it is scored for a class; see `Detector.prepare`."""
+        return self._detector.prepare(image, class_name)
+
+    def memory(self, class_name: str) -> ReferenceMemory | None:
+        """What a class is scored by; None for zero-shot."""
+        return self._detector.memory_of(class_name)
+
+    def copy_of(self, class_name: str) -> Path | None:
+        """The copy of the bundle that a class was saved into; None for none."""
+        found = self._copy.get(class_name)
+        return None if found is None else found[0]
+
+    def unsaved(self, class_name: str) -> int:
+        """How many of a class's steps are nowhere but in this process."""
+        steps = self._references.steps(class_name)
+        return len(steps) - _common(steps, self._copy[class_name][1] if class_name in self._copy else [])
+
+    def needs_name(self) -> bool:
+        """Whether the bundle cannot be written, so that a save takes a name for a copy."""
+        try:
+            check_place(self._detector.bundle.root, None)
+        except BundleError:
+            return True
+        return False
+
+    def last(self, class_name: str) -> str:
+        """What `undo` takes back, in a few words; empty for nothing."""
+        if not self._references.can_undo(class_name) and class_name not in self._detector.bundle.manifest.references:
+            return ""
+        memory = self._detector.memory_of(class_name)
+        if memory is None:
+            return "the reset of the memory"
+        if memory.corrections:
+            one = memory.corrections[-1]
+            return f"{one.label.value}: {one.name}"
+        return f"learned from {len(memory.names)} references"
+
+    def correct(self, label: Label, name: str, frame: Prepared, class_name: str) -> Taught:
+        """Takes a person's word for a frame. It decides from the next frame on, and nothing is written.
+
+        A fine frame that was called anomalous becomes a reference. Then all labelled frames are scored anew, and the
+        thresholds give way to those that they would be wrong for; see docs/learn-online.md.
+
+        Args:
+            label: What the frame is.
+            name: Its file, or source and number.
+            frame: As it was scored.
+            class_name: What it was scored for.
+
+        Raises:
+            SettingsError: The class has no memory, or the frame became a reference as a fine one.
+            KanoclipError: The engine failed.
+        """
+        with self._teaching:
+            old = self._memory_to_teach(class_name)
+            sha256 = digest_of(frame)
+            others = self._others(old, label, sha256)
+            score = self._detector.score(frame, class_name, old)
+            threshold = self._detector.thresholds_of(class_name).image
+            wrong = (score >= threshold) == (label is Label.FINE)
+            memory, reference = old, None
+            if wrong and label is Label.FINE:
+                memory, reference = self._grown(old, name, frame, class_name), len(old.names)
+            size = frame.height, frame.width
+            one = Correction(label, name, sha256, utc_now(), score, threshold, score, reference, png_of(frame), size)
+            # All of them: the memory may be another one, and so may the region that they are scored in.
+            corrections = tuple(self._scored(each, memory, class_name) for each in bounded([*others, one]))
+            memory = replace(memory, corrections=corrections)
+            start, chosen = self._start(memory, class_name)
+            thresholds = ruled(start, memory)
+            with self._changing:
+                if self._detector.memory_of(class_name) is not old:
+                    raise SettingsError(f"the memory of {class_name} was changed meanwhile: try it again")
+                self._references.use(class_name, memory, thresholds, Decision())
+                in_use = self._detector.thresholds_of(class_name)
+                overridden = (in_use.image, in_use.pixel) != (thresholds.image, thresholds.pixel)
+                if overridden:  # by a flag or the file: what was corrected now must hold now
+                    decision = Decision(threshold=thresholds.image, pixel_threshold=thresholds.pixel)
+                    self._detector.decide_by(self._detector.settings.choosing(class_name, decision))
+            self._count()
+            last = corrections[-1]
+            return Taught(
+                last,
+                thresholds.image,
+                wrong,
+                (last.score >= thresholds.image) == (label is Label.BAD),
+                (false_alarms(old, threshold), false_alarms(memory, thresholds.image)),
+                int(memory.counted.sum()),
+                overridden and not chosen,
+                tuple(
+                    each
+                    for each in corrections[:-1]
+                    if each.image and (each.score >= thresholds.image) != (each.label is Label.BAD)
+                ),
+            )
+
+    def undo(self, class_name: str) -> list[Correction]:
+        """Takes the last step back: what was scored by before it, to the bit.
+
+        One that is not saved yet is gone with that; of those that are, the bundle's memory and thresholds before it
+        come back, in the bundle too.
+
+        Returns:
+            The corrections that are gone with it.
+
+        Raises:
+            SettingsError: There is nothing to take back.
+            BundleError: The bundle cannot be written; nothing is changed.
+        """
+        from kanoclip.runtime.detect.reference.history import undo  # streams without a memory need no safetensors
+
+        with self._teaching, self._changing:
+            old = self._detector.memory_of(class_name)
+            if self._references.can_undo(class_name):
+                self._references.undo(class_name)
+            else:
+                root = self._detector.bundle.root
+                if class_name not in self._detector.bundle.manifest.references:
+                    raise SettingsError(f"nothing to undo: {class_name} is scored as at the start")
+                check_place(root, None)
+                with locked(root):
+                    undo(self._detector.bundle.reread(), class_name)
+                settings = self._detector.settings.without_choice(class_name)
+                self._detector.decide_by(settings, self._detector.bundle.reread())
+            self._count()
+            new = self._detector.memory_of(class_name)
+            stay = set() if new is None else {(one.sha256, one.label) for one in new.corrections}
+            gone = () if old is None else old.corrections
+            return [one for one in gone if (one.sha256, one.label) not in stay]
+
+    def save(self, class_name: str, output: Path | None = None) -> Path:
+        """Writes a class's steps since the last save, each with the way back.
+
+        Args:
+            class_name: Whose.
+            output: Folder for a copy of a bundle that cannot be written; None for the bundle itself, or for the copy
+                that was made before.
+
+        Returns:
+            The folder of the bundle that has them.
+
+        Raises:
+            SettingsError: The class has no memory.
+            BundleError: It cannot be written; what is in use stays in use, and what is saved stays saved.
+        """
+        with self._teaching, self._changing:
+            known = self._copy.get(class_name)
+            if output is None and self.needs_name() and known is not None:
+                self._save_into_copy(class_name, *known)
+                place = known[0]
+            else:
+                steps = self._references.steps(class_name)
+                place = self._references.save(class_name, output)
+                if output is not None:
+                    self._copy[class_name] = output, steps
+            self._count()
+            return place
+
+    def _save_into_copy(self, class_name: str, root: Path, saved: Steps) -> None:
+        """Brings a copy to what is in use: back over steps that were undone since, and on by those that are new."""
+        from kanoclip.runtime.detect.reference.history import put_steps, undo
+
+        steps = self._references.steps(class_name)
+        common = _common(steps, saved)
+        back = len(saved) - (0 if not common else 1 + _place(saved, steps[common - 1]))
+        with locked(root):
+            for _ in range(back):
+                undo(Bundle.open(root), class_name)
+            if steps[common:]:
+                put_steps(Bundle.open(root), None, class_name, steps[common:])
+        self._copy[class_name] = root, steps
+
+    def _memory_to_teach(self, class_name: str) -> ReferenceMemory:
+        takes_memory(self._detector.bundle.manifest)
+        memory = self._detector.memory_of(class_name)
+        if memory is None:
+            raise SettingsError(
+                f"{class_name} has no reference memory, which corrections go into: learn it from good frames first"
+            )
+        return memory
+
+    def _others(self, memory: ReferenceMemory, label: Label, sha256: str) -> list[Correction]:
+        """The corrections but for one of the same frame.
+
+        Raises:
+            SettingsError: It has that label already, or became a reference that would have to go.
+        """
+        for one in memory.corrections:
+            if one.sha256 == sha256 and one.label is label:
+                raise SettingsError(f"{one.name} is labelled {label.value} already")
+            if one.sha256 == sha256 and one.reference is not None:
+                raise SettingsError(f"{one.name} became a reference as a fine frame: undo that step first")
+        return [one for one in memory.corrections if one.sha256 != sha256]
+
+    def _grown(self, old: ReferenceMemory, name: str, frame: Prepared, class_name: str) -> ReferenceMemory:
+        bundle = self._detector.bundle
+        seen = self._detector.look(frame, class_name)
+        _, most = takes_memory(bundle.manifest)
+        _, inside = self._detector.region_of(class_name)
+        grid = descriptor_of(bundle).grid
+        return append(old, name, seen.descriptors, seen.zero_shot, grid, most_rows=most, inside=inside)
+
+    def _scored(self, one: Correction, memory: ReferenceMemory, class_name: str) -> Correction:
+        if not one.image:
+            return one
+        frame = self._detector.prepare(image_of(one), class_name, one.size)
+        return replace(one, score=self._detector.score(frame, class_name, memory))
+
+    def _start(self, memory: ReferenceMemory, class_name: str) -> tuple[Thresholds, bool]:
+        """What the thresholds would be without corrections, and whether somebody chose them while the stream ran."""
+        own, now = self._references.thresholds(class_name), self._detector.thresholds_of(class_name)
+        choice = self._detector.settings.chosen.get(class_name, Decision())
+        chosen = (choice.threshold, choice.pixel_threshold) != (None, None)
+        if (own.image, own.pixel) != (now.image, now.pixel):
+            origin = f"chosen while a stream ran, {utc_now()}"
+            return replace(own, image=now.image, pixel=now.pixel, origin=origin, roi=None), chosen
+        rate = rate_of(own)
+        if rate is None:
+            return own, chosen
+        roi, _ = self._detector.region_of(class_name)
+        return limits_by(memory, own, roi, self._detector.backend.name, utc_now(), rate), chosen
+
+    def _count(self) -> None:
+        self._revision += 1
+
+
+def _place(steps: Steps, step: tuple[ReferenceMemory, Thresholds]) -> int:
+    return next((at for at, one in enumerate(steps) if one[0] is step[0]), -1)
+
+
+def _common(steps: Steps, saved: Steps) -> int:
+    """How many of the steps are saved: up to the last one that is in both, since those before it are its history."""
+    return max((at + 1 for at, step in enumerate(steps) if _place(saved, step) >= 0), default=0)
