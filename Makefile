@@ -49,7 +49,7 @@ lint: $(DEV)/.installed
 docs: $(DEV)/.installed
 	# site/index.html; a link, an anchor or a name that leads nowhere fails it. `make docs SERVE=serve` shows changes.
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
-	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/python tools/site.py $(SERVE)
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/python tools/build_site.py $(SERVE)
 
 man: $(DEV)/.installed
 	$(DEV)/bin/python tools/command_pages.py man build/man
@@ -64,6 +64,7 @@ types: $(DEV)/.installed
 	for name in runtime export train benchmarks; do ln -sfn $(CURDIR)/$$name build/types/kanoclip/$$name; done
 	MYPYPATH=build/types $(DEV)/bin/mypy -p kanoclip.runtime -p kanoclip.export \
 		-p kanoclip.train.data -p kanoclip.train.knowledge -p kanoclip.train.training -p kanoclip.train.evaluation
+	MYPYPATH=build/types:tools $(DEV)/bin/mypy tools/*.py .ci/*.py
 
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)

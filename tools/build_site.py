@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Puts the site's pages together in build/pages, and builds it into site/, strictly.
 
-Usage: site.py [serve]. The pages of docs/ are taken as they are; the command line's are generated from click, and
+Usage: build_site.py [serve]. The pages of docs/ are taken as they are; the command line's are generated from click, and
 changelog, contributing and security come from the project's top folder.
 """
 
