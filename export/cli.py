@@ -11,8 +11,10 @@ import click
 
 from kanoclip.export.printed import print_summary
 from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
+from kanoclip.runtime.cli.options import reading_options
 from kanoclip.runtime.cli.terminal.building import step_line
 from kanoclip.runtime.cli.terminal.console import Console
+from kanoclip.runtime.sources.files.reading import Reading
 
 if TYPE_CHECKING:
     from kanoclip.export.engine import EngineRequest
@@ -168,6 +170,7 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     show_default=True,
     help="Most images to use. In labelled folders (good/ beside others), more make the AUROC before and after finer.",
 )
+@reading_options
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="PATH", help="Bundle to write. Default: ./BACKBONE.kanoclip."
@@ -206,6 +209,7 @@ def command(
     strip_weights: bool,
     parity_images: Path | None,
     parity_limit: int,
+    reading: Reading,
     threads: int | None,
     output: Path | None,
     triton: Path | None,
@@ -318,6 +322,7 @@ def command(
                 loaded.model.config.image_size,
                 shared,
                 "--parity-images",
+                reading,
             )
         # Together in one run, a frame's tiles take no longer than one by one (docs/measurements.md).
         together = dynamic_batch or batch or (1 if grid is None else grid.count)
@@ -335,6 +340,7 @@ def command(
             camera=camera_size,
             memory_rows=memory_rows,
             tiles=grid,
+            reading=reading,
         )
         manifest = export_bundle(
             loaded,

@@ -46,6 +46,7 @@ from kanoclip.runtime.detect.tiles import WHOLE
 from kanoclip.runtime.engines import Report, create_backend
 from kanoclip.runtime.engines.tensorrt.flavour import RTX
 from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.system.installed import installed_versions, own_commit
 from kanoclip.train.checkpoint import LoadedModel
 
@@ -74,6 +75,7 @@ class ExportConfig:
         camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
         memory_rows: Most rows of a reference memory; 0 for a graph that takes none.
         tiles: How frames are cut; not together with `camera`. None for whole ones.
+        reading: How images of folders are read.
     """
 
     output: Path
@@ -90,6 +92,7 @@ class ExportConfig:
     camera: tuple[int, int] | None = None
     memory_rows: int = 1024
     tiles: TileGrid | None = None
+    reading: Reading = AS_IT_IS
 
 
 def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> Manifest:
@@ -115,7 +118,7 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
         raise ExportError("a graph that resizes the camera's frame sees it whole: leave --camera-size or --tiles out")
     size = config.camera or loaded.model.config.image_size
     tiles = config.tiles or WHOLE
-    samples = load_samples(config.parity_images, size, config.parity_limit, tiles=tiles)
+    samples = load_samples(config.parity_images, size, config.parity_limit, tiles=tiles, reading=config.reading)
     quantised = config.precision in QUANTISED
     seen = _calibration(config, size, tiles) if quantised else []
     if config.threads is not None:
@@ -185,7 +188,7 @@ def _calibration(config: ExportConfig, size: tuple[int, int], tiles: TileGrid) -
     if config.precision not in FLOAT32 and config.opset < FIRST_OPSET:
         raise ExportError(f"{config.precision} needs opset {FIRST_OPSET} or later, not {config.opset}")
     images = max(config.calibration_limit // tiles.count, 1)
-    return load_samples(config.calibration_images, size, images, "--calibration-images", tiles)
+    return load_samples(config.calibration_images, size, images, "--calibration-images", tiles, config.reading)
 
 
 def _gate(

@@ -13,7 +13,7 @@ import click
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.cli.options import backend_options, chosen_settings, reads_of_flags
+from kanoclip.runtime.cli.options import backend_options, chosen_settings, reading_options, reads_of_flags
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
@@ -29,6 +29,7 @@ from kanoclip.runtime.ops.score.scorer import Engine, manifest_digest
 from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import default_processes, default_readers
 from kanoclip.runtime.service.logs import log_lines
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
 from kanoclip.runtime.system.signals import error_on_sigterm
 
@@ -96,6 +97,7 @@ log = logging.getLogger(__name__)
     metavar="N",
     help="Threads that read ahead for an engine. Default: by source.",
 )
+@reading_options
 @backend_options
 @click.option(
     "--slice",
@@ -133,6 +135,7 @@ def command(
     maps: Path | None,
     processes: int | None,
     readers: int | None,
+    reading: Reading,
     backend: str,
     device: str,
     threads: int | None,
@@ -182,6 +185,7 @@ def command(
         class_name=class_name or classes[0],
         maps=maps is not None,
         readers=readers or default_readers(is_url(source), feeds=gpu or served),
+        reading=reading,
     )
     count = processes if address is not None else processes or default_processes(opened, one_threads, gpu)
     job = Job(source, output, engine, column, class_column, size, maps, restart)

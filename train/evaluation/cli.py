@@ -13,10 +13,12 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.cli.options import reading_options
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.errors import DataError, KanoclipError
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class _Options:
     train_categories: tuple[str, ...]
     epochs: int
     seed: int
+    reading: Reading
     output: Path | None
     quiet: bool
 
@@ -169,10 +172,10 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For --ablation.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: its checkpoints.")
 @click.option("--quiet", is_flag=True, help="No progress and no table; warnings and errors remain.")
-@click.pass_context
-def command(context: click.Context, /, **_: Any) -> int:
+@reading_options
+def command(**values: Any) -> int:
     """Measure image and pixel metrics, each category and their mean."""
-    options = _Options(**context.params)
+    options = _Options(**values)
     _check(options)
     if options.ablation:
         return _ablation(options)
@@ -284,7 +287,7 @@ def _few_shot(options: _Options) -> int:
             pool = open_dataset(options.dataset, options.root, categories=options.categories, split="train")
     keeper = CaseKeeper(options.sheet_cases) if options.sheet is not None else None
     predictor = _bundle_predictor(options)
-    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name)
+    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading)
     found: dict[int, FewShot] = {}
     try:
         for frames in options.shots or (options.unlabelled or 0,):
@@ -346,7 +349,7 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
             return evaluate(
                 dataset,
                 predictor,
-                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name),
+                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading),
                 advance,
                 keeper or (lambda _: None),
             )

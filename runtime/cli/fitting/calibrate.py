@@ -21,6 +21,7 @@ from kanoclip.runtime.cli.options import (
     chosen_settings,
     decision_options,
     known_camera,
+    reading_options,
     reads_of_flags,
     share,
 )
@@ -39,6 +40,7 @@ from kanoclip.runtime.ops.calibration.gather import EveryNth, Values, gather
 from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.service.logs import log_lines
 from kanoclip.runtime.sources import Source, open_camera, open_source
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
 from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.types import RegionOfInterest
@@ -97,6 +99,7 @@ docs/calibration.md says what is promised, and what is not.
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the frames' values.")
+@reading_options
 @backend_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
@@ -117,6 +120,7 @@ def command(
     output: Path | None,
     dry_run: bool,
     plot: Path | None,
+    reading: Reading,
     backend: str,
     device: str,
     threads: int | None,
@@ -149,7 +153,7 @@ def command(
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), log_lines():
         with ExitStack() as pending:
-            frames = EveryNth(open_camera(camera) if camera is not None else open_source(source or ""), every)
+            frames = EveryNth(_open(camera, source, reading), every)
             pending.callback(frames.close)
             wanted = _wanted(frames, max_frames, rate, confidence)
             with builds_shown(Console(stderr=True)) as build_report:
@@ -169,7 +173,7 @@ def command(
             good = _infer(frames, detector, class_name, wanted)
             found_bad = None
             if bad is not None:
-                found_bad = _infer(open_source(bad), detector, class_name, None)
+                found_bad = _infer(open_source(bad, reading=reading), detector, class_name, None)
                 if not len(found_bad.scores):
                     raise CalibrationError(f"{bad}: no image in it can be read")
     shown_class = class_name or opened.manifest.classes[0]
@@ -201,6 +205,12 @@ def command(
             "warnings": warnings,
         }
         click.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+def _open(camera: str | None, source: str | None, reading: Reading) -> Source:
+    if camera is not None:
+        return open_camera(camera, reading=reading)
+    return open_source(source or "", reading=reading)
 
 
 def _class_of(bundle: Bundle, class_name: str | None) -> str | None:

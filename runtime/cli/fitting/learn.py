@@ -123,7 +123,11 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
             else:
                 wanted = Wanted(options.rows, 0, options.drop_outliers, options.unlabelled is not None)
                 learned = learn(observed, wanted, bundle.manifest, observer.tiles, inside, _note(options, engine))
-            bad = {} if options.bad is None else bad_scores(learned.memory, observer, inside, options.bad, steps)
+            bad = (
+                {}
+                if options.bad is None
+                else bad_scores(learned.memory, observer, inside, options.bad, options.reading, steps)
+            )
     finally:
         source.close()
     found = promise(learned.memory, options.rate, options.confidence, len(observed.skipped))

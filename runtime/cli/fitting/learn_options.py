@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from kanoclip.runtime.cli.options import backend_options, known_camera, share
+from kanoclip.runtime.cli.options import backend_options, known_camera, reading_options, share
 from kanoclip.runtime.ops.learn.observe import MOST_FRAMES, VIEWS
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Written
 
 AUTO = "auto"
@@ -43,6 +44,7 @@ class LearnOptions:
     plot: Path | None
     sheet: Path | None
     dry_run: bool
+    reading: Reading
     backend: str
     device: str
     threads: int | None
@@ -178,6 +180,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--plot", type=_path, metavar="FILE.png", help="Draw the scores, and with --bad the recall."),
     click.option("--sheet", type=_path, metavar="FILE.jpg", help="Show the references and what was left out."),
     click.option("--dry-run", is_flag=True, help="Change nothing."),
+    reading_options,
     backend_options,
     click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output."),
     click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages."),

@@ -30,6 +30,7 @@ from kanoclip.runtime.ops.learn.job import Mask, part_of, score
 from kanoclip.runtime.ops.learn.observe import Observed, Observer, observe, plain
 from kanoclip.runtime.ops.learn.plot import draw_curves
 from kanoclip.runtime.sources import Source, open_camera, open_source
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.types import BadFrame, RegionOfInterest
 
 Values = npt.NDArray[np.float64]
@@ -57,7 +58,10 @@ def good_source(options: LearnOptions) -> Source:
     Raises:
         SourceError: It cannot be opened.
     """
-    opened = open_camera(options.camera) if options.camera is not None else open_source(options.source or "")
+    if options.camera is not None:
+        opened = open_camera(options.camera, reading=options.reading)
+    else:
+        opened = open_source(options.source or "", reading=options.reading)
     return EveryNth(opened, options.every)
 
 
@@ -95,7 +99,7 @@ def look(source: Source, observer: Observer, options: LearnOptions, steps: Steps
 
 
 def bad_scores(
-    memory: ReferenceMemory, observer: Observer, inside: Mask | None, spec: str, steps: Steps
+    memory: ReferenceMemory, observer: Observer, inside: Mask | None, spec: str, reading: Reading, steps: Steps
 ) -> dict[str, Values]:
     """Scores of bad frames by the folder that they lie in.
 
@@ -103,7 +107,7 @@ def bad_scores(
         CalibrationError: None can be read.
     """
     found = defaultdict(list)
-    source = open_source(spec)
+    source = open_source(spec, reading=reading)
     try:
         for number, item in enumerate(source.frames(), 1):
             if isinstance(item, BadFrame):

@@ -46,6 +46,7 @@ class Identity:
         class_name: Of images whose work list names none.
         decisions: Thresholds, smallest area and digest of the region of interest, by class.
         maps: Whether whole maps are saved.
+        reading: How images are read.
         version: Of this package.
         schema: Of this and of the table.
     """
@@ -61,6 +62,7 @@ class Identity:
     class_name: str
     decisions: Mapping[str, Any]
     maps: bool
+    reading: Mapping[str, Any]
     version: str
     schema: int = SCHEMA
 
