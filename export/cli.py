@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kanoclip.export.printed import print_summary
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
 from kanoclip.runtime.cli.options import reading_options
 from kanoclip.runtime.cli.terminal.building import step_line
@@ -245,6 +246,8 @@ def command(
         raise click.UsageError(f"{given[0]} is decided by the checkpoint: leave it out.")
     if any(not name.strip() for name in classes):
         raise click.UsageError("--class is empty: name what is in front of the camera, such as --class bottle.")
+    if (odd := next((name for name in classes if not is_one_line(name)), None)) is not None:
+        raise click.UsageError(f"--class {odd!r} has a line end or a control character: write it as one line of text.")
 
     # What can be refused without the model is, before torch and open_clip are imported, which takes seconds.
     from kanoclip.export.staging import check_output

@@ -108,11 +108,13 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
 
     Raises:
         ExportError: The graph breaks a rule, drifts past its bound, or cannot be built or written.
+        SettingsError: A class name is too long for the prompts, or two are the same to them.
         KanoclipError: Images cannot be read, or ONNX Runtime is not installed.
     """
     check_output(config.output)
     if len(set(config.classes)) != len(config.classes):
         raise ExportError(f"a class is named twice: {', '.join(config.classes)}")
+    loaded.model.check_classes(config.classes)
     requests = engines.plan_engines(config.engine, config.precision, config.memory_rows) if config.engine else []
     if config.camera is not None and config.tiles is not None:
         raise ExportError("a graph that resizes the camera's frame sees it whole: leave --camera-size or --tiles out")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.cli.options import reading_options
 from kanoclip.runtime.cli.terminal.console import Console
@@ -227,6 +228,8 @@ def _check(options: _Options) -> None:
             raise click.UsageError(f"{flag} is for --ablation.")
     if options.ablation and (options.sheet or options.csv_file or options.compare):
         raise click.UsageError("--ablation writes --json and --markdown only, the paper's figures always beside ours.")
+    if options.class_name is not None and not is_one_line(options.class_name):
+        raise click.UsageError(f"--class-name {options.class_name!r} has a line end or a control character.")
     if options.class_name is not None and not options.class_name.strip():
         raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:

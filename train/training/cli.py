@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 
@@ -253,6 +254,8 @@ def _check(options: _Options, output: Path) -> None:
     """Refuses what cannot work, or would overwrite something, before anything is loaded."""
     from kanoclip.train.training.state import state_path
 
+    if options.class_name is not None and not is_one_line(options.class_name):
+        raise click.UsageError(f"--class-name {options.class_name!r} has a line end or a control character.")
     if options.class_name is not None and not options.class_name.strip():
         raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.no_cache and options.cache_folder is not None:
