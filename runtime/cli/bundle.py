@@ -18,6 +18,7 @@ from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.address import content_address, short
+from kanoclip.runtime.system.files.regular import read_small
 
 _EPILOG = """
 Examples:
@@ -310,8 +311,7 @@ def verify(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
     key = None
     if keys := read_trusted_keys(trust):
         try:
-            with (opened.root / SIGNATURE_NAME).open("rb") as file:
-                statement, key = verified(file.read(ENVELOPE_LIMIT), keys)
+            statement, key = verified(read_small(opened.root / SIGNATURE_NAME, ENVELOPE_LIMIT), keys)
         except OSError:
             raise FleetError(f"{bundle} has no {SIGNATURE_NAME}: it was not pulled, or nobody signed it") from None
         except FleetError as error:

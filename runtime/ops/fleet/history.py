@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.address import ADDRESS
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import replace_file
 
 _SCHEMA = 1
@@ -95,7 +96,7 @@ class History:
             FleetError: It is damaged.
         """
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(read_small(path))
             if value["schema"] != _SCHEMA:
                 raise ValueError
             history = cls(

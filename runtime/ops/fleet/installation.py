@@ -25,6 +25,7 @@ from kanoclip.runtime.ops.fleet.pull import Offer, fetch, remove, sync
 from kanoclip.runtime.ops.fleet.reference import address_tag, is_address_tag
 from kanoclip.runtime.ops.fleet.statement import Statement, now
 from kanoclip.runtime.system.files.lock import Lock, LockedError
+from kanoclip.runtime.system.files.regular import read_small
 
 CURRENT = "current" + SUFFIX
 VERSIONS = "versions"
@@ -225,7 +226,7 @@ class Installation:
         for address in self.versions():
             folder = self.version(address)
             with contextlib.suppress(BundleError, OSError, UnicodeDecodeError):
-                manifest = Manifest.from_json((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+                manifest = Manifest.from_json(read_small(folder / MANIFEST_NAME).decode())
                 found |= {info.sha256: folder / name for name, info in manifest.files.items()}
         return found
 

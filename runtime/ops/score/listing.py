@@ -24,6 +24,7 @@ from kanoclip.runtime.sources.files.folders import (
     split,
     walk,
 )
+from kanoclip.runtime.system.files.regular import open_regular
 
 TABLE = ".parquet"
 _BATCH = 4096
@@ -128,6 +129,6 @@ def _of_table(source: str, column: str, class_column: str | None) -> Iterator[It
 
 def _opened(source: str) -> Any:
     if not is_url(source):
-        return Path(source).open("rb")
+        return open_regular(Path(source))
     filesystem, path = filesystem_of(source)
     return filesystem.open(path, "rb")

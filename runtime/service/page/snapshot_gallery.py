@@ -17,6 +17,7 @@ from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.service.page.gallery import JPEG_QUALITY, MAX_ENTRIES, THUMBNAIL_SIDE, Entry
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg
 from kanoclip.runtime.sinks.snapshots.reader import Snapshot, newest_snapshots, read_snapshot
+from kanoclip.runtime.system.files.regular import read_small
 
 
 class SnapshotGallery:
@@ -119,6 +120,6 @@ def _remember(cache: OrderedDict[str, Any], key: str, value: Any) -> None:
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_small(path)
     except OSError:
         return None

@@ -9,6 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
+SMALL = 64 << 20
+"""More than any file of settings, names or answers has."""
+
 
 def open_regular(path: Path) -> BinaryIO:
     """Opens a file to be read.
@@ -50,6 +53,18 @@ def read_regular(path: Path, limit: int) -> bytes | None:
             return None
         content = file.read(limit + 1)
     return None if len(content) > limit else content
+
+
+def read_small(path: Path, limit: int = SMALL) -> bytes:
+    """A file's content, which must be small.
+
+    Raises:
+        OSError: As `open_regular` has it; or it is larger.
+    """
+    content = read_regular(path, limit)
+    if content is None:
+        raise OSError(errno.EFBIG, f"it is over {limit >> 20} MiB", str(path))
+    return content
 
 
 def read_start(path: Path, most: int) -> bytes:

@@ -15,6 +15,7 @@ from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import IMAGE_LIMIT
 from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE
 from kanoclip.runtime.ops.fleet.stores.web import Web
+from kanoclip.runtime.system.files.regular import read_small
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -168,7 +169,7 @@ class Registry:
         folder = os.environ.get("DOCKER_CONFIG")
         try:
             file = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
-            stored = json.loads(file.read_text(encoding="utf-8"))["auths"][self._host]["auth"]
+            stored = json.loads(read_small(file))["auths"][self._host]["auth"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
         return stored if isinstance(stored, str) and stored else None
