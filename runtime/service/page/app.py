@@ -130,7 +130,7 @@ class _Changes:
     async def thresholds(self, request: Request) -> Response:
         values = await _values(request, {"image", "pixel"})
         for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
                 raise BadRequestError(f"{name} must be a number")
         control = self._facts.control
         before = control.state()
@@ -216,6 +216,10 @@ def _who(request: Request) -> str:
     return f"page, {client_address(request.scope)}"
 
 
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 async def _values(request: Request, known: set[str]) -> dict[str, Any]:
     """A JSON object with known keys."""
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
@@ -224,7 +228,8 @@ async def _values(request: Request, known: set[str]) -> dict[str, Any]:
     if body is None:
         raise BadRequestError("that is too long")
     try:
-        values = json.loads(body)
+        values = json.loads(body, parse_constant=_no_number)
+        json.dumps(values, ensure_ascii=False).encode()  # lone surrogates are no text
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or not set(values) <= known:
