@@ -75,7 +75,7 @@ class Guard:
             if refusal is not None:
                 await _refuse_websocket(scope, refusal, receive, send)
             else:
-                await self._guarded(scope, self._until_logged_out(scope, receive), _with_headers(send))
+                await self._guarded(scope, self._until_logged_out(scope, receive, send), _with_headers(send))
             return
         await self._guarded(scope, receive, _with_headers(send), refusal or self._app)
 
@@ -88,14 +88,16 @@ class Guard:
         except Exception as error:
             log.warning("%s of the page failed: %s: %s", scope["path"], type(error).__name__, one_line(error))
 
-    def _until_logged_out(self, scope: Scope, receive: Receive) -> Receive:
+    def _until_logged_out(self, scope: Scope, receive: Receive, send: Send) -> Receive:
         """What comes over a live connection, which ends with its session."""
         session: Session = scope["state"]["session"]
 
         async def receiving() -> Message:
             message = await receive()
-            ended = message["type"] == "websocket.receive" and self._access.ended(session)
-            return {"type": "websocket.disconnect", "code": 1008, "reason": "logged out"} if ended else message
+            if message["type"] == "websocket.receive" and self._access.ended(session):
+                await send({"type": "websocket.close", "code": 1008, "reason": "logged out"})
+                return {"type": "websocket.disconnect", "code": 1008, "reason": "logged out"}
+            return message
 
         return receiving
 

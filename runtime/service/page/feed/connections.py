@@ -63,7 +63,7 @@ class BoundedHttp(H11Protocol):
 
     def _room(self) -> bool:
         """Whether this connection may stay, after room was made for it."""
-        others = [one for one in self.connections if one is not self]
+        others = [one for one in self.connections if one is not self and not one.transport.is_closing()]
         http = [one for one in others if isinstance(one, BoundedHttp)]
         if not is_loopback(self.host):
             remote = [one for one in http if not is_loopback(one.host)]
