@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from kanoclip.runtime.errors import FleetError
@@ -103,7 +104,13 @@ class History:
                 tuple(Installed(**one) for one in value["installed"]), tuple(Refused(**one) for one in value["refused"])
             )
             entries: tuple[Installed | Refused, ...] = (*history.installed, *history.refused)
+            texts = [value for one in entries for value in asdict(one).values() if value is not None]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError
             if not all(ADDRESS.fullmatch(one.address) for one in entries):
+                raise ValueError
+            signed = [one.signed_at for one in history.installed if one.signed_at is not None]
+            if any(datetime.fromisoformat(time).tzinfo is None for time in signed):  # what cannot be compared
                 raise ValueError
         except FileNotFoundError:
             return cls()

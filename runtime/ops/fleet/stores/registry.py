@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import IMAGE_LIMIT
 from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE
@@ -25,6 +26,8 @@ _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 _REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _ANSWER_LIMIT = 1 << 20
+
+_MOST_TAGS, _MOST_PAGES = 100_000, 1000
 
 
 class Registry:
@@ -80,16 +83,25 @@ class Registry:
         """See `Store`."""
         found: list[str] = []
         url: str | None = f"{self._base}/tags/list?n=1000"
-        while url is not None and len(found) <= 100_000:
+        seen: set[str] = set()
+        while url is not None:
+            seen.add(url)
+            if len(seen) > _MOST_PAGES or len(found) > _MOST_TAGS:
+                raise FleetError(f"{self.shown} lists tags without end: name the one that is wanted")
             answer = self._request("GET", url)
             content = self._web.text(answer, IMAGE_LIMIT)
             self._check(answer, content, "asked for its tags", 200)
             try:
-                found += [str(tag) for tag in json.loads(content)["tags"] or ()]
-            except (ValueError, KeyError, TypeError):
+                tags = json.loads(content)["tags"] or []
+                if not isinstance(tags, list) or not all(isinstance(tag, str) and is_one_line(tag) for tag in tags):
+                    raise ValueError
+                found += tags
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise FleetError(f"{self.shown} answers with something that is no list of tags") from None
             following = re.match(r"<([^>]*)>", answer.headers.get("Link", ""))
             url = self._own(urljoin(url, following[1])) if following else None
+            if url in seen:
+                raise FleetError(f"{self.shown} lists its tags in a circle")
         return sorted(found)
 
     def has(self, digest: str, size: int) -> bool:
@@ -157,8 +169,11 @@ class Registry:
         self._check(answer, content, "asked for a token", 200)
         try:
             answered = json.loads(content)
-            return f"Bearer {answered.get('token') or answered['access_token']}"
-        except (ValueError, KeyError, TypeError, AttributeError):
+            token = answered.get("token") or answered["access_token"]
+            if not isinstance(token, str) or not token.isprintable() or not token.isascii():
+                raise ValueError
+            return f"Bearer {token}"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise FleetError(f"{self.shown} gives no token") from None
 
     def _credentials(self) -> str | None:
@@ -176,7 +191,11 @@ class Registry:
 
     def _own(self, url: str) -> str:
         """A URL that the registry gave, if it is the registry's own."""
-        if urlsplit(url).netloc != self._host:
+        try:
+            own = urlsplit(url).netloc == self._host
+        except ValueError:
+            own = False
+        if not own:
             raise FleetError(f"{self.shown} sends to another host for its list of tags")
         return url
 
@@ -188,7 +207,7 @@ class Registry:
             reasons = "; ".join(
                 str(error.get("message") or error.get("code")) for error in json.loads(content)["errors"]
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             reasons = ""
         remedy = (
             f": log in with {USER_VARIABLE} and {PASSWORD_VARIABLE}, or docker login"
