@@ -99,7 +99,7 @@ class Registry:
             except (ValueError, KeyError, TypeError, RecursionError):
                 raise FleetError(f"{self.shown} answers with something that is no list of tags") from None
             following = re.match(r"<([^>]*)>", answer.headers.get("Link", ""))
-            url = self._own(urljoin(url, following[1])) if following else None
+            url = self._own(url, following[1]) if following else None
             if url in seen:
                 raise FleetError(f"{self.shown} lists its tags in a circle")
         return sorted(found)
@@ -189,15 +189,15 @@ class Registry:
             return None
         return stored if isinstance(stored, str) and stored else None
 
-    def _own(self, url: str) -> str:
-        """A URL that the registry gave, if it is the registry's own."""
+    def _own(self, base: str, reference: str) -> str:
+        """The URL that a registry refers to, if it is the registry's own."""
         try:
-            own = urlsplit(url).netloc == self._host
-        except ValueError:
-            own = False
-        if not own:
-            raise FleetError(f"{self.shown} sends to another host for its list of tags")
-        return url
+            url = urljoin(base, reference)
+            if urlsplit(url).netloc == self._host:
+                return url
+        except ValueError:  # no URL at all
+            pass
+        raise FleetError(f"{self.shown} sends to another host for its list of tags")
 
     def _check(self, answer: BaseHTTPResponse, content: bytes, when: str, wanted: int) -> None:
         """Refuses an answer that is not the wanted one, with the registry's own words."""

@@ -393,13 +393,13 @@ def test_tls_is_checked(tmp_path, program, monkeypatch):
 @pytest.mark.parametrize(
     ("following", "tags", "said"),
     [
-        ("?n={n}", [], "without end"),
+        ("?last={n}", [], "without end"),
         ("", [], "in a circle"),
-        ("?n={n}", ["a"] * 1000, "without end"),
+        ("?last={n}", ["a"] * 1000, "without end"),
         ("http://[", [], "to another host"),
-        ("?n={n}", "abc", "no list of tags"),
-        ("?n={n}", [1], "no list of tags"),
-        ("?n={n}", ["a\x1b[31m"], "no list of tags"),
+        ("?last={n}", "abc", "no list of tags"),
+        ("?last={n}", [1], "no list of tags"),
+        ("?last={n}", ["a\x1b[31m"], "no list of tags"),
     ],
 )
 def test_a_list_of_tags_that_never_ends(monkeypatch, following, tags, said):
