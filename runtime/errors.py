@@ -7,7 +7,7 @@ MESSAGE = 300
 
 
 def one_line(text: object, most: int = MESSAGE) -> str:
-    r"""A message, which may be pages long, as one line of some characters at most; its end, the remedy, is kept.
+    r"""A message, which may be pages long, as one line of some characters at most, its end, the remedy, among them.
 
     Examples:
         >>> one_line("a\n  b")

@@ -130,7 +130,7 @@ class _Server(ThreadingHTTPServer):
 
     Where a client has no place, the oldest one is hung up on: an honest one is answered within milliseconds, so that
     the oldest is one that sends its request slowly, or never. Clients from elsewhere never take the places that are
-    kept for this machine's own.
+    for this machine's own.
     """
 
     daemon_threads = True

@@ -199,13 +199,13 @@ def stores(seeds, draw):
 
 
 REQUEST = (
-    b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nCookie: a=b; c\r\nAuthorization: Bearer x\r\n"
-    b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\ntoken=x"
+    b"POST /login HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nCookie: a=b; c\r\n"
+    b"Authorization: Bearer x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\ntoken=x"
 )
 PATHS = (b"/login", b"/", b"/api/thresholds", b"/api/gallery/x/record", b"/static/page.css", b"/healthz", b"/api/class")
 HANDSHAKE = (
-    b"GET /api/live HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    b"GET /api/live HTTP/1.1\r\nHost: 127.0.0.1\r\nOrigin: http://127.0.0.1\r\nConnection: Upgrade\r\n"
+    b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 FRAME = b"\x81\xa5\0\0\0\0" + b'{"stream":"","pictures":true,"span":60}'[:37]
 

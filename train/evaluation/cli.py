@@ -185,6 +185,7 @@ def command(**values: Any) -> int:
 
 def _check(options: _Options) -> None:
     """Refuses flags that do not go together."""
+    from kanoclip.train.data.files import read_below
     from kanoclip.train.evaluation.sheet import SUFFIXES
 
     kinds = {
@@ -243,7 +244,10 @@ def _check(options: _Options) -> None:
     inputs = {"the checkpoint": options.checkpoint, "the bundle": options.bundle}
     refuse_overwriting(
         [Written(flag, path) for flag, path in places.items() if path is not None],
-        [Read(what, path, closed=what == "the bundle") for what, path in inputs.items() if path is not None],
+        [
+            *(Read(what, path, closed=what == "the bundle") for what, path in inputs.items() if path is not None),
+            *(read_below(root) for root in (options.root, options.train_root) if root is not None),
+        ],
     )
 
 

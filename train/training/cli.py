@@ -252,6 +252,8 @@ def _config(options: _Options) -> TrainConfig:
 
 def _check(options: _Options, output: Path) -> None:
     """Refuses what cannot work, or would overwrite something, before anything is loaded."""
+    from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
+    from kanoclip.train.data.files import read_below
     from kanoclip.train.training.state import state_path
 
     if options.class_name is not None and not is_one_line(options.class_name):
@@ -275,6 +277,14 @@ def _check(options: _Options, output: Path) -> None:
         raise click.UsageError(f"{state_path(output)} is of a stopped run: --resume goes on, --overwrite starts anew")
     if options.resume and not state_path(output).exists():
         raise click.UsageError(f"no {state_path(output)} to go on from: leave --resume out")
+    written = {"--output": output, "--cache": options.cache_folder, "--tensorboard": options.tensorboard}
+    files = (("the knowledge base", one) for one in options.knowledge)
+    weights = [("the weights", Path(options.weights))] if options.weights not in ("auto", "none") else []
+    refuse_overwriting(
+        [Written(flag, path) for flag, path in written.items() if path is not None]
+        + [Written("the state of --output", state_path(output)), Written("--output", output.with_suffix(".json"))],
+        [read_below(options.root), *(Read(what, path) for what, path in (*files, *weights))],
+    )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
