@@ -4,7 +4,7 @@ DEMO := .venv-demo
 DEV := .venv
 DEMO_OUT := out/demo
 
-.PHONY: demo test soak nightly lint types clean
+.PHONY: demo test soak nightly lint types sbom clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/kanoclip-run --source examples/hazelnut_toy/test --output $(DEMO_OUT) --jsonl $(DEMO_OUT)/frames.jsonl
@@ -44,6 +44,14 @@ $(DEV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
+
+sbom: $(DEV)/.installed
+	# What the development environment is made of, as CycloneDX JSON; the tool lives in an environment of its own.
+	mkdir -p out
+	$(PYTHON) -m venv out/sbom-tool
+	out/sbom-tool/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8"
+	out/sbom-tool/bin/cyclonedx-py environment $(DEV)/bin/python --output-format JSON --output-file out/sbom.json
+	@echo "components: out/sbom.json"
 
 clean:
 	rm -rf $(DEMO) $(DEV) out
