@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -14,8 +15,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import IMAGE_LIMIT
-from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE
-from kanoclip.runtime.ops.fleet.stores.store import absent
+from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE, absent
 from kanoclip.runtime.ops.fleet.stores.web import Web
 from kanoclip.runtime.system.files.regular import read_small
 
@@ -65,7 +65,10 @@ class Registry:
         answer = self._request("GET", f"{self._base}/manifests/{tag}", {"Accept": IMAGE_TYPE})
         content = self._web.text(answer, IMAGE_LIMIT)
         if answer.status == 404:
-            raise absent(self, tag)
+            tags: list[str] = []
+            with suppress(FleetError):  # a registry need not list any: the first error is the one that helps
+                tags = self.tags()
+            raise absent(self.shown, tag, tags)
         self._check(answer, content, f"asked for {tag}", 200)
         return content
 
