@@ -2,6 +2,6 @@
 
 import os
 
-# Before huggingface_hub is imported, which open_clip does: what is downloaded is asked for, and nothing else is told.
+# Before huggingface_hub is imported, which open_clip does: nothing is reported beside what a download needs.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
