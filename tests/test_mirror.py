@@ -95,6 +95,7 @@ COVERED = {
         "runtime/sources/gstreamer/csi",
         "runtime/sources/gstreamer/launch",
     ],
+    "runtime/sources/files/test_headers.py": ["runtime/sources/files/samples"],
     "runtime/sources/network/test_url.py": ["runtime/sources/network/connection", "runtime/sources/network/probe"],
     "runtime/sources/test_sources.py": [
         "runtime/cli/terminal/quiet",

@@ -152,10 +152,17 @@ def command(
     from kanoclip.benchmarks.bench.machine.identity import whole_environment
     from kanoclip.benchmarks.bench.reports import wording as words
     from kanoclip.benchmarks.bench.runners.runners import first_batch, tiles_title
+    from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 
     for path in (output, markdown, html):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.UsageError(f"{path.parent} is no folder: make it first.")
+    outputs = {"--json": as_json, "--markdown": markdown, "--html": html}
+    inputs = [Read("the bundle", find_bundle(bundle, Path.cwd()), closed=True)]
+    refuse_overwriting(
+        [Written(flag, path) for flag, path in outputs.items() if path is not None],
+        [*inputs, Read("the baseline", baseline)] if baseline is not None else inputs,
+    )
     older = None if baseline is None else baselines.read_baseline(baseline)
     human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
