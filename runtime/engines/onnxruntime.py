@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
+import io
 import logging
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, ROWS, TensorSpec
+from kanoclip.runtime.bundle.manifest import BATCH, EXACT, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FetchingBackend,
     Floats,
@@ -19,6 +24,7 @@ from kanoclip.runtime.engines.base import (
     gpu_index,
 )
 from kanoclip.runtime.engines.ort_binding import DeviceTensors
+from kanoclip.runtime.engines.tensorrt.device import driver_too_old
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.installed import keep_onnxruntime_silent
@@ -37,6 +43,12 @@ bias before it looks for quantised ones, and has no quantised Gemm with a float 
 and multiply them so, run by run. `int8`: it quantises a convolution's float16 bias by itself, with wrong results
 (1.32)."""
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
+_REMEDIES = {
+    CUDA: "install 'kanoclip-edge[gpu-cu12]' or [gpu-cu13] in a fresh environment, which bring CUDA and cuDNN",
+    TENSORRT: "it wants TensorRT 10 of its own CUDA: install 'kanoclip-edge[gpu-cu12]' or [gpu-cu13], or choose "
+    "--backend tensorrt",
+}
+_DRIVER_TOO_OLD = "CUDA failure 35"
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +82,10 @@ class OnnxRuntimeBackend(FetchingBackend):
         self._bundle = bundle
         ort = _import_onnxruntime()
         provider, options = _choose_provider(ort, device, tensorrt)
+        if provider != CPU:
+            _load_libraries(ort, provider)
+        if provider == CUDA and bundle.manifest.precision == EXACT:
+            options["use_tf32"] = 0
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
         # Whoever calls computes too: each worker but the first is a thread that need not be made.
@@ -81,7 +97,7 @@ class OnnxRuntimeBackend(FetchingBackend):
         try:
             self._session = _open_session(ort, bundle, settings, provider, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise _refused(bundle, provider, error) from error
+            raise _refused(ort, bundle, provider, error) from error
         # Otherwise a provider that fails in a run is replaced by the CPU for good, with a print to standard output.
         # Older versions ignore `enable_fallback` above; the check of providers below holds for them.
         self._session.disable_fallback()
@@ -89,8 +105,8 @@ class OnnxRuntimeBackend(FetchingBackend):
         self.workers = workers if provider == CPU else 1
         if provider not in self._session.get_providers():
             raise BackendError(
-                f"ONNX Runtime has {SHORT[provider]} but could not start it: check the driver, CUDA and cuDNN "
-                f"versions it wants, or choose --device cpu{_both_installed()}"
+                f"ONNX Runtime has {SHORT[provider]} but could not start it ({_why_not(ort, provider)}): "
+                f"{_REMEDIES[provider]}, or choose --device cpu{_both_installed()}"
             )
         check_signature(bundle, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
         self._tensors: DeviceTensors | None = None
@@ -166,6 +182,31 @@ def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[s
     return wanted, options
 
 
+def _load_libraries(ort: Any, provider: str) -> None:
+    """Loads what a provider is linked to from where pip has put it: the system's loader does not look there.
+
+    What cannot be loaded is left to the provider, which then does not start.
+    """
+    if provider == TENSORRT:
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")  # its wheel loads libnvinfer
+    if hasattr(ort, "preload_dlls"):  # since 1.21; builds for Jetson are linked to the system's
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
+            ort.preload_dlls()
+
+
+def _why_not(ort: Any, provider: str) -> str:
+    """Why a provider did not start, in the loader's words: ONNX Runtime only logs them."""
+    for name in ("shared", SHORT[provider]):
+        library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+        if library.is_file():
+            try:
+                ctypes.CDLL(str(library))
+            except OSError as error:
+                return one_line(error)
+    return "its libraries load; see --debug"
+
+
 def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, options: dict[str, Any]) -> Any:
     """Makes the session; on a GPU with a CUDA graph where the batch is static and every operator runs there."""
 
@@ -194,10 +235,12 @@ def _specs(values: Any) -> list[TensorSpec]:
     ]
 
 
-def _refused(bundle: Bundle, provider: str, error: Exception) -> BackendError:
+def _refused(ort: Any, bundle: Bundle, provider: str, error: Exception) -> BackendError:
     if bundle.manifest.precision == "bf16" and provider == CPU:
         return BackendError(f"{bundle.root} is bf16, which no CPU provider runs: export it with --fp16 or --fp32")
     remedy = "export the bundle again" if provider == CPU else "check driver, CUDA and cuDNN, or choose --device cpu"
+    if _DRIVER_TOO_OLD in str(error):
+        remedy = f"{driver_too_old(int(ort.cuda_version.partition('.')[0]))}, or choose --device cpu"
     return BackendError(
         f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]} ({one_line(error)}): {remedy}"
     )

@@ -62,9 +62,11 @@ class StreamControl:
             manifest = self._detector.bundle.manifest
             thresholds = self._detector.thresholds_of(self._class_name)
             memory = self._references.count(self._class_name)
+            engine = self._detector.backend
             return StreamState(
                 bundle=manifest.name,
-                backend=self._detector.backend.name,
+                backend=engine.name if engine.fallback is None else f"{engine.name}, not the GPU",
+                fallback=engine.fallback,
                 sources=self._sources,
                 classes=manifest.classes,
                 class_name=self._class_name,

@@ -154,6 +154,7 @@ class StreamState:
         references: Good frames that the class's memory was made of; 0 without a memory.
         memory_rows: Descriptors that the memory holds of them.
         memory_saved: Whether a new start would score by the same memory.
+        fallback: Why the CPU scores although there is an engine for the GPU; None where all is as it should be.
     """
 
     bundle: str
@@ -168,6 +169,7 @@ class StreamState:
     references: int = 0
     memory_rows: int = 0
     memory_saved: bool = True
+    fallback: str | None = None
 
 
 class Control(Protocol):

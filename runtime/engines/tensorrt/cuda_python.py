@@ -13,8 +13,17 @@ try:
 except ImportError:  # releases before 12.8
     from cuda import cudart
 
-from kanoclip.runtime.engines.tensorrt.device import Bytes, DeviceInfo, driver_version, hang, lost, wait_until
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.engines.tensorrt.device import (
+    Bytes,
+    CaptureError,
+    DeviceInfo,
+    driver_too_old,
+    driver_version,
+    hang,
+    lost,
+    wait_until,
+)
+from kanoclip.runtime.errors import BackendError, DeviceLostError
 
 
 class CudaPythonDevice:
@@ -90,14 +99,22 @@ class CudaPythonDevice:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Records a graph. What other threads do meanwhile does not disturb it."""
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _do("begin a graph", cudart.cudaStreamBeginCapture(self._stream, mode))
         try:
-            work()
-        finally:  # a stream left in capture is of no use any more
-            ended = cudart.cudaStreamEndCapture(self._stream)
-        graph = _do("end a graph", ended)
-        launchable = _do("make a graph", cudart.cudaGraphInstantiate(graph, 0))
-        cudart.cudaGraphDestroy(graph)
+            _do("begin a graph", cudart.cudaStreamBeginCapture(self._stream, mode))
+            try:
+                work()
+            finally:  # a stream left in capture is of no use any more
+                ended = cudart.cudaStreamEndCapture(self._stream)
+            graph = _do("end a graph", ended)
+            try:
+                launchable = _do("make a graph", cudart.cudaGraphInstantiate(graph, 0))
+            finally:
+                cudart.cudaGraphDestroy(graph)
+        except DeviceLostError as error:
+            # CUDA remembers the last error, and whoever asks for it next would take it for its own. If the GPU is lost
+            # indeed, the next run fails too.
+            cudart.cudaGetLastError()
+            raise CaptureError(str(error)) from error
         self._frees.append(lambda: cudart.cudaGraphExecDestroy(launchable))
 
         def launch() -> None:
@@ -134,16 +151,21 @@ def _describe(index: int) -> DeviceInfo:
         )
     )
     name = _checked("describe the GPU", cudart.cudaGetDeviceProperties(index)).name
-    version = int(_checked("ask CUDA's version", cudart.cudaRuntimeGetVersion()))
     driver = int(_checked("ask the driver's version", cudart.cudaDriverGetVersion()))
     return DeviceInfo(
         index=index,
         name=name.decode(errors="replace") if isinstance(name, bytes) else str(name),
         compute_capability=f"{major}.{minor}",
-        cuda_major=version // 1000,
+        cuda_major=_cuda_major(),
         driver=driver_version(f"cuda-{driver}"),
         integrated=bool(integrated),
     )
+
+
+def _cuda_major() -> int:
+    """Of the CUDA that the binding brings; it needs no driver to tell."""
+    _, version = cudart.cudaRuntimeGetVersion()
+    return int(version) // 1000
 
 
 def _checked(what: str, answer: tuple[Any, ...]) -> Any:
@@ -153,6 +175,8 @@ def _checked(what: str, answer: tuple[Any, ...]) -> Any:
         BackendError: It failed.
     """
     status, *values = answer
+    if status == cudart.cudaError_t.cudaErrorInsufficientDriver:
+        raise BackendError(f"CUDA cannot {what}: {driver_too_old(_cuda_major())}")
     if status != cudart.cudaError_t.cudaSuccess:
         raise BackendError(f"CUDA cannot {what}: {_explain(status)}: check the driver with nvidia-smi")
     return values[0] if values else None

@@ -23,6 +23,14 @@ PATIENCE = 20.0
 _NAP = 5e-5
 
 
+DRIVERS = {12: 525, 13: 580}
+"""Oldest driver by CUDA's major version."""
+
+
+class CaptureError(BackendError):
+    """Work that cannot be recorded as a CUDA graph. It may well run without one."""
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """What an engine is tied to.
@@ -106,7 +114,11 @@ class Device(Protocol):
         ...
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Records what `work` puts on the stream as a CUDA graph; the result launches it."""
+        """Records what `work` puts on the stream as a CUDA graph; the result launches it.
+
+        Raises:
+            CaptureError: It cannot be recorded. The stream is as it was before.
+        """
         ...
 
     def mark(self) -> int:
@@ -162,6 +174,26 @@ def abandon(*objects: object) -> None:
     """Keeps objects for as long as the process lives: their destructors would wait for a GPU that does not answer."""
     for one in objects:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+def driver_too_old(cuda_major: int) -> str:
+    """What CUDA's error 35 means for whoever installed this, and what to do.
+
+    Args:
+        cuda_major: Of the CUDA that was installed.
+    """
+    there = driver_version("")
+    needed = DRIVERS.get(cuda_major, max(DRIVERS.values()))
+    what = f"the driver {there} is" if there else "there is no NVIDIA driver, or one"
+    older = [major for major, oldest in DRIVERS.items() if major < cuda_major and _number(there) >= oldest]
+    remedy = f"install 'kanoclip-edge[gpu-cu{max(older)}]' in a fresh environment, or " if older else ""
+    return f"{what} older than {needed}, which CUDA {cuda_major} needs: {remedy}update the driver"
+
+
+def _number(version: str) -> int:
+    """A driver's first number; where it is not known, one that no CUDA is content with."""
+    first = version.partition(".")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def lost(what: str, reason: str) -> DeviceLostError:

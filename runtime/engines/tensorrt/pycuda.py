@@ -53,7 +53,8 @@ class PycudaDevice:
 
     def leave(self) -> None:
         """Takes the context off this thread again."""
-        driver.Context.pop()
+        with contextlib.suppress(driver.Error):  # a lost GPU's: the call that met it has said so
+            driver.Context.pop()
 
     def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
         """Page-locked memory."""
@@ -104,14 +105,14 @@ class PycudaDevice:
             return
         try:
             self.enter()
-            try:
-                self.release(0)
-                self._stream = None
-            finally:
-                self.leave()
+            self.release(0)
         except BackendError:
-            self._stream = None  # the GPU was lost, and its memory with it
-        self._context.detach()
+            pass  # the GPU was lost, and its memory with it
+        finally:
+            self._stream = None
+            # pycuda gives a context back where it is the current one, which it is no longer then, or where the thread
+            # asks that made it. From any other thread it does nothing, and a lost GPU would stay lost.
+            self._context.detach()
 
 
 def _describe(device: Any, index: int) -> DeviceInfo:

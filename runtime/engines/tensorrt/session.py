@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from kanoclip.runtime.engines.base import (
 )
 from kanoclip.runtime.engines.tensorrt.buffers import Buffer, make_buffer
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized, refit
-from kanoclip.runtime.engines.tensorrt.device import Device, abandon, lost
+from kanoclip.runtime.engines.tensorrt.device import CaptureError, Device, abandon, lost
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour, collecting_logger
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.system.paths import replace_file
@@ -35,6 +36,8 @@ from kanoclip.runtime.system.paths import replace_file
 _FUSED = "_gemm_mha"
 """In the name of a layer that is a whole attention block."""
 _TYPES = {"UINT8": "uint8", "INT64": "int64", "FLOAT": "float32"}
+
+log = logging.getLogger(__name__)
 
 
 class Session(BaseBackend):
@@ -153,8 +156,15 @@ class Session(BaseBackend):
         if first:
             # The first run prepares what cannot be prepared while a graph is recorded.
             if self._captures:
-                self._graph = self._device.capture(self._enqueue)
+                self._capture()
             self._keep_kernels()
+
+    def _capture(self) -> None:
+        """Records a run as a graph; without one, runs go on as they are."""
+        try:
+            self._graph = self._device.capture(self._enqueue)
+        except CaptureError as error:
+            log.warning("%s runs without a CUDA graph, at a little more processor time a frame (%s)", self.name, error)
 
     def _take(self, memory: MemoryTensors | None) -> None:
         """Uploads a reference memory, where it is another one than the last."""

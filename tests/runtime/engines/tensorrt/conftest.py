@@ -22,7 +22,15 @@ from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 
 Status = enum.IntEnum(
     "Status",
-    {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2, "cudaErrorNotReady": 600, "cudaErrorLaunchFailure": 719},
+    {
+        "cudaSuccess": 0,
+        "cudaErrorMemoryAllocation": 2,
+        "cudaErrorInsufficientDriver": 35,
+        "cudaErrorNotReady": 600,
+        "cudaErrorLaunchFailure": 719,
+        "cudaErrorStreamCaptureUnsupported": 900,
+        "cudaErrorStreamCaptureInvalidated": 901,
+    },
 )
 OK = Status.cudaSuccess
 
@@ -43,7 +51,7 @@ class FakeCuda:
         self.integrated = integrated
         self.memory = {}
         self.queue, self.captured, self.graphs = [], None, {}
-        self.launches, self.resets = 0, 0
+        self.launches, self.resets, self.forgotten = 0, 0, 0
         self.downloads, self.uploads = [], []
         """Bytes of each copy to the host, as it is made."""
         self.fail = {}
@@ -134,12 +142,17 @@ class FakeCuda:
         return (OK,)
 
     def cudaStreamBeginCapture(self, stream, mode):
-        self.captured = []
-        return (OK,)
+        if (status := self._status("cudaStreamBeginCapture")) == OK:
+            self.captured = []
+        return (status,)
 
     def cudaStreamEndCapture(self, stream):
         graph, self.captured = self.captured, None
-        return OK, graph
+        return self._status("cudaStreamEndCapture"), graph
+
+    def cudaGetLastError(self):
+        self.forgotten += 1
+        return (OK,)
 
     def cudaGraphInstantiate(self, graph, flags):
         self.graphs[len(self.graphs)] = graph
