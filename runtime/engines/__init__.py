@@ -59,8 +59,8 @@ def create_backend(
             `triton/address.py` for its options), or `auto`: an engine of the bundle that fits the
             GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
             (see `autoselect.py`), `openvino-bf16` only after a probe in a process of its own (see `probe.py`).
-        device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU. Where it has one that
-            does not start, that is a warning and `Backend.fallback`; for a device that is named it is an error.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU. A GPU that does not
+            start is a warning and `Backend.fallback` then; where its device is named, it is an error.
         threads: CPU threads, None for as many as cores that this process may use.
         report: Called with the progress of an engine's build, which may take minutes.
         workers: How many threads may run it at a time, on the CPU and on a server. Two frames at a time, each on half

@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import io
 import logging
+import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -48,6 +49,8 @@ _REMEDIES = {
     TENSORRT: "it wants TensorRT 10 of its own CUDA: install 'kanoclip-edge[gpu-cu12]' or [gpu-cu13], or choose "
     "--backend tensorrt",
 }
+_TF32 = "NVIDIA_TF32_OVERRIDE"
+"""Variable by which NVIDIA's libraries leave TF32 out where 0: the provider has no option for it."""
 _DRIVER_TOO_OLD = "CUDA failure 35"
 
 log = logging.getLogger(__name__)
@@ -84,8 +87,11 @@ class OnnxRuntimeBackend(FetchingBackend):
         provider, options = _choose_provider(ort, device, tensorrt)
         if provider != CPU:
             _load_libraries(ort, provider)
-        if provider == CUDA and bundle.manifest.precision == EXACT:
-            options["use_tf32"] = 0
+        if bundle.manifest.precision == EXACT:
+            if provider == CUDA:
+                options["use_tf32"] = 0
+            elif provider == TENSORRT and os.environ.get(_TF32) != "0":
+                log.warning("the TensorRT provider rounds float32 to TF32 on Ampere and newer: set %s=0", _TF32)
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
         # Whoever calls computes too: each worker but the first is a thread that need not be made.
@@ -104,10 +110,7 @@ class OnnxRuntimeBackend(FetchingBackend):
         self.name = f"onnxruntime-{SHORT[provider]}"
         self.workers = workers if provider == CPU else 1
         if provider not in self._session.get_providers():
-            raise BackendError(
-                f"ONNX Runtime has {SHORT[provider]} but could not start it ({_why_not(ort, provider)}): "
-                f"{_REMEDIES[provider]}, or choose --device cpu{_both_installed()}"
-            )
+            raise _not_started(provider, _missing(ort, provider) or "its libraries load; --debug shows its own words")
         check_signature(bundle, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
         self._tensors: DeviceTensors | None = None
         if provider != CPU:
@@ -195,8 +198,8 @@ def _load_libraries(ort: Any, provider: str) -> None:
             ort.preload_dlls()
 
 
-def _why_not(ort: Any, provider: str) -> str:
-    """Why a provider did not start, in the loader's words: ONNX Runtime only logs them."""
+def _missing(ort: Any, provider: str) -> str | None:
+    """The library that keeps a provider from starting, in the loader's words, which ONNX Runtime only logs."""
     for name in ("shared", SHORT[provider]):
         library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
         if library.is_file():
@@ -204,7 +207,15 @@ def _why_not(ort: Any, provider: str) -> str:
                 ctypes.CDLL(str(library))
             except OSError as error:
                 return one_line(error)
-    return "its libraries load; see --debug"
+    return None
+
+
+def _not_started(provider: str, reason: str) -> BackendError:
+    remedy = "install NVIDIA's driver" if "libcuda.so" in reason else _REMEDIES[provider]
+    return BackendError(
+        f"ONNX Runtime has {SHORT[provider]} but could not start it ({reason}): {remedy}, or choose --device cpu"
+        f"{_both_installed()}"
+    )
 
 
 def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, options: dict[str, Any]) -> Any:
@@ -239,6 +250,8 @@ def _refused(ort: Any, bundle: Bundle, provider: str, error: Exception) -> Backe
     if bundle.manifest.precision == "bf16" and provider == CPU:
         return BackendError(f"{bundle.root} is bf16, which no CPU provider runs: export it with --fp16 or --fp32")
     remedy = "export the bundle again" if provider == CPU else "check driver, CUDA and cuDNN, or choose --device cpu"
+    if provider != CPU and (missing := _missing(ort, provider)) is not None:
+        return _not_started(provider, missing)
     if _DRIVER_TOO_OLD in str(error):
         remedy = f"{driver_too_old(int(ort.cuda_version.partition('.')[0]))}, or choose --device cpu"
     return BackendError(

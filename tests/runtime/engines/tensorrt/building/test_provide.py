@@ -97,7 +97,7 @@ def test_where_no_attention_is_in_half_precision_nothing_is_left_to_try(make_toy
             return maps + np.float32(0.1), scores
 
     wrong = Wrong(bundle, "cpu", tensorrt=False, threads=1)
-    with pytest.raises(BackendError, match="wrong answers on this GPU .*another TensorRT or driver") as caught:
+    with pytest.raises(BackendError, match=r"wrong answers on this GPU .*another TensorRT or driver") as caught:
         provided(bundle, monkeypatch, {b"exact": wrong, b"tf32": wrong})
     assert "--fp32" not in str(caught.value), "it is in float32 already"
 
