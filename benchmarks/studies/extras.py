@@ -3,8 +3,8 @@
     python -m kanoclip.benchmarks.studies.extras --pyproject pyproject.toml --output docs/extras.md
 
 Nothing is installed and no wheel is downloaded: `pip install --dry-run` resolves for another Python by the index's
-metadata. TensorRT's own packages are stubs without wheels, which fetch theirs from NVIDIA's index: their bindings, which
-are wheels, stand for them.
+metadata. TensorRT's own packages are stubs that fetch their wheels from NVIDIA's index: their bindings, which are wheels,
+stand for them.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def requirements(project: dict[str, Any], extra: str, python: str) -> list[str]:
     def opened(lines: Sequence[str]) -> Iterator[str]:
         for line in lines:
             wanted = Requirement(line)
-            if wanted.marker is not None and not wanted.marker.evaluate({name: str(v) for name, v in environment.items()}):
+            if wanted.marker is not None and not wanted.marker.evaluate(
+                {name: str(v) for name, v in environment.items()}
+            ):
                 continue
             if wanted.name == project["name"]:
                 for name in sorted(wanted.extras):
@@ -107,7 +109,17 @@ def requirements(project: dict[str, Any], extra: str, python: str) -> list[str]:
 def resolve(wanted: Sequence[str], python: str) -> Resolved:
     """What pip would install of wheels alone into an empty folder, for another Python."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--ignore-installed",
+            "--quiet",
+            "--report",
+            "-",
+        ]
         command += ["--python-version", python, "--only-binary=:all:", "--target", folder, "--no-cache-dir"]
         command += [part for platform in PLATFORMS for part in ("--platform", platform)]
         try:
@@ -139,7 +151,9 @@ def _normal(name: str) -> str:
 @click.option("--pyproject", type=click.Path(path_type=Path), default=Path("pyproject.toml"), show_default=True)
 @click.option("--extra", "extras", multiple=True, help="Repeatable. Default: all but `dev`.")
 @click.option("--python", "pythons", multiple=True, default=PYTHONS, show_default=True, help="Repeatable.")
-@click.option("--output", type=click.Path(path_type=Path), help="A Markdown file; its part before the first ## is kept.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="A Markdown file; its part before the first ## is kept."
+)
 def main(pyproject: Path, extras: tuple[str, ...], pythons: tuple[str, ...], output: Path | None) -> None:
     """Resolve and count; exit code 1 where an extra has no solution."""
     project = read_project(pyproject)

@@ -48,7 +48,9 @@ def test_gpu_alone_is_the_newest_cuda_that_this_python_has(project, python, cuda
 def test_the_images_constraints_are_within_the_bounds(project):
     found = wanted(project, "gpu-cu13", "3.12")
     lines = (ROOT / "docs" / "deploy" / "constraints-x86.txt").read_text().splitlines()
-    pinned = {one.name: str(one.specifier)[2:] for line in lines if line[:1] not in ("", "#") for one in [Requirement(line)]}
+    pinned = {
+        one.name: str(one.specifier)[2:] for line in lines if line[:1] not in ("", "#") for one in [Requirement(line)]
+    }
     assert set(pinned) == {"onnxruntime-gpu", "tensorrt-cu13", "cuda-python"}
     for name, version in pinned.items():
         wanted_by_us = found.get(name) or found[f"{name}-bindings"]

@@ -62,7 +62,7 @@ def read(metrics):
     }
 
 
-def test_counts_states_and_costs():
+def test_counts_states_and_costs(monkeypatch):
     control = FakeControl()
     metrics = StreamMetrics(control)
     assert read(metrics)[("kanoclip_frames_total", ("source", "camera 0"))] == 0
