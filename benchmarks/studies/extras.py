@@ -3,8 +3,8 @@
     python -m kanoclip.benchmarks.studies.extras --pyproject pyproject.toml --output docs/extras.md
 
 Nothing is installed and no wheel is downloaded: `pip install --dry-run` resolves for another Python by the index's
-metadata. TensorRT's own packages are stubs that fetch their wheels from NVIDIA's index: their bindings, which are wheels,
-stand for them.
+metadata. TensorRT's own packages are stubs that fetch their wheels from NVIDIA's index: their bindings, which are
+wheels, stand for them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ else:
     import tomli as tomllib
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-PLATFORMS = ("manylinux_2_39_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 STUBS = {
     "tensorrt-cu12": "tensorrt-cu12-bindings",
     "tensorrt-cu13": "tensorrt-cu13-bindings",
@@ -85,15 +84,14 @@ def requirements(project: dict[str, Any], extra: str, python: str) -> list[str]:
         extra: Its name.
         python: Such as `3.10`.
     """
-    environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+    environment = {name: str(value) for name, value in default_environment().items()}
+    environment |= {"python_version": python, "python_full_version": f"{python}.0"}
     environment |= {"platform_machine": "x86_64", "sys_platform": "linux", "platform_system": "Linux"}
 
     def opened(lines: Sequence[str]) -> Iterator[str]:
         for line in lines:
             wanted = Requirement(line)
-            if wanted.marker is not None and not wanted.marker.evaluate(
-                {name: str(v) for name, v in environment.items()}
-            ):
+            if wanted.marker is not None and not wanted.marker.evaluate(environment):
                 continue
             if wanted.name == project["name"]:
                 for name in sorted(wanted.extras):
@@ -107,7 +105,7 @@ def requirements(project: dict[str, Any], extra: str, python: str) -> list[str]:
 
 
 def resolve(wanted: Sequence[str], python: str) -> Resolved:
-    """What pip would install of wheels alone into an empty folder, for another Python."""
+    """What pip would install of wheels alone into an empty folder, for another Python on a machine such as this one."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -121,7 +119,6 @@ def resolve(wanted: Sequence[str], python: str) -> Resolved:
             "-",
         ]
         command += ["--python-version", python, "--only-binary=:all:", "--target", folder, "--no-cache-dir"]
-        command += [part for platform in PLATFORMS for part in ("--platform", platform)]
         try:
             done = subprocess.run([*command, *wanted], capture_output=True, text=True, timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ from kanoclip.runtime.engines.tensorrt.device import (
     Bytes,
     CaptureError,
     DeviceInfo,
+    Wait,
     driver_too_old,
     driver_version,
     hang,
     lost,
-    wait_until,
 )
 from kanoclip.runtime.errors import BackendError, DeviceLostError
+
+_PCI_LENGTH = 32
+"""Bytes that the longest address takes, its end included."""
 
 
 class CudaPythonDevice:
@@ -39,6 +43,7 @@ class CudaPythonDevice:
         """
         self.lost = self.hung = False
         self._frees: list[Callable[[], Any]] = []
+        self._wait = Wait()
         found = int(_checked("look for GPUs", cudart.cudaGetDeviceCount()))
         if index >= found:
             raise BackendError(f"there is no GPU {index}, only {found}: choose --device cuda:N with a smaller N")
@@ -86,7 +91,7 @@ class CudaPythonDevice:
 
     def synchronize(self) -> None:
         """Waits, not longer than PATIENCE."""
-        if not wait_until(self._is_done):
+        if not self._wait.until(self._is_done):
             self.hung = True
             raise hang()
 
@@ -122,6 +127,23 @@ class CudaPythonDevice:
 
         return launch
 
+    def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
+        """See `Device.time`."""
+        mark, events = self.mark(), [self._event() for _ in range(len(parts) + 1)]
+        _do("time a run", cudart.cudaEventRecord(events[0], self._stream))
+        for part, event in zip(parts, events[1:], strict=True):
+            part()
+            _do("time a run", cudart.cudaEventRecord(event, self._stream))
+        self.synchronize()
+        spent = [float(_do("time a run", cudart.cudaEventElapsedTime(*pair))) for pair in pairwise(events)]
+        self.release(mark)
+        return spent
+
+    def _event(self) -> Any:
+        event = _checked("make an event", cudart.cudaEventCreate())
+        self._frees.append(lambda: cudart.cudaEventDestroy(event))
+        return event
+
     def mark(self) -> int:
         """See `Device.mark`."""
         return len(self._frees)
@@ -154,11 +176,12 @@ def _describe(index: int) -> DeviceInfo:
     driver = int(_checked("ask the driver's version", cudart.cudaDriverGetVersion()))
     return DeviceInfo(
         index=index,
-        name=name.decode(errors="replace") if isinstance(name, bytes) else str(name),
+        name=_text(name),
         compute_capability=f"{major}.{minor}",
         cuda_major=_cuda_major(),
         driver=driver_version(f"cuda-{driver}"),
         integrated=bool(integrated),
+        pci=_text(_checked("describe the GPU", cudart.cudaDeviceGetPCIBusId(_PCI_LENGTH, index))),
     )
 
 
@@ -196,4 +219,10 @@ def _do(what: str, answer: tuple[Any, ...]) -> Any:
 
 def _explain(status: Any) -> str:
     _, text = cudart.cudaGetErrorString(status)
-    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return _text(text)
+
+
+def _text(value: bytes | str) -> str:
+    """What one version gives as bytes, the other as text, up to the first zero byte."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text.partition("\0")[0]

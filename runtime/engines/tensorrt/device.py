@@ -6,7 +6,7 @@ import ctypes
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,8 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 PATIENCE = 20.0
 """Seconds after which a GPU that has not finished counts as hung: a run takes milliseconds, a first one seconds."""
 _NAP = 5e-5
+_SPIN = 3e-4
+"""Seconds of asking again and again round the expected end: a nap comes back about as late as it is long."""
 
 
 DRIVERS = {12: 525, 13: 580}
@@ -42,6 +44,7 @@ class DeviceInfo:
         cuda_major: Of the CUDA that the binding brings.
         driver: The driver's version.
         integrated: CPU and GPU share one memory, as on a Jetson.
+        pci: Where the GPU is, such as `0000:65:00.0`: CUDA's numbers are not those of nvidia-smi. Empty if unknown.
     """
 
     index: int
@@ -50,6 +53,7 @@ class DeviceInfo:
     cuda_major: int
     driver: str
     integrated: bool
+    pci: str = ""
 
 
 class Device(Protocol):
@@ -121,6 +125,18 @@ class Device(Protocol):
         """
         ...
 
+    def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
+        """Puts parts of a run on the stream, with an event before and after each, and waits for all.
+
+        Returns:
+            Milliseconds of each on the GPU.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: It does not answer; `hung` is set.
+        """
+        ...
+
     def mark(self) -> int:
         """A place to which `release` goes back."""
         ...
@@ -143,24 +159,40 @@ def driver_version(fallback: str) -> str:
     return next((word for word in words if word[:1].isdigit() and "." in word), fallback)
 
 
-def wait_until(done: Callable[[], bool]) -> bool:
-    """Waits for the GPU, and not longer than PATIENCE.
+class Wait:
+    """Waits for the GPU, and not longer than PATIENCE; learns how long a run takes.
 
-    Naps instead of one long wait in the driver, which nothing could end, and instead of a spin, which would take the
-    core that decodes the camera's next frame.
-
-    Args:
-        done: Asks the GPU.
-
-    Returns:
-        Whether it finished.
+    It sleeps until shortly before the expected end, then asks without a pause for a moment, then naps. One long wait in
+    the driver could not be ended, and a spin all the time would take the core that decodes the camera's next frame.
     """
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_NAP)
-    return True
+
+    def __init__(self) -> None:
+        self._expected = 0.0
+        """Seconds, as the last runs took; 0 before the first."""
+
+    def until(self, done: Callable[[], bool]) -> bool:
+        """Waits.
+
+        Args:
+            done: Asks the GPU.
+
+        Returns:
+            Whether it finished.
+        """
+        started = time.monotonic()
+        if self._expected > _SPIN:
+            time.sleep(self._expected - _SPIN / 2)
+        spin_until = time.monotonic() + _SPIN
+        while not done():
+            now = time.monotonic()
+            if now > started + PATIENCE:
+                return False
+            if now > spin_until:
+                time.sleep(_NAP)
+        # Shorter at once, longer by and by: a run that another one delayed must not make the next ones sleep.
+        took = time.monotonic() - started
+        self._expected = min(took, self._expected + (took - self._expected) / 8) if self._expected else took
+        return True
 
 
 def hang() -> BackendError:

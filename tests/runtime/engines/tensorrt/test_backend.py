@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -293,6 +295,57 @@ def test_a_lost_gpu_is_a_clear_error_and_leaves_a_new_start_possible(make_machin
     assert machine.cuda.resets == 1
     machine.trt.fails = False
     assert_right(machine, open_backend(machine))
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_a_run_is_timed_by_the_gpus_own_clock(make_machine, builds, flavour):
+    machine = make_machine(flavour)
+    backend = open_backend(machine)
+    assert_right(machine, backend)
+    found = backend.time(frames(machine), None, graph=False)
+    down = (32 * 32 + 1) * 4 / 1024
+    assert (found.upload, found.compute, found.download) == (3.0, 50.0, pytest.approx(down))
+    assert found.total == pytest.approx(53 + down) and found.enqueue > 0
+    assert backend.has_graph is (flavour == "tensorrt")
+    if backend.has_graph:
+        whole = backend.time(frames(machine), None, graph=True)
+        assert whole.total == found.total and whole.upload is whole.compute is whole.download is None
+    else:
+        with pytest.raises(BackendError, match="no CUDA graph"):
+            backend.time(frames(machine), None, graph=True)
+    assert set(machine.cuda.events.values()) == {"gone"} and backend.device_info.pci == "0000:65:00.0"
+    assert_right(machine, backend, 3)
+    backend.close()
+    assert not machine.cuda.memory
+
+
+def test_waiting_learns_how_long_a_run_takes(monkeypatch):
+    """It sleeps until shortly before the end and asks then: naps all the time came back up to a nap late, and more."""
+    now, slept, asked = [0.0], [], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(device, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    wait = device.Wait()
+    for _ in range(3):
+        end = now[0] + 0.010
+        slept.clear()
+        asked.clear()
+
+        def done(end=end):
+            asked.append(now[0])
+            now[0] += 1e-6
+            return now[0] >= end
+
+        assert wait.until(done)
+        late = now[0] - end
+    assert late < 2e-6 and slept == [pytest.approx(0.010 - device._SPIN / 2, abs=1e-4)]
+    assert len(asked) < 1000, "not a spin of the whole run"
+    monkeypatch.setattr(device, "PATIENCE", 0.05)
+    end = math.inf
+    assert not wait.until(lambda: done(end))
 
 
 def test_a_gpu_lost_while_a_graph_is_replayed(make_machine, builds):

@@ -77,6 +77,7 @@ class FakePycuda(ModuleType):
 
         return SimpleNamespace(
             name=lambda: "Orin",
+            pci_bus_id=lambda: "0000:00:00.0",
             compute_capability=lambda: (8, 7),
             get_attribute=lambda attribute: int(self.cuda.integrated),
             retain_primary_context=retain,
@@ -113,6 +114,15 @@ class FakePycuda(ModuleType):
         self.check("mem_alloc")
         address, free = self._block(size)
         return type("Memory", (), {"__int__": lambda _: address, "free": lambda _: free()})()
+
+    def Event(self):  # the name is pycuda's
+        self.check("Event")
+        number = self.cuda.cudaEventCreate()[1]
+        return SimpleNamespace(
+            number=number,
+            record=lambda stream: self.cuda.cudaEventRecord(number, stream),
+            time_till=lambda other: self.cuda.cudaEventElapsedTime(number, other.number)[1],
+        )
 
     def memcpy_htod_async(self, target, source, stream):
         self.check("memcpy_htod_async")
@@ -175,6 +185,7 @@ def test_right_answers_without_graphs_and_nothing_left(pycuda, integrated):
         for mine, theirs in zip(backend.run(given, None), plain.run(given, None), strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-6)
     assert machine.cuda.launches == 0 and machine.pycuda.depth == 0 and machine.pycuda.retained == 1
+    assert backend.time(np.zeros((1, 32, 32, 3), np.uint8), None, graph=False).compute == 50.0
     backend.close()
     backend.close()
     assert not machine.cuda.memory and machine.pycuda.retained == 0 and machine.pycuda.depth == 0
