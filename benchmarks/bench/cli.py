@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REGRESSION = 3
 """Exit code."""
-PARTS = ("latency", "stages", "batches", "stream", "start", "energy", "roofline")
+PARTS = ("latency", "gpu", "stages", "batches", "stream", "start", "energy", "roofline")
 _EPILOG = """
 Examples:
 
