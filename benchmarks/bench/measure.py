@@ -46,7 +46,8 @@ class Settings:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of the engines, None for all cores.
         rounds: Of the latency; stages and batches take a part of them.
-        warmup: Runs before them.
+        warmup: Runs before them; on a GPU for half a second at least, unless it is 0.
+        stream_s: Seconds that each stream lasts.
         parts: Of latency, gpu, stages, batches, stream, start, energy and roofline; latency is always measured.
     """
 
@@ -56,6 +57,7 @@ class Settings:
     threads: int | None
     rounds: int
     warmup: int
+    stream_s: float
     parts: tuple[str, ...]
 
     @property
@@ -144,7 +146,9 @@ def _measure(
         if "batches" in parts:
             _add(found, "batches_fps", measure_batches(bundle, runners, settings.few, journal, tick))
         if "stream" in parts:
-            streams = measure_streams(bundle, runners, video, REPEAT, settings.threads, journal, tick)
+            streams = measure_streams(
+                bundle, runners, video, settings.stream_s, REPEAT, settings.threads, journal, tick
+            )
             _add(found, "stream", streams)
         if "start" in parts:
             images = _image_files(folder)

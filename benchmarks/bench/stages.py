@@ -30,8 +30,8 @@ from kanoclip.runtime.types import BadFrame, Frame
 
 STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")
 WORKERS = (1, 2)
-STREAM_S, LEAST_FRAMES = 4.0, 8
-"""How long one stream lasts, but not less than some frames."""
+LEAST_FRAMES = 8
+"""Of a stream, however long they take."""
 VIDEO_FRAMES = 60
 """Length of the video, which begins again when it ends."""
 
@@ -131,16 +131,16 @@ def _endless(video: Path) -> Generator[Frame, None, None]:
 
 
 class _Repeated(BaseSource):
-    """A video over and over for STREAM_S: a fast engine gets as many frames as a slow one gets seconds."""
+    """A video over and over for some seconds, in which a fast engine gets more frames than a slow one."""
 
     name, live, count, fps, root = "video", False, None, None, None
 
-    def __init__(self, video: Path) -> None:
-        self._video = video
+    def __init__(self, video: Path, seconds: float) -> None:
+        self._video, self._seconds = video, seconds
 
     def frames(self) -> Iterator[Frame | BadFrame]:
         """See `Source.frames`."""
-        until = perf_counter() + STREAM_S
+        until = perf_counter() + self._seconds
         with closing(_endless(self._video)) as endless:
             for number, frame in enumerate(endless):
                 if number >= LEAST_FRAMES and perf_counter() > until:
@@ -165,6 +165,7 @@ def measure_streams(
     bundle: Bundle,
     runners: Sequence[Runner],
     video: Path,
+    seconds: float,
     repeat: int,
     threads: int | None,
     journal: Journal,
@@ -176,6 +177,7 @@ def measure_streams(
         bundle: What runs.
         runners: By what; each with one frame at a time, and with two where it can.
         video: Where frames come from.
+        seconds: How long each stream lasts.
         repeat: Streams of each, in turns.
         threads: CPU threads, None for all cores.
         journal: Keeps each stream.
@@ -200,7 +202,7 @@ def measure_streams(
             detector.warmup(1)
             counted.seconds = 0.0
             config = PipelineConfig(policy=Policy.WAIT, workers=case.workers, batch=detector.batch_size)
-            summary = Pipeline(_Repeated(video), detector, [], config).run()
+            summary = Pipeline(_Repeated(video, seconds), detector, [], config).run()
             if summary.interrupted:
                 raise KeyboardInterrupt
             return {"fps": summary.fps, "inside_inference": min(counted.seconds / summary.wall_s, 1.0)}

@@ -70,6 +70,13 @@ def test_float32_matmul_is_refused_beside_half_precision(tmp_path, precision):
     check_graph(path, "fp32")
     with pytest.raises(ExportError, match="guilty"):
         check_graph(path, precision)
+    nodes[1].name = "memory/node_linear"
+    of_memory = save(tmp_path / "memory.onnx", nodes, [("weight", np.eye(3, dtype=np.float32)), LAST, BOTH])
+    if precision == "bf16":  # too coarse for a memory's cosines, and for no GPU that refuses float32 beside it
+        check_graph(of_memory, precision)
+    else:
+        with pytest.raises(ExportError, match="memory/node_linear"):
+            check_graph(of_memory, precision)
 
 
 def test_text_encoder_is_refused(tmp_path):
