@@ -114,6 +114,8 @@ def plan_engines(request: EngineRequest, precision: str, memory_rows: int = 0) -
     gpu = open_device(0)
     capability = gpu.info.compute_capability
     gpu.close()
+    if gpu.info.integrated and request.options.compatibility == "ampere-plus":
+        raise ExportError("ampere-plus is not for a Jetson: leave --compatibility out, and build on each kind of board")
     if precision == "fp8" and capability_number(capability) < ADA:
         raise ExportError(f"this GPU (compute capability {capability}) has no fp8 tensor cores: export with --int8")
     return [request]

@@ -82,7 +82,8 @@ def runs_on(engine: EngineInfo, flavour: Flavour, gpu: DeviceInfo) -> bool:
     if engine.cuda_major != cuda_major(flavour, gpu):
         return False
     if engine.compatibility == "ampere-plus":
-        return capability_number(gpu.compute_capability) >= (8, 0)
+        # Not for JetPack: TensorRT's notes leave integrated GPUs out.
+        return not gpu.integrated and capability_number(gpu.compute_capability) >= (8, 0)
     same_generation = gpu.compute_capability in engine.compute_capabilities
     return same_generation and (engine.compatibility == "same-compute-capability" or engine.device == gpu.name)
 

@@ -209,6 +209,16 @@ def test_the_bundles_engine_is_taken_only_where_it_belongs(make_machine, builds,
     assert open_backend(machine, rebuild=True).origin == "built now"
 
 
+@pytest.mark.parametrize("integrated", [False, True])
+def test_ampere_plus_is_not_for_a_jetson(make_machine, builds, with_engines, integrated):
+    machine = make_machine("tensorrt", integrated=integrated)
+    info = EngineInfo(
+        "engines/a.engine", "tensorrt", "10.3.0", ("8.0",), platform_name(), "A100", 13, compatibility="ampere-plus"
+    )
+    machine.bundle = with_engines(machine.bundle, [(info, ENGINE)])
+    assert (open_backend(machine).origin == "built now") is integrated
+
+
 def test_tensorrt_may_list_tensors_in_an_order_of_its_own(make_machine, builds, with_engines):
     machine = make_machine(classes=("bolt", "nut"), max_batch=2)
     info = EngineInfo("engines/a.engine", "tensorrt-rtx", "1.7.1", ("8.9",), platform_name())
