@@ -16,12 +16,12 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from kanoclip.runtime.engines.tensorrt.flavour import _OLDEST, FULL
 from kanoclip.runtime.cli.main import load_command
 from kanoclip.runtime.cli.run_options.fields import options_of
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, read_line
 from kanoclip.runtime.cli.run_options.outputs import SINKS
 from kanoclip.runtime.detect.settings.settings_file import read_settings
+from kanoclip.runtime.engines.tensorrt.flavour import _OLDEST, FULL
 from kanoclip.runtime.service.health import Health
 from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.service.liveness import STUCK_S

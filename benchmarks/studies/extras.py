@@ -149,7 +149,7 @@ def _normal(name: str) -> str:
 @click.option("--extra", "extras", multiple=True, help="Repeatable. Default: all but `dev`.")
 @click.option("--python", "pythons", multiple=True, default=PYTHONS, show_default=True, help="Repeatable.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="A Markdown file; its part before the first ## is kept."
+    "--output", type=click.Path(path_type=Path), help="A Markdown file; what stands before the first ## stays."
 )
 def main(pyproject: Path, extras: tuple[str, ...], pythons: tuple[str, ...], output: Path | None) -> None:
     """Resolve and count; exit code 1 where an extra has no solution."""

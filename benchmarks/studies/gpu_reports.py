@@ -73,7 +73,7 @@ def table(reports: Sequence[dict[str, Any]]) -> str:
 def with_table(text: str, new: str) -> str:
     """A page with its table of HEAD replaced; put at its end where it has none."""
 
-    def kept() -> Iterator[str]:
+    def lines() -> Iterator[str]:
         inside = placed = False
         for line in text.splitlines(keepends=True):
             if line.startswith(f"| {HEAD[0]} |"):
@@ -85,7 +85,7 @@ def with_table(text: str, new: str) -> str:
         if not placed:
             yield f"\n{new}" if text else new
 
-    return "".join(kept())
+    return "".join(lines())
 
 
 def _plain(text: str) -> str:

@@ -146,6 +146,8 @@ def report_of(
     """
     manifest, found = bundle.manifest, None if isinstance(outcome, KanoclipError) else outcome
     version = machine.packages.get("onnxruntime-gpu") or machine.packages.get("onnxruntime")
+    if backend.startswith("openvino"):
+        version = machine.packages.get("openvino")
     if backend in FLAVOURS:
         version = None
         with suppress(BackendError):

@@ -21,10 +21,10 @@ class Clocks:
 
     Attributes:
         sm_mhz: Of its multiprocessors.
-        memory_mhz: Of its memory; None where it is not told.
+        memory_mhz: Of its memory; None where the driver has no figure.
         most_mhz: The highest of its multiprocessors.
-        celsius: Its temperature; None where it is not told.
-        fixed: Whether the driver was told to leave the clock where it is; None where that cannot be asked.
+        celsius: Its temperature; None where the driver has no figure.
+        fixed: Whether the clock may not leave its place; None where that cannot be asked.
     """
 
     sm_mhz: float
