@@ -19,8 +19,8 @@ FORBIDDEN = {
     "Scan": "control flow breaks CUDA graphs",
 }
 GEMMS = ("MatMul", "Gemm")
-_OF_MEMORY = "memory/"
-"""How the nodes of a reference memory's product begin: it stays float32 in a bf16 graph, which SM75 runs none of."""
+_OF_MEMORY = ("memory/", "memory.")
+"""How the names of a reference memory's nodes begin: they stay float32 in a bf16 graph, which SM75 runs none of."""
 FLOAT32 = ("fp32", "int8-cpu")
 """What is computed in float32, as CPUs do best; the rest is for tensor cores."""
 QUANTISED = {
