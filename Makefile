@@ -3,12 +3,28 @@ PYTHON ?= python3
 DEMO := .venv-demo
 DEV := .venv
 DEMO_OUT := out/demo
+PARTS := examples/hazelnut_toy/test
 
 .PHONY: demo test soak nightly lint types clean
 
 demo: $(DEMO)/.installed
-	$(DEMO)/bin/kanoclip-run --source examples/hazelnut_toy/test --output $(DEMO_OUT) --jsonl $(DEMO_OUT)/frames.jsonl
-	@echo "annotated images: $(DEMO_OUT)/"
+	rm -rf $(DEMO_OUT)
+	# As it ships, on photographs of a part that it has never seen.
+	$(DEMO)/bin/kanoclip-run --source $(PARTS) --output $(DEMO_OUT)/before --jsonl $(DEMO_OUT)/before/frames.jsonl \
+		--no-table
+	# Four good photographs make it the part's own; the threshold is chosen so that the bad ones are found.
+	$(DEMO)/bin/kanoclip-learn --output $(DEMO_OUT)/hazelnut.kanoclip --source $(PARTS)/good --max-frames 4 \
+		--bad $(PARTS)/colour --catch 0.95 --plot $(DEMO_OUT)/recall.png
+	$(DEMO)/bin/kanoclip-run $(DEMO_OUT)/hazelnut.kanoclip --source $(PARTS) --output $(DEMO_OUT)/after \
+		--jsonl $(DEMO_OUT)/after/frames.jsonl --no-table
+	$(DEMO)/bin/python examples/overview.py $(PARTS) $(DEMO_OUT)/before $(DEMO_OUT)/after \
+		--output $(DEMO_OUT)/overview.jpg
+	@echo
+	@echo "Your own part, with some good photographs of it in good/ and bad ones in bad/ if you have any:"
+	@echo "  $(DEMO)/bin/kanoclip-learn --output part.kanoclip --source good/ --bad bad/"
+	@echo "  $(DEMO)/bin/kanoclip-run part.kanoclip --source new/ --output annotated/"
+	@echo "  $(DEMO)/bin/kanoclip-run part.kanoclip --camera 0"
+	@echo "docs/quickstart.md has the same, step by step."
 
 test: $(DEV)/.installed
 	# Two processes, a file in one of them. torch with one thread in each: more would wait for each other's cores.

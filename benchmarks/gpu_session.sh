@@ -85,7 +85,7 @@ for backend in tensorrt tensorrt-rtx onnxruntime onnxruntime-tensorrt; do
 done
 step bench 75 "$bin/kanoclip-bench" "$bundles/static.kanoclip" --backend tensorrt \
     --compare tensorrt-rtx,onnxruntime,torch --rounds 200 --stream-seconds 2 --parts latency,gpu,stages,stream,energy \
-    --json "$out/bench.json" --markdown "$out/bench.md"
+    --output "$out/bench.json" --markdown "$out/bench.md"
 step tests 120 "$bin/python" -m pytest -m gpu -q --timeout 100 tests/runtime/engines
 step report 20 "$bin/python" -m kanoclip.benchmarks.studies.gpu_reports "$out" --output "$out/table.md"
 

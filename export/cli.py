@@ -11,7 +11,9 @@ import click
 
 from kanoclip.export.printed import print_summary
 from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
-from kanoclip.runtime.cli.terminal.building import step_line
+from kanoclip.runtime.cli.options import json_option, quiet_option
+from kanoclip.runtime.cli.run_options.kinds import Decimal
+from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option(
     "--overlap",
-    type=click.FloatRange(0, 0.5),
+    type=Decimal(0, 0.5),
     metavar="SHARE",
     help="Of a tile's side that it shares with its neighbour, up to 0.5. Default: 0.15.",
 )
@@ -178,7 +180,8 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     metavar="DIR",
     help="Also put the model into a model repository of NVIDIA Triton Inference Server.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON on standard output.")
+@json_option
+@quiet_option
 def command(
     backbone: str | None,
     checkpoint: Path | None,
@@ -210,6 +213,7 @@ def command(
     output: Path | None,
     triton: Path | None,
     as_json: bool,
+    quiet: bool,
 ) -> None:
     """Export KAnoCLIP to a bundle: ONNX with the classes' text baked in, a manifest, and engines if asked for."""
     if batch is not None and dynamic_batch is not None:
@@ -285,9 +289,9 @@ def command(
         raise click.UsageError(str(error)) from error
     if shipped:
         checkpoint, output = packaged(CHECKPOINT), output or Path(name + SUFFIX)
-    console = Console(stderr=True)
-    with step_line(console) as progress:
-        task = progress.add_task("loading the model", total=None)
+    console = Console(stderr=True, quiet=quiet)
+    with builds_shown(console) as progress:
+        progress("loading the model", 0.0)
         loaded: LoadedModel
         if checkpoint is not None:
             loaded = load_checkpoint(checkpoint, weights)
@@ -339,7 +343,7 @@ def command(
         manifest = export_bundle(
             loaded,
             config,
-            lambda step, share: progress.update(task, description=step, total=1.0, completed=share),
+            progress,
         )
     print_summary(console, config.output, manifest)
     if triton is not None:

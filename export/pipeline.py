@@ -23,6 +23,7 @@ from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
 from kanoclip.export.quantisation.quantize import FIRST_OPSET, quantize
 from kanoclip.export.staging import check_output, staged
+from kanoclip.export.thresholds import first_thresholds
 from kanoclip.export.work import count_work
 from kanoclip.runtime.bundle.bundle import SAMPLES_FOLDER, Bundle, sha256_of
 from kanoclip.runtime.bundle.manifest import (
@@ -38,7 +39,6 @@ from kanoclip.runtime.bundle.manifest import (
     MemoryInfo,
     ModelInfo,
     Preprocessing,
-    Thresholds,
     TileGrid,
     graph_signature,
 )
@@ -52,7 +52,6 @@ from kanoclip.train.checkpoint import LoadedModel
 UNQUANTISED_FILE = "unquantised.onnx"
 SAMPLES = 4
 """Images of the parity gate that travel with the bundle."""
-UNCALIBRATED = Thresholds(image=0.5, pixel=0.5, min_area=0, origin="default, not calibrated")
 
 
 @dataclass(frozen=True)
@@ -272,7 +271,7 @@ def _manifest(loaded: LoadedModel, config: ExportConfig, folder: Path) -> Manife
         memory=memory,
         max_batch=config.batch.size,
         preprocessing=Preprocessing(RESIZE_RULE if config.camera is None else IN_GRAPH, INTERPOLATION),
-        thresholds=UNCALIBRATED,
+        thresholds=first_thresholds(loaded.checkpoint_sha256, config.classes, config.tiles),
         provenance=_provenance(),
         parity=None,
         files=_files(folder),

@@ -36,6 +36,14 @@ def print_summary(console: Console, output: Path, manifest: Manifest) -> None:
             highlight=False,
             style="yellow" if fused is not None and fused < parity["attention_blocks"] else None,
         )
+    thresholds = manifest.thresholds
+    console.print(f"thresholds: {thresholds.origin}", highlight=False, markup=False)
+    if not thresholds.of_the_part:
+        console.print(
+            f"next: good images of your part set them: kanoclip-learn {output} --source good/",
+            highlight=False,
+            markup=False,
+        )
     if not manifest.model.trained:
         console.print(
             "warning: UNTRAINED: the weights are "

@@ -17,7 +17,11 @@ COVERED = {
     # A command is tested as its user runs it.
     "runtime/cli/test_commands.py": ["export/commands", "train/commands"],
     "e2e/test_cli_bundle.py": ["runtime/cli/bundle"],
-    "e2e/test_cli_calibrate.py": ["runtime/cli/fitting/calibrate"],
+    "e2e/test_cli_calibrate.py": [
+        "runtime/cli/fitting/calibrate",
+        "runtime/cli/fitting/fit_options",
+        "runtime/cli/fitting/frames",
+    ],
     "e2e/test_cli_data.py": ["train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
     "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation"],

@@ -16,7 +16,14 @@ from rich.text import Text
 
 from kanoclip.benchmarks.bench.runners.runners import COMPARABLE
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.cli.options import backend_options
+from kanoclip.runtime.cli.options import (
+    BundleCommand,
+    backend_options,
+    bundle_option,
+    debug_option,
+    json_option,
+    quiet_option,
+)
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
@@ -37,9 +44,9 @@ Examples:
 \b
   kanoclip-bench                                             # the bundle here, or the built-in one
   kanoclip-bench line3.kanoclip --compare torch,openvino,onnxruntime --html line3.html
-  kanoclip-bench --backend tensorrt --compare torch,torch-compile,onnxruntime --json gpu.json
+  kanoclip-bench --backend tensorrt --compare torch,torch-compile,onnxruntime --output gpu.json
   kanoclip-bench line3.kanoclip --rounds 300 --resume line3.rounds --markdown line3.md
-  kanoclip-bench line3.kanoclip --json new.json --baseline old.json --max-regression 5
+  kanoclip-bench line3.kanoclip --output new.json --baseline old.json --max-regression 5
 
 docs/benchmarking.md says what each figure means. Exit codes: 0 fine; 1 a failure; 2 wrong usage; 3 slower than the
 baseline.
@@ -66,12 +73,11 @@ def _percentage(ctx: click.Context, param: click.Parameter, value: float) -> flo
 
 
 def _file(name: str, help_text: str) -> Any:
-    names = [name, "as_json"] if name == "--json" else [name]
-    return click.option(*names, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=help_text)
+    return click.option(name, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help=help_text)
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("bundle", required=False, metavar="[BUNDLE]")
+@click.command(cls=BundleCommand, epilog=_EPILOG)
+@bundle_option
 @backend_options
 @click.option(
     "--compare",
@@ -105,11 +111,11 @@ def _file(name: str, help_text: str) -> Any:
     metavar="PART,...",
     help=f"What to measure, of {', '.join(PARTS)}; latency always is. Default: all.",
 )
-@_file("--json", "Write everything, rounds and environment included, as JSON.")
+@_file("--output", "Write everything, rounds and environment included, as JSON.")
 @_file("--markdown", "Write the tables as Markdown.")
 @_file("--html", "Write one self-contained page with plots.")
 @_file("--resume", "Keep what is measured in FILE as it comes; a run that was killed goes on from it.")
-@_file("--baseline", "A file that --json has written: print ratios to it, and fail where a runner has become slower.")
+@_file("--baseline", "A file that --output has written: print ratios to it, and fail where a runner has become slower.")
 @click.option(
     "--max-regression",
     "allowed",
@@ -121,7 +127,9 @@ def _file(name: str, help_text: str) -> Any:
     help="By how much a runner may be slower than the baseline; it fails when the whole interval is above.",
 )
 @click.option("--force", is_flag=True, help="Compare with a baseline of another machine, bundle or setting.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
+@json_option
+@quiet_option
+@debug_option
 def command(
     bundle: str | None,
     backend: str,
@@ -132,13 +140,15 @@ def command(
     warmup: int,
     stream_s: float,
     parts: tuple[str, ...],
-    as_json: Path | None,
+    output: Path | None,
     markdown: Path | None,
     html: Path | None,
     resume: Path | None,
     baseline: Path | None,
     allowed: float,
     force: bool,
+    as_json: bool,
+    quiet: bool,
     debug: bool,
 ) -> int:
     """Measure a bundle on this machine: latency, stages, throughput, memory, energy, and the machine's own limits.
@@ -152,12 +162,12 @@ def command(
     from kanoclip.benchmarks.bench.reports import wording as words
     from kanoclip.benchmarks.bench.runners.runners import first_batch, tiles_title
 
-    for path in (as_json, markdown, html):
+    for path in (output, markdown, html):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.UsageError(f"{path.parent} is no folder: make it first.")
     older = None if baseline is None else baselines.read_baseline(baseline)
-    human = Console(highlight=False, soft_wrap=True)
-    with native_chatter_silenced(active=not debug), log_lines():
+    human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
+    with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         names = tuple(dict.fromkeys((backend, *compare)))
         chosen = measure.Settings(
@@ -187,8 +197,8 @@ def command(
                 )
         with (
             Journal(resume, measure.run_of(opened, chosen, environment)) as journal,
-            builds_shown(Console(stderr=True)) as report,
-            _progress(chosen) as tick,
+            builds_shown(Console(stderr=True, quiet=quiet)) as report,
+            _progress(chosen, quiet) as tick,
         ):
             result = measure.measure(opened, chosen, journal, environment, report, tick)
     changes = [] if older is None else baselines.compare(older, result, allowed)
@@ -202,7 +212,10 @@ def command(
             "changes": {change.runner: {**vars(change.ratio), "regressed": change.regressed} for change in changes},
         }
     _show(result, compared, human)
-    _write(result, compared, as_json, markdown, html)
+    record = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    _write(result, compared, record, output, markdown, html)
+    if as_json:
+        click.echo(record, nl=False)
     return REGRESSION if any(change.regressed for change in changes) else 0
 
 
@@ -211,7 +224,7 @@ def _rest(parts: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _progress(chosen: Settings) -> Iterator[Tick]:
+def _progress(chosen: Settings, quiet: bool) -> Iterator[Tick]:
     """A bar for the part that is being measured, on a terminal only."""
     console = Console(stderr=True)
     totals = {"latency": chosen.rounds, "stages": chosen.few, "batches": chosen.few}
@@ -222,7 +235,7 @@ def _progress(chosen: Settings) -> Iterator[Tick]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("loading", total=None)
         current = "loading"
 
@@ -259,13 +272,18 @@ def _show(result: dict[str, Any], compared: Sequence[str], human: Console) -> No
 
 
 def _write(
-    result: dict[str, Any], compared: Sequence[str], as_json: Path | None, markdown: Path | None, html: Path | None
+    result: dict[str, Any],
+    compared: Sequence[str],
+    record: str,
+    output: Path | None,
+    markdown: Path | None,
+    html: Path | None,
 ) -> None:
     from kanoclip.benchmarks.bench.reports.html import page
     from kanoclip.benchmarks.bench.reports.markdown import report
 
     for path, text in (
-        (as_json, lambda: json.dumps(result, indent=2, allow_nan=False) + "\n"),
+        (output, lambda: record),
         (markdown, lambda: report(result, compared)),
         (html, lambda: page(result, compared)),
     ):

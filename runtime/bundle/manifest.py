@@ -92,6 +92,11 @@ class Preprocessing:
     interpolation: str
 
 
+NOT_CALIBRATED = "default, not calibrated"
+"""Origin of thresholds that nothing set."""
+_NO_PART = "not your part's"  # in the origin of those that the shipped model comes with
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """What turns scores and maps into verdicts.
@@ -109,6 +114,11 @@ class Thresholds:
     min_area: int
     origin: str
     roi: str | None = None
+
+    @property
+    def of_the_part(self) -> bool:
+        """Whether good frames of a part set them, or a person; those that a model comes with know no part."""
+        return not (self.origin.startswith(NOT_CALIBRATED) or _NO_PART in self.origin)
 
 
 @dataclass(frozen=True)

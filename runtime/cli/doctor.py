@@ -13,7 +13,14 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import FLAVOURS
-from kanoclip.runtime.cli.options import backend_options
+from kanoclip.runtime.cli.options import (
+    BundleCommand,
+    backend_options,
+    bundle_option,
+    debug_option,
+    json_option,
+    quiet_option,
+)
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
@@ -39,15 +46,15 @@ Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run
 """
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("bundle", required=False, metavar="[BUNDLE]")
+@click.command(cls=BundleCommand, epilog=_EPILOG)
+@bundle_option
 @backend_options
 @click.option(
     "--rebuild",
     is_flag=True,
     help="Build the TensorRT engine on this GPU and keep it; attention that it computes wrongly is done in float32.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
+@json_option
 @click.option(
     "--report",
     "report_file",
@@ -55,7 +62,8 @@ Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run
     metavar="FILE",
     help="Write all of it as JSON to send, also where the engine cannot run; it holds no path or name of yours.",
 )
-@click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
+@quiet_option
+@debug_option
 def command(
     bundle: str | None,
     backend: str,
@@ -64,6 +72,7 @@ def command(
     rebuild: bool,
     as_json: bool,
     report_file: Path | None,
+    quiet: bool,
     debug: bool,
 ) -> int:
     """Check this machine, verify a bundle, and compare its engine with the reference.
@@ -73,10 +82,10 @@ def command(
     """
     if rebuild and backend not in FLAVOURS:
         raise click.UsageError(f"--rebuild builds a TensorRT engine: name --backend {' or '.join(FLAVOURS)}.")
-    human = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     machine = examine_machine()
-    _show_machine(machine, human)
-    with native_chatter_silenced(active=not debug), log_lines():
+    _show_machine(machine, human, Console(stderr=True, highlight=False, soft_wrap=True))
+    with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         manifest = opened.manifest
         model = f"{manifest.model.backbone}, {manifest.precision}"
@@ -84,7 +93,7 @@ def command(
         for line in _learned(opened):
             human.print(Text(f"  {line}"))
         try:
-            with builds_shown(Console(stderr=True)) as report:
+            with builds_shown(Console(stderr=True, quiet=quiet)) as report:
                 found = compare(opened, backend, device, threads, report, rebuild=rebuild)
         except KanoclipError as error:
             if report_file is not None:
@@ -126,7 +135,7 @@ def _learned(bundle: Bundle) -> list[str]:
     return lines
 
 
-def _show_machine(machine: Machine, human: Console) -> None:
+def _show_machine(machine: Machine, human: Console, complain: Console) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("machine", f"{machine.system}, {machine.cores} cores, Python {machine.python}")
     if machine.jetson is not None:
@@ -136,7 +145,7 @@ def _show_machine(machine: Machine, human: Console) -> None:
     table.add_row("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items()))
     human.print(table)
     for problem in machine.problems:
-        human.print(Text(f"warning: {problem}", "yellow"))
+        complain.print(Text(f"warning: {problem}", "yellow"))
 
 
 def _show_comparison(found: Comparison, human: Console) -> None:

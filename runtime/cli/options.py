@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions
@@ -21,6 +22,7 @@ from kanoclip.runtime.system.files.guard import Read
 from kanoclip.runtime.system.sizes import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_POSITIONAL = "bundle_argument"
 
 
 class SectionedCommand(click.Command):
@@ -37,6 +39,42 @@ class SectionedCommand(click.Command):
         for title, rows in sections.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
+
+
+class BundleCommand(SectionedCommand):
+    """A command that takes its bundle as an argument, BUNDLE, and as --bundle: whichever a user tries first works.
+
+    Args:
+        attributes: As of `click.Command`.
+    """
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.params.append(click.Argument([_POSITIONAL], required=False, metavar="[BUNDLE]"))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses, and makes one of the two.
+
+        Raises:
+            click.UsageError: They differ.
+        """
+        rest = super().parse_args(ctx, args)
+        named, given = ctx.params.pop(_POSITIONAL), ctx.params.get("bundle")
+        if named is not None:
+            if given is not None and str(given) != named:
+                raise click.UsageError(f"{named} and --bundle {given} are two bundles: name one", ctx=ctx)
+            ctx.params["bundle"] = named
+            ctx.set_parameter_source("bundle", ParameterSource.COMMANDLINE)
+        return rest
+
+
+bundle_option = flags_of(EngineOptions, only=("bundle",))
+"""Adds --bundle, to a `BundleCommand`."""
+json_option = click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress and no report; warnings and errors remain.")
+debug_option = click.option(
+    "--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages."
+)
 
 
 def size(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:

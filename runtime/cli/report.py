@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
+from kanoclip.runtime.cli.options import debug_option, json_option, quiet_option
 from kanoclip.runtime.cli.terminal.building import step_line
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
@@ -57,8 +58,9 @@ docs/scale.md says what the figures mean.
 @click.option("--maps", type=click.Path(path_type=Path), metavar="FOLDER", help="What kanoclip-score --maps wrote.")
 @click.option("--no-pictures", "no_images", is_flag=True, help="Names and figures only.")
 @click.option("--fail-on-drift", is_flag=True, help="Exit code 1 where something has changed markedly.")
-@click.option("--json", "as_json", is_flag=True, help="Print counts and drift as JSON on standard output.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
+@json_option
+@quiet_option
+@debug_option
 def command(
     results: Path,
     reference: Path | None,
@@ -69,6 +71,7 @@ def command(
     no_images: bool,
     fail_on_drift: bool,
     as_json: bool,
+    quiet: bool,
     debug: bool,
 ) -> int:
     """Show a table of kanoclip-score as one HTML page that needs nothing beside it.
@@ -82,7 +85,7 @@ def command(
         [Written("--output", place)],
         [Read("the table", results), *([Read("the reference", reference)] if reference is not None else [])],
     )
-    human = Console(stderr=True, highlight=False, soft_wrap=True)
+    human = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
     now = Results(results)
     before = None if reference is None else Results(reference)
     comparison = None if before is None else compare_results(before, now)

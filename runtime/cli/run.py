@@ -17,7 +17,7 @@ from rich.text import Text
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest import Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
-from kanoclip.runtime.cli.options import SectionedCommand
+from kanoclip.runtime.cli.options import BundleCommand
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decisions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.events import MqttOptions, SnapshotOptions, WebhookOptions
@@ -66,7 +66,7 @@ Exit codes: 0 all fine, also after Ctrl-C or SIGTERM; 1 a failure, or images tha
 """
 
 
-@click.command(cls=SectionedCommand, epilog=_EPILOG)
+@click.command(cls=BundleCommand, epilog=_EPILOG)
 @flags_of(EngineOptions, RunOptions)
 @flags_of(SourceOptions, section="Sources")
 @flags_of(VideoOptions, ImagesOptions, JsonlOptions, section="Images, videos and lines")
@@ -180,7 +180,7 @@ def _run(line: LineConfig, debug: bool) -> int:
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             for source in sources:
                 pending.callback(source.close)
-            _introduce(detector.bundle, detector.backend.name, settings, human)
+            _introduce(detector.bundle, detector.backend.name, settings, looked_for, human)
             rows = outputs.rows(sources, quiet)
             drops = sources[0].live if policy is None else policy is Policy.DROP_OLDEST
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
@@ -229,7 +229,16 @@ def _run(line: LineConfig, debug: bool) -> int:
             if warm_up is not None:
                 warm_up.finish()
             # Also after a failure: it shows how far the run came.
-            _report(pipeline.summary(), rows, human, as_json, {} if warm_up is None else warm_up.as_json())
+            _report(
+                pipeline.summary(),
+                rows,
+                human,
+                timings=any(source.root is None for source in sources)
+                if line.run.timings is None
+                else line.run.timings,
+                as_json=as_json,
+                more={} if warm_up is None else warm_up.as_json(),
+            )
         return _exit_code(pipeline.summary(), endless)
 
 
@@ -246,7 +255,7 @@ def _class(manifest: Manifest, class_name: str | None) -> str:
     return class_name
 
 
-def _introduce(bundle: Bundle, engine: str, settings: Settings, human: Console) -> None:
+def _introduce(bundle: Bundle, engine: str, settings: Settings, class_name: str, human: Console) -> None:
     """Prints what is about to run and from where, and warns if its results mean nothing."""
     manifest = bundle.manifest
     height, width = manifest.model.image_size
@@ -257,6 +266,13 @@ def _introduce(bundle: Bundle, engine: str, settings: Settings, human: Console) 
     human.print(Text(f"{manifest.name}: {model}, {engine}{learned}, from {bundle.root}"))
     if settings.origin:
         human.print(Text(f"settings: {settings.origin}"))
+    if settings.decision(class_name).threshold is None and not manifest.thresholds_of(class_name).of_the_part:
+        human.print(
+            Text(
+                "thresholds are not your part's: kanoclip-learn --output part.kanoclip --source good/ sets them by "
+                "good images of it"
+            )
+        )
     if not manifest.model.trained:
         log.warning(
             "bundle %s is untrained (weights %s): its maps and verdicts mean nothing",
@@ -273,12 +289,20 @@ def _total(sources: Sequence[Source], max_frames: int | None) -> int | None:
     return sum(counts) if max_frames is None else min(sum(counts), max_frames)
 
 
-def _report(summary: RunSummary, rows: ImageTable | None, human: Console, as_json: bool, more: dict[str, Any]) -> None:
+def _report(
+    summary: RunSummary,
+    rows: ImageTable | None,
+    human: Console,
+    *,
+    timings: bool,
+    as_json: bool,
+    more: dict[str, Any],
+) -> None:
     """Prints table and summary; `more` is for its JSON."""
     with suppress(OSError):  # the terminal may be gone; what a program reads comes below
         if rows is not None:
             human.print(rows.render())
-        print_summary(human, summary)
+        print_summary(human, summary, timings=timings)
     if as_json:
         click.echo(json.dumps(summary_json(summary) | more, allow_nan=False))
 

@@ -13,7 +13,17 @@ import click
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.cli.options import backend_options, chosen_settings, reads_of_flags
+from kanoclip.runtime.cli.options import (
+    BundleCommand,
+    backend_options,
+    bundle_option,
+    chosen_settings,
+    debug_option,
+    json_option,
+    quiet_option,
+    reads_of_flags,
+)
+from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.score_progress import ScoreProgress
@@ -50,7 +60,7 @@ docs/scale.md has the columns, clusters, and what a million images cost.
 log = logging.getLogger(__name__)
 
 
-@click.command(epilog=_EPILOG)
+@click.command(cls=BundleCommand, epilog=_EPILOG)
 @click.option(
     "--source",
     required=True,
@@ -60,20 +70,14 @@ log = logging.getLogger(__name__)
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), metavar="FILE.parquet", help="The table to be made."
 )
-@click.option(
-    "--bundle",
-    metavar="PATH",
-    help="Bundle folder (NAME.kanoclip), or builtin. Default: the one in this folder, or the built-in.",
-)
+@bundle_option
 @click.option("--class", "class_name", metavar="NAME", help="What the images show; one of the bundle's classes.")
 @click.option("--column", default="path", show_default=True, metavar="NAME", help="Column of a table's paths.")
 @click.option("--class-column", metavar="NAME", help="Column of a table's classes. Default: --class for all.")
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), help="Score from which an image is anomalous. Default: the bundle's."
-)
+@click.option("--threshold", type=Decimal(0, 1), help="Score from which an image is anomalous. Default: the bundle's.")
 @click.option(
     "--pixel-threshold",
-    type=click.FloatRange(0, 1),
+    type=Decimal(0, 1),
     help="Map value from which a pixel counts. Default: the bundle's.",
 )
 @click.option(
@@ -115,9 +119,9 @@ log = logging.getLogger(__name__)
     help="Score on a Ray cluster: HOST:PORT, `auto`, or without a value on this machine.",
 )
 @click.option("--restart", is_flag=True, help="Throw away what was begun at this output.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON on standard output.")
-@click.option("--quiet", is_flag=True, help="No progress; warnings and errors remain.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
+@json_option
+@quiet_option
+@debug_option
 def command(
     source: str,
     output: Path,

@@ -65,7 +65,7 @@ def test_a_lean_box_measures_the_shipped_bundle_and_the_machines_limits(tmp_path
     """No torch, onnx or OpenVINO: whoever imports one is told that it is not installed."""
     for name in ("torch", "onnx", "openvino"):
         (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module {name}', name='{name}')\n")
-    files = ["--json", "r.json", "--markdown", "r.md", "--html", "r.html"]
+    files = ["--output", "r.json", "--markdown", "r.md", "--html", "r.html"]
     done = kanoclip_bench(
         *("--rounds", 3, "--backend", "onnxruntime", "--device", "cpu", "--compare", "torch", *files),
         *("--parts", "latency,stages,start" + ",roofline" * limits),
@@ -109,7 +109,7 @@ def test_a_lean_box_measures_the_shipped_bundle_and_the_machines_limits(tmp_path
 def test_throughput_against_batch_and_of_streams(tmp_path, toy):
     done = kanoclip_bench(
         *("--rounds", 4, "--backend", "onnxruntime", "--compare", "openvino", "--device", "cpu"),
-        *("--parts", "batches,stream", "--stream-seconds", "0.3", "--json", "r.json", "--html", "r.html"),
+        *("--parts", "batches,stream", "--stream-seconds", "0.3", "--output", "r.json", "--html", "r.html"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -126,7 +126,7 @@ def test_throughput_against_batch_and_of_streams(tmp_path, toy):
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path, toy):
     arguments = ["--rounds", 150, "--backend", "onnxruntime", "--device", "cpu", "--parts", "latency"]
-    arguments += ["--resume", "rounds.jsonl", "--json", "r.json"]
+    arguments += ["--resume", "rounds.jsonl", "--output", "r.json"]
     journal = tmp_path / "rounds.jsonl"
     killed = subprocess.Popen(
         [str(BIN / "kanoclip-bench"), *map(str, arguments)], cwd=tmp_path, stdout=subprocess.DEVNULL
@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, toy):
 
 def test_a_baseline_that_was_faster_fails_the_run(tmp_path, toy):
     arguments = ["--rounds", 20, "--backend", "onnxruntime", "--device", "cpu", "--parts", "latency"]
-    done = kanoclip_bench(*arguments, "--json", "old.json", cwd=tmp_path)
+    done = kanoclip_bench(*arguments, "--output", "old.json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     old = json.loads((tmp_path / "old.json").read_text())
 
@@ -164,7 +164,7 @@ def test_a_baseline_that_was_faster_fails_the_run(tmp_path, toy):
         for part, values in changes.items():
             changed[part].update(values)
         (tmp_path / "changed.json").write_text(json.dumps(changed))
-        return kanoclip_bench(*arguments, "--baseline", "changed.json", "--json", "new.json", *more, cwd=tmp_path)
+        return kanoclip_bench(*arguments, "--baseline", "changed.json", "--output", "new.json", *more, cwd=tmp_path)
 
     slower = against(0.02)
     assert slower.returncode == 3 and "SLOWER by more than 5%" in slower.stdout and slower.stderr == ""
@@ -194,7 +194,7 @@ def test_what_is_no_baseline_is_refused_before_anything_is_measured(tmp_path, to
     [
         (["--compare", "torch,tensorflow"], "'tensorflow' is no runner"),
         (["--parts", "latency,sound"], "'sound' is no part"),
-        (["--json", "none/r.json"], "none is no folder"),
+        (["--output", "none/r.json"], "none is no folder"),
         (["--max-regression", "nan"], "0 or more"),
         (["--rounds", "0"], "--rounds"),
     ],

@@ -104,7 +104,7 @@ def test_calibrate_then_run_on_photographs(tmp_path):
     thresholds = manifest(copy).thresholds
     assert (thresholds.image, thresholds.pixel) == (told["image"]["threshold"], told["pixel"]["threshold"])
     assert "conformal: false-alarm rate 0.15 by 6 good frames inside of nut.json, onnxruntime-cpu" in thresholds.origin
-    assert cv2.imread(str(plot)).shape == (720, 960, 3)
+    assert cv2.imread(str(plot)).shape == (720 + 480, 960, 3)  # with the recall
 
     out = tmp_path / "out"
     done = run(
@@ -155,7 +155,8 @@ def test_a_dry_run_changes_nothing(own, good):
 
 
 def test_too_few_frames_are_refused_before_the_engine_is_made(own, good):
-    fails(calibrate(own, "--source", good), 1, "59 good frames are too few", "takes 999", "enough for 0.017")
+    done = calibrate(own, "--source", good, "--false-alarm-rate", 0.001)
+    fails(done, 1, "59 good frames are too few", "takes 999", "enough for 0.017")
     fails(calibrate(own, "--source", good, "--every", 2, "--false-alarm-rate", 0.02), 1, "30 good frames", "takes 49")
     done = calibrate(own, "--source", good, "--confidence", 0.96, "--false-alarm-rate", 0.05)
     fails(done, 1, "with confidence 0.96: it takes 63")
@@ -219,7 +220,7 @@ def test_a_video_is_not_taken_for_independent_frames(own, tmp_path):
     arguments = (own, "--source", path, "--false-alarm-rate", 0.03, "--dry-run", *CPU)
     done = calibrate(*arguments, "--config", tmp_path / "line.toml")
     assert done.returncode == 0, done.stderr
-    assert "neighbouring frames resemble each other: 400 of them are worth about" in done.stderr
+    assert "neighbouring frames look alike: these 400 count as about" in done.stderr
     assert "--every" in done.stderr
     assert "line.toml sets threshold, which overrides the bundle" in done.stderr
     done = calibrate(*arguments, "--every", 10)
@@ -265,3 +266,41 @@ def test_a_second_writer_is_refused(own, good):
     with locked(own):
         fails(calibrate(own, "--source", good, "--false-alarm-rate", 0.05, *CPU), 1, "another process")
     assert manifest(own) == before
+
+
+def test_a_folder_tells_good_from_bad(own, good, tmp_path):
+    """`test/good` beside `test/spot`: no flag says so; the rate is what 59 frames carry."""
+    place = tmp_path / "test"
+    shutil.move(good, place / "good")
+    for number, level in enumerate((75, 130, 200, 250)):
+        name = "spot" if number < 3 else "hole"
+        (place / name).mkdir(exist_ok=True)
+        cv2.imwrite(str(place / name / f"{number}.png"), np.full((32, 32, 3), level, np.uint8))
+    cv2.imwrite(str(place / "loose.png"), np.full((32, 32, 3), 255, np.uint8))
+    given = (own, "--source", place, "--json", *CPU)
+    done = calibrate(*given)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["frames"], told["allowed_above"], told["image"]["caught"]["hits"]) == (59, 0, 3)
+    assert told["false_alarm_rate"] == pytest.approx(1 / 60)
+    assert {one["name"]: one["frames"] for one in told["recall"]["folders"]} == {"hole": 1, "spot": 3, "all": 4}
+    for line in ("59 good images by the folders' names, 4 bad ones (hole, spot)", "1 images beside no folder", "░ 75%"):
+        assert line in done.stderr
+    names = [line for line in done.stderr.splitlines() if line.startswith("the good frames with the highest scores")]
+    assert names and f"{place}/good/" in names[0]
+    # All of the bad ones, whatever it costs: three good frames are as bright as the darkest bad one, or brighter.
+    caught = json.loads(calibrate(*given, "--catch", 1).stdout)
+    assert caught["catch"] == 1 and caught["image"]["caught"]["hits"] == 4
+    assert caught["allowed_above"] == sum(level >= 75 for level in range(20, 79))
+    assert "catch: 1 of 4 bad frames; 4 of 59 good ones reach it" in caught["origin"] == manifest(own).thresholds.origin
+    fails(calibrate(*given, "--catch", 0.9, "--false-alarm-rate", 0.1), 2, "give one")
+    fails(calibrate(own, "--source", place / "good", "--catch", 0.9, *CPU), 1, "no bad frames to catch")
+
+
+def test_a_bundle_is_an_argument_or_an_option(own, good, tmp_path):
+    rate = ("--false-alarm-rate", 0.05, "--dry-run", "--quiet", *CPU)
+    done = calibrate("--bundle", own, "--source", good, *rate)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    fails(calibrate(own, "--bundle", tmp_path / "other", "--source", good, *rate), 2, "two bundles: name one")
+    line = run("kanoclip-run", own, "--source", good, "--no-table", *CPU)
+    assert line.returncode == 0 and str(own) in line.stdout

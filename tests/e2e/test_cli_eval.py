@@ -72,10 +72,10 @@ def bundle(checkpoint):
 def test_bundle_and_checkpoint_give_the_same_table(data, bundle, checkpoint, tmp_path):
     """The bundle through the runtime, the checkpoint through torch: what ships is what was trained."""
     engine = ["--backend", "onnxruntime"]  # one that computes in float32, whichever is the fastest
-    done = evaluate("--bundle", bundle, *data, "--category", "hazelnut", "--json", tmp_path / "b.json", *engine)
+    done = evaluate("--bundle", bundle, *data, "--category", "hazelnut", "--output", tmp_path / "b.json", *engine)
     assert done.returncode == 0, done.stderr
     assert "I-AUROC" in done.stdout and "'object' for hazelnut" in done.stdout
-    files = ["--json", tmp_path / "c.json", "--csv", tmp_path / "c.csv", "--markdown", tmp_path / "c.md"]
+    files = ["--output", tmp_path / "c.json", "--csv", tmp_path / "c.csv", "--markdown", tmp_path / "c.md"]
     more = ["--sheet", tmp_path / "c.jpg", "--compare", "paper", "--class-name", "object", "--batch-size", 5]
     done = evaluate("--checkpoint", checkpoint, "--weights", "none", *data, *files, *more)
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ sys.exit(invoke("kanoclip-eval", "eval", {[str(a) for a in ["--bundle", bundle, 
 
 @pytest.mark.parametrize("prompts", ["handcrafted", pytest.param("learned", marks=pytest.mark.nightly)])
 def test_training_free_baselines(data, prompts, tmp_path):
-    options = ["--prompts", prompts, "--backbone", "random-tiny", "--weights", "none", "--json", tmp_path / "o.json"]
+    options = ["--prompts", prompts, "--backbone", "random-tiny", "--weights", "none", "--output", tmp_path / "o.json"]
     done = evaluate_here(*options, *data)
     assert done.returncode == 0, done.stderr
     assert "SEEDED" in done.stdout
@@ -132,7 +132,7 @@ def test_images_without_masks(data, bundle, tmp_path):
     root = tmp_path / "brain"
     for name, folder in (("no", "good"), ("yes", "colour")):
         shutil.copytree(data[3] / "hazelnut" / "test" / folder, root / name)
-    options = ["--bundle", bundle, "--dataset", "br35h", "--root", root, "--json", tmp_path / "o.json"]
+    options = ["--bundle", bundle, "--dataset", "br35h", "--root", root, "--output", tmp_path / "o.json"]
     done = evaluate(*options, "--compare", "paper")
     assert done.returncode == 0, done.stderr
     mean = json.loads((tmp_path / "o.json").read_text())["mean"]
@@ -147,7 +147,7 @@ def test_a_broken_image(data, bundle, tmp_path):
     shutil.copytree(data[3], root)
     victim = sorted((root / "hazelnut" / "test" / "good").iterdir())[2]
     victim.write_bytes(victim.read_bytes()[:99])
-    options = ["--bundle", bundle, "--dataset", "mvtec", "--root", root, "--json", tmp_path / "o.json"]
+    options = ["--bundle", bundle, "--dataset", "mvtec", "--root", root, "--output", tmp_path / "o.json"]
     done = evaluate_here(*options)
     assert done.returncode == 1 and str(victim) in done.stderr.splitlines()[-1] and "--skip-bad" in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -162,7 +162,7 @@ def test_a_broken_image(data, bundle, tmp_path):
 def test_ablation_trains_what_is_missing_and_measures_every_row(data, tmp_path):
     options = ["--ablation", "--train-dataset", "mvtec", "--train-root", data[3], *data, "--backbone", "random-tiny"]
     options += ["--weights", "none", "--epochs", 1, "--output", tmp_path / "rows", "--markdown", tmp_path / "t.md"]
-    done = evaluate(*options, "--json", tmp_path / "t.json")
+    done = evaluate(*options, "--output", tmp_path / "t.json")
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "t.json").read_text())
     assert list(record) == [f"row{i}" for i in range(1, 6)]
@@ -190,7 +190,7 @@ def test_ablation_trains_what_is_missing_and_measures_every_row(data, tmp_path):
 def test_without_a_target_the_shipped_bundle_is_measured(data, tmp_path):
     (tmp_path / "other.kanoclip").mkdir()  # not looked at: figures should not depend on the folder one stands in
     target = tmp_path / "o.json"
-    done = evaluate(*data, "--class-name", "object", "--json", target, cwd=tmp_path)
+    done = evaluate(*data, "--class-name", "object", "--output", target, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads(target.read_text())
     assert (found["model"]["kind"], found["model"]["name"], found["trained"]) == ("bundle", "nano.kanoclip", True)
@@ -207,7 +207,7 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         (["--prompts", "handcrafted", "--backbone", "resnet", *data], 2, "resnet", "nano"),
         (["--bundle", bundle, "--image-size", "99", *data], 2, "--image-size", "bundle"),
         (["--bundle", bundle, "--weights", "none", *data], 2, "--weights"),
-        (["--bundle", bundle, "--output", tmp_path, *data], 2, "--output is for --ablation"),
+        (["--bundle", bundle, "--checkpoints", tmp_path, *data], 2, "--checkpoints is for --ablation"),
         (["--ablation", "--backbone", "nano", *data], 2, "--train-dataset"),
         (["--bundle", bundle, "--sheet", tmp_path / "x.gif", *data], 2, ".png"),
         (["--bundle", bundle, "--class-name", " ", *data], 2, "--class-name"),
@@ -218,7 +218,7 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         (["--bundle", bundle, "--dataset", "visa", "--root", data[3]], 1, "visa", "mvtec"),
         (["--bundle", bundle, "--dataset", "nonesuch", "--root", data[3]], 1, "nonesuch", "mvtec"),
         (["--bundle", bundle, *data, "--category", "bolt"], 1, "bolt", "hazelnut"),
-        (["--bundle", bundle, *data, "--json", "/dev/null/x.json"], 1, "/dev/null/x.json"),
+        (["--bundle", bundle, *data, "--output", "/dev/null/x.json"], 1, "/dev/null/x.json"),
     ]
     for given, code, *words in rows:
         done = evaluate_here(*given)

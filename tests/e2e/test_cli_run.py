@@ -91,7 +91,7 @@ def test_images_lines_table_and_summary(toy_bundle, photographs, tmp_path):
     out = tmp_path / "out"
     started = datetime.now(timezone.utc)
     done = kanoclip_run(
-        "--bundle", toy_bundle, "--source", photographs, "--output", out, "--jsonl", out / "frames.jsonl"
+        "--bundle", toy_bundle, "--source", photographs, "--output", out, "--jsonl", out / "frames.jsonl", "--timings"
     )
     assert done.returncode == 0, done.stderr
     names = ["colour/00.jpg", "colour/09.jpg", "good/04.jpg", "good/13.jpg"]

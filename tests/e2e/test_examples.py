@@ -44,6 +44,20 @@ def test_a_folder(tmp_path):
     assert lines[-1] == f"{anomalous} of {images} images are anomalous"
 
 
+def test_two_runs_side_by_side(tmp_path):
+    """Before and after are the same here: the table and the image are what is tested."""
+    for name in ("before", "after"):
+        (tmp_path / name / "colour").mkdir(parents=True)
+        frame = {"source": str(BAD_ONE), "score": 0.7, "threshold": 0.6, "is_anomalous": name == "after"}
+        (tmp_path / name / "frames.jsonl").write_text(json.dumps(frame) + "\n", encoding="utf-8")
+        (tmp_path / name / "colour" / BAD_ONE.name).write_bytes(BAD_ONE.read_bytes())
+    target = tmp_path / "o.jpg"
+    head, row, last = run("overview.py", IMAGES, tmp_path / "before", tmp_path / "after", "--output", target)
+    assert head.split() == ["folder", "images", "anomalous", "before", "after"]
+    assert row.split() == ["colour", "1", "0", "1"] and last.endswith("o.jpg")
+    assert target.stat().st_size > 10_000
+
+
 def test_a_camera():
     *frames, last = run("camera.py", "test://?width=320&height=240&fps=50&defect=0.5", 5)
     assert len(frames) <= 5 and all(line.startswith("frame ") for line in frames) and frames

@@ -13,6 +13,8 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option
+from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
@@ -30,13 +32,13 @@ Examples:
 
 \b
   kanoclip-eval --dataset mvtec --root ~/data/mvtec                      # the bundle that is shipped
-  kanoclip-eval --bundle line3.kanoclip --dataset mvtec --root ~/data/mvtec --json out.json
+  kanoclip-eval line3.kanoclip --dataset mvtec --root ~/data/mvtec --output out.json
   kanoclip-eval --checkpoint vit-l.safetensors --dataset visa --root ~/data/visa --compare paper --sheet cases.jpg
   kanoclip-eval --prompts handcrafted --backbone vit-l-14-336 --dataset mvtec --root ~/data/mvtec
-  kanoclip-eval --shots 1,4 --draws 5 --tiles auto --dataset mvtec --root ~/data/mvtec --json few.json
+  kanoclip-eval --shots 1,4 --draws 5 --tiles auto --dataset mvtec --root ~/data/mvtec --output few.json
   kanoclip-eval --unlabelled 32 --share 0.1 --dataset mvtec --root ~/data/mvtec
   kanoclip-eval --ablation --train-dataset visa --train-root ~/data/visa --dataset mvtec --root ~/data/mvtec \\
-      --backbone vit-l-14-336 --output ablation/
+      --backbone vit-l-14-336 --checkpoints ablation/
 
 Exit codes: 0 all fine; 1 a failure, or images that were skipped; 2 wrong usage.
 """
@@ -60,7 +62,7 @@ class _Options:
     backend: str
     device: str
     threads: int | None
-    json_file: Path | None
+    output: Path | None
     csv_file: Path | None
     markdown_file: Path | None
     sheet: Path | None
@@ -79,7 +81,8 @@ class _Options:
     train_categories: tuple[str, ...]
     epochs: int
     seed: int
-    output: Path | None
+    checkpoints: Path | None
+    as_json: bool
     quiet: bool
 
 
@@ -105,10 +108,8 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
         raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
-@click.command(epilog=_EPILOG)
-@click.option(
-    "--bundle", type=click.Path(path_type=Path), metavar="DIR", help="Measure a bundle. Default: the shipped one."
-)
+@click.command(cls=BundleCommand, epilog=_EPILOG)
+@click.option("--bundle", metavar="PATH", help="Measure a bundle. Default, and called builtin: the shipped one.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Measure a checkpoint in torch.")
 @click.option(
     "--prompts",
@@ -126,7 +127,7 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="Of a bundle.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda")
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: the engine's choice.")
-@click.option("--json", "json_file", type=_FILE, metavar="FILE", help="Write all of it as JSON.")
+@click.option("--output", type=_FILE, metavar="FILE.json", help="Write all of it as JSON.")
 @click.option("--csv", "csv_file", type=_FILE, metavar="FILE", help="Write the table as CSV.")
 @click.option("--markdown", "markdown_file", type=_FILE, metavar="FILE", help="Write the table as Markdown.")
 @click.option("--sheet", type=_FILE, metavar="FILE", help="Image of the best and worst cases (.png, .jpg).")
@@ -143,9 +144,7 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option(
     "--unlabelled", type=click.IntRange(min=3), metavar="N", help="Give it N frames of which no one says what they are."
 )
-@click.option(
-    "--share", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Of them that are anomalous."
-)
+@click.option("--share", type=Decimal(0, 1), default=0.1, show_default=True, help="Of them that are anomalous.")
 @click.option("--draws", type=click.IntRange(min=1), default=5, show_default=True, help="For --shots and --unlabelled.")
 @click.option(
     "--tiles",
@@ -156,7 +155,7 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option(
     "--false-alarm-rate",
     "rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Decimal(0, 1, min_open=True, max_open=True),
     default=0.05,
     show_default=True,
     help="Of the threshold that references set; its recall is in the table.",
@@ -167,12 +166,15 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option("--train-category", "train_categories", multiple=True, metavar="NAME", help="For --ablation; repeatable.")
 @click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="For --ablation.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For --ablation.")
-@click.option("--output", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: its checkpoints.")
-@click.option("--quiet", is_flag=True, help="No progress and no table; warnings and errors remain.")
+@click.option("--checkpoints", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: where they go.")
+@json_option
+@quiet_option
 @click.pass_context
 def command(context: click.Context, /, **_: Any) -> int:
     """Measure image and pixel metrics, each category and their mean."""
-    options = _Options(**context.params)
+    given = context.params
+    named = given.pop("bundle")
+    options = _Options(bundle=None if named is None else Path(named), **given)
     _check(options)
     if options.ablation:
         return _ablation(options)
@@ -211,11 +213,11 @@ def _check(options: _Options) -> None:
     if options.tiles is not None and not few:
         raise click.UsageError("--tiles is for --shots and --unlabelled; otherwise the bundle decides.")
     if few and options.csv_file is not None:
-        raise click.UsageError("--csv is for one table: take --json or --markdown.")
+        raise click.UsageError("--csv is for one table: take --output or --markdown.")
     training = {
         "--train-dataset": options.train_dataset,
         "--train-root": options.train_root,
-        "--output": options.output,
+        "--checkpoints": options.checkpoints,
     }
     for flag, value in training.items():
         if options.ablation and value is None:
@@ -223,13 +225,15 @@ def _check(options: _Options) -> None:
         if not options.ablation and value is not None:
             raise click.UsageError(f"{flag} is for --ablation.")
     if options.ablation and (options.sheet or options.csv_file or options.compare):
-        raise click.UsageError("--ablation writes --json and --markdown only, the paper's figures always beside ours.")
+        raise click.UsageError(
+            "--ablation writes --output and --markdown only, the paper's figures always beside ours."
+        )
     if options.class_name is not None and not options.class_name.strip():
         raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"--sheet {options.sheet}: end its name in one of {', '.join(SUFFIXES)}.")
     places = {
-        "--json": options.json_file,
+        "--output": options.output,
         "--csv": options.csv_file,
         "--markdown": options.markdown_file,
         "--sheet": options.sheet,
@@ -251,10 +255,10 @@ def _evaluate(options: _Options) -> int:
     results = _measure(options, lambda: _predictor(options), keeper)
     paper = paper_rows(options.dataset) if options.compare is not None else None
     if not options.quiet:
-        print_results(Console(), results, paper)
-    if options.json_file is not None:
+        print_results(Console(stderr=options.as_json), results, paper)
+    if options.output is not None or options.as_json:
         versions = installed_versions(("kanoclip-edge", "torch", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"))
-        write_text(options.json_file, as_json(results, paper, versions))
+        _give(options, as_json(results, paper, versions))
     if options.csv_file is not None:
         write_text(options.csv_file, comma_separated(results))
     if options.markdown_file is not None:
@@ -306,8 +310,8 @@ def _few_shot(options: _Options) -> int:
     beside = {frames: published(options.dataset, frames) if options.shots else [] for frames in found}
     if not options.quiet:
         for frames, one in found.items():
-            print_few_shot(Console(), one, beside[frames])
-    if options.json_file is not None:
+            print_few_shot(Console(stderr=options.as_json), one, beside[frames])
+    if options.output is not None or options.as_json:
         last = list(found.values())[-1]
         versions = installed_versions(("kanoclip-edge", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy"))
         record = {
@@ -319,12 +323,22 @@ def _few_shot(options: _Options) -> int:
         }
         if len(found) > 1:
             record["by_shots"] = {str(frames): one.as_json() for frames, one in found.items()}
-        write_text(options.json_file, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        _give(options, json.dumps(record, indent=2, allow_nan=False) + "\n")
     if options.markdown_file is not None:
         write_text(options.markdown_file, "\n".join(few_shot_markdown(one, beside[n]) for n, one in found.items()))
     if options.sheet is not None and keeper is not None:
         write_sheet(options.sheet, keeper)
     return 0
+
+
+def _give(options: _Options, record: str) -> None:
+    """Writes the JSON where it is wanted."""
+    from kanoclip.train.evaluation.tables import write_text
+
+    if options.output is not None:
+        write_text(options.output, record)
+    if options.as_json:
+        click.echo(record, nl=False)
 
 
 def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Results:
@@ -437,7 +451,7 @@ def _ablation(options: _Options) -> int:
     from kanoclip.train.evaluation.predictor import CheckpointPredictor
     from kanoclip.train.evaluation.tables import markdown_table, write_text
 
-    folder = options.output
+    folder = options.checkpoints
     assert folder is not None  # `_check` has refused its absence
     _set_threads(options.threads)
 
@@ -449,16 +463,16 @@ def _ablation(options: _Options) -> int:
 
         return _measure(options, open_predictor)
 
-    console = Console()
+    console = Console(stderr=options.as_json)
     done = run_ablation(_training_arguments(options), folder, measure, console)
     if not options.quiet:
         print_ablation(console, done, options.dataset)
     headings, lines = ablation_lines(done, options.dataset)
     if options.markdown_file is not None:
         write_text(options.markdown_file, "\n".join(markdown_table(headings, lines)) + "\n")
-    if options.json_file is not None:
+    if options.output is not None or options.as_json:
         record = {row.name: results.as_json() for row, results in done}
-        write_text(options.json_file, json.dumps(record, indent=2, allow_nan=False) + "\n")
+        _give(options, json.dumps(record, indent=2, allow_nan=False) + "\n")
     return 1 if any(results.skipped for _, results in done) else 0
 
 

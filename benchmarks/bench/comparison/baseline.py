@@ -42,11 +42,11 @@ def read_baseline(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise KanoclipError(
-            f"--baseline {path} cannot be read ({error}): name a file that --json has written"
+            f"--baseline {path} cannot be read ({error}): name a file that --output has written"
         ) from error
     if not isinstance(value, dict) or value.get("format") != FORMAT or value.get("version") != VERSION:
         raise KanoclipError(
-            f"--baseline {path} is no result of this kanoclip-bench: name a file that --json has written"
+            f"--baseline {path} is no result of this kanoclip-bench: name a file that --output has written"
         )
     try:
         rounds = [runner["rounds_ms"] for runner in value["runners"].values()]

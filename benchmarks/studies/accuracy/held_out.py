@@ -38,7 +38,7 @@ def kanoclip(*arguments: object) -> None:
 def measure(model: list[str], data: list[str], category: str, scratch: Path) -> dict[str, float | None]:
     """The metrics of a model on one category."""
     target = scratch / "o.json"
-    kanoclip("eval", *model, *data, "--category", category, "--json", target, "--quiet")
+    kanoclip("eval", *model, *data, "--category", category, "--output", target, "--quiet")
     metrics: dict[str, float | None] = json.loads(target.read_text())["mean"]
     return metrics
 

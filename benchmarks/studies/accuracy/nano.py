@@ -55,7 +55,7 @@ def measure(flags: list[str], root: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "o.json"
         command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "eval", "--dataset", "mvtec", "--root", str(root)]
-        subprocess.run([*command, "--class-name", WORDS, "--json", str(target), "--quiet", *flags], check=True)
+        subprocess.run([*command, "--class-name", WORDS, "--output", str(target), "--quiet", *flags], check=True)
         found = json.loads(target.read_text())
     return {**found["categories"], "mean": found["mean"]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -12,195 +12,150 @@ import click
 import numpy as np
 from rich.text import Text
 
-from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
-from kanoclip.runtime.cli.options import (
-    backend_options,
-    chosen_settings,
-    decision_options,
-    known_camera,
-    reads_of_flags,
-    share,
-)
+from kanoclip.runtime.cli.fitting.fit_options import FitOptions, fit_options
+from kanoclip.runtime.cli.fitting.frames import by_group, draw_scores, open_frames
+from kanoclip.runtime.cli.options import BundleCommand, chosen_settings, decision_options, reads_of_flags
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.conformal import bound, frames_needed
+from kanoclip.runtime.detect.learning.conformal import best_rate, bound, frames_needed
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration import report
-from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
-from kanoclip.runtime.ops.calibration.gather import EveryNth, Values, gather
-from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
+from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate, caught
+from kanoclip.runtime.ops.calibration.gather import Values, gather
+from kanoclip.runtime.ops.calibration.plot import Histogram
+from kanoclip.runtime.ops.calibration.recall import recall_table, table_lines
 from kanoclip.runtime.service.logs import log_lines
-from kanoclip.runtime.sources import Source, open_camera, open_source
-from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
+from kanoclip.runtime.sources import Source
+from kanoclip.runtime.system.files.guard import refuse_overwriting
 from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.types import RegionOfInterest
 
+LEAST_RATE = 0.001
+"""The default false-alarm rate, where good frames are enough for it; with fewer of them what they carry."""
 _EPILOG = """
 Examples:
 
 \b
-  kanoclip-calibrate line3.kanoclip --source good/ --false-alarm-rate 0.01
-  kanoclip-calibrate line3.kanoclip --source good.mp4 --every 25 --confidence 0.95 --bad bad/ --plot scores.png
+  kanoclip-calibrate line3.kanoclip --source good/
+  kanoclip-calibrate line3.kanoclip --source bottle/test/ --catch 0.9 --plot scores.png
+  kanoclip-calibrate line3.kanoclip --source good.mp4 --every 25 --confidence 0.95 --bad bad/
   kanoclip-calibrate line3.kanoclip --camera 0 --every 30 --config line3.toml
-  kanoclip-calibrate nano.kanoclip --output line3.kanoclip --source good/ --class bottle --roi belt.json --json
+  kanoclip-calibrate --output line3.kanoclip --source good/ --class bottle --roi belt.json --json
 
 Exit codes: 0 the thresholds are set, or shown with --dry-run; 1 they are not; 2 wrong usage.
 docs/calibration.md says what is promised, and what is not.
 """
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("bundle", required=False, metavar="[BUNDLE]")
-@click.option("--source", metavar="PATH|GLOB|URL", help="Good frames: a folder, images, a video, a stream.")
-@click.option("--camera", callback=known_camera, metavar="N|DEVICE|csi://N", help="Good frames from a camera.")
-@click.option(
-    "--false-alarm-rate",
-    "rate",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    callback=share,
-    default=0.001,
-    show_default=True,
-    help="Share of good frames that may be called anomalous.",
+@dataclass(frozen=True)
+class CalibrateOptions(FitOptions):
+    """What the user wants."""
+
+    min_area: int | None
+    alarm: AlarmRule | None
+
+
+@click.command(cls=BundleCommand, epilog=_EPILOG)
+@fit_options(
+    CalibrateOptions,
+    decision_options,
+    rate_help=f"{LEAST_RATE:g}, or the least that so few good frames carry.",
 )
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0.5, 1, max_open=True),
-    callback=share,
-    metavar="SHARE",
-    help="Keep the rate in this share of calibrations, such as 0.95; it takes more frames. Default: on average.",
-)
-@click.option("--bad", metavar="PATH|GLOB", help="Frames that should be found: reported, not used.")
-@click.option("--class", "class_name", metavar="NAME", help="What the frames show; one of the bundle's classes.")
-@decision_options
-@click.option(
-    "--every", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Take one of N frames."
-)
-@click.option(
-    "--max-frames",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Stop after N good frames. Default: all; from a live source as many as the rate takes.",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="NAME.kanoclip",
-    help="Write a copy of the bundle rather than changing it.",
-)
-@click.option("--dry-run", is_flag=True, help="Change nothing.")
-@click.option("--plot", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw the frames' values.")
-@backend_options
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON on standard output.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error and the libraries' own messages.")
-def command(
-    bundle: str | None,
-    source: str | None,
-    camera: str | None,
-    rate: float,
-    confidence: float | None,
-    bad: str | None,
-    class_name: str | None,
-    config: Path | None,
-    roi: Path | None,
-    min_area: int | None,
-    alarm: AlarmRule | None,
-    every: int,
-    max_frames: int | None,
-    output: Path | None,
-    dry_run: bool,
-    plot: Path | None,
-    backend: str,
-    device: str,
-    threads: int | None,
-    as_json: bool,
-    debug: bool,
-) -> None:
+def command(options: CalibrateOptions) -> None:
     """Set a bundle's thresholds by good frames, with no label.
 
-    Of good frames like these, at most the asked share will be called anomalous, and of at most that share the map will
+    Of good frames like these, at most a chosen share will be called anomalous, and of at most that share the map will
     reach the pixel threshold. Give the region of interest that will be used. Give exactly one of --source and --camera.
     BUNDLE is changed; with --output a copy is written, of the built-in bundle where none is named.
     """
-    if (source is None) == (camera is None):
-        raise click.UsageError("give exactly one of --source PATH|GLOB|URL and --camera N")
-    if plot is not None and plot.suffix.lower() != ".png":
-        raise click.UsageError(f"--plot {plot}: it is written as .png only")
-    if bundle is None and output is None and not dry_run:
-        raise click.UsageError(
-            "name the bundle whose thresholds are set, which is changed, or with --output NAME.kanoclip a folder for a "
-            "copy of the built-in one"
-        )
-    settings = chosen_settings(config, roi, min_area=min_area, alarm=alarm)
-    opened = Bundle.open(find_bundle(BUILTIN if bundle is None else bundle, Path.cwd()))
-    whose = _class_of(opened, class_name)
-    places = [Written(flag, path) for flag, path in (("--plot", plot), ("--output", output)) if path is not None]
-    if not dry_run:
-        check_place(opened.root, output)
-    refuse_overwriting(places, reads_of_flags(opened.root, config, roi, source, bad))
-    human = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    options.check_frames()
+    options.check_suffixes()
+    options.check_bundle("whose thresholds are set")
+    settings = chosen_settings(options.config, options.roi, min_area=options.min_area, alarm=options.alarm)
+    opened = Bundle.open(find_bundle(options.bundle_or_builtin, Path.cwd()))
+    whose = _class_of(opened, options.class_name)
+    if not options.dry_run:
+        check_place(opened.root, options.output)
+    refuse_overwriting(
+        options.written, reads_of_flags(opened.root, options.config, options.roi, options.source, options.bad)
+    )
+    human = Console(stderr=options.as_json, quiet=options.quiet, highlight=False, soft_wrap=True)
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
-    with native_chatter_silenced(active=not debug), log_lines():
-        with ExitStack() as pending:
-            frames = EveryNth(open_camera(camera) if camera is not None else open_source(source or ""), every)
-            pending.callback(frames.close)
-            wanted = _wanted(frames, max_frames, rate, confidence)
-            with builds_shown(Console(stderr=True)) as build_report:
-                detector = Detector.load(
-                    opened.root,
-                    backend=backend,
-                    device=device,
-                    threads=threads,
-                    # No threshold matters here; at 1 hardly a region is looked for.
-                    settings=settings.overridden(Decision(threshold=1.0, pixel_threshold=1.0)),
-                    report=build_report,
-                    workers=workers_for(frames.live, threads),
-                )
-            pending.pop_all()  # the pipeline closes it from here on
-        with detector:
-            engine = detector.backend.name
-            good = _infer(frames, detector, class_name, wanted)
-            found_bad = None
-            if bad is not None:
-                found_bad = _infer(open_source(bad), detector, class_name, None)
-                if not len(found_bad.scores):
-                    raise CalibrationError(f"{bad}: no image in it can be read")
-    shown_class = class_name or opened.manifest.classes[0]
+    shown_class = options.class_name or opened.manifest.classes[0]
     decision = settings.decision(shown_class)
     rule = decision.alarm or EVERY_FRAME
-    found = calibrate(good, rate, confidence, rule, found_bad)
+    with native_chatter_silenced(active=not options.debug), log_lines(quiet=options.quiet), ExitStack() as pending:
+        frames = open_frames(options)
+        pending.callback(frames.close)
+        for note in frames.notes:
+            human.print(Text(note))
+        wanted = _wanted(frames.good, options)
+        with builds_shown(Console(stderr=True, quiet=options.quiet)) as build_report:
+            detector = Detector.load(
+                opened.root,
+                backend=options.backend,
+                device=options.device,
+                threads=options.threads,
+                # No threshold matters here; at 1 hardly a region is looked for.
+                settings=settings.overridden(Decision(threshold=1.0, pixel_threshold=1.0)),
+                report=build_report,
+                workers=workers_for(frames.good.live, options.threads),
+            )
+        with detector:
+            engine = detector.backend.name
+            good = _infer(frames.good, detector, options, wanted)
+            bad = None if frames.bad is None else _infer(frames.bad, detector, options, None)
+    if not len(good.scores):
+        raise CalibrationError(f"{options.camera or options.source}: no good frame in it can be read")
+    if bad is not None and not len(bad.scores):
+        raise CalibrationError(f"{options.bad or options.source}: no bad image in it can be read")
+    rate = _rate(options, len(good.scores))
+    found = calibrate(good, rate, options.confidence, rule, bad, in_sequence=frames.in_sequence, catch=options.catch)
     before = opened.manifest.thresholds_of(shown_class)
-    base = before if min_area is None else replace(before, min_area=min_area)
+    base = before if options.min_area is None else replace(before, min_area=options.min_area)
     thresholds = _thresholds(found, base, decision.roi, engine)
-    place = None if dry_run else _stored(opened, output, whose, thresholds)
-    for line in report.sentences(found, before, rule):
+    by_folder = {} if bad is None else by_group(frames.groups, bad.names, bad.scores)
+    table = recall_table(good.scores, by_folder) if by_folder else None
+    place = None if options.dry_run else _stored(opened, options.output, whose, thresholds)
+    lines = report.sentences(found, before, rule)
+    if frames.good.root is not None:
+        lines.append(report.highest(good))
+    for line in [*lines, *([] if table is None else table_lines(table))]:
         human.print(Text(line))
-    warnings = found.warnings(every) + _override_warnings(decision, settings.origin)
+    warnings = found.warnings(options.every) + _override_warnings(decision, settings.origin)
     for line in warnings:
         complain.print(Text(f"warning: {line}", "yellow"))
-    if plot is not None:
-        _draw(plot, found, good, found_bad)
+    if options.plot is not None:
+        draw_scores(options.plot, _panels(found, good, bad), good.scores, by_folder)
     human.print(Text("nothing was changed" if place is None else f"written to {place}"))
-    if as_json:
+    if options.as_json:
         result = {
             "bundle": str(opened.root),
             "written_to": None if place is None else str(place),
             "class": shown_class,
             **report.as_json(found, before, rule),
-            "every": every,
+            "recall": None if table is None else table.as_json(),
+            "every": options.every,
             "min_area": thresholds.min_area,
             "roi": None if decision.roi is None else decision.roi.name,
             "origin": thresholds.origin,
             "warnings": warnings,
         }
         click.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+def _rate(options: CalibrateOptions, frames: int) -> float:
+    """The false-alarm rate that was given, or the least from LEAST_RATE that the frames carry."""
+    return options.rate or max(LEAST_RATE, best_rate(frames, options.confidence))
 
 
 def _class_of(bundle: Bundle, class_name: str | None) -> str | None:
@@ -217,22 +172,22 @@ def _class_of(bundle: Bundle, class_name: str | None) -> str | None:
     return class_name
 
 
-def _wanted(frames: Source, max_frames: int | None, rate: float, confidence: float | None) -> int | None:
+def _wanted(frames: Source, options: CalibrateOptions) -> int | None:
     """How many frames to score; refuses at once where there are too few of them."""
-    needed = frames_needed(rate, confidence)
-    if max_frames is None and (frames.live or (frames.count is None and frames.root is None)):
-        return needed
+    most, confidence = options.max_frames, options.confidence
+    if most is None and (frames.live or (frames.count is None and frames.root is None)):
+        return frames_needed(options.rate or LEAST_RATE, confidence)
     # A video's count is an estimate: only images are counted before they are read.
-    known = [n for n in (max_frames, frames.count if frames.root is not None else None) if n is not None]
-    if known:
-        bound(min(known), rate, confidence)
-    return max_frames
+    known = [n for n in (most, frames.count if frames.root is not None else None) if n is not None]
+    if known and options.rate is not None:
+        bound(min(known), options.rate, confidence)
+    return most
 
 
-def _infer(source: Source, detector: Detector, class_name: str | None, most: int | None) -> Values:
+def _infer(source: Source, detector: Detector, options: CalibrateOptions, most: int | None) -> Values:
     counts = [n for n in (source.count, most) if n is not None]
-    with StatusLine(Console(stderr=True), min(counts) if counts else None) as status:
-        values = gather(source, detector, class_name, max_frames=most, on_tick=status.update)
+    with StatusLine(Console(stderr=True, quiet=options.quiet), min(counts) if counts else None) as status:
+        values = gather(source, detector, options.class_name, max_frames=most, on_tick=status.update)
     if values.interrupted:
         raise CalibrationError(f"interrupted after {len(values.scores)} frames; nothing was changed")
     return values
@@ -245,12 +200,14 @@ def _thresholds(found: Calibration, before: Thresholds, roi: RegionOfInterest | 
     sure = "" if bound.confidence is None else f" with confidence {bound.confidence:g}"
     worth = f" (worth about {found.effective:.0f} independent ones)" if found.dependent else ""
     inside = "" if roi is None else f" inside of {roi.name if is_one_line(roi.name) else repr(roi.name)}"
+    how = f"conformal: false-alarm rate {bound.rate:.4g}{sure} by {bound.frames} good frames"
+    if found.catch is not None and found.image.caught is not None:
+        how = caught(found.catch, found.image.caught, bound)
     return Thresholds(
         image=found.image.threshold,
         pixel=found.pixel.threshold,
         min_area=before.min_area,
-        origin=f"conformal: false-alarm rate {bound.rate:g}{sure} by {bound.frames} good frames"
-        f"{worth}{inside}, {engine}, {now}",
+        origin=f"{how}{worth}{inside}, {engine}, {now}",
         roi=None if roi is None else roi.digest(),
     )
 
@@ -269,10 +226,9 @@ def _override_warnings(decision: Decision, origin: str) -> list[str]:
     return [f"{origin} sets {' and '.join(names)}, which overrides the bundle: take it out"] if names else []
 
 
-def _draw(path: Path, found: Calibration, good: Values, bad: Values | None) -> None:
+def _panels(found: Calibration, good: Values, bad: Values | None) -> list[Histogram]:
     none = np.empty(0)
-    panels = [
+    return [
         Histogram("image score", good.scores, none if bad is None else bad.scores, found.image.threshold),
         Histogram("largest map value", good.peaks, none if bad is None else bad.peaks, found.pixel.threshold),
     ]
-    write_png(path, draw_histograms(panels))

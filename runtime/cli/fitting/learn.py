@@ -12,31 +12,31 @@ import click
 import numpy as np
 from rich.text import Text
 
-from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle, find_bundle
+from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.store import check_place, locked, with_tiles
+from kanoclip.runtime.cli.fitting.frames import draw_scores, open_frames
 from kanoclip.runtime.cli.fitting.learn_options import LearnOptions, learn_options
 from kanoclip.runtime.cli.fitting.learn_steps import (
     bad_scores,
     class_of,
-    draw,
     find_part,
-    good_source,
     look,
     tiles_of,
     zero_shot_detector,
 )
-from kanoclip.runtime.cli.options import chosen_settings, reads_of_flags
+from kanoclip.runtime.cli.options import BundleCommand, chosen_settings, reads_of_flags
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.learning.seen import takes_memory
 from kanoclip.runtime.detect.reference.history import memory_of, put, undo
 from kanoclip.runtime.errors import MemoryFileError
+from kanoclip.runtime.ops.calibration.plot import Histogram
+from kanoclip.runtime.ops.calibration.recall import recall_table, table_lines
 from kanoclip.runtime.ops.learn import report
 from kanoclip.runtime.ops.learn.job import Wanted, grow, learn, mask_of, named
 from kanoclip.runtime.ops.learn.observe import Observer
 from kanoclip.runtime.ops.learn.promise import promise, thresholds_of
-from kanoclip.runtime.ops.learn.recall import recall_table
 from kanoclip.runtime.ops.learn.sheet import draw_sheet, write_jpeg
 from kanoclip.runtime.ops.learn.verdict import RATE, decide
 from kanoclip.runtime.service.logs import log_lines
@@ -57,19 +57,18 @@ docs/learn.md says what is promised, and what is not.
 """
 
 
-@click.command(epilog=_EPILOG)
-@click.argument("bundle", required=False, metavar="[BUNDLE]")
+@click.command(cls=BundleCommand, epilog=_EPILOG)
 @learn_options
-def command(bundle: str | None, options: LearnOptions) -> None:
+def command(options: LearnOptions) -> None:
     """Learn what good frames of a part look like, and set the thresholds by them.
 
     It goes into BUNDLE, or into a copy of it with --output; without BUNDLE the copy is of the built-in one. Ends with a
     verdict: usable on this part or not, and what to try next.
     """
-    options.check(bundle)
-    opened = Bundle.open(find_bundle(BUILTIN if bundle is None else bundle, Path.cwd()))
+    options.check()
+    opened = Bundle.open(find_bundle(options.bundle_or_builtin, Path.cwd()))
     class_name = class_of(opened, options.class_name)
-    human = Console(stderr=options.as_json, highlight=False, soft_wrap=True)
+    human = Console(stderr=options.as_json, quiet=options.quiet, highlight=False, soft_wrap=True)
     changes_it = options.output is None and not options.dry_run
     read = reads_of_flags(opened.root, options.config, options.roi, options.source, options.bad)
     if not options.dry_run:
@@ -80,7 +79,7 @@ def command(bundle: str | None, options: LearnOptions) -> None:
         if options.undo:
             _undo(opened, class_name, options, human)
         else:
-            with native_chatter_silenced(active=not options.debug), log_lines():
+            with native_chatter_silenced(active=not options.debug), log_lines(quiet=options.quiet):
                 _learn(opened, class_name, options, human)
 
 
@@ -107,12 +106,14 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
     if options.add and old is None:
         raise MemoryFileError(f"{opened.root} has no memory of {class_name} to add to: learn one first, without --add")
     started = time.monotonic()
-    source = good_source(options)
+    frames = open_frames(options)
+    for note in frames.notes:
+        human.print(Text(note))
     try:
-        with Steps(Console(stderr=True)) as steps, zero_shot_detector(opened, options) as detector:
-            engine, root = detector.backend.name, source.root
+        with Steps(Console(stderr=True, quiet=options.quiet)) as steps, zero_shot_detector(opened, options) as detector:
+            engine, root = detector.backend.name, frames.good.root
             observer = Observer(detector, class_name, tiles_of(opened, options), options.augment)
-            observed = look(source, observer, options, steps)
+            observed = look(frames.good, observer, options, steps)
             bundle = replace(opened, manifest=with_tiles(opened, observer.tiles))
             if options.foreground is not None:
                 roi = find_part(observed, options.foreground, options.dry_run, human)
@@ -123,23 +124,35 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
             else:
                 wanted = Wanted(options.rows, 0, options.drop_outliers, options.unlabelled is not None)
                 learned = learn(observed, wanted, bundle.manifest, observer.tiles, inside, _note(options, engine))
-            bad = {} if options.bad is None else bad_scores(learned.memory, observer, inside, options.bad, steps)
+            bad = bad_scores(learned.memory, observer, inside, frames, steps)
     finally:
-        source.close()
-    found = promise(learned.memory, options.rate, options.confidence, len(observed.skipped))
+        frames.close()
+    found = promise(
+        learned.memory,
+        options.rate_or_default,
+        options.confidence,
+        len(observed.skipped),
+        in_sequence=frames.in_sequence,
+        bad=np.concatenate(list(bad.values())) if bad else None,
+        catch=options.catch,
+    )
     good = learned.memory.loo_scores.astype(np.float64)
     table = recall_table(good, bad) if bad else None
     verdict = decide(
         learned.memory,
         found.calibration.image.threshold,
         None if table is None else table.at(RATE),
+        held=RATE if table is None else table.held(RATE),
         frame_size=observed.sizes[0],
         model_size=opened.manifest.model.image_size,
     )
     before = opened.manifest.thresholds_of(class_name)
     thresholds = thresholds_of(found, before, roi, engine, learned.memory.created)
     if options.plot is not None:
-        draw(options.plot, good, bad, found.calibration.image.threshold)
+        every_bad = np.concatenate(list(bad.values())) if bad else np.empty(0)
+        threshold = found.calibration.image.threshold
+        panel = Histogram("image score, references out of sample", good, every_bad, threshold)
+        draw_scores(options.plot, [panel], good, bad)
     if options.sheet is not None:
         write_jpeg(options.sheet, draw_sheet(learned))
     place = None
@@ -148,7 +161,7 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
         place = put(bundle, options.output, class_name, memory, thresholds)
     for line in report.sentences(learned, found, before, verdict):
         human.print(Text(line))
-    for line in [] if table is None else report.table_lines(table):
+    for line in [] if table is None else table_lines(table):
         human.print(Text(line))
     warnings = report.warnings(learned, found)
     for line in warnings:

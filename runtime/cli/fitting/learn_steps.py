@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.cli.fitting.frames import Frames, by_group
 from kanoclip.runtime.cli.fitting.learn_options import AUTO, LearnOptions
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
@@ -24,12 +24,9 @@ from kanoclip.runtime.detect.settings.roi_file import write_roi
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.errors import CalibrationError
-from kanoclip.runtime.ops.calibration.gather import EveryNth
-from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
 from kanoclip.runtime.ops.learn.job import Mask, part_of, score
 from kanoclip.runtime.ops.learn.observe import Observed, Observer, observe, plain
-from kanoclip.runtime.ops.learn.plot import draw_curves
-from kanoclip.runtime.sources import Source, open_camera, open_source
+from kanoclip.runtime.sources import Source
 from kanoclip.runtime.types import BadFrame, RegionOfInterest
 
 Values = npt.NDArray[np.float64]
@@ -51,21 +48,11 @@ def class_of(bundle: Bundle, class_name: str | None) -> str:
     return class_name or classes[0]
 
 
-def good_source(options: LearnOptions) -> Source:
-    """Where the good frames come from; opened before anything that takes long.
-
-    Raises:
-        SourceError: It cannot be opened.
-    """
-    opened = open_camera(options.camera) if options.camera is not None else open_source(options.source or "")
-    return EveryNth(opened, options.every)
-
-
 @contextmanager
 def zero_shot_detector(bundle: Bundle, options: LearnOptions) -> Iterator[Detector]:
     """A detector that looks at frames without a memory."""
     whole = plain(bundle)
-    with builds_shown(Console(stderr=True)) as build_report:
+    with builds_shown(Console(stderr=True, quiet=options.quiet)) as build_report:
         backend = create_backend(whole, options.backend, options.device, options.threads, build_report, 1)
     with Detector(whole, backend) as detector:
         yield detector
@@ -95,27 +82,29 @@ def look(source: Source, observer: Observer, options: LearnOptions, steps: Steps
 
 
 def bad_scores(
-    memory: ReferenceMemory, observer: Observer, inside: Mask | None, spec: str, steps: Steps
+    memory: ReferenceMemory, observer: Observer, inside: Mask | None, frames: Frames, steps: Steps
 ) -> dict[str, Values]:
-    """Scores of bad frames by the folder that they lie in.
+    """Scores of bad frames by what they show; none without bad frames. Closes their source.
 
     Raises:
-        CalibrationError: None can be read.
+        CalibrationError: There are bad frames, and none can be read.
     """
-    found = defaultdict(list)
-    source = open_source(spec)
+    source = frames.bad
+    if source is None:
+        return {}
+    names, scores = [], []
     try:
         for number, item in enumerate(source.frames(), 1):
             if isinstance(item, BadFrame):
                 continue
-            folder = _folder(item.source, source.root)
-            found[folder].append(score(observer.look(item.image, views=False), memory, observer.grid, inside))
+            names.append(item.source)
+            scores.append(score(observer.look(item.image, views=False), memory, observer.grid, inside))
             steps.show("bad frames", number, source.count)
     finally:
         source.close()
-    if not found:
-        raise CalibrationError(f"{spec}: no image in it can be read")
-    return {name: np.array(values, np.float64) for name, values in sorted(found.items())}
+    if not names:
+        raise CalibrationError(f"{source.name}: no bad image in it can be read")
+    return by_group(frames.groups, names, scores)
 
 
 def find_part(observed: Observed, path: Path, dry_run: bool, human: Console) -> RegionOfInterest | None:
@@ -135,18 +124,3 @@ def find_part(observed: Observed, path: Path, dry_run: bool, human: Console) -> 
     share = float(part.usual().mean())
     human.print(Text(f"the part takes {share:.0%} of the frame: {path}, which kanoclip-run needs as --roi"))
     return region
-
-
-def draw(path: Path, good: Values, bad: dict[str, Values], threshold: float) -> None:
-    """Draws the scores, and the recall where there are bad frames."""
-    every = np.concatenate(list(bad.values())) if bad else np.empty(0)
-    image = draw_histograms([Histogram("image score, references out of sample", good, every, threshold)])
-    write_png(path, np.concatenate([image, draw_curves(good, bad)]) if bad else image)
-
-
-def _folder(name: str, root: Path | None) -> str:
-    """The first folder below the root that a file lies in; the root's own name for files that lie in none."""
-    if root is None:
-        return "frames"
-    parts = Path(name).relative_to(root).parts if Path(name).is_relative_to(root) else ()
-    return parts[0] if len(parts) > 1 else root.name or "frames"

@@ -8,7 +8,7 @@ from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.cli.run_options.fields import option, table_of
-from kanoclip.runtime.cli.run_options.kinds import Kind, Number, PathName
+from kanoclip.runtime.cli.run_options.kinds import Kind, Number, Region
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.roi_file import read_roi
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, own_settings
@@ -37,10 +37,11 @@ class DecisionOptions:
     )
     roi: Path | None = option(
         "--roi",
-        PathName(beside=True),
+        Region(),
         None,
-        "Polygons to score inside of and to ignore; our own format or LabelMe's. Default: the whole image.",
-        metavar="FILE.json",
+        "Where to score: a file of polygons (our own format or LabelMe's), or a rectangle such as 10%,20%,50%,60% or "
+        "64,32,320,240@640x480: x, y, width, height. Default: the whole image.",
+        metavar="FILE.json|X,Y,W,H",
     )
     min_area: int | None = option(
         "--min-area",
@@ -131,5 +132,5 @@ class Decisions:
 
 def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A table whose polygons are found from any folder."""
-    roi = PathName(beside=True)
+    roi = Region()
     return {key: roi.to_toml(roi.of_toml(one, folder)) if key == "roi" else one for key, one in table.items()}

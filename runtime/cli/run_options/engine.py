@@ -80,5 +80,11 @@ class RunOptions:
     table: bool | None = option(
         "--table/--no-table", Switch(), None, f"One row per image. Default: up to {TABLE_LIMIT} images."
     )
+    timings: bool | None = option(
+        "--timings/--no-timings",
+        Switch(),
+        None,
+        "What each stage of a frame took, at the end. Default: after a camera, video or stream.",
+    )
     json: bool = option("--json", Switch(), False, "Print the summary as JSON on standard output.")
     quiet: bool = option("--quiet", Switch(), False, "No status line, table or summary; warnings and errors remain.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,9 +11,20 @@ from typing import Any
 
 import click
 
+from kanoclip.runtime.detect.settings.roi_file import is_rectangle
 from kanoclip.runtime.detect.settings.toml_file import nearest
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.system.sizes import parse_size
+
+
+class Decimal(click.FloatRange):
+    """A number with a point; one with a comma is refused with the number that was probably meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click's own."""
+        if isinstance(value, str) and re.fullmatch(r"\s*-?\d*,\d+\s*", value):
+            self.fail(f"{value!r} has a comma: write {value.strip().replace(',', '.')}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class Kind:
@@ -85,7 +97,7 @@ class Number(Kind):
         """What click makes of the text."""
         if self.whole:
             return click.IntRange(int(self.minimum), None if self.maximum is None else int(self.maximum))
-        return click.FloatRange(self.minimum, self.maximum, min_open=self.above)
+        return Decimal(self.minimum, self.maximum, min_open=self.above)
 
     def check(self, value: Any) -> None:
         """Refuses what is out of range, and NaN, which click's own range lets through."""
@@ -187,6 +199,21 @@ class PathName(Kind):
         """The path; absolute where another folder would give it another meaning."""
         text = str(value.absolute() if self.beside else value)
         return f"./{text}" if text.startswith("~") else text
+
+
+class Region(PathName):
+    """Files of polygons, or a rectangle as text: that belongs to no folder."""
+
+    def __init__(self) -> None:
+        super().__init__(beside=True)
+
+    def of_toml(self, value: Any, folder: Path) -> Any:
+        """The path, or the rectangle."""
+        return Path(value) if isinstance(value, str) and is_rectangle(value) else super().of_toml(value, folder)
+
+    def to_toml(self, value: Any) -> Any:
+        """The path, absolute, or the rectangle."""
+        return str(value) if is_rectangle(str(value)) else super().to_toml(value)
 
 
 class Size(Kind):

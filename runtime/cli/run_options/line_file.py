@@ -16,6 +16,7 @@ from kanoclip.runtime.cli.run_options.fields import options_of, overridden, read
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions, source_in_file
 from kanoclip.runtime.cli.run_options.outputs import SINKS, ImagesOptions, SinkOptions, VideoOptions, type_of
 from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions
+from kanoclip.runtime.detect.settings.roi_file import is_rectangle
 from kanoclip.runtime.detect.settings.settings_file import settings_in
 from kanoclip.runtime.detect.settings.toml_file import TomlFile, nearest
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES
@@ -112,7 +113,7 @@ class LineConfig:
             found.append(Read("the settings", file))
         tables = decisions.tables(file)
         for table in (tables["decision"], *tables.get("class", {}).values()):
-            if "roi" in table:
+            if "roi" in table and not is_rectangle(table["roi"]):
                 found.append(Read("the region of interest", Path(table["roi"])))
         found += [
             Read("a secret", secret.file)

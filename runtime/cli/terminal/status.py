@@ -119,8 +119,8 @@ class ImageTable:
         return str(path.relative_to(self._root))
 
 
-def print_summary(console: Console, summary: RunSummary) -> None:
-    """Prints what a run did and what each stage cost."""
+def print_summary(console: Console, summary: RunSummary, *, timings: bool) -> None:
+    """Prints what a run did, and if wanted what each stage cost."""
     head = f"{summary.frames} frames in {summary.wall_s:.1f} s ({summary.fps:.1f} fps): {summary.anomalous} anomalous"
     head += f", {summary.skipped} skipped, {summary.dropped} dropped"
     if summary.interrupted:
@@ -130,7 +130,7 @@ def print_summary(console: Console, summary: RunSummary) -> None:
         console.print(Text(f"{name}: {count} results dropped, for which it was too slow or did not work", "yellow"))
     if len(summary.sources) > 1:
         console.print(_sources_table(summary))
-    if not summary.frames:
+    if not summary.frames or not timings:
         return
     table = Table("stage", "mean ms", "p50 ms", "p95 ms", "p99 ms", "processor ms")
     for column in table.columns[1:]:

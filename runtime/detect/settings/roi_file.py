@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ LONGEST_SIDE = 1 << 24
 _KEYS = {"units", "size", "keep", "ignore"}
 _LABELS = {"keep": "keep", "roi": "keep", "ignore": "ignore"}
 """LabelMe's labels that mean something here."""
+RECTANGLE = re.compile(r"\s*(?P<numbers>\d+(?:\.\d+)?%?(?:\s*,\s*\d+(?:\.\d+)?%?){3})\s*(?:@\s*(?P<size>\d+x\d+))?\s*")
 _TINY = 1e-9
 """Share of the image below which a polygon is a line."""
 
@@ -33,9 +35,13 @@ def read_roi(path: Path) -> RegionOfInterest:
     [width, height] of the image that the pixels were counted on; and with `keep` and `ignore`, lists of polygons,
     each a list of [x, y]. From LabelMe's files come polygons and rectangles labelled `keep` (or `roi`) and `ignore`.
 
+    A path that reads as a rectangle is one: see `rectangle`.
+
     Raises:
         SettingsError: It cannot be read, or what it holds is no region; the message says where.
     """
+    if is_rectangle(str(path)):
+        return rectangle(str(path))
     try:
         content = read_regular(path, SIZE_LIMIT)
         if content is None:
@@ -55,6 +61,43 @@ def read_roi(path: Path) -> RegionOfInterest:
         region.mask(1024, 1024)
     except SettingsError as error:
         raise SettingsError(f"{path}: {str(error).removeprefix(path.name + ': ')}") from None
+    return region
+
+
+def is_rectangle(text: str) -> bool:
+    """Whether a text is meant as x,y,width,height rather than as a file's name."""
+    return RECTANGLE.fullmatch(text) is not None
+
+
+def rectangle(text: str) -> RegionOfInterest:
+    """A rectangle: `x,y,width,height` as shares of the image, in per cent, or in pixels with the image's size.
+
+    Raises:
+        SettingsError: It is none, has no area, or lies outside of the image.
+
+    Examples:
+        >>> rectangle("25%,0,50%,1").keep == rectangle("160,0,320,480@640x480").keep
+        True
+    """
+    match = RECTANGLE.fullmatch(text)
+    if match is None:
+        raise SettingsError(f"{text!r} is no rectangle x,y,width,height")
+    parts = match["numbers"].split(",")
+    values = [float(part.strip().rstrip("%")) / (100 if part.strip().endswith("%") else 1) for part in parts]
+    drawn_on: tuple[int, int] | None = None
+    if match["size"] is not None:
+        wide, _, high = match["size"].partition("x")
+        drawn_on = int(wide), int(high)
+    if drawn_on is not None and "%" in text:
+        raise SettingsError(f"{text}: per cent fit any image: leave {match['size']} out")
+    if drawn_on is None and max(values) > 1:
+        raise SettingsError(f"{text}: pixels need the image's size: {match['numbers']}@1280x720, or give per cent")
+    (x, y, across, down), (width, height) = values, drawn_on or (1, 1)
+    if not (0 < width <= LONGEST_SIDE and 0 < height <= LONGEST_SIDE):
+        raise SettingsError(f"{text}: no image is {width}x{height}")
+    corners = [[x, y], [x + across, y], [x + across, y + down], [x, y + down]]
+    region = RegionOfInterest(text, (_polygon(corners, (width, height), text),), (), drawn_on)
+    region.mask(1024, 1024)
     return region
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.detect.alarm import AlarmRule
-from kanoclip.runtime.detect.settings.roi_file import read_roi
+from kanoclip.runtime.detect.settings.roi_file import is_rectangle, read_roi, rectangle
 from kanoclip.runtime.detect.settings.settings import LARGEST_AREA, Decision, Settings
 from kanoclip.runtime.detect.settings.toml_file import Place, TomlFile, line_of
 from kanoclip.runtime.errors import SettingsError, one_line
@@ -75,6 +75,8 @@ def _value(name: str, value: Any) -> float | int | AlarmRule:
 def _roi(value: Any, folder: Path) -> RegionOfInterest:
     if not isinstance(value, str) or not value or "\0" in value:
         raise SettingsError(f"{_shown(value)} is no path of a polygon file")
+    if is_rectangle(value):
+        return rectangle(value)
     try:
         path = folder / Path(value).expanduser()
     except RuntimeError as error:  # no such user, or a user without a home

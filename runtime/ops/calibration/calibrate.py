@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, Alarm, AlarmRule
 from kanoclip.runtime.detect.learning.binomial import clopper_pearson
 from kanoclip.runtime.detect.learning.conformal import Bound, bound, frames_needed
+from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration.dependence import Dependence, dependence
 from kanoclip.runtime.ops.calibration.gather import Values
 
@@ -66,6 +68,8 @@ class Calibration:
         pixel: Of the map: at or above it a pixel belongs to a region.
         alarms: How often the good frames, in their order, raise the stream's alarm.
         skipped: Good images that could not be read.
+        in_sequence: The frames came one after the other, as a camera's do.
+        catch: The share of the bad frames that the image threshold was to reach; None where the rate set it.
     """
 
     bound: Bound
@@ -73,6 +77,8 @@ class Calibration:
     pixel: Setting
     alarms: int
     skipped: int
+    in_sequence: bool = True
+    catch: float | None = None
 
     @property
     def effective(self) -> float:
@@ -81,8 +87,8 @@ class Calibration:
 
     @property
     def dependent(self) -> bool:
-        """Whether the frames resemble their neighbours so much that the bound does not hold as it is stated."""
-        return self.image.dependence.strong or self.pixel.dependence.strong
+        """Whether frames in sequence resemble their neighbours so much that the bound does not hold as it is stated."""
+        return self.in_sequence and (self.image.dependence.strong or self.pixel.dependence.strong)
 
     def warnings(self, every: int) -> list[str]:
         """What stands against the promise, each in one line.
@@ -94,11 +100,10 @@ class Calibration:
         if self.dependent:
             spacing = every * max(self.image.dependence.spacing, self.pixel.dependence.spacing)
             needed = frames_needed(self.bound.rate, self.bound.confidence)
-            short = f"; the rate takes {needed} independent ones" if self.effective < needed else ""
+            short = f", and the rate takes {needed}" if self.effective < needed else ""
             warnings.append(
-                f"neighbouring frames resemble each other: {self.bound.frames} of them are worth about "
-                f"{self.effective:.0f} independent ones{short}. The bound takes frames that are exchangeable with "
-                f"those to come: spread them over more time, with --every {spacing} or so"
+                f"neighbouring frames look alike: these {self.bound.frames} count as about {self.effective:.0f} "
+                f"separate ones{short}. Take them over a longer time, one of {spacing} or so: --every {spacing}"
             )
         if self.skipped:
             warnings.append(f"{self.skipped} good images could not be read and are not in it")
@@ -106,9 +111,16 @@ class Calibration:
 
 
 def calibrate(
-    good: Values, rate: float, confidence: float | None, rule: AlarmRule = EVERY_FRAME, bad: Values | None = None
+    good: Values,
+    rate: float,
+    confidence: float | None,
+    rule: AlarmRule = EVERY_FRAME,
+    bad: Values | None = None,
+    *,
+    in_sequence: bool = True,
+    catch: float | None = None,
 ) -> Calibration:
-    """Sets both thresholds by good frames; bad ones only tell what is caught.
+    """Sets both thresholds by good frames; bad ones only tell what is caught, unless a share of them is to be.
 
     Args:
         good: Of frames that no one would call anomalous.
@@ -116,20 +128,66 @@ def calibrate(
         confidence: With which it holds; None for the average over calibrations.
         rule: When the stream's alarm is raised.
         bad: Of frames that should be found.
+        in_sequence: The good frames came one after the other, as a camera's do.
+        catch: Share of the bad frames that is to be found: it sets the image threshold, and `rate` is what that costs.
 
     Raises:
-        CalibrationError: The good frames are too few, or reach the largest value.
+        CalibrationError: The good frames are too few, or reach the largest value; or there are no bad frames to catch,
+            or not without calling all good ones anomalous.
     """
-    promised = bound(len(good.scores), rate, confidence)
+    at = None
+    if catch is None:
+        promised = bound(len(good.scores), rate, confidence)
+    else:
+        at = reached_by(_scores_of(bad), catch)
+        promised = _cost(good.scores, at, confidence, catch)
 
-    def set_by(values: npt.NDArray[np.float64], to_find: npt.NDArray[np.float64] | None) -> Setting:
-        threshold = promised.threshold(values)
+    def set_by(
+        values: npt.NDArray[np.float64], to_find: npt.NDArray[np.float64] | None, chosen: float | None
+    ) -> Setting:
+        threshold = promised.threshold(values) if chosen is None else chosen
         caught = Share.of(to_find, threshold) if to_find is not None and len(to_find) else None
         return Setting(threshold, dependence(values), caught)
 
-    image = set_by(good.scores, None if bad is None else bad.scores)
-    pixel = set_by(good.peaks, None if bad is None else bad.peaks)
+    image = set_by(good.scores, None if bad is None else bad.scores, at)
+    pixel = set_by(good.peaks, None if bad is None else bad.peaks, None)
     alarm = Alarm(rule)
     states = [False] + [alarm.update(bool(score >= image.threshold)) for score in good.scores]
     raised = sum(now and not before for before, now in pairwise(states))
-    return Calibration(promised, image, pixel, raised, good.skipped)
+    return Calibration(promised, image, pixel, raised, good.skipped, in_sequence, catch)
+
+
+def reached_by(bad: npt.NDArray[np.float64], share: float) -> float:
+    """The highest float32 threshold that a share of bad frames reaches.
+
+    Args:
+        bad: Their scores, in [0, 1], at least one.
+        share: Of them, in (0, 1].
+    """
+    ordered = np.sort(bad)[::-1]
+    value = ordered[math.ceil(share * len(ordered) - 1e-9) - 1]
+    below = np.float32(value)
+    return float(below if float(below) <= value else np.nextafter(below, np.float32(-1)))
+
+
+def caught(catch: float, found: Share, cost: Bound) -> str:
+    """How thresholds came about that bad frames set, for a manifest."""
+    return f"catch: {catch:g} of {found.frames} bad frames; {cost.allowed} of {cost.frames} good ones reach it"
+
+
+def _scores_of(bad: Values | None) -> npt.NDArray[np.float64]:
+    if bad is None or not len(bad.scores):
+        raise CalibrationError("there are no bad frames to catch: name some with --bad, or a false-alarm rate")
+    return bad.scores
+
+
+def _cost(good: npt.NDArray[np.float64], threshold: float, confidence: float | None, catch: float) -> Bound:
+    """What is known of the false alarms at a threshold that bad frames set: how many good frames reach it."""
+    reach = int((good >= threshold).sum())
+    if reach == len(good):
+        raise CalibrationError(
+            f"to catch {catch:.0%} of the bad frames, all {reach} good ones would be called anomalous: catch less, or "
+            "let kanoclip-learn learn the part first"
+        )
+    found = Bound((reach + 1) / (len(good) + 1), None, len(good), reach)
+    return found if confidence is None else replace(found, rate=found.rate_within(confidence), confidence=confidence)

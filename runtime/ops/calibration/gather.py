@@ -26,12 +26,14 @@ class Values:
             reaches the threshold.
         skipped: Images that could not be read.
         interrupted: It was ended by a signal.
+        names: Of the frames: a file's path; empty where no one needs them.
     """
 
     scores: npt.NDArray[np.float64]
     peaks: npt.NDArray[np.float64]
     skipped: int
     interrupted: bool
+    names: tuple[str, ...] = ()
 
 
 class EveryNth:
@@ -89,10 +91,12 @@ def gather(
     """
     scores: list[float] = []
     peaks: list[float] = []
+    names: list[str] = []
 
     def keep(result: Result) -> None:
         if not isinstance(result, BadFrame):
-            _, detection = result
+            frame, detection = result
+            names.append(frame.source)
             scores.append(detection.score)
             peaks.append(float(detection.map.max()))
 
@@ -103,4 +107,4 @@ def gather(
         workers=detector.workers,
     )
     done = Pipeline(source, detector, [], config, observer=keep).run(on_tick)
-    return Values(np.array(scores, np.float64), np.array(peaks, np.float64), done.skipped, done.interrupted)
+    return Values(np.array(scores), np.array(peaks), done.skipped, done.interrupted, tuple(names))

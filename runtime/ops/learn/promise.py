@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.learning.conformal import best_rate, frames_needed
@@ -12,7 +13,7 @@ from kanoclip.runtime.detect.learning.limits import worded
 from kanoclip.runtime.detect.learning.spread import lowered
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.errors import CalibrationError
-from kanoclip.runtime.ops.calibration.calibrate import Calibration, calibrate
+from kanoclip.runtime.ops.calibration.calibrate import Calibration, Share, calibrate, caught
 from kanoclip.runtime.ops.calibration.gather import Values
 from kanoclip.runtime.types import RegionOfInterest
 
@@ -60,7 +61,16 @@ class Promise:
         return found
 
 
-def promise(memory: ReferenceMemory, rate: float, confidence: float | None, skipped: int = 0) -> Promise:
+def promise(
+    memory: ReferenceMemory,
+    rate: float,
+    confidence: float | None,
+    skipped: int = 0,
+    *,
+    in_sequence: bool = True,
+    bad: npt.NDArray[np.float64] | None = None,
+    catch: float | None = None,
+) -> Promise:
     """Sets both thresholds by a memory's values out of sample.
 
     Args:
@@ -68,17 +78,22 @@ def promise(memory: ReferenceMemory, rate: float, confidence: float | None, skip
         rate: Share of good frames that may be called anomalous.
         confidence: With which it holds; None for the average over calibrations.
         skipped: Good images that could not be read.
+        in_sequence: The references came one after the other, as a camera's frames do.
+        bad: Scores of bad frames by this memory.
+        catch: Share of them that is to be found, whatever the rate.
 
     Raises:
-        CalibrationError: Too many references reach the largest value.
+        CalibrationError: Too many references reach the largest value, or there are no bad frames to catch.
     """
     count = len(memory.loo_scores)
     possible = max(rate, best_rate(count, confidence))
-    values = Values(
-        memory.loo_scores.astype(np.float64), memory.loo_peaks.astype(np.float64), skipped, interrupted=False
-    )
+    values = Values(memory.loo_scores.astype(np.float64), memory.loo_peaks.astype(np.float64), skipped, False)
+    to_find = None if bad is None else Values(bad, np.empty(0), 0, interrupted=False)
+    if catch is not None:
+        found = calibrate(values, possible, confidence, bad=to_find, in_sequence=in_sequence, catch=catch)
+        return Promise(found, found.bound.rate, count)
     try:
-        found = calibrate(values, possible, confidence)
+        found = calibrate(values, possible, confidence, bad=to_find, in_sequence=in_sequence)
     except CalibrationError as error:
         worst = memory.names[int(memory.loo_scores.argmax())]
         raise CalibrationError(
@@ -90,6 +105,8 @@ def promise(memory: ReferenceMemory, rate: float, confidence: float | None, skip
         for setting, scores in ((found.image, memory.loo_scores), (found.pixel, memory.loo_peaks))
     )
     highest = found.image.threshold if image.threshold < found.image.threshold else None
+    if bad is not None and len(bad):
+        image = replace(image, caught=Share.of(bad, image.threshold))
     return Promise(replace(found, image=image, pixel=pixel), rate, frames_needed(rate, confidence), highest)
 
 
@@ -99,4 +116,8 @@ def thresholds_of(
     """What goes into the manifest; the smallest area stays."""
     calibration = found.calibration
     limits = calibration.image.threshold, calibration.pixel.threshold
-    return worded(*limits, calibration.bound, before, roi, engine, created, bounded=found.highest is None)
+    chosen = worded(*limits, calibration.bound, before, roi, engine, created, bounded=found.highest is None)
+    if calibration.catch is None or calibration.image.caught is None:
+        return chosen
+    said = caught(calibration.catch, calibration.image.caught, calibration.bound)
+    return replace(chosen, origin=f"{said}, references out of sample, {engine}, {created}")

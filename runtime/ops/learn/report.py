@@ -8,9 +8,9 @@ from typing import Any
 from kanoclip.runtime.bundle.manifest import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.ops.calibration import report as calibrated
+from kanoclip.runtime.ops.calibration.recall import RecallTable
 from kanoclip.runtime.ops.learn.job import Learned
 from kanoclip.runtime.ops.learn.promise import Promise
-from kanoclip.runtime.ops.learn.recall import RATES, RecallTable
 from kanoclip.runtime.ops.learn.verdict import Verdict
 
 MOST_NAMED = 10
@@ -71,22 +71,6 @@ def names_left_out(learned: Learned) -> list[str]:
     return [name for number, name in enumerate(learned.observed.references.names) if number not in used]
 
 
-def table_lines(table: RecallTable) -> list[str]:
-    """Recall by folder as lines of a table; a rate that good frames are too few for is the one that they keep."""
-    heads = [
-        f"{rate:.0%}" if held <= rate * (1 + 1e-6) else f"{held:.2g}*"
-        for rate, held in zip(RATES, table.rates, strict=True)
-    ]
-    width = max(len(folder.name) for folder in table.folders) + 2
-    lines = [f"{'recall at false positives of':<{max(width, 30)}}{'frames':>7}" + "".join(f"{h:>8}" for h in heads)]
-    for folder in table.folders:
-        shares = "".join(f"{share:>8.1%}" for share in folder.shares)
-        lines.append(f"{folder.name:<{max(width, 30)}}{folder.frames:>7}{shares}")
-    if any(held > rate * (1 + 1e-6) for rate, held in zip(RATES, table.rates, strict=True)):
-        lines.append("* the least rate that so many good frames can be held to")
-    return lines
-
-
 def as_json(
     learned: Learned, promise: Promise, before: Thresholds, verdict: Verdict, table: RecallTable | None
 ) -> dict[str, Any]:
@@ -105,13 +89,6 @@ def as_json(
         "requested_rate": promise.requested,
         "highest_threshold": promise.highest,
         **calibrated.as_json(promise.calibration, before, EVERY_FRAME),
-        "recall": None
-        if table is None
-        else {
-            "rates": list(RATES),
-            "rates_held": list(table.rates),
-            "thresholds": list(table.thresholds),
-            "folders": [asdict(folder) for folder in table.folders],
-        },
+        "recall": None if table is None else table.as_json(),
         "verdict": asdict(verdict),
     }

@@ -51,6 +51,7 @@ def decide(
     threshold: float,
     recall: float | None,
     *,
+    held: float = RATE,
     frame_size: tuple[int, int],
     model_size: tuple[int, int],
 ) -> Verdict:
@@ -59,14 +60,15 @@ def decide(
     Args:
         memory: The memory.
         threshold: Image threshold.
-        recall: At 5 % false positives; None without bad frames.
+        recall: At 5 % false positives, or at the rate that is held; None without bad frames.
+        held: The least rate from RATE on that so many references can be held to.
         frame_size: (height, width) of the frames.
         model_size: (height, width) of the graph's image.
     """
     count = len(memory.names)
     if recall is not None:
         grade = 0 if recall >= USABLE else 1 if recall >= CARE else 2
-        why = f"{recall:.0%} of the bad frames are found at {RATE:.0%} false positives"
+        why = f"{recall:.0%} of the bad frames are found at {held:.0%} false positives"
     else:
         distance = distance_at(memory, threshold)
         grade = 1 if distance <= FAR else 2

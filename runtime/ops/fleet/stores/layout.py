@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, sha256, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import read_index, with_tag
+from kanoclip.runtime.ops.fleet.stores.store import absent
 from kanoclip.runtime.system.net import redact_url
 
 INDEX = "index.json"
@@ -44,7 +45,7 @@ class FolderLayout:
         """See `Store`."""
         digest = read_index(self._index() or b"{}").get(tag)
         if digest is None:
-            raise FleetError(f"{self.shown} has no {tag}: kanoclip-bundle list {self.shown} shows what it has")
+            raise absent(self, tag)
         return small_blob(self, digest, IMAGE_LIMIT, "image manifest")
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:

@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import IMAGE_LIMIT
 from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE
+from kanoclip.runtime.ops.fleet.stores.store import absent
 from kanoclip.runtime.ops.fleet.stores.web import Web
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Registry:
         answer = self._request("GET", f"{self._base}/manifests/{tag}", {"Accept": IMAGE_TYPE})
         content = self._web.text(answer, IMAGE_LIMIT)
         if answer.status == 404:
-            raise FleetError(f"{self.shown} has no {tag}: kanoclip-bundle list {self.shown} shows what it has")
+            raise absent(self, tag)
         self._check(answer, content, f"asked for {tag}", 200)
         return content
 

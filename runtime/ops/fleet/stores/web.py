@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import read_index
+from kanoclip.runtime.ops.fleet.stores.store import absent
 from kanoclip.runtime.system.net import redact_url
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class WebLayout:
         """See `Store`."""
         digest = self._index().get(tag)
         if digest is None:
-            raise FleetError(f"{self.shown} has no {tag}: kanoclip-bundle list {self.shown} shows what it has")
+            raise absent(self, tag)
         return small_blob(self, digest, IMAGE_LIMIT, "image manifest")
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:

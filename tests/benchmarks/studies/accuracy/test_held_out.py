@@ -40,7 +40,7 @@ def test_towers_do_not_share_checkpoints(monkeypatch, tmp_path):
             trained.append(arguments[arguments.index("--output") + 1])
             trained[-1].touch(exist_ok=False)
         else:
-            target = arguments[arguments.index("--json") + 1]
+            target = arguments[arguments.index("--output") + 1]
             value = 0.9 if "--checkpoint" in arguments else 0.5
             target.write_text(json.dumps({"mean": dict.fromkeys(held_out.SHOWN, value)}))
 

@@ -134,12 +134,14 @@ def text_of(draw, width=100):
 
 
 def test_the_summary_is_complete():
-    text = text_of(lambda console: print_summary(console, SUMMARY))
+    text = text_of(lambda console: print_summary(console, SUMMARY, timings=True))
     assert "7 frames in 2.0 s (3.5 fps): 2 anomalous, 1 skipped, 3 dropped; stopped early" in text
     assert "video: 4 results dropped" in text
     assert "outside inference: 3.75 ms a frame" in text
     row = next(line for line in text.splitlines() if "inference" in line and "30.00" in line)
     assert "29.00" in row and "35.00" in row and "41.00" in row
+    short = text_of(lambda console: print_summary(console, SUMMARY, timings=False))
+    assert "2 anomalous" in short and "inference" not in short
 
 
 def test_the_summary_as_json():

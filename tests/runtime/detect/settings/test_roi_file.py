@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -153,3 +154,35 @@ def test_any_json_is_taken_or_refused_in_one_line(write, base, change, key):
         assert str(error).startswith(f"{path}: ") and len(str(error).splitlines()) == 1
     else:
         assert region.mask(32, 32).any()
+
+
+@pytest.mark.parametrize(
+    "text", ["25%,0,50%,100%", "0.25, 0, 0.5, 1", "160,0,320,480@640x480", "25%,0%,50%,1"]
+)  # fmt: skip
+def test_a_rectangle_as_text(text):
+    region = read_roi(Path(text))
+    assert region.keep == (((0.25, 0), (0.75, 0), (0.75, 1), (0.25, 1)),)
+    assert region.drawn_on == ((640, 480) if "@" in text else None)
+    mask = region.mask(100, 100)
+    assert mask[:, 30:70].all() and not mask[:, :20].any() and not mask[:, 80:].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("10,20,30,40", "10,20,30,40@1280x720"),
+        ("0.5,0.5,0.6,0.1", "outside of the image"),
+        ("0,0,641,10@640x480", "outside of the image"),
+        ("0.1,0.1,0,0.5", "area|corners"),
+        ("10%,10%,10%,10%@640x480", "leave 640x480 out"),
+        ("0,0,1,1@0x480", "no image is 0x480"),
+    ],
+)
+def test_what_is_no_rectangle(text, words):
+    with pytest.raises(SettingsError, match=words):
+        read_roi(Path(text))
+
+
+def test_a_file_may_be_called_like_anything_else(tmp_path):
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_roi(tmp_path / "1,2,3.json")

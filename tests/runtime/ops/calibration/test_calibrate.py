@@ -68,11 +68,12 @@ def test_frames_of_a_video_are_worth_fewer_than_they_are():
     found = calibrate(video, 0.001, None)
     (warning,) = found.warnings(every=3)
     assert found.dependent and 250 < found.effective < 600
-    assert "4000 of them are worth about" in warning and "it takes" not in warning
-    assert "the rate takes 999 independent ones" in warning
+    assert "these 4000 count as about" in warning and "the rate takes 999" in warning
     spacing = int(warning.split("--every ")[1].split()[0])
     assert 3 * 7 <= spacing <= 3 * 14
-    assert "independent ones;" not in calibrate(video, 0.1, None).warnings(1)[0]  # these are enough for that rate
+    assert "the rate takes" not in calibrate(video, 0.1, None).warnings(1)[0]  # these are enough for that one
+    images = calibrate(video, 0.001, None, in_sequence=False)  # files of a folder, in whatever order
+    assert not images.dependent and images.warnings(1) == []
 
 
 def test_skipped_images_are_told():

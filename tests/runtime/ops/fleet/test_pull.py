@@ -56,9 +56,9 @@ def test_there_and_back(store_folder, keys, tmp_path, new_bundle):
     address = content_address((pulled.root / "manifest.json").read_bytes())
     reference = Reference.parse(f"{store_folder}@{address}")
     assert look(open_store(str(store_folder)), reference, keys.trusted).address == address
-    with pytest.raises(FleetError, match=r"has no sha256-00.*kanoclip-bundle list"):
+    with pytest.raises(FleetError, match=r"has no sha256-00.*: it has line3"):
         look(open_store(str(store_folder)), Reference(str(store_folder), None, "sha256:" + "0" * 64), keys.trusted)
-    with pytest.raises(FleetError, match=r"has no line4: kanoclip-bundle list"):
+    with pytest.raises(FleetError, match=r"has no line4: it has line3$"):
         pull(store_folder, keys, tmp_path / "b", "line4")
 
 

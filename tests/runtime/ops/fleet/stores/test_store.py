@@ -42,7 +42,7 @@ def there_and_back(url, keys, new_bundle, folder, read_from=None):
             out = folder / f"{tag} {reference.tag}"
             fetch(offer, out, silent)
             assert offer.address == address and Bundle.open(out).manifest == new_bundle(number).manifest
-    with pytest.raises(FleetError, match="has no line4: kanoclip-bundle list"):
+    with pytest.raises(FleetError, match=r"has no line4: it has line3, line5$"):
         look(open_store(source), Reference(source, "line4"), keys.trusted)
 
 

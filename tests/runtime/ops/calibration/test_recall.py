@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kanoclip.runtime.ops.learn.recall import ALL, RATES, curve, recall_table
+from kanoclip.runtime.ops.calibration.recall import ALL, RATES, curve, recall_table
 
 GOOD = np.linspace(0.0, 0.495, 100)
 

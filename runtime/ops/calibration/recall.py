@@ -1,8 +1,9 @@
-"""How much of what is bad a memory finds, against how often it is wrong about what is good."""
+"""How much of what is bad is found, against how often what is good is called anomalous."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from kanoclip.runtime.ops.calibration.calibrate import INTERVAL
 Values = npt.NDArray[np.float64]
 RATES = (0.01, 0.02, 0.05, 0.10)
 """False-positive rates that are reported."""
+BAR = 40
+"""Characters of a bar."""
 ALL = "all"
 """Name of the row of all bad frames."""
 
@@ -55,6 +58,19 @@ class RecallTable:
         """Share of all bad frames that is found at one of RATES."""
         return self.folders[-1].shares[RATES.index(rate)]
 
+    def held(self, rate: float) -> float:
+        """What good frames can be held to where one of RATES is wanted."""
+        return self.rates[RATES.index(rate)]
+
+    def as_json(self) -> dict[str, Any]:
+        """The table as JSON values; rates are shares."""
+        return {
+            "rates": list(RATES),
+            "rates_held": list(self.rates),
+            "thresholds": list(self.thresholds),
+            "folders": [asdict(folder) for folder in self.folders],
+        }
+
 
 def recall_table(good: Values, bad: dict[str, Values]) -> RecallTable:
     """Recall at the conformal thresholds of RATES.
@@ -76,6 +92,29 @@ def curve(good: Values, bad: Values) -> tuple[Values, Values]:
     levels = np.unique(np.concatenate([good, bad]))[::-1]
     false, true = ((values[:, None] >= levels).mean(0) for values in (good, bad))
     return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
+
+
+def table_lines(table: RecallTable) -> list[str]:
+    """Recall by folder as lines of a table, and that of all frames as bars.
+
+    A rate that good frames are too few for is the one that they keep.
+    """
+    # Several rates that good frames are too few for are held at one.
+    shown = [n for n, held in enumerate(table.rates) if held not in table.rates[n + 1 :]]
+    short = [table.rates[n] > RATES[n] * (1 + 1e-6) for n in shown]
+    heads = [f"{table.rates[n]:.2g}*" if few else f"{RATES[n]:.0%}" for n, few in zip(shown, short, strict=True)]
+    width = max(30, *(len(folder.name) + 2 for folder in table.folders))
+    lines = [f"{'recall at false positives of':<{width}}{'frames':>7}" + "".join(f"{head:>8}" for head in heads)]
+    for folder in table.folders:
+        shares = "".join(f"{folder.shares[n]:>8.1%}" for n in shown)
+        lines.append(f"{folder.name:<{width}}{folder.frames:>7}{shares}")
+    for head, n in zip(heads, shown, strict=True):
+        share = table.folders[-1].shares[n]
+        full = round(share * BAR)
+        lines.append(f"{head:>7} {'█' * full}{'░' * (BAR - full)} {share:.0%}")
+    if any(short):
+        lines.append("* the least rate that so many good frames can be held to")
+    return lines
 
 
 def _recall(name: str, values: Values, thresholds: tuple[float, ...]) -> Recall:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.ops.learn.recall import ALL, RATES, curve
+from kanoclip.runtime.ops.calibration.recall import ALL, RATES, curve
 from kanoclip.runtime.types import Image
 
 Values = npt.NDArray[np.float64]

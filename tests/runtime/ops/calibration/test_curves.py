@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kanoclip.runtime.ops.learn.plot import HEIGHT, MOST_FOLDERS, WIDTH, draw_curves
+from kanoclip.runtime.ops.calibration.curves import HEIGHT, MOST_FOLDERS, WIDTH, draw_curves
 
 
 @pytest.mark.parametrize("good", [np.array([0.5]), np.linspace(0, 1, 50), np.full(9, 0.3)])
