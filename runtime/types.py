@@ -53,6 +53,11 @@ class RegionOfInterest:
     ignore: tuple[Polygon, ...] = ()
     drawn_on: tuple[int, int] | None = None
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is the whole image, without any polygon: what overrides a region that is set for all classes."""
+        return not self.keep and not self.ignore
+
     def mask(self, height: int, width: int) -> Mask:
         """The pixels that count, at any size; an image is stretched to the model's, and so are the polygons.
 
@@ -238,6 +243,7 @@ class Detection:
         timings: Where the time went.
         roi: The region of interest; None for the whole image.
         alarm: Whether the stream's alarm is up after this frame; None outside of a stream.
+        pixel_threshold: The pixel threshold used: map value from which a region begins.
     """
 
     score: float
@@ -249,6 +255,7 @@ class Detection:
     timings: Timings
     roi: RegionOfInterest | None = None
     alarm: bool | None = None
+    pixel_threshold: float = 0.5
 
     def with_alarm(self, alarm: bool) -> Detection:
         """The same in a stream; for every frame, and in half the time that `dataclasses.replace` takes."""
@@ -262,6 +269,7 @@ class Detection:
             self.timings,
             self.roi,
             alarm,
+            self.pixel_threshold,
         )
 
 

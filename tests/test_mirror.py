@@ -79,7 +79,7 @@ COVERED = {
     "runtime/ops/score/test_listing.py": ["runtime/ops/score/places", "runtime/sources/files/folders"],
     "runtime/service/page/auth/test_access.py": ["runtime/service/page/auth/login"],
     "runtime/service/page/feed/test_live.py": ["runtime/service/page/feed/facts"],
-    "runtime/service/page/test_app.py": ["runtime/service/page/auth/guard"],
+    "runtime/service/page/test_app.py": ["runtime/service/page/auth/guard", "runtime/service/page/requests"],
     "runtime/service/page/test_server.py": ["runtime/service/page/feed/connections"],
     "runtime/service/page/test_snapshot_gallery.py": ["runtime/service/page/gallery"],
     "runtime/sinks/draw/test_draw.py": ["runtime/sinks/draw/encode"],

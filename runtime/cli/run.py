@@ -186,6 +186,7 @@ def _run(line: LineConfig, debug: bool) -> int:
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
             untrained = not manifest.model.trained
             sinks = outputs.open(sources, pending, endless=endless, untrained=untrained, read=read)
+            screen = outputs.screen(sources, untrained=untrained)
             flow = PipelineConfig(
                 policy=Policy.DROP_OLDEST if drops else Policy.WAIT,
                 class_name=looked_for,
@@ -194,18 +195,19 @@ def _run(line: LineConfig, debug: bool) -> int:
                 batch=min(detector.batch_size, len(sources)) if live else detector.batch_size,
                 alarm=settings.decision(looked_for).alarm or EVERY_FRAME,
                 hold_screen=not endless,
+                closed_to_sources=outputs.closed_to_sources
+                if screen is None
+                else "the window shows those of the start",
             )
             pipeline = Pipeline(
                 sources,
                 detector,
                 [*sinks, *watchers.sinks],
                 flow,
-                screen=outputs.screen(sources, untrained=untrained),
+                screen=screen,
                 observer=rows.add if rows is not None else None,
             )
-            control = StreamControl(
-                pipeline, detector, settings, looked_for, [source.name for source in sources], decisions.saved
-            )
+            control = StreamControl(pipeline, detector, settings, looked_for, decisions.saved)
             warm_up = LineWarmUp.of(line.learn, detector, control, looked_for, outputs.snapshots)
             if warm_up is not None:
                 pipeline.learn_by(warm_up.learner)

@@ -14,6 +14,11 @@ from kanoclip.runtime.types import Mask, RegionOfInterest
 
 log = logging.getLogger(__name__)
 
+UNKEPT = (
+    "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate does not "
+    "hold: run kanoclip-calibrate again"
+)
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -66,6 +71,13 @@ def limits_of(bundle: Bundle, class_name: str, decision: Decision, memory: Memor
     return Limits(thresholds, decision.roi, mask, memory)
 
 
+def promised(given: Thresholds, decision: Decision) -> bool:
+    """Whether calibrated thresholds keep their false-alarm rate in the region that is used."""
+    inside = None if decision.roi is None else decision.roi.digest()
+    used = decision.threshold is None or decision.pixel_threshold is None
+    return not used or given.roi in (None, inside)
+
+
 def unkept_promises(
     bundle: Bundle, decisions: Mapping[str, Decision], reported: Set[tuple[str, str | None]]
 ) -> set[tuple[str, str | None]]:
@@ -81,14 +93,8 @@ def unkept_promises(
     """
     found = set()
     for name, decision in decisions.items():
-        inside = None if decision.roi is None else decision.roi.digest()
-        used = decision.threshold is None or decision.pixel_threshold is None
-        if used and bundle.manifest.thresholds_of(name).roi not in (None, inside):
-            found.add((name, inside))
+        if not promised(bundle.manifest.thresholds_of(name), decision):
+            found.add((name, None if decision.roi is None else decision.roi.digest()))
     for name, _ in sorted(found - reported, key=str):
-        log.warning(
-            "thresholds of class %s were calibrated inside of another region of interest, so their false-alarm rate "
-            "does not hold: run kanoclip-calibrate again",
-            name,
-        )
+        log.warning(UNKEPT, name)
     return found

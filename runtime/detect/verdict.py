@@ -43,6 +43,7 @@ def decide(frame: Prepared, outputs: Sequence[Output], tiling: Tiling, class_nam
         class_name=class_name,
         timings=Timings(frame.resize_ms, output.inference_ms, wall, frame.resize_cpu_ms, cpu),
         roi=limits.roi,
+        pixel_threshold=thresholds.pixel,
     )
 
 

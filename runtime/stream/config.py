@@ -34,6 +34,7 @@ class PipelineConfig:
         sink_capacity: Results of a source that may wait for each sink.
         alarm: When a source's alarm is raised and cleared at first.
         hold_screen: Keep the screen open after the last frame until the user closes it.
+        closed_to_sources: Why no source may join while the run goes on; None where one may, if frames may be dropped.
     """
 
     policy: Policy
@@ -44,6 +45,7 @@ class PipelineConfig:
     sink_capacity: int = 4
     alarm: AlarmRule = EVERY_FRAME
     hold_screen: bool = False
+    closed_to_sources: str | None = None
 
     @property
     def criteria(self) -> Criteria:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
@@ -13,15 +13,22 @@ from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, MemoryCount
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.settings.saved_region import save_region
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, one_line
+from kanoclip.runtime.detect.thresholds import promised
+from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, SourceError, one_line
+from kanoclip.runtime.sources.base import Source
+from kanoclip.runtime.sources.several import NamedSource
 from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
-from kanoclip.runtime.types import Image
+from kanoclip.runtime.types import Image, RegionOfInterest
 
 log = logging.getLogger(__name__)
+
+MOST_SOURCES = 64
+"""Of one run, those that were removed included: each has its place in every queue until the end."""
 
 
 class StreamControl:
@@ -34,7 +41,6 @@ class StreamControl:
         detector: Scores its frames; nothing else may change what it decides by.
         settings: What it decides by now.
         class_name: Class that the pipeline looks for.
-        sources: The sources' names.
         read: Reads again the settings that a new start would use.
     """
 
@@ -44,14 +50,12 @@ class StreamControl:
         detector: Detector,
         settings: Settings,
         class_name: str,
-        sources: Sequence[str],
         read: Callable[[Bundle], Saved],
     ) -> None:
         self._pipeline = pipeline
         self._detector = detector
         self._settings = settings
         self._class_name = class_name
-        self._sources = tuple(sources)
         self._read = read
         self._changing = threading.RLock()
         self._references = LiveReferences(detector, self._changing)
@@ -61,13 +65,16 @@ class StreamControl:
         with self._changing:
             manifest = self._detector.bundle.manifest
             thresholds = self._detector.thresholds_of(self._class_name)
+            decision = self._settings.decision(self._class_name)
             memory = self._references.count(self._class_name)
+            there = [source for source, counts in self._pipeline.members if not counts.removed]
             engine = self._detector.backend
             return StreamState(
                 bundle=manifest.name,
                 backend=engine.name if engine.fallback is None else f"{engine.name}, not the GPU",
                 fallback=engine.fallback,
-                sources=self._sources,
+                sources=tuple(one.name for one in there),
+                streams=tuple(one.name if isinstance(one, NamedSource) else "" for one in there),
                 classes=manifest.classes,
                 class_name=self._class_name,
                 threshold=thresholds.image,
@@ -77,6 +84,8 @@ class StreamControl:
                 references=memory.references,
                 memory_rows=memory.rows,
                 memory_saved=self._references.saved(self._class_name),
+                region=None if decision.roi is None else decision.roi.digest(),
+                promised=promised(manifest.thresholds_of(self._class_name), decision),
             )
 
     def progress(self) -> Progress:
@@ -124,6 +133,57 @@ class StreamControl:
             place = save(saved, self._class_name, wanted)
             if self._saved().thresholds(self._class_name) != (wanted.image, wanted.pixel):
                 raise SettingsError(f"{place}: the thresholds were written, but something else overrides them")
+            return str(place)
+
+    def add_source(self, source: Source) -> None:
+        """See `Control.add_source`."""
+        with self._changing:
+            there, why = self._pipeline.members, self._pipeline.closed_to_sources
+            if why is None and not source.live:
+                why = "only live sources join a run"
+            elif why is None and len(there) >= MOST_SOURCES:
+                why = f"a run has at most {MOST_SOURCES} sources, removed ones included: start it again"
+            elif why is None and source.name in [one.name for one, _ in there]:
+                why = "the run has, or had, a source of this name: choose another one"
+            if why is not None:
+                raise SourceError(f"{source.name} cannot join: {why}")
+            self._pipeline.add_source(source)
+        log.info("%s has joined the run", source.name)
+
+    def remove_source(self, name: str) -> None:
+        """See `Control.remove_source`."""
+        with self._changing:
+            there = [(n, one.name, counts) for n, (one, counts) in enumerate(self._pipeline.members)]
+            found = [n for n, known, counts in there if known == name and not counts.removed]
+            if not found:
+                raise SourceError(f"{name}: the run has no such source")
+            if [n for n, _, counts in there if not (counts.ended or counts.removed)] in (found, []):
+                raise SourceError(f"{name} is the only source that delivers: end the run instead")
+            self._pipeline.remove_source(found[0])
+        log.info("%s was taken out of the run", name)
+
+    def region(self) -> RegionOfInterest | None:
+        """See `Control.region`."""
+        with self._changing:
+            return self._settings.decision(self._class_name).roi
+
+    def choose_region(self, region: RegionOfInterest | None) -> None:
+        """See `Control.choose_region`."""
+        wanted = region or RegionOfInterest("the whole image")
+        with self._changing:
+            chosen = self._settings.choosing(self._class_name, Decision(roi=wanted))
+            self._check_region(chosen, self._class_name)
+            self._detector.decide_by(chosen)
+            self._settings = chosen
+
+    def save_region(self) -> str:
+        """See `Control.save_region`."""
+        with self._changing:
+            wanted = self.region()
+            place = save_region(self._saved(), self._class_name, wanted)
+            found = self._saved().settings.decision(self._class_name).roi
+            if (found and found.digest()) != (wanted and wanted.digest()):
+                raise SettingsError(f"{place}: the region was written, but something else overrides it")
             return str(place)
 
     def add_reference(

@@ -24,14 +24,17 @@ class SourceTally:
         bad_evicted: Those that a newer frame pushed out of the mailbox; they are not frames that were dropped.
         size: (height, width) of the last scored frame in full; None before the first.
         error: Why the source ended before its end.
+        ended: It delivers nothing more.
+        removed: It was taken out of the run; its counts stay in the totals.
     """
 
     def __init__(self, source: Source, window: SlidingWindow) -> None:
-        self.frames = self.anomalous = self.bad_seen = self.bad_evicted = 0
+        self.frames = self.anomalous = self.bad_seen = self.bad_evicted = self._alarms = 0
         self._delivered = 0
         self._delivered_at: float | None = None
         self.size: tuple[int, int] | None = None
         self.error: str | None = None
+        self.ended = self.removed = False
         self._source = source
         self._window = window
         self._last_score: float | None = None
@@ -39,6 +42,10 @@ class SourceTally:
         self._alarm: bool | None = None
         self._score_counts = [0] * (len(SCORE_BOUNDS) + 1)
         self._score_sum = 0.0
+
+    def measure_by(self, window: SlidingWindow) -> None:
+        """Takes its rate from another window."""
+        self._window = window
 
     def deliver(self) -> None:
         """Counts what came from the source, readable or not, before any of it is dropped."""
@@ -50,6 +57,7 @@ class SourceTally:
         self.frames += 1
         self.anomalous += detection.is_anomalous
         self.size = frame.full_size or frame.image.shape[:2]
+        self._alarms += bool(detection.alarm) and not self._alarm
         self._last_score, self._last_at, self._alarm = detection.score, frame.captured_at, detection.alarm
         if math.isfinite(detection.score):
             self._score_counts[bisect_left(SCORE_BOUNDS, detection.score)] += 1
@@ -81,6 +89,7 @@ class SourceTally:
             reconnects=0 if health is None else health.reconnects,
             score_counts=tuple(self._score_counts),
             score_sum=self._score_sum,
+            alarms=self._alarms,
         )
 
 
@@ -103,8 +112,17 @@ class Tally:
         self._windows = [SlidingWindow() for _ in sources] if len(sources) > 1 else [self._window]
         self.sources = [SourceTally(*both) for both in zip(sources, self._windows, strict=True)]
         self._last_score: float | None = None
+        self._last_threshold: float | None = None
         self._started = time.monotonic()
         self._ended: float | None = None
+
+    def add(self, source: Source) -> None:
+        """Counts one more source from now on."""
+        if self._windows[0] is self._window:
+            self._windows[0] = SlidingWindow()
+            self.sources[0].measure_by(self._windows[0])
+        self._windows.append(SlidingWindow())
+        self.sources.append(SourceTally(source, self._windows[-1]))
 
     def start(self) -> None:
         """Sets the clock to zero."""
@@ -117,7 +135,7 @@ class Tally:
     def count(self, source: int, frame: Frame, detection: Detection, capture_cpu_ms: float) -> None:
         """Counts a scored frame of one source and what it cost."""
         self.sources[source].count(frame, detection)
-        self._last_score = detection.score
+        self._last_score, self._last_threshold = detection.score, detection.threshold
         timings = detection.timings
         capture, resize, inference, decide = self.stages.values()
         capture.add(frame.capture_ms)
@@ -156,7 +174,8 @@ class Tally:
             latency_p99=latency.p99,
             last_score=self._last_score,
             paused=paused,
-            sources=sources,
+            sources=tuple(one for one, tally in zip(sources, self.sources, strict=False) if not tally.removed),
+            last_threshold=self._last_threshold,
         )
 
     def summary(
@@ -178,4 +197,5 @@ class Tally:
         )
 
     def _sources(self, pushed_out: Sequence[int], now: float) -> tuple[SourceProgress, ...]:
-        return tuple(source.progress(count, now) for source, count in zip(self.sources, pushed_out, strict=True))
+        # One that joins at this moment is left out until the next time.
+        return tuple(source.progress(count, now) for source, count in zip(self.sources, pushed_out, strict=False))

@@ -17,6 +17,7 @@ from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import Criteria, PipelineConfig
+from kanoclip.runtime.stream.counters import SourceTally
 from kanoclip.runtime.stream.inference_worker import FrameTaker, InferenceWorker
 from kanoclip.runtime.stream.progress import Progress, RunSummary
 from kanoclip.runtime.stream.run_state import FrameDetector, FrameLearner, Latest, RunState
@@ -167,6 +168,29 @@ class Pipeline:
         if not scored:
             raise FrameError(f"{source or 'the stream'}: no frame has been scored yet: wait for the first one")
         return max(scored, key=lambda one: one.captured_at)
+
+    def add_source(self, source: Source) -> None:
+        """Takes a further source in while the run goes on, and closes it in the end; see `StreamControl.add_source`."""
+        reader = SourceWorker(self._run, self._run.add(source))
+        self._readers.append(reader)
+        reader.start()
+        if self._run.stopped.is_set():
+            source.interrupt()
+
+    def remove_source(self, number: int) -> None:
+        """Reads no more of a source; what was read is still scored."""
+        self._run.tally.sources[number].removed = True
+        self._run.sources[number].interrupt()
+
+    @property
+    def members(self) -> list[tuple[Source, SourceTally]]:
+        """All sources by their numbers, with their counts; those that were removed too."""
+        return list(zip(self._run.sources, self._run.tally.sources, strict=False))
+
+    @property
+    def closed_to_sources(self) -> str | None:
+        """Why no source may join; None where one may."""
+        return "files lose nothing, live sources do" if self._run.waits else self._run.config.closed_to_sources
 
     def pause(self) -> None:
         """Lets a live view's frames go by unscored, or a file's wait, from the next one on; from any thread."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
+from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.stats import StageSummary
-from kanoclip.runtime.types import Image
+from kanoclip.runtime.types import Image, RegionOfInterest
 
 SCORE_BOUNDS = tuple(step / 20 for step in range(1, 21))
 """Upper bounds of the histogram of scores."""
@@ -36,6 +37,7 @@ class SourceProgress:
         score_counts: Scored frames by score: element i counts those above `SCORE_BOUNDS[i - 1]`, up to and including
             `SCORE_BOUNDS[i]`; the last one those above all of them. Scores that are no number are in no element.
         score_sum: Sum of these scores.
+        alarms: How often its alarm was raised.
     """
 
     name: str
@@ -54,6 +56,7 @@ class SourceProgress:
     reconnects: int = 0
     score_counts: tuple[int, ...] = ()
     score_sum: float = 0.0
+    alarms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class Progress:
         last_score: Score of the last frame; None before the first.
         paused: Whether frames are let go by unscored.
         sources: The same by source.
+        last_threshold: What that score was compared with.
     """
 
     frames: int
@@ -87,6 +91,7 @@ class Progress:
     last_score: float | None
     paused: bool = False
     sources: tuple[SourceProgress, ...] = ()
+    last_threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +150,7 @@ class StreamState:
         bundle: The bundle's name.
         backend: The engine's name.
         sources: Names of the sources, without credentials.
+        streams: What the frames of each have as `Frame.stream`, in the same order.
         classes: Those that the bundle knows.
         class_name: The one looked for.
         threshold: Score from which a frame is anomalous, in [0, 1].
@@ -154,6 +160,8 @@ class StreamState:
         references: Good frames that the class's memory was made of; 0 without a memory.
         memory_rows: Descriptors that the memory holds of them.
         memory_saved: Whether a new start would score by the same memory.
+        region: Digest of the class's region of interest; None for the whole image.
+        promised: Whether calibrated thresholds keep their false-alarm rate in that region.
         fallback: Why the CPU scores although there is an engine for the GPU; None where all is as it should be.
     """
 
@@ -169,6 +177,9 @@ class StreamState:
     references: int = 0
     memory_rows: int = 0
     memory_saved: bool = True
+    region: str | None = None
+    promised: bool = True
+    streams: tuple[str, ...] = ("",)
     fallback: str | None = None
 
 
@@ -262,6 +273,45 @@ class Control(Protocol):
 
         Raises:
             KanoclipError: There is no memory, the bundle belongs to the package, or it cannot be written.
+        """
+        ...
+
+    def add_source(self, source: Source) -> None:
+        """Takes a further live source in while the stream runs; it is closed in the end.
+
+        Raises:
+            SourceError: It cannot join this run, and stays the caller's.
+        """
+        ...
+
+    def remove_source(self, name: str) -> None:
+        """Takes a source out of the run.
+
+        Raises:
+            SourceError: There is no such source, or no other one.
+        """
+        ...
+
+    def region(self) -> RegionOfInterest | None:
+        """Where images of the class looked for are scored; None for all of the image."""
+        ...
+
+    def choose_region(self, region: RegionOfInterest | None) -> None:
+        """Scores the class looked for in another region from the next frame on; None for all of the image.
+
+        Raises:
+            KanoclipError: It leaves nothing of the image, or does not suit the present frames.
+        """
+        ...
+
+    def save_region(self) -> str:
+        """Saves the region of the class looked for, so that later runs use it too.
+
+        Returns:
+            The file that names it, for a person to read.
+
+        Raises:
+            KanoclipError: It cannot be saved.
         """
         ...
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from kanoclip.runtime.detect.alarm import Alarm
 from kanoclip.runtime.detect.preprocess import Prepared
-from kanoclip.runtime.errors import KanoclipError, one_line
+from kanoclip.runtime.errors import KanoclipError, SourceError, one_line
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import Criteria, PipelineConfig
 from kanoclip.runtime.stream.counters import Tally
@@ -117,7 +117,7 @@ class RunState:
         screen: bool,
         observer: Callable[[Result], None] | None,
     ) -> None:
-        self.sources, self.detector, self.sinks, self.config = sources, detector, sinks, config
+        self.sources, self.detector, self.sinks, self.config = list(sources), detector, sinks, config
         self.criteria = config.criteria
         self.change = 0
         self._changing = threading.RLock()
@@ -134,8 +134,29 @@ class RunState:
         self.latest: list[Latest | None] = [None for _ in sources]
         self._observer = observer
         self._alarms = [Alarm(self.criteria.alarm, self.criteria.class_name) for _ in sources]
-        self._reading = len(sources)
         self._lock = threading.Lock()
+
+    def add(self, source: Source) -> int:
+        """Takes one more source in, which `StreamControl` has checked; returns its number.
+
+        Raises:
+            SourceError: The run is ending.
+        """
+        with self._lock:
+            if not self.reading():
+                raise SourceError(f"{source.name}: the run is ending")
+            self.latest.append(None)
+            self._alarms.append(Alarm(self.criteria.alarm, self.criteria.class_name))
+            self.frames.add_writer()
+            for sink in self.sinks:
+                sink.add_source()
+            self.tally.add(source)
+            self.sources.append(source)
+            return len(self.sources) - 1
+
+    def reading(self) -> list[int]:
+        """Numbers of the sources that may still deliver."""
+        return [n for n, one in enumerate(self.tally.sources) if not (one.ended or one.removed)]
 
     def prepare(self, frame: Frame) -> Prepared:
         """Resizes a frame for the class that is looked for at present.
@@ -207,14 +228,14 @@ class RunState:
             if not isinstance(error, KanoclipError):
                 words = f"{self.sources[number].name}: unexpected {type(error).__name__}: {words}"
             counts.error = words
-            others = self._reading > 1
+            others = len(self.reading()) > 1
         log.warning("%s%s", words, "; the other sources go on" if others else "")
 
-    def source_ended(self) -> None:
+    def source_ended(self, number: int) -> None:
         """One source gives nothing more; after the last there is nothing to wait for."""
         with self._lock:
-            self._reading -= 1
-            last = not self._reading
+            self.tally.sources[number].ended = True
+            last = all(one.ended for one in self.tally.sources)
         if last:
             self.frames.close()
 

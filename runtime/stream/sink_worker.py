@@ -94,6 +94,10 @@ class SinkWorker(threading.Thread):
                 return
         self._queue.put(result, source)
 
+    def add_source(self) -> None:
+        """Makes room for the results of one more source."""
+        self._queue.add_writer()
+
     def wait_until_open(self) -> None:
         """Waits until the sink was opened once, or that has failed or takes too long."""
         self._opened.wait(self._factory.patience_s)

@@ -37,10 +37,10 @@ class SourceWorker(threading.Thread):
         except BaseException as error:
             # What was read before is sound: it is scored and written before the error is reported. After a stop nothing
             # reads on, and a device's error about that is no failure.
-            if not self._run.stopped.is_set():
+            if not (self._run.stopped.is_set() or self._run.tally.sources[self._number].removed):
                 self._run.source_failed(self._number, error)
         finally:
-            self._run.source_ended()
+            self._run.source_ended(self._number)
             try:
                 source.close()
             except BaseException as error:
@@ -51,7 +51,7 @@ class SourceWorker(threading.Thread):
         run, counts = self._run, self._run.tally.sources[self._number]
         started = time.thread_time()
         for item in run.sources[self._number].frames():
-            if run.stopped.is_set() or counts.error is not None:
+            if run.stopped.is_set() or counts.removed or counts.error is not None:
                 return
             spent = (time.thread_time() - started) * 1e3
             counts.deliver()

@@ -69,6 +69,12 @@ class Mailbox(Generic[T]):
         """The same by writer."""
         return list(self._dropped)
 
+    def add_writer(self) -> None:
+        """Gives one more writer a compartment; its number is the next one."""
+        with self._changed:
+            self._compartments.append(deque())
+            self._dropped.append(0)
+
     def put(self, item: T, writer: int = 0) -> T | None:
         """Puts an item in; under `Policy.WAIT` this waits for room.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -11,10 +12,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from kanoclip.runtime.detect.settings.settings_file import read_settings
+from kanoclip.runtime.sinks.draw.digits import apart
+from kanoclip.runtime.sinks.draw.palette import coloured, cover
+from kanoclip.train.data.registry import open_dataset
 
 pytestmark = [pytest.mark.programs("chromium"), pytest.mark.timeout(240)]
 
@@ -118,6 +127,24 @@ def guarded_url(bundle, tmp_path_factory, snapshots):
     with serving(bundle, "--snapshots", str(snapshots), log=log, token=TOKEN, sources=sources) as (url, _):
         yield url
     assert TOKEN not in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """axe-core's script, out of the wheel: nothing is fetched."""
+    return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+
+
+def serious(page, axe):
+    """What axe-core calls serious or critical; run by the debugger, past the page's own policy."""
+    found = page.evaluate(
+        "async (script) => { if (!window.axe) (0, eval)(script); const { violations, passes } = await axe.run();"
+        " if (passes.length < 20) throw new Error(`only ${passes.length} rules were looked at`);"
+        " return violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))"
+        " .map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html.slice(0, 90)).slice(0, 3)}`); }",
+        axe,
+    )
+    return list(found)
 
 
 def health(url):
@@ -293,35 +320,46 @@ def test_heat_opacity_and_outlines_are_the_browser_s(open_url, visit):
 
 
 def test_the_modules_of_the_browser(open_url, visit):
-    """Palette and outlines, as the browser computes them."""
+    """Palette, digits and outlines, as the browser computes them."""
     page = visit(open_url)
+    chance = random.Random(1)
+    thresholds = [0.5, 0.1255, *(chance.random() for _ in range(300))]
+    pairs = [
+        [threshold + chance.choice((0, 1)) * chance.gauss(0, 10.0 ** -chance.randint(1, 7)), threshold]
+        for threshold in thresholds
+    ]
     told = page.evaluate(
-        """async () => {
-        const { place, cover, table } = await import("/static/js/palette.js");
-        const { segments } = await import("/static/js/contour.js");
+        """async (pairs) => {
+        const { place, cover, table } = await import("/static/js/drawing/palette.js");
+        const { apart } = await import("/static/js/drawing/digits.js");
+        const { segments } = await import("/static/js/drawing/contour.js");
         const map = new Uint8Array(64);
         for (const at of [27, 28, 35, 36]) map[at] = 200;  // 2 x 2 cells in the middle of 8 x 8
         const lines = segments(map, 8, 8, 100);
         const edge = new Uint8Array(16).fill(255);
         return {
           places: [place(0, 0.4), place(0.4, 0.4), place(1, 0.4)],
-          covers: [cover(0.05, 0.4), cover(0.4, 0.4), cover(0.9, 0.4)],
-          alphas: [0, 102, 255].map((level) => table(0.4)[4 * level + 3]),
+          covers: [...Array(256).keys()].map((level) => cover(level / 255, 0.4)),
+          colours: [...Array(256).keys()].map((level) => [...table(0.4)].slice(4 * level, 4 * level + 3)),
+          digits: pairs.map(([score, threshold]) => apart(score, threshold, 3)),
           xs: [Math.min(...lines.filter((_, i) => i % 2 === 0)), Math.max(...lines.filter((_, i) => i % 2 === 0))],
           closed: lines.length % 4, count: lines.length / 4,
           border: segments(edge, 4, 4, 100).length / 4, none: segments(map, 8, 8, 201).length,
         };
-        }"""
+        }""",
+        pairs,
     )
+    # Files and page show the same, which two languages compute.
     assert told["places"] == [0, 0.5, 1]
-    assert told["covers"] == [0, 1, 1] and told["alphas"] == [0, 255, 255]
+    levels = np.arange(256) / 255
+    assert told["covers"] == pytest.approx(cover(levels, 0.4).tolist())
+    assert np.abs(np.array(told["colours"]) - coloured(levels, 0.4)[:, ::-1].astype(int)).max() <= 1
+    assert [tuple(shown) for shown in told["digits"]] == [apart(*pair, 3) for pair in pairs]
     assert told["xs"] == [0.375, 0.625]  # half way between 0 and 200 lies half way between two cells' middles
     assert (told["closed"], told["count"], told["none"]) == (0, 8, 0) and told["border"] >= 16
 
 
-@pytest.mark.parametrize(
-    ("size", "scheme"), [(DESKTOP, "dark"), (DESKTOP, "light"), (PHONE, "light"), (SMALLEST, "dark")]
-)
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "light"), (SMALLEST, "dark")])
 def test_contrast_names_and_targets(open_url, visit, size, scheme):
     page = visit(open_url, size, scheme)
     set_threshold(page, 0.01)
@@ -483,3 +521,160 @@ def test_an_address_of_the_network_needs_a_token(bundle):
     command = [str(RUN), "--bundle", str(bundle), "--source", PATTERN, "--serve", "0.0.0.0:0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert done.returncode != 0 and "needs a token" in done.stderr and "openssl rand -hex 32" in done.stderr
+
+
+def test_a_region_is_drawn_moved_by_keys_saved_and_deleted(bundle, tmp_path, visit):
+    line = tmp_path / "line3.toml"
+    line.write_text("[decision]\nmin_area = 4  # pixels\n")
+    with serving(bundle, "--config", str(line), log=tmp_path / "log") as (url, _):
+        page = visit(url)
+        page.locator("#about:not(:empty)").wait_for()
+        page.get_by_role("button", name="Regions", exact=True).click()
+        box = page.locator("#regions").bounding_box()
+        for x, y in ((0.2, 0.2), (0.8, 0.2), (0.8, 0.8)):
+            page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+        page.get_by_role("button", name="Close polygon").click()
+        region = lambda: page.evaluate("() => fetch('/api/region').then((answer) => answer.json())")  # noqa: E731
+        settles(lambda: [len(region()[kind]) for kind in ("keep", "ignore")], [1, 0])
+        assert np.abs(np.array(region()["keep"][0]) - [[0.2, 0.2], [0.8, 0.2], [0.8, 0.8]]).max() < 0.01
+
+        page.get_by_label("Ignore inside").check()
+        page.get_by_role("button", name="Add box").click()
+        settles(lambda: [len(region()[kind]) for kind in ("keep", "ignore")], [1, 1])
+        page.get_by_role("button", name=re.compile("Corner 1:")).focus()
+        page.keyboard.press("ArrowRight")
+        settles(lambda: region()["ignore"][0][0], [0.41, 0.4])
+
+        corner = page.get_by_role("button", name=re.compile("Corner 3:")).bounding_box()
+        page.mouse.move(corner["x"] + corner["width"] / 2, corner["y"] + corner["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.65, box["y"] + box["height"] * 0.7, steps=3)
+        page.mouse.up()
+        settles(lambda: np.abs(np.array(region()["ignore"][0][2]) - [0.65, 0.7]).max() < 0.02, True)
+
+        page.get_by_role("button", name="Save region").click()
+        page.locator("#regions-note[data-kind=saved]").wait_for()
+        settings = read_settings(line)
+        assert len(settings.decision("bright").roi.ignore) == 1 and settings.decision("dark").roi is None
+        assert "# pixels" in line.read_text()
+
+        page.get_by_role("button", name="Delete", exact=True).click()
+        settles(lambda: len(region()["ignore"]), 0)
+        assert health(url)["status"] == "ready"
+        page.close()
+    with serving(bundle, "--config", str(line), log=tmp_path / "log") as (url, _):
+        page = visit(url)
+        page.locator("#about:not(:empty)").wait_for()
+        settles(lambda: len(page.evaluate("() => fetch('/api/region').then((a) => a.json())")["ignore"]), 1)
+        page.close()
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "dark"), (DESKTOP, "light"), (PHONE, "dark"), (PHONE, "light")])
+def test_axe_has_no_serious_finding(open_url, visit, axe, size, scheme):
+    """In every state that an engineer sees: watching, drawing regions, an anomaly opened, the search."""
+    page = visit(open_url, size, scheme, bypass_csp=True)
+    set_threshold(page, 0.01)
+    verdict(page, "anomaly")
+    page.locator("#gallery button").first.wait_for()
+    page.locator("#shifts-table tbody tr").first.wait_for()
+    page.get_by_role("button", name="Regions", exact=True).click()
+    page.get_by_role("button", name="Add box").click()
+    page.get_by_role("button", name=re.compile("Corner 1:")).wait_for()
+    assert serious(page, axe) == [] and page.evaluate(CHECKS) == []
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("button", name="Regions", exact=True).click()
+    page.locator("#gallery button").first.click()
+    page.locator("#anomaly[open] #anomaly-facts dd").first.wait_for()
+    assert serious(page, axe) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Search and export").click()
+    page.locator("#search-found label").first.wait_for()
+    assert serious(page, axe) == [] and page.evaluate(CHECKS) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Sources").click()
+    page.locator("#sources-list input").wait_for()
+    assert serious(page, axe) == [] and page.evaluate(CHECKS) == []
+
+
+def test_a_search_s_selection_goes_out_as_a_dataset(guarded_url, visit, tmp_path):
+    page = visit(guarded_url)
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    page.locator("#verdict").wait_for()
+    set_threshold(page, 0.01)
+    page.locator("#gallery button").nth(3).wait_for()
+    set_threshold(page, 1)
+    stays(lambda: page.locator("#gallery li").first.get_attribute("data-key"))
+    page.get_by_role("button", name="Search and export").click()
+    boxes = page.locator("#search-found input")
+    boxes.nth(3).wait_for()
+    boxes.nth(0).check()
+    boxes.nth(1).check()
+    page.get_by_label("Kind of defect").fill("<b>../scratch")
+    page.get_by_role("button", name="Mark selected").click()
+    boxes.nth(2).check()
+    page.get_by_label("Selected are").select_option("good")
+    page.get_by_role("button", name="Mark selected").click()
+    assert page.locator("#search-found .as:visible").all_inner_texts() == ["<b>../scratch", "<b>../scratch", "good"]
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export dataset").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        archive.extractall(tmp_path)
+    (category,) = open_dataset("mvtec", tmp_path).categories
+    assert sorted(sample.defect for sample in category.samples) == ["b-scratch", "b-scratch", "good"]
+    page.locator("#search-high").fill("0.001")
+    page.get_by_role("button", name="Search", exact=True).click()
+    settles(lambda: page.locator("#search-note").inner_text(), "nothing found")
+
+
+def test_counts_by_shift_outlive_a_restart(bundle, tmp_path, visit):
+    before = 0
+    for _ in range(2):
+        with serving(bundle, "--counters", str(tmp_path / "counts"), "--shifts", "0:00", log=tmp_path / "log") as (
+            url,
+            _,
+        ):
+            page = visit(url)
+            row = page.locator("#shifts-table tbody tr").first
+            row.wait_for()
+            page.locator("#shifts-bars li").first.wait_for()
+            frames = int(row.locator("td").nth(1).inner_text().replace(",", ""))
+            page.close()
+        saved = sum(hour["frames"] for hour in json.loads((tmp_path / "counts/counters.json").read_text())["hours"])
+        assert saved > before and saved >= frames >= before
+        before = saved
+
+
+def test_a_source_is_added_called_otherwise_and_removed(bundle, tmp_path, visit):
+    lines = tmp_path / "frames.jsonl"
+    with serving(bundle, "--jsonl", str(lines), log=tmp_path / "log") as (url, _):
+        page = visit(url)
+        page.locator("#about:not(:empty)").wait_for()
+        assert page.locator("#sources button").count() == 0
+        page.get_by_role("button", name="Sources").click()
+        assert page.evaluate(CHECKS) == []
+        page.get_by_label("Camera or address").fill("gst://videotestsrc")
+        page.get_by_role("button", name="Add", exact=True).click()
+        settles(lambda: "may not be added here" in page.locator("#sources-note").inner_text(), True)
+        page.get_by_label("Camera or address").fill(PATTERN.replace("seed=3", "seed=4"))
+        page.get_by_label("Name in lines and events").fill("<b>right</b>")
+        page.get_by_role("button", name="Add", exact=True).click()
+        page.get_by_label("Name on this page of <b>right</b>").wait_for()
+        field = page.get_by_label(f"Name on this page of {PATTERN}")
+        field.fill("left <i>")
+        field.press("Tab")
+        page.get_by_role("button", name="Close").click()
+        tabs = page.locator("#sources button .name")
+        settles(lambda: sorted(tabs.all_inner_texts()), ["<b>right</b>", "left <i>"])
+        tabs.nth(1).click()
+        settles(lambda: "of <b>right</b>" in page.locator("#about").inner_text(), True)
+        page.get_by_role("button", name="Sources").click()
+        page.get_by_role("button", name="Remove <b>right</b>").click()
+        settles(lambda: page.locator("#sources-list li").count(), 1)
+        page.get_by_role("button", name="Close").click()
+        settles(lambda: "of test://" in page.locator("#about").inner_text(), True)
+        assert health(url)["status"] == "ready"
+        page.close()
+        visit.problems[:] = [text for text in visit.problems if "400" not in text]  # of the refusal
+    streams = {json.loads(line).get("stream") for line in lines.read_text().splitlines()}
+    assert streams == {None, "<b>right</b>"}  # what the first one writes stays as it was

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
-from kanoclip.runtime.errors import FrameError, SettingsError
+from kanoclip.runtime.errors import FrameError, SettingsError, SourceError
 from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress, StreamState
 from kanoclip.runtime.stream.stats import StageSummary
 from kanoclip.runtime.types import Detection, Frame, Region, Timings
@@ -26,6 +26,9 @@ class FakeControl:
             "line3", "onnxruntime-cpu", self.sources, ("nut", "tile"), "nut", 0.5, 0.4, paused=False, trained=True
         )
         self.saving = "/etc/line3.toml"
+        self.roi = None
+
+        self.becomes(streams=self.sources if len(self.sources) > 1 else ("",))
 
     def becomes(self, **changes):
         self._state = replace(self._state, **changes)
@@ -83,6 +86,29 @@ class FakeControl:
         self.becomes(memory_saved=True)
         return self.saving
 
+    def add_source(self, source):
+        self.sources = (*self.sources, source.name)
+        self.becomes(sources=self.sources, streams=(*self._state.streams, source.name))
+        source.close()
+
+    def remove_source(self, name):
+        if name not in self.sources:
+            raise SourceError(f"{name}: the run has no such source")
+        left = [(n, s) for n, s in zip(self.sources, self._state.streams, strict=True) if n != name]
+        self.sources = tuple(n for n, _ in left)
+        self.becomes(sources=self.sources, streams=tuple(s for _, s in left))
+
+    def region(self):
+        return self.roi
+
+    def choose_region(self, region):
+        self.roi = region
+
+    def save_region(self):
+        if self.saving is None:
+            raise SettingsError("/etc/line3.toml: read-only file system")
+        return self.saving
+
     def pause(self):
         self.becomes(paused=True)
 
@@ -97,7 +123,7 @@ def a_frame(index=0, score=0.2, *, stream="", source="camera 0", size=(90, 160),
     regions = (Region(40, 22, 40, 23, score, 900),) if score >= threshold else ()
     frame = Frame(index, source, 1.7e9 + index, np.full((*size, 3), index % 250, np.uint8), 2.0, stream=stream)
     timings = Timings(1.0, 2.0, 3.0, 0.5, 0.5)
-    return frame, Detection(score, heat, score >= threshold, threshold, regions, "nut", timings, None, alarm)
+    return frame, Detection(score, heat, score >= threshold, threshold, regions, "nut", timings, None, alarm, 0.4)
 
 
 def unpack(message):

@@ -160,10 +160,10 @@ def few_shot(
         draws = []
         for number in range(protocol.draws):
             rng = np.random.default_rng(protocol.seed + number)
-            drawn, rest = _drawn(category, own, protocol, rng)
+            drawn, rest = draw_references(category, own, protocol, rng)
             references, grid = observed(predictor.detector, words, drawn, protocol.tiles)
             predictor.look(replace(whole, manifest=with_tiles(whole, grid)))
-            memory, left_out = _learned(references, predictor.detector.bundle.manifest, protocol, number)
+            memory, left_out = learned(references, predictor.detector.bundle.manifest, protocol, number)
             predictor.detector.use_memory(words, memory)
             scores = _Scores(observe if number == 0 else None)
             results = evaluate(
@@ -195,7 +195,7 @@ class _Scores:
             self._observe(case)
 
 
-def _drawn(
+def draw_references(
     category: Category, own: Category | None, protocol: Protocol, rng: np.random.Generator
 ) -> tuple[list[Sample], list[Sample]]:
     """References, and what is left to be measured."""
@@ -242,7 +242,7 @@ def observed(
     return references_of(names, [observer.look(image) for image in images], observer.grid), observer.tiles
 
 
-def _learned(references: References, manifest: Manifest, protocol: Protocol, seed: int) -> tuple[ReferenceMemory, int]:
+def learned(references: References, manifest: Manifest, protocol: Protocol, seed: int) -> tuple[ReferenceMemory, int]:
     """The memory, and how many frames were left out of it."""
     keep: npt.NDArray[np.bool_] | None = None
     left_out = 0

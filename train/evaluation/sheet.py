@@ -13,6 +13,7 @@ import numpy as np
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sinks.draw.heat_map import paint_heat_map
+from kanoclip.runtime.sinks.draw.palette import coloured
 from kanoclip.runtime.system.files.own import mark_file
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import Image
@@ -26,6 +27,8 @@ _HEADING = 30
 _INK = (40, 40, 40)
 _PAPER = (250, 250, 250)
 _NO_MASK = (215, 215, 215)
+_MIDDLE = 0.5
+"""Where an evaluation's colours begin: it has no pixel threshold."""
 
 TITLES = {
     "missed": "anomalous, lowest scores: the worst misses",
@@ -112,12 +115,12 @@ def _strip(case: Case) -> Image:
     if case.mask is not None:
         grey = cv2.resize(case.mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
         mask = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
-    level = np.rint(np.clip(case.map, 0, 1) * 255).astype(np.uint8)
-    coloured = cv2.applyColorMap(cv2.resize(level, (TILE, TILE), interpolation=cv2.INTER_LINEAR), cv2.COLORMAP_TURBO)
+    large = cv2.resize(np.clip(case.map, 0, 1), (TILE, TILE), interpolation=cv2.INTER_LINEAR)
+    colours = coloured(large.astype(np.float64), _MIDDLE)
     overlay = case.image.copy()
-    paint_heat_map(overlay, case.map)
+    paint_heat_map(overlay, case.map, _MIDDLE)
     canvas = np.full((TILE + _LINE, 4 * (TILE + _GAP) + _GAP, 3), _PAPER, np.uint8)
-    for i, tile in enumerate((case.image, mask, coloured, overlay)):
+    for i, tile in enumerate((case.image, mask, colours, overlay)):
         left = _GAP + i * (TILE + _GAP)
         canvas[:TILE, left : left + TILE] = tile
     name = f"{case.category}/{case.sample.defect}/{case.sample.image.name}"

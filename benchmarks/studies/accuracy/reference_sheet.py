@@ -49,7 +49,7 @@ def cell(image: Image, found: Detection | None) -> Image:
     canvas = np.full((_SIDE + _LINE, _SIDE, 3), 250, np.uint8)
     area = image.copy()
     if found is not None:
-        paint_heat_map(area, found.map)
+        paint_heat_map(area, found.map, found.pixel_threshold)
         if found.is_anomalous:
             for region in found.regions:
                 corner = region.x + region.width, region.y + region.height

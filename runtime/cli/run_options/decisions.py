@@ -133,4 +133,4 @@ class Decisions:
 def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A table whose polygons are found from any folder."""
     roi = Region()
-    return {key: roi.to_toml(roi.of_toml(one, folder)) if key == "roi" else one for key, one in table.items()}
+    return {key: roi.to_toml(roi.of_toml(one, folder)) if key == "roi" and one else one for key, one in table.items()}

@@ -186,6 +186,13 @@ class Outputs:
         return bool(self.window) or any(one.shows for one in self.sinks)
 
     @property
+    def closed_to_sources(self) -> str | None:
+        """Why no source may join while the run goes on; None where one may."""
+        if any(isinstance(one, VideoOptions | ImagesOptions) for one in self.sinks):
+            return "--output has a folder or a video for each source of the start: name it on the command line"
+        return None
+
+    @property
     def snapshots(self) -> Path | None:
         """The folder whose snapshots the page shows."""
         return next((one.path for one in self.sinks if isinstance(one, SnapshotOptions)), None)

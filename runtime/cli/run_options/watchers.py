@@ -22,6 +22,8 @@ from kanoclip.runtime.service.logs import LogFormat
 from kanoclip.runtime.service.page import PageOptions, open_page
 from kanoclip.runtime.service.page.options import TOKEN_VARIABLE
 from kanoclip.runtime.service.prometheus import StreamMetrics, require_prometheus
+from kanoclip.runtime.service.shifts.counters import ShiftCounters
+from kanoclip.runtime.service.shifts.plan import ShiftPlan
 from kanoclip.runtime.service.systemd import Supervision
 from kanoclip.runtime.sinks import Sink
 from kanoclip.runtime.stream.control import StreamControl
@@ -35,6 +37,17 @@ class _Address(Kind):
     def of_toml(self, value: Any, folder: Path) -> Any:
         parse_address(super().of_toml(value, folder))  # a flag's is refused where it is used
         return value
+
+
+class _Shifts(Kind):
+    def of_flag(self, value: Any) -> Any:
+        return value if isinstance(value, ShiftPlan) else ShiftPlan.parse(value)
+
+    def to_flag(self, value: Any) -> Any:
+        return value.shown
+
+    def to_toml(self, value: Any) -> Any:
+        return value.shown
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,30 @@ class PageSettings:
         metavar="NAME",
     )
 
+    allow_sources: tuple[str, ...] = option(
+        "--allow-sources",
+        Texts(),
+        (),
+        "Network cameras that the page may add while the run goes on, such as rtsp://192.168.1.*; cameras of this "
+        "machine and test:// always may. May be repeated.",
+        metavar="PATTERN",
+    )
+    shifts: ShiftPlan = option(
+        "--shifts",
+        _Shifts(),
+        ShiftPlan.parse("6:00,14:00,22:00"),
+        "When shifts begin, in local time: the page counts frames, anomalies and alarms by shift and hour.",
+        metavar="H:MM,...",
+        show=True,
+    )
+    counters: Path | None = option(
+        "--counters",
+        PathName(),
+        None,
+        "Folder to save these counts in, so that they outlive a restart. Default: in memory.",
+        metavar="FOLDER",
+    )
+
     def check(self) -> None:
         """Refuses options of the page if there is no page.
 
@@ -79,6 +116,8 @@ class PageSettings:
                 ("--tls-cert", self.tls_cert),
                 ("--tls-key", self.tls_key),
                 ("--allow-host", self.allow_host),
+                ("--allow-sources", self.allow_sources),
+                ("--counters", self.counters),
             ):
                 if given:
                     raise click.UsageError(f"{flag} is for the page: give --serve HOST:PORT as well")
@@ -99,6 +138,7 @@ class PageSettings:
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
             allow_hosts=self.allow_host,
+            allow_sources=self.allow_sources,
         )
 
 
@@ -168,6 +208,9 @@ class Watchers:
     def __init__(self, wanted: WatcherOptions, opened: ExitStack) -> None:
         options = wanted.page.options()
         self._page = None if options is None else opened.enter_context(open_page(options))
+        self._shifts = None if options is None else ShiftCounters(wanted.page.shifts, wanted.page.counters)
+        if self._shifts is not None:
+            opened.callback(self._shifts.close)
         self._health = Health(max_frame_age_s=wanted.service.max_frame_age)
         self._metrics: StreamMetrics | None = None
         texts: dict[tuple[str, int], dict[str, Callable[[], Answer]]] = {}
@@ -213,12 +256,14 @@ class Watchers:
             self._metrics = StreamMetrics(control)
         if self._page is not None:
             metrics = None if self._metrics is None else self._metrics.text
-            self._page.start(control, health=self._health, metrics=metrics, snapshots=snapshots)
+            self._page.start(control, health=self._health, metrics=metrics, snapshots=snapshots, shifts=self._shifts)
 
     def tick(self, progress: Progress) -> None:
         """Called all the time by the main thread while the stream runs."""
         assert self._control is not None and self._pipeline is not None
         self._supervision.tick(progress)
+        if self._shifts is not None:
+            self._shifts.tick(progress)
         if self._pipeline.stopping:
             self._supervision.stopping()
             return
@@ -236,8 +281,10 @@ class Watchers:
         return self._metrics.answer()
 
     def stopping(self) -> None:
-        """Reports to systemd that the stream has ended."""
+        """Reports to systemd that the stream has ended, and saves what was counted."""
         self._supervision.stopping()
+        if self._shifts is not None and self._control is not None:
+            self._shifts.close(self._control.progress())
 
     def stay(self) -> None:
         """Keeps the page open after the stream's end, until a signal comes."""

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import printable
+from kanoclip.runtime.sinks.draw.digits import apart
 from kanoclip.runtime.stream.progress import Progress, RunSummary
 from kanoclip.runtime.types import BadFrame, Result
 
@@ -75,10 +76,16 @@ def status_text(progress: Progress) -> str:
     parts += [f"{name} dropped {count}" for name, count in progress.sink_dropped.items()]
     if progress.skipped:
         parts.append(f"skipped {progress.skipped}")
-    parts.append("score -" if progress.last_score is None else f"score {progress.last_score:.3f}")
+    parts.append(f"score {_last(progress)}")
     parts.append(f"anomalous {progress.anomalous}/{progress.frames}")
     parts += [f"{source.name} away" for source in progress.sources if source.away is not None]
     return "  ".join(parts)
+
+
+def _last(progress: Progress) -> str:
+    if progress.last_score is None or progress.last_threshold is None:
+        return "-"
+    return apart(progress.last_score, progress.last_threshold, 3)[0]
 
 
 class ImageTable:
@@ -99,9 +106,8 @@ class ImageTable:
             return
         frame, detection = result
         verdict = Text("anomalous", "bold red") if detection.is_anomalous else Text("normal", "green")
-        self._rows.append(
-            (self._shown(frame.source), Text(f"{detection.score:.4f}"), verdict, Text(str(len(detection.regions))))
-        )
+        score = Text(apart(detection.score, detection.threshold, 4)[0])
+        self._rows.append((self._shown(frame.source), score, verdict, Text(str(len(detection.regions)))))
 
     def render(self) -> Table:
         """The table as rich draws it."""

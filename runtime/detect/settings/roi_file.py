@@ -18,6 +18,7 @@ from kanoclip.runtime.types import Polygon, RegionOfInterest
 SIZE_LIMIT = 64 << 20
 """LabelMe may put the whole image into its file."""
 MOST_CORNERS = 2000
+MOST_POLYGONS = 256
 LONGEST_SIDE = 1 << 24
 """Pixels; no image has a longer one."""
 _KEYS = {"units", "size", "keep", "ignore"}
@@ -54,13 +55,28 @@ def read_roi(path: Path) -> RegionOfInterest:
     if not isinstance(value, dict):
         raise SettingsError(f"{path}: not a JSON object with keep and ignore")
     try:
-        region = _from_labelme(path.name, value) if "shapes" in value else _from_own(path.name, value)
-        if not region.keep and not region.ignore:
-            raise SettingsError("it has no polygon: give keep, ignore or both")
-        # As fine as any model's map: what leaves nothing here leaves nothing there.
-        region.mask(1024, 1024)
+        return region_in(value, path.name)
     except SettingsError as error:
         raise SettingsError(f"{path}: {str(error).removeprefix(path.name + ': ')}") from None
+
+
+def region_in(value: dict[str, Any], name: str) -> RegionOfInterest:
+    """Checks a region that was read or drawn.
+
+    Args:
+        value: The object, in one of the formats that `read_roi` takes.
+        name: What messages call it.
+
+    Raises:
+        SettingsError: It is no region: a corner lies outside of the image, a polygon has no area, or nothing is left.
+    """
+    region = _from_labelme(name, value) if "shapes" in value else _from_own(name, value)
+    if not region.keep and not region.ignore:
+        raise SettingsError("it has no polygon: give keep, ignore or both")
+    if len(region.keep) + len(region.ignore) > MOST_POLYGONS:
+        raise SettingsError(f"it has more than {MOST_POLYGONS} polygons: join some of them")
+    # As fine as any model's map: what leaves nothing here leaves nothing there.
+    region.mask(1024, 1024)
     return region
 
 

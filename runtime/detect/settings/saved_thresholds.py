@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import re
 import sys
 from collections.abc import Mapping
@@ -123,26 +124,27 @@ def _into_bundle(bundle: Bundle, class_name: str, wanted: Thresholds) -> Path:
 
 
 def own_settings(bundle: Path) -> Path | None:
-    """The user's settings file, whether it exists or not; None for a bundle that holds its thresholds itself.
+    """The user's settings file, whether it exists or not; None where there is no bundle or no home.
 
     `kanoclip/NAME-DIGEST.toml` in `XDG_CONFIG_HOME` or else `~/.config`. The digest is the graph's: a threshold means
-    nothing for another one.
+    nothing for another one. Of a bundle that can be written, and so holds its thresholds itself, it is that of its
+    place as well: the file then has the region of interest, which is the camera's and not the model's.
 
     Args:
         bundle: The bundle's folder.
     """
     try:
         check_place(bundle, None)
-        return None
+        place = f"-{hashlib.sha256(str(bundle.resolve()).encode('utf-8', 'replace')).hexdigest()[:8]}"
     except BundleError:
-        pass
+        place = ""
     try:
         manifest = Manifest.from_json((bundle / MANIFEST_NAME).read_text(encoding="utf-8"))
         folder = config_path()
     except (OSError, UnicodeDecodeError, BundleError):  # no bundle, which is reported elsewhere, or no home
         return None
     name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest.name)
-    return folder / f"{name}-{Bundle(bundle, manifest).graph_digest()[:8]}.toml"
+    return folder / f"{name}-{Bundle(bundle, manifest).graph_digest()[:8]}{place}.toml"
 
 
 if sys.version_info >= (3, 11):
@@ -154,7 +156,7 @@ Place = tuple[str, ...]
 """A table's names, such as `("class", "bottle")`."""
 
 
-def write_settings(path: Path, values: Mapping[tuple[Place, str], float]) -> None:
+def write_settings(path: Path, values: Mapping[tuple[Place, str], float | str]) -> None:
     """Sets keys in a settings file; creates the file if there is none.
 
     Args:

@@ -71,7 +71,8 @@ class Settings:
     def decision(self, class_name: str) -> Decision:
         """The settings in effect for a class."""
         of_file = self.common.overridden(self.classes.get(class_name, Decision()))
-        return of_file.overridden(self.flags).overridden(self.chosen.get(class_name, Decision()))
+        found = of_file.overridden(self.flags).overridden(self.chosen.get(class_name, Decision()))
+        return dataclasses.replace(found, roi=None) if found.roi is not None and found.roi.whole else found
 
     def overridden(self, flags: Decision) -> Settings:
         """These settings, overridden by flags."""
@@ -83,8 +84,9 @@ class Settings:
         return dataclasses.replace(self, chosen={**self.chosen, class_name: before.overridden(decision)})
 
     def without_choice(self, class_name: str) -> Settings:
-        """These settings, without what was chosen for a class."""
-        return dataclasses.replace(self, chosen={k: v for k, v in self.chosen.items() if k != class_name})
+        """These settings, without the thresholds that were chosen for a class; a region stays, which no score made."""
+        before = self.chosen.get(class_name, Decision())
+        return dataclasses.replace(self, chosen={**self.chosen, class_name: Decision(roi=before.roi)})
 
     def check_classes(self, known: tuple[str, ...]) -> None:
         """Refuses settings for a class that the bundle does not have.

@@ -28,7 +28,7 @@ def read_settings(path: Path) -> Settings:
     threshold = 0.72
     pixel_threshold = 0.65
     min_area = 400             # pixels of the original frame
-    roi = "line3.json"         # beside this file
+    roi = "line3.json"         # beside this file; "" for the whole image, where one is set for every class
     alarm = "3/5"              # raised while 3 of the last 5 frames are anomalous
 
     [class."ceramic tile"]     # overrides it for one class
@@ -73,7 +73,9 @@ def _value(name: str, value: Any) -> float | int | AlarmRule:
 
 
 def _roi(value: Any, folder: Path) -> RegionOfInterest:
-    if not isinstance(value, str) or not value or "\0" in value:
+    if value == "":
+        return RegionOfInterest("the whole image")
+    if not isinstance(value, str) or "\0" in value:
         raise SettingsError(f"{_shown(value)} is no path of a polygon file")
     if is_rectangle(value):
         return rectangle(value)

@@ -42,12 +42,13 @@ class Case:
     reason: str = ""
 
 
-def make_case(row: Mapping[str, Any], maps: Path | None) -> Case:
+def make_case(row: Mapping[str, Any], maps: Path | None, pixel_threshold: float) -> Case:
     """Reads a row's image.
 
     Args:
         row: Of the table.
         maps: The folder that `kanoclip-score --maps` wrote; None to do without.
+        pixel_threshold: What its regions were found by.
     """
     raw = read_bytes(row["path"])
     frame = raw if isinstance(raw, str) else decode_image(raw)
@@ -58,7 +59,7 @@ def make_case(row: Mapping[str, Any], maps: Path | None) -> Case:
     scale = min(1.0, SIDE / max(frame.shape[:2]))
     size = (max(round(frame.shape[1] * scale), 1), max(round(frame.shape[0] * scale), 1))
     small = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return Case(row, jpeg_url(small), _overlay(small, row["map_file"], maps))
+    return Case(row, jpeg_url(small), _overlay(small, row["map_file"], maps, pixel_threshold))
 
 
 def overlay(row: Mapping[str, Any]) -> str:
@@ -102,7 +103,7 @@ def _outline(mask: npt.NDArray[np.bool_], across: float, down: float) -> str:
     return "".join(parts)
 
 
-def _overlay(small: Image, name: str | None, maps: Path | None) -> str | None:
+def _overlay(small: Image, name: str | None, maps: Path | None, pixel_threshold: float) -> str | None:
     if name is None or maps is None:
         return None
     raw = read_bytes(str(maps / name))
@@ -110,5 +111,5 @@ def _overlay(small: Image, name: str | None, maps: Path | None) -> str | None:
     if level is None or level.dtype != np.uint16 or level.ndim != 2:
         return None
     painted = small.copy()
-    paint_heat_map(painted, (level / MAP_LEVELS).astype(np.float32))
+    paint_heat_map(painted, (level / MAP_LEVELS).astype(np.float32), pixel_threshold)
     return jpeg_url(painted)

@@ -237,7 +237,10 @@ def _cases(results: Results, options: Options, on_progress: Callable[[int, int],
     made = []
     for number, row in enumerate(results.read(rows) if rows else []):
         on_progress(number, len(rows))
-        made.append(make_case(row, options.maps) if options.images else Case(row, None, reason="images left out"))
+        if not options.images:
+            made.append(Case(row, None, reason="images left out"))
+            continue
+        made.append(make_case(row, options.maps, results.run["decisions"][row["class"]]["pixel_threshold"]))
     switches = '<label class="switch"><input type="checkbox" id="lines" checked> outlines</label>'
     if any(case.overlay for case in made):
         switches += '<label class="switch"><input type="checkbox" id="heatmap" checked> map&nbsp;&nbsp;</label>'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -21,25 +20,25 @@ from starlette.types import ASGIApp
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.service.health import Health, HealthReport
 from kanoclip.runtime.service.page.auth.access import Access
-from kanoclip.runtime.service.page.auth.guard import Guard, client_address, cookie_name, read_body
+from kanoclip.runtime.service.page.auth.guard import Guard, cookie_name
 from kanoclip.runtime.service.page.auth.login import Login
 from kanoclip.runtime.service.page.feed.facts import Facts
 from kanoclip.runtime.service.page.feed.live import Live
 from kanoclip.runtime.service.page.gallery import Gallery
 from kanoclip.runtime.service.page.options import PageOptions
+from kanoclip.runtime.service.page.requests import BadRequestError, MissingError, values_of, who
+from kanoclip.runtime.service.page.tools.export import Export
+from kanoclip.runtime.service.page.tools.regions import Regions
+from kanoclip.runtime.service.page.tools.search import GallerySearch
+from kanoclip.runtime.service.page.tools.shifts import Shifts
+from kanoclip.runtime.service.page.tools.sources import Sources
+from kanoclip.runtime.service.shifts.counters import ShiftCounters
+from kanoclip.runtime.sinks.draw.palette import as_script
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-
-class MissingError(Exception):
-    """There is no such thing."""
-
-
-class BadRequestError(Exception):
-    """A body that is not what the page sends."""
 
 
 def make_app(
@@ -50,6 +49,7 @@ def make_app(
     *,
     health: Health | None = None,
     metrics: Callable[[], bytes] | None = None,
+    shifts: ShiftCounters | None = None,
 ) -> ASGIApp:
     """The web application, guarded.
 
@@ -60,9 +60,13 @@ def make_app(
         pool: Encodes images.
         health: Answers /healthz and /readyz; None for none.
         metrics: Gives /metrics; None for none.
+        shifts: Counts by shift; None for none.
     """
     access = Access(options.token)
     changes, shelf = _Changes(facts), _Shelf(gallery)
+    regions = Regions(facts)
+    sources = Sources(facts, options.allowed)
+    search, export = GallerySearch(gallery), Export(gallery)
     login = Login(access, options, cookie_name(options), STATIC / "login.html")
     routes = [
         Route("/", _index, methods=["GET"]),
@@ -77,6 +81,15 @@ def make_app(
         Route("/api/paused", changes.pause, methods=["POST"]),
         Route("/api/gallery", shelf.entries, methods=["GET"]),
         Route("/api/gallery/{key}/{part}", shelf.part, methods=["GET"]),
+        Route("/api/region", regions.read, methods=["GET"]),
+        Route("/api/region", regions.choose, methods=["POST"]),
+        Route("/api/region/save", regions.save, methods=["POST"]),
+        Route("/api/sources", sources.add, methods=["POST"]),
+        Route("/api/sources/remove", sources.remove, methods=["POST"]),
+        Route("/api/sources/label", sources.label, methods=["POST"]),
+        Route("/api/search", search.find, methods=["GET"]),
+        Route("/api/export", export.download, methods=["POST"]),
+        Route("/static/js/drawing/colours.js", _colours, methods=["GET"]),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     if health is not None:
@@ -86,6 +99,8 @@ def make_app(
         ]
     if metrics is not None:
         routes.append(Route("/metrics", _metrics(metrics), methods=["GET"]))
+    if shifts is not None:
+        routes.append(Route("/api/shifts", Shifts(shifts).read, methods=["GET"]))
     app = Starlette(
         routes=routes,
         exception_handlers={KanoclipError: _refused, BadRequestError: _refused, MissingError: _missing},
@@ -95,6 +110,10 @@ def make_app(
 
 async def _index(request: Request) -> Response:
     return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+
+
+async def _colours(request: Request) -> Response:
+    return Response(as_script(), media_type="text/javascript", headers={"cache-control": "no-cache"})
 
 
 def _report(infer: Callable[[], HealthReport]) -> Callable[[Request], Any]:
@@ -128,7 +147,7 @@ class _Changes:
         self._facts = facts
 
     async def thresholds(self, request: Request) -> Response:
-        values = await _values(request, {"image", "pixel"})
+        values = await values_of(request, {"image", "pixel"})
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise BadRequestError(f"{name} must be a number")
@@ -143,31 +162,31 @@ class _Changes:
             ("pixel threshold", before.pixel_threshold, after.pixel_threshold),
         ):
             if old != new:
-                log.info("%s of %s: %.4g, was %.4g (%s)", what, after.class_name, new, old, _who(request))
+                log.info("%s of %s: %.4g, was %.4g (%s)", what, after.class_name, new, old, who(request))
         return self._state()
 
     async def save(self, request: Request) -> Response:
-        await _values(request, set())
+        await values_of(request, set())
         control = self._facts.control
         state = control.state()
         where = await asyncio.get_running_loop().run_in_executor(None, control.save_thresholds)
         self._facts.changes += 1
         self._facts.unsaved.saved(state)
-        log.info("thresholds of %s were saved in %s (%s)", state.class_name, where, _who(request))
+        log.info("thresholds of %s were saved in %s (%s)", state.class_name, where, who(request))
         return JSONResponse({"state": self._facts.state(), "saved": where})
 
     async def choose_class(self, request: Request) -> Response:
-        values = await _values(request, {"name"})
+        values = await values_of(request, {"name"})
         name = values.get("name")
         if not isinstance(name, str):
             raise BadRequestError("name must be a class's name")
         self._facts.control.choose_class(name)
         self._facts.changes += 1
-        log.info("looks for %s now (%s)", name, _who(request))
+        log.info("looks for %s now (%s)", name, who(request))
         return self._state()
 
     async def pause(self, request: Request) -> Response:
-        values = await _values(request, {"paused"})
+        values = await values_of(request, {"paused"})
         paused = values.get("paused")
         if not isinstance(paused, bool):
             raise BadRequestError("paused must be true or false")
@@ -176,7 +195,7 @@ class _Changes:
         else:
             self._facts.control.resume()
         self._facts.changes += 1
-        log.info("%s (%s)", "paused: frames go by unscored" if paused else "scores again", _who(request))
+        log.info("%s (%s)", "paused: frames go by unscored" if paused else "scores again", who(request))
         return self._state()
 
     def _state(self) -> Response:
@@ -210,23 +229,3 @@ class _Shelf:
         kind = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
         # What a key stands for never changes; "private" keeps it out of proxies.
         return Response(data, media_type=kind, headers={"cache-control": "private, max-age=3600"})
-
-
-def _who(request: Request) -> str:
-    return f"page, {client_address(request.scope)}"
-
-
-async def _values(request: Request, known: set[str]) -> dict[str, Any]:
-    """A JSON object with known keys."""
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise BadRequestError("send JSON")
-    body = await read_body(request)
-    if body is None:
-        raise BadRequestError("that is too long")
-    try:
-        values = json.loads(body)
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict) or not set(values) <= known:
-        raise BadRequestError(f"send a JSON object with {', '.join(sorted(known)) or 'nothing in it'}")
-    return values

@@ -62,8 +62,8 @@ class Gallery(Protocol):
         """Where they are saved, for a person; None for in memory."""
         ...
 
-    def entries(self) -> Sequence[Entry]:
-        """What there is, newest first."""
+    def entries(self, most: int = MAX_ENTRIES) -> Sequence[Entry]:
+        """What there is, newest first, so many at most."""
         ...
 
     def image(self, key: str) -> bytes | None:
@@ -100,16 +100,12 @@ class MemoryGallery:
     """The last anomalies in memory, at most `MAX_ENTRIES` and `MAX_BYTES`; all are gone with the process.
 
     Args:
-        pixel_threshold: Tells what regions are found by now.
         clock: Monotonic seconds.
     """
 
     place = None
 
-    def __init__(
-        self, pixel_threshold: Callable[[], float] = lambda: 0.5, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.pixel_threshold = pixel_threshold
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._held: OrderedDict[str, _Held] = OrderedDict()
@@ -144,7 +140,7 @@ class MemoryGallery:
         height, width = frame.full_size or frame.image.shape[:2]
         about = record(frame, detection) | {
             "size": [int(width), int(height)],
-            "pixel_threshold": round(self.pixel_threshold(), 6),
+            "pixel_threshold": round(float(detection.pixel_threshold), 6),
         }
         with self._lock:
             self._next += 1
@@ -167,10 +163,10 @@ class MemoryGallery:
         """Of the list."""
         return self._next
 
-    def entries(self) -> Sequence[Entry]:
+    def entries(self, most: int = MAX_ENTRIES) -> Sequence[Entry]:
         """What there is, newest first."""
         with self._lock:
-            return [held.entry for held in reversed(self._held.values())]
+            return [held.entry for held in reversed(self._held.values())][:most]
 
     def image(self, key: str) -> bytes | None:
         """The frame as JPEG."""

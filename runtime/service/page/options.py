@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.service.page.tools.allowed import AllowedSources
 from kanoclip.runtime.system.net import parse_address
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class PageOptions:
         tls_cert: Certificate chain, PEM.
         tls_key: Its key, PEM; None where the certificate's file holds it.
         allow_hosts: Further names by which the page may be called, in lower case.
+        allowed: Sources that may be added by it.
     """
 
     host: str
@@ -43,6 +45,7 @@ class PageOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     allow_hosts: frozenset[str] = frozenset()
+    allowed: AllowedSources = field(default_factory=AllowedSources)
 
     @classmethod
     def parse(
@@ -54,6 +57,7 @@ class PageOptions:
         tls_cert: str | Path | None = None,
         tls_key: str | Path | None = None,
         allow_hosts: Iterable[str] = (),
+        allow_sources: Iterable[str] = (),
     ) -> PageOptions:
         """Checks what a user wrote.
 
@@ -64,6 +68,7 @@ class PageOptions:
             tls_cert: Certificate chain, PEM.
             tls_key: Its key, PEM.
             allow_hosts: Further names by which the page may be called.
+            allow_sources: Patterns of network cameras that may be added, such as `rtsp://192.168.1.*`.
 
         Raises:
             SettingsError: Makes no sense, or would let anybody in the network change thresholds.
@@ -93,6 +98,7 @@ class PageOptions:
             None if tls_cert is None else Path(tls_cert),
             None if tls_key is None else Path(tls_key),
             names,
+            AllowedSources.parse(tuple(allow_sources)),
         )
 
     @property

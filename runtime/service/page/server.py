@@ -26,6 +26,7 @@ from kanoclip.runtime.service.page.feed.hub import Hub
 from kanoclip.runtime.service.page.gallery import Gallery, MemoryGallery
 from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.snapshot_gallery import SnapshotGallery
+from kanoclip.runtime.service.shifts.counters import ShiftCounters
 from kanoclip.runtime.stream.progress import Control
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Page:
         health: Health | None = None,
         metrics: Callable[[], bytes] | None = None,
         snapshots: Path | None = None,
+        shifts: ShiftCounters | None = None,
     ) -> None:
         """Serves from now on.
 
@@ -82,16 +84,17 @@ class Page:
             health: Answers /healthz and /readyz.
             metrics: Gives /metrics in Prometheus' text format.
             snapshots: Folder that another sink keeps anomalies in; None to keep the last ones in memory.
+            shifts: Counts by shift; None for none.
 
         Raises:
             SettingsError: The server does not start.
         """
         gallery: Gallery = self._memory
-        if snapshots is None:
-            self._memory.pixel_threshold = lambda: control.state().pixel_threshold
-        else:
+        if snapshots is not None:
             self.hub.gallery, gallery = None, SnapshotGallery(snapshots, lambda: control.state().pixel_threshold)
-        app = make_app(self._options, Facts(control, self.hub), gallery, self._pool, health=health, metrics=metrics)
+        app = make_app(
+            self._options, Facts(control, self.hub), gallery, self._pool, health=health, metrics=metrics, shifts=shifts
+        )
         config = uvicorn.Config(
             app,
             loop="asyncio",

@@ -18,9 +18,12 @@ from kanoclip.runtime.service.page.gallery import JPEG_QUALITY, MAX_ENTRIES, THU
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg
 from kanoclip.runtime.sinks.snapshots.reader import Snapshot, newest_snapshots, read_snapshot
 
+MAX_KNOWN = 20_000
+"""Snapshots whose row of the list is remembered: some 10 MB, and a search does not read them again."""
+
 
 class SnapshotGallery:
-    """The newest snapshots. What it has read of one is remembered, for up to `MAX_ENTRIES` of them.
+    """The newest snapshots. What it has read of one is remembered: rows of many, small images of the newest.
 
     Args:
         folder: Where another sink keeps them; it may delete any at any time.
@@ -42,14 +45,14 @@ class SnapshotGallery:
             return self._folder.stat().st_mtime_ns // 1000  # a browser's numbers are exact up to 2^53
         return 0
 
-    def entries(self) -> Sequence[Entry]:
+    def entries(self, most: int = MAX_ENTRIES) -> Sequence[Entry]:
         """What there is, newest first.
 
         Raises:
             SinkError: The folder cannot be read.
         """
         found = []
-        for name in newest_snapshots(self._folder, MAX_ENTRIES):
+        for name in newest_snapshots(self._folder, most):
             with self._lock:
                 known = name in self._entries
                 entry = self._entries.get(name)
@@ -57,7 +60,7 @@ class SnapshotGallery:
                 snapshot = read_snapshot(self._folder, name)
                 entry = None if snapshot is None else _entry(snapshot)
                 with self._lock:
-                    _remember(self._entries, name, entry)
+                    _remember(self._entries, name, entry, MAX_KNOWN)
             if entry is not None:
                 found.append(entry)
         return found
@@ -111,9 +114,9 @@ def _entry(snapshot: Snapshot) -> Entry | None:
         return None
 
 
-def _remember(cache: OrderedDict[str, Any], key: str, value: Any) -> None:
+def _remember(cache: OrderedDict[str, Any], key: str, value: Any, most: int = MAX_ENTRIES) -> None:
     cache[key] = value
-    while len(cache) > MAX_ENTRIES:
+    while len(cache) > most:
         cache.popitem(last=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from kanoclip.runtime.sinks.draw.digits import apart
 from kanoclip.runtime.sinks.draw.heat_map import Canvas, array_of, paint_heat_map
 from kanoclip.runtime.types import Detection, Image, RegionOfInterest
 
@@ -43,7 +44,7 @@ def annotate(image: Image, detection: Detection, *, untrained: bool, canvas: Can
     annotated[: bar.shape[0]] = bar
     area = annotated[bar.shape[0] :]
     area[...] = image
-    paint_heat_map(area, detection.map, canvas)
+    paint_heat_map(area, detection.map, detection.pixel_threshold, canvas)
     if detection.roi is not None:
         _draw_roi(area, detection.roi)
     _draw_regions(area, detection, factor)
@@ -71,7 +72,7 @@ def _draw_regions(image: Image, detection: Detection, factor: int) -> None:
         cv2.rectangle(image, (x0, y0), (x1, y1), _WHITE, thin)
         if rank < 5 and width >= 400:
             scale = max(0.4, min(height, width) / 1400)
-            text = f"{region.score:.2f}"
+            text = apart(region.score, detection.pixel_threshold)[0]
             (text_width, text_height), _ = cv2.getTextSize(text, _FONT, scale, 1)
             at = (
                 min(x0, width - text_width),
@@ -102,8 +103,9 @@ def _caption(width: int, detection: Detection, *, untrained: bool) -> Image:
     verdict = "ANOMALY" if detection.is_anomalous else "normal"
     x = _put(bar, verdict, (x, baseline), scale, colour if not detection.is_anomalous else (120, 120, 255), thick)
     sign = ">=" if detection.is_anomalous else "<"
-    x = _put(bar, f"{detection.score:.2f}", (x + pad, baseline), scale, _WHITE, thick)
-    x = _put(bar, f"{sign} {detection.threshold:.2f}", (x + pad, baseline), scale * 0.85, _GREY, 1)
+    score, threshold = apart(detection.score, detection.threshold)
+    x = _put(bar, score, (x + pad, baseline), scale, _WHITE, thick)
+    x = _put(bar, f"{sign} {threshold}", (x + pad, baseline), scale * 0.85, _GREY, 1)
     if narrow:
         x, baseline = edge + pad, baseline + line
         right = width - pad

@@ -1,6 +1,7 @@
 """The coloured map over an image, and the memory that drawing takes.
 
-The map is painted as it is, never stretched to the image's own range, which would paint normal images red.
+Its colours depend on the map's value and the pixel threshold alone. They are never stretched to the image's own range,
+which would paint normal images red.
 """
 
 from __future__ import annotations
@@ -11,20 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kanoclip.runtime.sinks.draw.palette import layer
 from kanoclip.runtime.types import FloatMap, Image
 
-MAP_OPACITY = 0.7
-"""Opacity where the map is 1; it falls in proportion to the map."""
-MAP_FLOOR = 0.04
-"""Map values below this could not be seen: such pixels stay exactly as they were."""
-
 _Bytes = npt.NDArray[np.uint8]
-
-# Of a map's 256 levels, what is left of the image and what is laid over it.
-_OPACITY = np.arange(256) / 255 * MAP_OPACITY
-_TRANSPARENCY: _Bytes = np.rint((1 - _OPACITY) * 255).astype(np.uint8)
-_TURBO = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_TURBO)
-_LAID: _Bytes = np.rint(_TURBO * _OPACITY[:, None, None]).astype(np.uint8)
 
 
 class Canvas:
@@ -61,15 +52,19 @@ def array_of(canvas: Canvas | None, name: str, shape: tuple[int, ...], most: tup
     return np.empty(shape, np.uint8) if canvas is None else canvas.array(name, shape, most)
 
 
-def paint_heat_map(image: Image, anomaly_map: FloatMap, canvas: Canvas | None = None) -> None:
-    """Blends the coloured map into an image, in place.
+def paint_heat_map(image: Image, anomaly_map: FloatMap, pixel_threshold: float, canvas: Canvas | None = None) -> None:
+    """Blends the coloured map into an image, in place; what is well below the threshold stays as it is.
 
     Args:
         image: uint8 [H, W, 3] BGR.
         anomaly_map: float32 [h, w] in [0, 1], stretched over the image; what is not a number stays as it was.
+        pixel_threshold: Map value from which a region begins, in [0, 1].
         canvas: Memory for what is needed meanwhile; None takes new.
     """
-    hot = anomaly_map >= MAP_FLOOR
+    transparent, laid = layer(pixel_threshold)
+    seen = np.flatnonzero(transparent < 255)
+    # Half a level lower is rounded to the first level that is seen.
+    hot = anomaly_map >= (seen[0] - 0.5) / 255 if seen.size else np.zeros(anomaly_map.shape, bool)
     hot_rows, hot_columns = np.flatnonzero(hot.any(axis=1)), np.flatnonzero(hot.any(axis=0))
     if hot_rows.size == 0:
         return
@@ -89,9 +84,9 @@ def paint_heat_map(image: Image, anomaly_map: FloatMap, canvas: Canvas | None = 
     size = (x1 - x0, y1 - y0)
     # In place and with one big temporary used twice: fresh 6 MB arrays cost more than the arithmetic.
     transparency = array_of(canvas, "kept", area.shape[:2], (height, width))
-    layer = array_of(canvas, "layer", area.shape, (height, width, 3))
-    cv2.resize(cv2.LUT(level, _TRANSPARENCY), size, dst=transparency, interpolation=cv2.INTER_LINEAR)
-    cv2.cvtColor(transparency, cv2.COLOR_GRAY2BGR, dst=layer)
-    cv2.multiply(area, layer, dst=area, scale=1.0 / 255.0)
-    cv2.resize(cv2.applyColorMap(level, _LAID), size, dst=layer, interpolation=cv2.INTER_LINEAR)
-    cv2.add(area, layer, dst=area)
+    colours = array_of(canvas, "colours", area.shape, (height, width, 3))
+    cv2.resize(cv2.LUT(level, transparent), size, dst=transparency, interpolation=cv2.INTER_LINEAR)
+    cv2.cvtColor(transparency, cv2.COLOR_GRAY2BGR, dst=colours)
+    cv2.multiply(area, colours, dst=area, scale=1.0 / 255.0)
+    cv2.resize(cv2.applyColorMap(level, laid), size, dst=colours, interpolation=cv2.INTER_LINEAR)
+    cv2.add(area, colours, dst=area)

@@ -30,9 +30,9 @@ class Snapshot:
 
     Attributes:
         name: Sorts by the time of capture, then by source.
-        record: What the JSON lines say of the frame; its `stream`; the image's `size`, [width, height]; and
-            `skipped_before`: anomalous frames of the same source, since the snapshot before, not saved because
-            they came too soon.
+        record: What the JSON lines say of the frame; its `stream`; the image's `size`, [width, height]; the
+            `pixel_threshold` that its regions were found by; and `skipped_before`: anomalous frames of the same source,
+            since the snapshot before, not saved because they came too soon.
         annotated: The image with heat map, regions and verdict, JPEG.
         image: The image alone, JPEG.
         map: The anomaly map at the model's size, PNG of 8 bits grey: 255 is 1.

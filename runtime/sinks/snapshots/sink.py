@@ -90,6 +90,7 @@ class SnapshotSink(BaseSink):
         values = record(frame, detection) | {
             "stream": frame.stream,
             "size": [frame.image.shape[1], frame.image.shape[0]],
+            "pixel_threshold": round(float(detection.pixel_threshold), 6),
             "skipped_before": self._skipped.get(frame.stream, 0),
         }
         files = {

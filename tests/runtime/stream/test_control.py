@@ -19,9 +19,10 @@ from kanoclip.runtime.detect.learning.warm_up import WarmUp
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.settings.settings_file import read_settings
-from kanoclip.runtime.errors import FrameError, MemoryFileError, SettingsError
+from kanoclip.runtime.errors import FrameError, MemoryFileError, SettingsError, SourceError
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
+from kanoclip.runtime.sources.several import NamedSource
 from kanoclip.runtime.stream.control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.stream.progress import Control
@@ -85,7 +86,6 @@ class Run:
             self.detector,
             self.settings(),
             "nut",
-            ["line 3"],
             lambda bundle: Saved(bundle, self.settings(), self.file),
         )
 
@@ -485,3 +485,117 @@ def test_a_warm_up_learns_from_the_stream_and_loses_no_frame(learning, workers):
     first = limits.index(learned)
     assert limits == [0.5] * first + [learned] * (len(limits) - first)
     assert run.control.undo_reference().references == 0
+
+
+class Other(Grey):
+    """A further source; its thread ends when it is told to."""
+
+    def __init__(self, name="camera 7", live=True):
+        super().__init__(live)
+        self.name, self.closed, self.ended = name, threading.Event(), threading.Event()
+
+    def frames(self):
+        for frame in super().frames():
+            if self.ended.wait(0.02):
+                return
+            yield frame
+
+    def interrupt(self):
+        self.ended.set()
+
+    def close(self):
+        self.closed.set()
+
+
+def until(true):
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_sources_join_and_leave_a_run_that_goes_on(start):
+    run = start()
+    control = run.control
+    with run.running():
+        before = control.state()
+        assert (before.sources, before.streams) == (("line 3",), ("",))
+        other = Other()
+        control.add_source(NamedSource(other, "right"))
+        state = control.state()
+        assert (state.sources, state.streams) == (("line 3", "right"), ("", "right"))
+        until(lambda: all(source.frames > 3 for source in control.progress().sources))
+        assert run.pipeline.latest("right").name.startswith("right, frame ")
+        control.remove_source("right")
+        assert other.closed.wait(10)
+        assert control.state().sources == ("line 3",)
+        assert [source.name for source in control.progress().sources] == ["line 3"]
+        run.wait(20)
+        summary = control.summary()
+        assert [source.name for source in summary.sources] == ["line 3", "right"] and not summary.sources[1].error
+        assert control.progress().frames >= sum(source.frames for source in summary.sources)  # it still counts
+        with pytest.raises(SourceError, match="of this name"):
+            control.add_source(Other("right"))
+        control.add_source(NamedSource(Other(), "third"))
+        until(lambda: control.progress().sources[-1].frames > 0)
+
+
+def test_what_cannot_join_or_leave_is_refused(start, monkeypatch):
+    monkeypatch.setattr("kanoclip.runtime.stream.control.MOST_SOURCES", 3)
+    run = start()
+    with run.running():
+        for source, words in ((Other(live=False), "only live sources"), (Other("line 3"), "of this name")):
+            with pytest.raises(SourceError, match=words):
+                run.control.add_source(source)
+        with pytest.raises(SourceError, match="no such source"):
+            run.control.remove_source("nowhere")
+        with pytest.raises(SourceError, match="only source"):
+            run.control.remove_source("line 3")
+        run.control.add_source(Other("a"))
+        run.control.add_source(Other("b"))
+        with pytest.raises(SourceError, match="at most 3"):
+            run.control.add_source(Other("c"))
+    with pytest.raises(SourceError, match="is ending"):
+        monkeypatch.setattr("kanoclip.runtime.stream.control.MOST_SOURCES", 9)
+        run.control.add_source(Other("d"))
+    files = start(live=False)
+    with files.running(), pytest.raises(SourceError, match="files lose nothing"):
+        files.control.add_source(Other())
+
+
+def test_a_region_acts_at_once_and_is_there_after_a_restart(start):
+    run = start()
+    left = RegionOfInterest("drawn", (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),))
+    with run.running() as seen:
+        assert run.control.region() is None and run.control.state().region is None
+        run.control.choose_region(left)
+        run.wait(5)
+        heat = seen[-1][1].map
+        assert (heat[:, heat.shape[1] // 2 + 1 :] == 0).all() and heat.max() > 0
+        assert run.control.state().region == left.digest()
+        nothing = RegionOfInterest("drawn", (), (((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)),))
+        with pytest.raises(SettingsError, match="leave nothing of the image"):
+            run.control.choose_region(nothing)
+        assert run.control.region() == left
+        assert run.control.save_region() == str(run.file)
+        run.control.choose_thresholds(image=0.25)
+        run.control.choose_region(None)
+        assert run.control.reload() and run.control.state().region == left.digest()
+    again = start()
+    with again.running():
+        assert again.control.state().region == left.digest()
+        again.control.choose_class("bolt")
+        assert again.control.state().region is None
+
+
+def test_thresholds_of_another_region_promise_nothing(start, bundle):
+    whole = Bundle.open(bundle)
+    store(whole, None, None, Thresholds(0.5, 0.5, 0, "calibrated", RegionOfInterest("x", (CORNER,)).digest()))
+    run = start()
+    with run.running():
+        assert not run.control.state().promised
+        run.control.choose_region(RegionOfInterest("x", (CORNER,)))
+        assert run.control.state().promised
+
+
+CORNER = ((0.0, 0.0), (0.5, 0.0), (0.5, 0.5))

@@ -73,7 +73,7 @@ def line(tmp_path, make_toy_bundle):
     config = PipelineConfig(Policy.DROP_OLDEST, class_name="nut", workers=2, alarm=alarm)
     pipeline = Pipeline(Grey(), detector, [sink], config)
     control = StreamControl(
-        pipeline, detector, settings, "nut", ["line 3"], lambda bundle: Saved(bundle, read_settings(file), file)
+        pipeline, detector, settings, "nut", lambda bundle: Saved(bundle, read_settings(file), file)
     )
     thread = threading.Thread(target=pipeline.run)
     thread.start()

@@ -52,11 +52,12 @@ def test_sheet_shows_input_mask_map_and_overlay():
     for score, anomalous in ((0.9, True), (0.2, True), (0.1, False)):
         keeper(case(score, anomalous))
     sheet = draw_sheet(keeper)
-    tiles = [sheet[30 : 30 + TILE, 6 + i * (TILE + 6) : 6 + i * (TILE + 6) + TILE] for i in range(4)]
+    lefts = [half * (4 * (TILE + 6) + 6) + 6 + i * (TILE + 6) for half in (0, 1) for i in range(4)]
+    tiles = [sheet[30 : 30 + TILE, left : left + TILE] for left in lefts]
     assert np.abs(tiles[0].astype(int) - 51).max() == 0, "the worst miss comes first: 0.2 of 255"
     assert set(np.unique(tiles[1])) == {0, 255} and (tiles[1] > 0).mean() == pytest.approx(0.25)
     assert len(np.unique(tiles[2].reshape(-1, 3), axis=0)) == 1, "an even map has one colour"
-    assert (tiles[3] != tiles[0]).any()
+    assert (tiles[3] == tiles[0]).all() and (tiles[7] != tiles[4]).any(), "only a high map is laid over its image"
 
 
 def test_no_mask_is_not_drawn_as_an_empty_one():

@@ -10,8 +10,7 @@ from typing import Any, BinaryIO
 
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, sha256, small_blob
-from kanoclip.runtime.ops.fleet.stores.oci import read_index, with_tag
-from kanoclip.runtime.ops.fleet.stores.store import absent
+from kanoclip.runtime.ops.fleet.stores.oci import absent, read_index, with_tag
 from kanoclip.runtime.system.net import redact_url
 
 INDEX = "index.json"
@@ -43,9 +42,10 @@ class FolderLayout:
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""
-        digest = read_index(self._index() or b"{}").get(tag)
+        index = read_index(self._index() or b"{}")
+        digest = index.get(tag)
         if digest is None:
-            raise absent(self, tag)
+            raise absent(self.shown, tag, index)
         return small_blob(self, digest, IMAGE_LIMIT, "image manifest")
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:

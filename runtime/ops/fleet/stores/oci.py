@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ TITLE = "org.opencontainers.image.title"
 CREATED = "org.opencontainers.image.created"
 REF_NAME = "org.opencontainers.image.ref.name"
 ADDRESS = "kanoclip.bundle.address"
+MOST_NAMED = 5
+"""Tags that a message names."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -160,3 +163,18 @@ def _object(content: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FleetError(f"its {what} is no JSON object: the store is damaged, or something else answers")
     return value
+
+
+def absent(shown: str, tag: str, tags: Iterable[str]) -> FleetError:
+    """The error for a tag that a store does not have; it names some of those that it has.
+
+    Args:
+        shown: The store's URL, without credentials.
+        tag: What was wanted.
+        tags: What it has. Those that are addresses are not named.
+    """
+    known = sorted(one for one in tags if not one.startswith("sha256-"))
+    if not known:
+        return FleetError(f"{shown} has no {tag}: kanoclip-bundle list {shown} shows what it has")
+    more = f" and {len(known) - MOST_NAMED} more" if len(known) > MOST_NAMED else ""
+    return FleetError(f"{shown} has no {tag}: it has {', '.join(known[:MOST_NAMED])}{more}")

@@ -7,14 +7,14 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import IMAGE_LIMIT
-from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE
-from kanoclip.runtime.ops.fleet.stores.store import absent
+from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE, absent
 from kanoclip.runtime.ops.fleet.stores.web import Web
 
 if TYPE_CHECKING:
@@ -61,7 +61,10 @@ class Registry:
         answer = self._request("GET", f"{self._base}/manifests/{tag}", {"Accept": IMAGE_TYPE})
         content = self._web.text(answer, IMAGE_LIMIT)
         if answer.status == 404:
-            raise absent(self, tag)
+            tags: list[str] = []
+            with suppress(FleetError):  # a registry need not list any: the first error is the one that helps
+                tags = self.tags()
+            raise absent(self.shown, tag, tags)
         self._check(answer, content, f"asked for {tag}", 200)
         return content
 

@@ -9,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
 
-from kanoclip.runtime.errors import FleetError
-
-MOST_NAMED = 5
-
 
 class Store(Protocol):
     """A place where bundles are stored.
@@ -99,15 +95,3 @@ def open_store(url: str) -> Store:
     from kanoclip.runtime.ops.fleet.stores.layout import FolderLayout
 
     return FolderLayout(url)
-
-
-def absent(store: Store, tag: str) -> FleetError:
-    """The error for a tag that a store does not have; it names some of those that it has."""
-    try:
-        tags = [one for one in store.tags() if not one.startswith("sha256-")]  # those are addresses, and many
-    except FleetError:  # nothing is there yet, or it lists nothing: the first error is the one that helps
-        tags = []
-    if not tags:
-        return FleetError(f"{store.shown} has no {tag}: kanoclip-bundle list {store.shown} shows what it has")
-    more = f" and {len(tags) - MOST_NAMED} more" if len(tags) > MOST_NAMED else ""
-    return FleetError(f"{store.shown} has no {tag}: it has {', '.join(sorted(tags)[:MOST_NAMED])}{more}")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, small_blob
-from kanoclip.runtime.ops.fleet.stores.oci import read_index
-from kanoclip.runtime.ops.fleet.stores.store import absent
+from kanoclip.runtime.ops.fleet.stores.oci import absent, read_index
 from kanoclip.runtime.system.net import redact_url
 
 if TYPE_CHECKING:
@@ -105,9 +104,10 @@ class WebLayout:
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""
-        digest = self._index().get(tag)
+        index = self._index()
+        digest = index.get(tag)
         if digest is None:
-            raise absent(self, tag)
+            raise absent(self.shown, tag, index)
         return small_blob(self, digest, IMAGE_LIMIT, "image manifest")
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:

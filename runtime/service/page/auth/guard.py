@@ -154,12 +154,12 @@ def cookie_name(options: PageOptions) -> str:
     return f"__Host-kanoclip-{options.port}" if options.secure else f"kanoclip-{options.port}"
 
 
-async def read_body(request: Request) -> bytes | None:
-    """A request's body; None for one that is too long, of which no more is read."""
+async def read_body(request: Request, most: int = MAX_BODY) -> bytes | None:
+    """A request's body; None for one of more bytes than `most`, of which no more is read."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY:
+        if len(body) > most:
             return None
     return body
 

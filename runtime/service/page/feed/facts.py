@@ -53,6 +53,7 @@ class Facts:
         unsaved: What the page changed and did not save.
         watching: Browsers that watch.
         changes: What the page has changed since it was started, counted.
+        labels: What the page calls sources, by their names; for itself alone.
     """
 
     def __init__(self, control: Control, hub: Hub, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,6 +61,7 @@ class Facts:
         self.unsaved = Unsaved()
         self.watching = 0
         self.changes = 0
+        self.labels: dict[str, str] = {}
         self._clock = clock
         self._started = clock()
         self._thermometers = machine.Thermometers()
@@ -80,9 +82,11 @@ class Facts:
         """Each source's figures, in their order; `stream` is what to ask for it by."""
         by_name = {source.name: source for source in progress.sources}
         rows = []
-        for name in state.sources:
-            stream = name if len(state.sources) > 1 else ""
-            row: dict[str, Any] = {"name": name, "stream": stream} | asdict(self.hub.feed(stream).count())
+        for name, stream in zip(state.sources, state.streams, strict=True):
+            label = self.labels.get(name, name)
+            row: dict[str, Any] = {"name": name, "label": label, "stream": stream} | asdict(
+                self.hub.feed(stream).count()
+            )
             source = by_name.get(name)
             row |= {
                 "fps": progress.fps if source is None else source.fps,

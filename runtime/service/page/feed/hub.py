@@ -165,13 +165,10 @@ class Feed:
         with self._lock:
             return self._histories[span].since(since, self._clock())
 
-    def image(self, pixel_threshold: float) -> EncodedImage | None:
+    def image(self) -> EncodedImage | None:
         """The newest frame, encoded; the one before where that is younger than 1 / `MAX_FPS`, None before the first.
 
         Whoever asks waits for whoever asked before, and takes the same image.
-
-        Args:
-            pixel_threshold: What its regions were found by.
 
         Raises:
             SinkError: OpenCV cannot encode it.
@@ -184,7 +181,7 @@ class Feed:
             number, frame, detection = latest
             if self._encoded is not None and (self._encoded.number == number or now - self._encoded_at < 1 / MAX_FPS):
                 return self._encoded
-            head = head_of(frame, detection, pixel_threshold)
+            head = head_of(frame, detection)
             self._encoded = EncodedImage(
                 number, head, encode_jpeg(frame.image, JPEG_QUALITY, MAX_SIDE), encode_map(detection.map)
             )
@@ -192,13 +189,13 @@ class Feed:
             return self._encoded
 
 
-def head_of(frame: Frame, detection: Detection, pixel_threshold: float) -> dict[str, Any]:
+def head_of(frame: Frame, detection: Detection) -> dict[str, Any]:
     """What goes along with an image: its record, and the sizes that its regions and its map are counted in."""
     height, width = frame.full_size or frame.image.shape[:2]
     rows, columns = detection.map.shape
     return record(frame, detection) | {
         "captured_at": frame.captured_at,
-        "pixel_threshold": round(pixel_threshold, 6),
+        "pixel_threshold": round(float(detection.pixel_threshold), 6),
         "size": [int(width), int(height)],
         "map_size": [int(columns), int(rows)],
         "roi": None if detection.roi is None else {"keep": detection.roi.keep, "ignore": detection.roi.ignore},

@@ -117,19 +117,19 @@ class Watcher:
         found_at, health = facts.health()
         if found_at > self._health_at:
             self._health_at, head["health"] = found_at, health
-        image = self._image(request, state.pixel_threshold)
+        image = self._image(request)
         if image is not None:
             self._shown = image.number
             head["picture"] = image.head | {"stream": request.stream, "bytes": len(image.jpeg)}
             return _message(head, image.jpeg, image.map_png)
         return _message(head)
 
-    def _image(self, request: Request, pixel_threshold: float) -> EncodedImage | None:
+    def _image(self, request: Request) -> EncodedImage | None:
         feed = self._facts.hub.feed(request.stream)
         if not request.images or not feed.fresh(self._shown):
             return None
         try:
-            image = feed.image(pixel_threshold)
+            image = feed.image()
         except SinkError:
             return None
         return image if image is not None and image.number > self._shown else None
@@ -181,8 +181,7 @@ class Live:
             await asyncio.wait_for(websocket.send_bytes(message), ANSWER_S)
 
     def _streams(self) -> Sequence[str]:
-        names = self._facts.control.state().sources
-        return names if len(names) > 1 else ("",)
+        return self._facts.control.state().streams
 
 
 def _message(head: dict[str, Any], *parts: bytes) -> bytes:

@@ -24,7 +24,14 @@ ABOUT_THE_CALL = {"--config", "--print-config", "--debug"}
 """Flags about one call of the command, which no line's file has."""
 IN_THE_FILE_ALONE = {"name", "user", "password", "token", "secret"}
 """Keys without a flag: environment variables hold the secrets there."""
-SPECIAL = {"--camera": "0", "--backend": "onnxruntime", "--device": "cpu", "--alarm": "3/5/1", "--jsonl": "x.jsonl"}
+SPECIAL = {
+    "--camera": "0",
+    "--backend": "onnxruntime",
+    "--device": "cpu",
+    "--alarm": "3/5/1",
+    "--jsonl": "x.jsonl",
+    "--shifts": "5:30",
+}
 ADDRESSES = {"--source": "test://?fps=5", "--mqtt": "mqtt://broker/line3", "--webhook": "http://receiver/hook"}
 NEEDED = {
     "video": ("--output", "/out/x.mp4"),

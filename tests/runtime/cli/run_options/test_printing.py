@@ -21,6 +21,7 @@ from kanoclip.runtime.cli.run_options.printing import printed
 from kanoclip.runtime.cli.run_options.secrets import LoginName, Secret, SecretText, Url
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.settings_file import read_settings
+from kanoclip.runtime.service.shifts.plan import ShiftPlan
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
 SECRET = "s3cret"
@@ -31,6 +32,7 @@ SAMPLES = {
     "health": "[::1]:80",
     "metrics": "h:1",
     "serve": "h:1",
+    "shifts": ShiftPlan.parse("5:30,17:00"),
 }
 REFERENCES = st.sampled_from([Secret(env="KANOCLIP_X"), Secret(file=Path("/run/secrets/x"))])
 

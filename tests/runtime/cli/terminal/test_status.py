@@ -32,7 +32,7 @@ SUMMARY = RunSummary(
     interrupted=True,
     sources=(SourceProgress("camera 0", 7, 2, 1, 3, 3.5, 0.5, 1.7e9, True, None),),
 )
-PROGRESS = Progress(12, 3, 1, 5, {"jsonl": 2}, 24.96, 33.4, 51.7, 60.2, 0.1234)
+PROGRESS = Progress(12, 3, 1, 5, {"jsonl": 2}, 24.96, 33.4, 51.7, 60.2, 0.1234, last_threshold=0.5)
 
 
 @given(st.lists(st.floats(0, 1e4), min_size=1, max_size=RESERVOIR))
@@ -176,6 +176,7 @@ def test_the_summary_as_json():
                 "reconnects": 0,
                 "score_counts": [],
                 "score_sum": 0.0,
+                "alarms": 0,
             }
         ],
         "interrupted": True,

@@ -107,8 +107,18 @@ def test_the_package_s_bundle_stays_as_it_is(tmp_path, monkeypatch):
     assert Bundle.open(shipped_bundle()).manifest == shipped.manifest
 
 
-def test_a_bundle_that_can_be_written_to_has_no_file_of_the_user_s(bundle, tmp_path, monkeypatch):
-    assert own_settings(bundle.root) is None
+def test_a_bundle_that_can_be_written_to_has_a_file_of_its_place(bundle, tmp_path, monkeypatch):
+    """For its region. Its thresholds are its own, and no copy elsewhere takes the region over."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    copy = shutil.copytree(bundle.root, tmp_path / "elsewhere" / bundle.root.name)
+    files = {own_settings(root) for root in (bundle.root, copy, shipped_bundle())}
+    assert len(files) == 3 and {file.parent for file in files} == {tmp_path / "config" / "kanoclip"}
+    saved = Saved(bundle, Settings(), own_settings(bundle.root))
+    assert save(saved, "nut", wanted(saved, "nut", 0.3, 0.5)) == bundle.root
+    assert not saved.file.exists()
+
+
+def test_without_a_bundle_or_a_home_there_is_no_file(tmp_path, monkeypatch):
     assert own_settings(tmp_path / "nowhere.kanoclip") is None
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     monkeypatch.delenv("HOME", raising=False)

@@ -184,8 +184,8 @@ def test_the_same_line_on_another_day_has_not_changed(good, make_results):
 
 def test_images_that_are_gone_or_changed(knocked):
     [row] = knocked.read([0])
-    assert make_case({**row, "path": "/nowhere.png"}, None).reason == "No such file or directory"
-    assert "has changed" in make_case({**row, "width": 5}, None).reason
+    assert make_case({**row, "path": "/nowhere.png"}, None, 0.5).reason == "No such file or directory"
+    assert "has changed" in make_case({**row, "width": 5}, None, 0.5).reason
     page = make_page(knocked, None, Options(images=False))
     assert "data:image/jpeg" not in page and "images left out" in page
 
@@ -194,9 +194,9 @@ def test_maps_are_painted_where_they_were_kept(make_results, tmp_path):
     results = make_results(lambda n: line(n, spot=n == 2), count=6, maps=tmp_path / "maps")
     page = make_page(results, None, Options(worst=2, closest=0, maps=tmp_path / "maps"))
     assert page.count('class="heatmap"') == 2 and 'id="heatmap"' in page
-    [case] = [make_case(row, tmp_path / "maps") for row in results.read([2])]
+    [case] = [make_case(row, tmp_path / "maps", 0.5) for row in results.read([2])]
     assert case.overlay is not None and case.overlay != case.image
-    assert make_case(results.read([2])[0], tmp_path / "elsewhere").overlay is None
+    assert make_case(results.read([2])[0], tmp_path / "elsewhere", 0.5).overlay is None
 
 
 def test_images_without_a_score_are_listed(knocked):

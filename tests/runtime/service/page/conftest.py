@@ -29,7 +29,7 @@ def make_page(control):
 
     def make(token=None, *, address="127.0.0.1:8080", base="http://127.0.0.1:8080", gallery=None, **more):
         options = PageOptions.parse(address, token=token, **more.pop("options", {}))
-        memory = MemoryGallery(lambda: control.state().pixel_threshold)
+        memory = MemoryGallery()
         hub = Hub(memory if gallery is None else None)
         facts = Facts(control, hub)
         app = make_app(options, facts, gallery or memory, pool, **{"health": Health(), **more})

@@ -34,7 +34,7 @@ def test_the_page_and_its_files_are_served(make_page):
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
     linked = set(re.findall(r'(?:src|href)="(/[^"]+)"', answer.text))
     main = (STATIC / "js" / "main.js").read_text()
-    linked |= {f"/static/js/{name}" for name in re.findall(r'from "\./([a-z]+\.js)"', main)}
+    linked |= {f"/static/js/{name}" for name in re.findall(r'from "\./([a-z/]+\.js)"', main)}
     assert len(linked) >= 12
     for path in linked:
         found = page.client.get(path)

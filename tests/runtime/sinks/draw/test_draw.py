@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.sinks.draw.draw import MIN_WIDTH, annotate
-from kanoclip.runtime.sinks.draw.heat_map import MAP_FLOOR
 from kanoclip.runtime.types import Detection, Region, RegionOfInterest, Timings
 
 
@@ -24,7 +23,7 @@ def noise(height, width):
 def test_a_normal_image_is_left_exactly_as_it_is(size):
     image = noise(*size)
     before = image.copy()
-    out = annotate(image, detection(np.full((16, 16), MAP_FLOOR * 0.9, np.float32)), untrained=False)
+    out = annotate(image, detection(np.full((16, 16), 0.39, np.float32)), untrained=False)
     np.testing.assert_array_equal(out[-size[0] :], image)
     np.testing.assert_array_equal(image, before)
     assert out.shape[0] > size[0]
@@ -39,6 +38,17 @@ def test_regions_are_boxed_in_the_frame_s_own_pixels():
         assert (picture[row, column] == 255).all()
     assert (picture[160:220, 210:290] == 100).all()
     assert (picture[:100] == 100).all()
+
+
+def test_a_stain_below_the_threshold_stays_readable_and_a_region_is_always_boxed():
+    """The peak's region of an anomalous image may lie below the pixel threshold: no colour, but a box."""
+    heat = np.full((16, 16), 0.3, np.float32)
+    region = Region(x=200, y=150, width=100, height=80, score=0.35, area=5000)
+    image = noise(400, 600)
+    out = annotate(image, detection(heat, anomalous=True, regions=(region,)), untrained=False)[-400:]
+    assert (out[150, 210:290] == 255).all()
+    np.testing.assert_array_equal(out[160:220, 210:290], image[160:220, 210:290])
+    np.testing.assert_array_equal(out[:, :150], image[:, :150])
 
 
 @pytest.mark.parametrize("width", [1, 32, 100, 191])

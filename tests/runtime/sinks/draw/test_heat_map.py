@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,29 +12,21 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.sinks import ImageFolderSink, VideoSink
 from kanoclip.runtime.sinks.draw.draw import annotate
-from kanoclip.runtime.sinks.draw.heat_map import MAP_FLOOR, MAP_OPACITY, Canvas, paint_heat_map
+from kanoclip.runtime.sinks.draw.heat_map import Canvas, paint_heat_map
+from kanoclip.runtime.sinks.draw.palette import MAP_OPACITY, coloured, cover
 from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink
 from kanoclip.runtime.types import Detection, Frame, Timings
-
-
-@pytest.mark.parametrize("level", [0.1, 0.5, 1.0])
-def test_heat_is_blended_in_proportion_to_the_map(level):
-    image = np.full((64, 64, 3), 200, np.uint8)
-    paint_heat_map(image, np.full((16, 16), level, np.float32))
-    colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
-    expected = 200 * (1 - MAP_OPACITY * level) + colour * MAP_OPACITY * level
-    assert np.abs(image.astype(float) - expected).max() <= 2
 
 
 def test_heat_does_not_depend_on_the_rest_of_the_map():
     """Per-image normalisation would change the weak spot when a strong one appears."""
     weak = np.zeros((16, 16), np.float32)
-    weak[4, 4] = 0.3
+    weak[4, 4] = 0.6
     both = weak.copy()
     both[12, 12] = 1.0
     one, two = np.full((64, 64, 3), 90, np.uint8), np.full((64, 64, 3), 90, np.uint8)
-    paint_heat_map(one, weak)
-    paint_heat_map(two, both)
+    paint_heat_map(one, weak, 0.5)
+    paint_heat_map(two, both, 0.5)
     np.testing.assert_array_equal(one[:32, :32], two[:32, :32])
     assert (one[:32, :32] != 90).any()
 
@@ -45,7 +36,7 @@ def test_heat_lands_where_the_map_is_hot(at):
     heat = np.zeros((16, 16), np.float32)
     heat[at] = 1.0
     image = np.full((161, 243, 3), 128, np.uint8)
-    paint_heat_map(image, heat)
+    paint_heat_map(image, heat, 0.5)
     change = np.abs(image.astype(int) - 128).sum(-1)
     row, column = np.unravel_index(change.argmax(), change.shape)
     assert abs((row + 0.5) * 16 / 161 - at[0] - 0.5) < 0.6
@@ -55,29 +46,31 @@ def test_heat_lands_where_the_map_is_hot(at):
     assert columns.max() - columns.min() <= 3 * 243 / 16 + 2
 
 
-@pytest.mark.parametrize("level", np.linspace(0, 1, 256, dtype=np.float32)[::15])
-def test_every_level_is_painted_as_it_is(level):
-    """All of a map's levels, over all of an image's."""
-    image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    before = image.astype(float)
-    paint_heat_map(image, np.full((1, 256), level, np.float32))
-    colour = cv2.applyColorMap(np.full((1, 1), round(level * 255), np.uint8), cv2.COLORMAP_TURBO)[0, 0].astype(float)
-    opacity = MAP_OPACITY * level if level >= MAP_FLOOR else 0.0
-    assert np.abs(image - (before * (1 - opacity) + colour * opacity)).max() <= (2 if opacity else 0)
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.4, 0.9, 1.0])
+def test_every_level_is_painted_by_its_distance_from_the_threshold(threshold):
+    """All of a map's levels, each over all of an image's."""
+    value = np.arange(256) / 255
+    colours, opacity = coloured(value, threshold).astype(float), cover(value, threshold) * MAP_OPACITY
+    for level in range(0, 256, 5):
+        image = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+        before = image.astype(float)
+        paint_heat_map(image, np.full((1, 256), level / 255, np.float32), threshold)
+        expected = before * (1 - opacity[level]) + colours[level] * opacity[level]
+        assert np.abs(image - expected).max() <= (2 if opacity[level] else 0), level
 
 
 def test_what_is_not_a_number_leaves_the_image():
     heat = np.full((16, 16), np.nan, np.float32)
     heat[3:5, 3:5] = 1.0
     image = np.full((64, 64, 3), 90, np.uint8)
-    paint_heat_map(image, heat)
+    paint_heat_map(image, heat, 0.5)
     assert (image[14:18, 14:18] != 90).any() and (image[24:] == 90).all() and (image[:, 24:] == 90).all()
 
 
 def test_what_is_above_one_is_as_hot_as_one():
     one, above = np.full((8, 8, 3), 90, np.uint8), np.full((8, 8, 3), 90, np.uint8)
-    paint_heat_map(one, np.full((4, 4), 1.0, np.float32))
-    paint_heat_map(above, np.full((4, 4), 1.7, np.float32))
+    paint_heat_map(one, np.full((4, 4), 1.0, np.float32), 0.5)
+    paint_heat_map(above, np.full((4, 4), 1.7, np.float32), 0.5)
     np.testing.assert_array_equal(one, above)
 
 
@@ -87,7 +80,7 @@ def detection(heat):
 
 def hot(rows, columns, top, left, size=64):
     heat = np.zeros((size, size), np.float32)
-    heat[top : top + rows, left : left + columns] = np.linspace(0.05, 1, columns, dtype=np.float32)
+    heat[top : top + rows, left : left + columns] = np.linspace(0.6, 1, columns, dtype=np.float32)
     return heat
 
 

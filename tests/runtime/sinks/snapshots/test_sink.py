@@ -57,6 +57,7 @@ def test_an_anomaly_is_kept_as_two_images_and_a_record(tmp_path):
         "stream": "",
         "size": [320, 240],
         "skipped_before": 0,
+        "pixel_threshold": 0.5,
     }
     image, annotated = cv2.imread(str(snapshot.image)), cv2.imread(str(snapshot.annotated))
     assert image.shape == (240, 320, 3) and np.abs(image.astype(int) - 90).max() <= 1

@@ -24,7 +24,10 @@ export const hasToken = () => Boolean(session && session.token);
  * Asks for a change.
  * @throws {Error} with the server's own words.
  */
-export async function post(path, values = {}) {
+export const post = async (path, values = {}) => (await posted(path, values)).json();
+
+/** Likewise, with the answer as it is. */
+export async function posted(path, values = {}) {
   for (const last of [false, true]) {
     if (!session) await readSession();
     const response = await fetch(path, {
@@ -32,7 +35,7 @@ export async function post(path, values = {}) {
       headers: { "content-type": "application/json", "x-kanoclip-proof": session ? session.proof : "" },
       body: JSON.stringify(values),
     });
-    if (response.ok) return response.json();
+    if (response.ok) return response;
     const answer = await response.json().catch(() => ({}));
     if (response.status === 403 && !last) {
       session = null; // the server was started anew since the page was loaded

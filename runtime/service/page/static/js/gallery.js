@@ -2,6 +2,7 @@
 
 import { get } from "./api.js";
 import { fill, rows, text } from "./dom.js";
+import { apart } from "./drawing/digits.js";
 import { Stage } from "./stage.js";
 
 const SHOWN = 24;
@@ -57,7 +58,7 @@ export class Gallery {
     image.loading = "lazy";
     button.append(
       image,
-      text("span", entry.score.toFixed(2), "mark"),
+      text("span", apart(entry.score, entry.threshold)[0], "mark"),
       text("span", when(entry, CLOCK), "time"),
       text("span", `: anomaly${entry.stream ? ` of ${entry.stream}` : ""}`, "visually-hidden"),
     );
@@ -128,17 +129,18 @@ class Detail {
   #tell(entry, record, hasMap) {
     const { find } = this;
     for (const id of ["anomaly-heatmap", "anomaly-opacity"]) find(id).disabled = !hasMap;
-    find("anomaly-stage").setAttribute("aria-label", `Frame ${record.frame}, score ${entry.score.toFixed(3)}, ${record.regions.length} regions`);
+    const [score, threshold] = apart(entry.score, entry.threshold, 3);
+    find("anomaly-stage").setAttribute("aria-label", `Frame ${record.frame}, score ${score}, ${record.regions.length} regions`);
     fill(find("anomaly-facts"), [
-      ["score", entry.score.toFixed(3)],
-      ["threshold", entry.threshold.toFixed(3)],
+      ["score", score],
+      ["threshold", threshold],
       ["looked for", entry.class_name],
       ["frame", record.frame],
       ["source", record.source],
       ["image", record.size.join(" × ")],
     ]);
     rows(find("anomaly-regions"), record.regions.map((region) => [
-      region.score === null ? "–" : region.score.toFixed(3), region.x, region.y, region.width, region.height, region.area,
+      region.score === null ? "–" : apart(region.score, record.pixel_threshold, 3)[0], region.x, region.y, region.width, region.height, region.area,
     ]));
     const name = `anomaly-${record.time.replace(/[:.]/g, "-")}`;
     for (const [id, part, ending] of [["image", "picture", "jpg"], ["record", "record", "json"]]) {

@@ -35,6 +35,6 @@ export function showHealth(health, state) {
 
 export function showSources(sources) {
   rows(document.getElementById("source-table"), sources.map((source) => [
-    source.name, count(source.frames), source.fps.toFixed(1), count(source.anomalous), count(source.dropped), count(source.skipped), count(source.reconnects),
+    source.label, count(source.frames), source.fps.toFixed(1), count(source.anomalous), count(source.dropped), count(source.skipped), count(source.reconnects),
   ]));
 }

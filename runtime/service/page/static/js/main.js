@@ -6,8 +6,14 @@ import { text } from "./dom.js";
 import { Gallery } from "./gallery.js";
 import { showHealth, showSources } from "./health.js";
 import { Live } from "./live.js";
-import { drawLegend } from "./palette.js";
+import { OPACITY } from "./drawing/colours.js";
+import { apart } from "./drawing/digits.js";
+import { drawLegend } from "./drawing/palette.js";
 import { Stage, decode } from "./stage.js";
+import { Regions } from "./tools/regions.js";
+import { Search } from "./tools/search.js";
+import { Shifts } from "./tools/shifts.js";
+import { Sources } from "./tools/sources.js";
 import { Verdict, decide } from "./verdict.js";
 
 const find = (id) => document.getElementById(id);
@@ -15,6 +21,10 @@ const stage = new Stage(find("stage"));
 const verdict = new Verdict(find("verdict"));
 const gallery = new Gallery();
 const chart = new Chart(find("chart"), (value) => tryThresholds({ image: value }));
+const search = new Search();
+const shifts = new Shifts();
+const members = new Sources((next) => take(next));
+const regions = new Regions(stage, (next) => take(next));
 let stream = null; // the source that is looked at
 let state = null;
 let sources = [];
@@ -58,6 +68,7 @@ function take(next, answered = false) {
   find("bundle").textContent = state.bundle;
   find("backend").textContent = state.backend;
   find("untrained").hidden = state.trained;
+  regions.follow(state);
   if (!before) for (const control of document.querySelectorAll(".decision :disabled")) control.disabled = false;
   if (!before || before.classes.join() !== state.classes.join()) {
     find("class").replaceChildren(...state.classes.map((name) => text("option", name)));
@@ -89,6 +100,9 @@ async function show(update) {
   if (!sources.some((source) => source.stream === stream)) stream = sources[0].stream;
   const source = sources.find((each) => each.stream === stream);
   take(update.state);
+  search.follow(sources);
+  members.follow(sources);
+  shifts.refresh().catch(console.error);
   verdict.show(state, source, sources.length > 1);
   showTabs();
   chart.take(update.scores, update.clock);
@@ -114,7 +128,7 @@ function showImage(decoded) {
     `${new Date(shown.captured_at * 1000).toLocaleTimeString()} · ${shown.regions.length} region${shown.regions.length === 1 ? "" : "s"}`;
   if (performance.now() - spoken > 1000) {
     spoken = performance.now();
-    find("stage").setAttribute("aria-label", `Frame ${shown.frame}, ${verdictOf}, score ${(shown.score ?? 0).toFixed(3)}, ${shown.regions.length} regions`);
+    find("stage").setAttribute("aria-label", `Frame ${shown.frame}, ${verdictOf}, score ${apart(shown.score ?? 0, shown.threshold ?? 0, 3)[0]}, ${shown.regions.length} regions`);
   }
 }
 
@@ -137,7 +151,7 @@ function showTabs() {
     button.dataset.stream = source.stream;
     button.dataset.verdict = now;
     button.setAttribute("aria-pressed", source.stream === stream);
-    button.children[1].textContent = source.name;
+    button.children[1].textContent = source.label;
     button.children[2].textContent = `, ${now}`;
   });
 }
@@ -187,6 +201,7 @@ for (const [id, option] of [["heatmap", "heatmap"], ["outlines", "outlines"]]) {
     stage.draw();
   });
 }
+find("opacity").value = find("anomaly-opacity").value = 100 * OPACITY;
 find("opacity").addEventListener("input", (event) => {
   stage.opacity = event.target.value / 100;
   stage.draw();

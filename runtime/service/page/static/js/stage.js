@@ -1,7 +1,9 @@
 // An image with its map over it. They arrive apart, so that heat map, opacity and outlines are chosen here.
 
-import { segments } from "./contour.js";
-import { table } from "./palette.js";
+import { OPACITY } from "./drawing/colours.js";
+import { segments } from "./drawing/contour.js";
+import { apart } from "./drawing/digits.js";
+import { table } from "./drawing/palette.js";
 
 const BITS = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
 
@@ -31,7 +33,8 @@ export class Stage {
     this.element = element;
     this.heatmap = true;
     this.outlines = true;
-    this.opacity = 0.7;
+    this.interest = true; // the region of interest's outlines
+    this.opacity = OPACITY;
     this.threshold = null; // what outlines and colours go by; null for the image's own
     this.record = null;
     this.map = null;
@@ -51,7 +54,7 @@ export class Stage {
     if (this.image.width !== bitmap.width || this.image.height !== bitmap.height) {
       this.image.width = bitmap.width;
       this.image.height = bitmap.height;
-      this.element.style.setProperty("--shape", bitmap.width / bitmap.height);
+      this.element.parentElement.style.setProperty("--shape", bitmap.width / bitmap.height);
     }
     this.image.getContext("2d").drawImage(bitmap, 0, 0);
     bitmap.close();
@@ -76,11 +79,14 @@ export class Stage {
     if (!record) return;
     const threshold = this.threshold ?? record.pixel_threshold;
     if (map && this.heatmap && this.opacity > 0) this.#paint(context, width, height, threshold);
-    this.#interest(context, width, height, scale);
+    if (this.interest) this.#interest(context, width, height, scale);
     if (this.outlines) {
       const changed = Math.abs(threshold - record.pixel_threshold) > 1e-6;
       if (map) this.#outline(context, width, height, scale, threshold, changed);
-      if (!changed) this.#label(context, width, height, scale);
+      if (!changed) {
+        this.#peaks(context, width, height, scale, map ? threshold : Infinity);
+        this.#label(context, width, height, scale);
+      }
     }
   }
 
@@ -116,6 +122,17 @@ export class Stage {
     stroke(context, path, scale, changed ? [6, 4] : [], "#fff");
   }
 
+  // An anomaly always has an outline: where the map stays below the threshold, that of its peak's box.
+  #peaks(context, width, height, scale, threshold) {
+    const [across, down] = this.record.size;
+    const path = new Path2D();
+    for (const region of this.record.regions) {
+      if (region.score >= threshold) continue;
+      path.rect((region.x / across) * width, (region.y / down) * height, (region.width / across) * width, (region.height / down) * height);
+    }
+    stroke(context, path, scale, [], "#fff");
+  }
+
   #boxes(columns, rows) {
     const [width, height] = this.record.size;
     const boxes = this.record.regions.map((region) => [
@@ -146,7 +163,7 @@ export class Stage {
     context.font = `600 ${size}px system-ui, sans-serif`;
     context.textBaseline = "top";
     for (const region of this.record.regions.slice(0, 3)) {
-      const text = region.score === null ? "–" : region.score.toFixed(2);
+      const text = region.score === null ? "–" : apart(region.score, this.record.pixel_threshold)[0];
       const wide = context.measureText(text).width + 8 * scale;
       const x = Math.min(Math.max((region.x / full[0]) * width, 0), width - wide);
       const above = (region.y / full[1]) * height - size - 8 * scale;

@@ -1,5 +1,7 @@
 // The verdict, to be read from across the hall, and never older than it says.
 
+import { apart } from "./drawing/digits.js";
+
 const HOLD_S = 1.5; // an anomaly of one frame in fifty stays long enough to be seen,
 const HOLD_FROM_FPS = 4; // but where each frame is another part, the verdict is that of the part in the image
 const SILENT_S = 3;
@@ -43,11 +45,13 @@ export class Verdict {
 
   show(state, source, named) {
     const [verdict, why] = decide(state, source);
-    this.set(verdict, named ? `${source.name}: ${why}` : why);
+    this.set(verdict, named ? `${source.label}: ${why}` : why);
     const number = (value, digits) => (value === null || value === undefined ? "–" : value.toFixed(digits));
     const stale = verdict === "silent" || verdict === "wait" || verdict === "paused";
-    this.find("verdict-score").textContent = stale ? "–" : number(source.score, 3);
-    this.find("verdict-threshold").textContent = number(state.threshold, 3);
+    const scored = !stale && typeof source.score === "number";
+    const [score, threshold] = scored ? apart(source.score, state.threshold, 3) : ["–", number(state.threshold, 3)];
+    this.find("verdict-score").textContent = score;
+    this.find("verdict-threshold").textContent = threshold;
     this.find("verdict-fps").textContent = stale ? "–" : number(source.fps, 1);
   }
 

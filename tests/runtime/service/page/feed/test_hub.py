@@ -51,10 +51,10 @@ def test_nothing_is_encoded_while_nobody_watches(encodings):
 def test_the_newest_is_shown_and_the_rest_is_let_go(clock):
     hub = Hub(clock=clock)
     feed = hub.feed("")
-    assert feed.image(0.4) is None and not feed.fresh(0)
+    assert feed.image() is None and not feed.fresh(0)
     for index in range(3):
         hub.write(*a_frame(index))
-    image = feed.image(0.4)
+    image = feed.image()
     assert image.number == 3 and image.head["frame"] == 2 and image.head["pixel_threshold"] == 0.4
     assert feed.fresh(0) and not feed.fresh(3)
 
@@ -66,7 +66,7 @@ def test_watchers_share_one_encoding_and_its_rate_is_bounded(clock, encodings):
         clock.now += 0.01
         hub.write(*a_frame(index))
         for _ in range(8):
-            feed.image(0.5)
+            feed.image()
     assert 10 * MAX_FPS * 0.8 <= len(encodings) <= 10 * MAX_FPS + 1
 
 
@@ -74,7 +74,7 @@ def test_threads_that_ask_together_cause_one_encoding(encodings):
     hub = Hub()
     hub.write(*a_frame(1, size=(1080, 1920)))
     feed, images = hub.feed(""), []
-    threads = [threading.Thread(target=lambda: images.append(feed.image(0.5))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: images.append(feed.image())) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -86,7 +86,7 @@ def test_images_are_small_and_maps_exact(clock):
     hub = Hub(clock=clock)
     frame, detection = a_frame(7, 0.8, size=(2160, 3840))
     hub.write(frame, detection)
-    picture = hub.feed("").image(0.5)
+    picture = hub.feed("").image()
     image = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (720, MAX_SIDE, 3) and abs(int(image.mean()) - 7) <= 1
     heat = cv2.imdecode(np.frombuffer(picture.map_png, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -98,8 +98,8 @@ def test_sources_are_kept_apart():
     hub = Hub()
     hub.write(*a_frame(0, 0.1, stream="left"))
     hub.write(*a_frame(9, 0.9, stream="right"))
-    assert hub.feed("left").image(0.5).head["frame"] == 0
-    assert hub.feed("right").image(0.5).head["frame"] == 9
+    assert hub.feed("left").image().head["frame"] == 0
+    assert hub.feed("right").image().head["frame"] == 9
     assert not hub.feed("left").count().alarm and hub.feed("right").count().alarm
 
 
@@ -131,7 +131,7 @@ def test_the_end_is_told():
 
 
 def test_the_gallery_keeps_anomalies_within_its_bounds(clock):
-    gallery = MemoryGallery(lambda: 0.4, clock)
+    gallery = MemoryGallery(clock)
     hub = Hub(gallery, clock)
     for index in range(400):
         clock.now += 10

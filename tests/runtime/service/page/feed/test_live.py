@@ -67,7 +67,7 @@ def test_only_news_is_told(page):
 
 def test_another_source_starts_anew(make_page, control):
     control.sources = ("left", "right")
-    control.becomes(sources=("left", "right"))
+    control.becomes(sources=("left", "right"), streams=("left", "right"))
     page = make_page()
     page.hub.write(*a_frame(5, 0.1, stream="left"))
     page.hub.write(*a_frame(6, 0.2, stream="right"))

@@ -1,0 +1,1 @@
+"""What an engineer does with the page beside watching: regions, counters, the gallery's export, sources."""
