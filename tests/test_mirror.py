@@ -49,7 +49,6 @@ COVERED = {
     "runtime/engines/tensorrt/building/test_cache.py": ["runtime/engines/tensorrt/building/key"],
     "runtime/engines/tensorrt/test_backend.py": [
         "runtime/engines/tensorrt/buffers",
-        "runtime/engines/tensorrt/building/provide",
         "runtime/engines/tensorrt/cuda_python",
         "runtime/engines/tensorrt/device",
         "runtime/engines/tensorrt/flavour",

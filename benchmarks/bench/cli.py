@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 REGRESSION = 3
 """Exit code."""
-PARTS = ("latency", "stages", "batches", "stream", "start", "energy", "roofline")
+PARTS = ("latency", "gpu", "stages", "batches", "stream", "start", "energy", "roofline")
 _EPILOG = """
 Examples:
 
@@ -97,6 +97,14 @@ def _file(name: str, help_text: str) -> Any:
     "--warmup", type=click.IntRange(min=0), default=5, show_default=True, help="Runs of each before the first round."
 )
 @click.option(
+    "--stream-seconds",
+    "stream_s",
+    type=click.FloatRange(min=0.1),
+    default=4.0,
+    show_default=True,
+    help="How long each of the streams lasts.",
+)
+@click.option(
     "--parts",
     default=",".join(PARTS),
     callback=_list_of(PARTS, "part"),
@@ -130,6 +138,7 @@ def command(
     compare: tuple[str, ...],
     rounds: int,
     warmup: int,
+    stream_s: float,
     parts: tuple[str, ...],
     output: Path | None,
     markdown: Path | None,
@@ -169,7 +178,14 @@ def command(
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         names = tuple(dict.fromkeys((backend, *compare)))
         chosen = measure.Settings(
-            names, compare[0] if compare else backend, device, threads, rounds, warmup, ("latency", *_rest(parts))
+            names,
+            compare[0] if compare else backend,
+            device,
+            threads,
+            rounds,
+            warmup,
+            stream_s,
+            ("latency", *_rest(parts)),
         )
         environment = whole_environment()
         if older is not None and not force:
