@@ -30,7 +30,7 @@ def refused(capsys, data, name, *arguments):
     assert before == {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("flag", ["--json", "--csv", "--markdown", "--sheet"])
+@pytest.mark.parametrize("flag", ["--output", "--csv", "--markdown", "--sheet"])
 def test_eval(capsys, data, flag):
     refused(capsys, data, "eval", "--dataset", "folder", "--root", data, flag, data / "masks/0.png")
 
@@ -51,5 +51,7 @@ def test_train(capsys, data):
 
 def test_bench(capsys, tmp_path, toy_bundle):
     (tmp_path / "old.json").write_text(json.dumps({"format": "x"}))
-    refused(capsys, tmp_path, "bench", toy_bundle, "--baseline", tmp_path / "old.json", "--json", tmp_path / "old.json")
-    refused(capsys, tmp_path, "bench", toy_bundle, "--json", toy_bundle / "manifest.json")
+    refused(
+        capsys, tmp_path, "bench", toy_bundle, "--baseline", tmp_path / "old.json", "--output", tmp_path / "old.json"
+    )
+    refused(capsys, tmp_path, "bench", toy_bundle, "--output", toy_bundle / "manifest.json")
