@@ -5,7 +5,7 @@ DEV := .venv
 DEMO_OUT := out/demo
 PARTS := examples/hazelnut_toy/test
 
-.PHONY: demo test soak nightly lint types docs man package clean
+.PHONY: demo test soak nightly lint types docs man package sbom clean
 
 demo: $(DEMO)/.installed
 	rm -rf $(DEMO_OUT)
@@ -75,6 +75,14 @@ $(DEV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
+
+sbom: $(DEV)/.installed
+	# What the development environment is made of, as CycloneDX JSON; the tool lives in an environment of its own.
+	mkdir -p out
+	$(PYTHON) -m venv out/sbom-tool
+	out/sbom-tool/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8"
+	out/sbom-tool/bin/cyclonedx-py environment $(DEV)/bin/python --output-format JSON --output-file out/sbom.json
+	@echo "components: out/sbom.json"
 
 clean:
 	rm -rf $(DEMO) $(DEV) out build dist site

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import zipfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 
 import open_clip
 import torch
-from open_clip.factory import load_checkpoint
+from open_clip.factory import load_state_dict
+from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 
 from kanoclip.runtime.bundle.bundle import sha256_of
@@ -22,6 +24,10 @@ from kanoclip.train.model.stem.stem import ConvStem, StemConfig
 from kanoclip.train.weights import CLIP, packaged
 
 SEED = 0
+_OF_TORCHSCRIPT = ("input_resolution", "context_length", "vocab_size")
+"""Numbers that OpenAI's files have among their weights."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -147,16 +153,54 @@ def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[open_clip.CLIP
     if not path.is_file():
         raise CheckpointError(f"no weights file {path}: pass --weights FILE, or --weights none for seeded weights")
     digest = sha256_of(path)
+    if _is_torchscript(path):
+        raise CheckpointError(
+            f"{path} is TorchScript, a program beside its weights, which is not run: write the weights alone with "
+            "python -c \"import torch; torch.save(torch.jit.load('FILE', 'cpu').state_dict(), 'weights.pt')\""
+        )
     try:
-        load_checkpoint(clip, str(path), strict=True)
+        state = load_state_dict(str(path), device="cpu", weights_only=True)
+        foreign = next((name for name in state if name.startswith(("text_model.", "vision_model."))), None)
+        if foreign is None:
+            _fill(clip, state, path)
     except Exception as error:  # torch, safetensors and open_clip each raise their own kinds for a bad file
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(
             f"{path} does not hold the weights of {backbone.name} ({reason}): check the file and --backbone"
         ) from error
+    if foreign is not None:
+        raise CheckpointError(
+            f"{path} has the layout of transformers ({foreign}): take open_clip's file of the same weights, such as "
+            "open_clip_model.safetensors beside it"
+        )
     if backbone.sha256 and digest not in backbone.sha256:
         origin += " (not the release's sha256)"
     return clip, Weights(origin, digest, trained=True)
+
+
+def _fill(clip: open_clip.CLIP, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Fills a CLIP; positional embeddings of another image size are resized, and that is said."""
+    for extra in _OF_TORCHSCRIPT:
+        state.pop(extra, None)
+    own, given = clip.visual.positional_embedding, state.get("visual.positional_embedding")
+    if given is not None and len(given) != len(own):
+        log.warning(
+            "%s: its positional embeddings were resized from %d patches to %d: it was trained at another image size",
+            *(path, len(given) - 1, len(own) - 1),
+        )
+    if "logit_scale" in state:
+        state["logit_scale"] = state["logit_scale"].reshape(clip.logit_scale.shape)
+    resize_pos_embed(state, clip)
+    resize_text_pos_embed(state, clip)
+    clip.load_state_dict(state, strict=True)
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _build(backbone: Backbone) -> open_clip.CLIP:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import TileGrid
-from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option
+from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option, reading_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.errors import DataError, KanoclipError
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ class _Options:
     train_categories: tuple[str, ...]
     epochs: int
     seed: int
+    reading: Reading
     checkpoints: Path | None
     as_json: bool
     quiet: bool
@@ -169,12 +172,10 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @click.option("--checkpoints", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: where they go.")
 @json_option
 @quiet_option
-@click.pass_context
-def command(context: click.Context, /, **_: Any) -> int:
+@reading_options
+def command(bundle: str | None, **values: Any) -> int:
     """Measure image and pixel metrics, each category and their mean."""
-    given = context.params
-    named = given.pop("bundle")
-    options = _Options(bundle=None if named is None else Path(named), **given)
+    options = _Options(bundle=None if bundle is None else Path(bundle), **values)
     _check(options)
     if options.ablation:
         return _ablation(options)
@@ -183,6 +184,7 @@ def command(context: click.Context, /, **_: Any) -> int:
 
 def _check(options: _Options) -> None:
     """Refuses flags that do not go together."""
+    from kanoclip.train.data.files import read_below
     from kanoclip.train.evaluation.sheet import SUFFIXES
 
     kinds = {
@@ -228,6 +230,8 @@ def _check(options: _Options) -> None:
         raise click.UsageError(
             "--ablation writes --output and --markdown only, the paper's figures always beside ours."
         )
+    if options.class_name is not None and not is_one_line(options.class_name):
+        raise click.UsageError(f"--class-name {options.class_name!r} has a line end or a control character.")
     if options.class_name is not None and not options.class_name.strip():
         raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:
@@ -241,7 +245,10 @@ def _check(options: _Options) -> None:
     inputs = {"the checkpoint": options.checkpoint, "the bundle": options.bundle}
     refuse_overwriting(
         [Written(flag, path) for flag, path in places.items() if path is not None],
-        [Read(what, path, closed=what == "the bundle") for what, path in inputs.items() if path is not None],
+        [
+            *(Read(what, path, closed=what == "the bundle") for what, path in inputs.items() if path is not None),
+            *(read_below(root) for root in (options.root, options.train_root) if root is not None),
+        ],
     )
 
 
@@ -288,7 +295,7 @@ def _few_shot(options: _Options) -> int:
             pool = open_dataset(options.dataset, options.root, categories=options.categories, split="train")
     keeper = CaseKeeper(options.sheet_cases) if options.sheet is not None else None
     predictor = _bundle_predictor(options)
-    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name)
+    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading)
     found: dict[int, FewShot] = {}
     try:
         for frames in options.shots or (options.unlabelled or 0,):
@@ -360,7 +367,7 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
             return evaluate(
                 dataset,
                 predictor,
-                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name),
+                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading),
                 advance,
                 keeper or (lambda _: None),
             )

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from kanoclip.train.model.clip_vv import ClipVV, GlobalToken
 from kanoclip.train.model.head import TEMPERATURE, Head, Output
-from kanoclip.train.model.text import LearnablePrompts, TextEncoder, handcrafted_features, template_features
+from kanoclip.train.model.text import (
+    LEARNED_STATES,
+    TEMPLATE_STATES,
+    LearnablePrompts,
+    TextEncoder,
+    check_classes,
+    handcrafted_features,
+    handcrafted_states,
+    template_features,
+)
 
 Prompts = Literal["learned", "template", "handcrafted"]
 
@@ -74,6 +83,17 @@ class KAnoCLIP(nn.Module):
             global_temperature=config.global_temperature,
         )
         self.eval()
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuses class names that the prompts cannot tell apart or see whole.
+
+        Raises:
+            SettingsError: The message names the class.
+        """
+        learned = self.config.prompts == "learned"
+        fixed = TEMPLATE_STATES if self.config.prompts == "template" else handcrafted_states()
+        length = self.text.context_length - (self.config.prompt_length if learned else 0)
+        check_classes(self.text, classes, LEARNED_STATES if learned else fixed, length)
 
     def text_features(self, classes: Sequence[str]) -> Tensor:
         """F_text of each class: [classes, 2, C], L2-normalised, state 0 normal and 1 abnormal."""

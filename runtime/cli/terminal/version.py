@@ -8,7 +8,10 @@ import click
 
 from kanoclip.runtime.system.installed import installed_versions
 
-ENGINES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "tritonclient")
+ENGINES = (
+    *("onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "tritonclient"),
+)
 """Distributions that run a graph, or ask a server that does."""
 
 

@@ -1,0 +1,33 @@
+"""Weights for another image size are resized, and that is said."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+
+from kanoclip.train.backbones import get_backbone, load_clip, seeded_clip
+
+TINY = get_backbone("random-tiny")
+
+
+def test_resizing_is_said(tmp_path, caplog):
+    state = {name: tensor.contiguous() for name, tensor in seeded_clip(TINY, seed=3).state_dict().items()}
+    embedding = state["visual.positional_embedding"]
+    side = round((len(embedding) - 1) ** 0.5)
+    grid = embedding[1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    larger = F.interpolate(grid, size=(side + 2, side + 2), mode="bicubic").permute(0, 2, 3, 1).flatten(0, 2)
+    save_file(state, tmp_path / "same.safetensors")
+    save_file(
+        state | {"visual.positional_embedding": torch.cat([embedding[:1], larger])}, tmp_path / "other.safetensors"
+    )
+    with caplog.at_level(logging.WARNING):
+        load_clip(TINY, str(tmp_path / "same.safetensors"))
+        assert not caplog.messages
+        load_clip(TINY, str(tmp_path / "other.safetensors"))
+    assert caplog.messages == [
+        f"{tmp_path / 'other.safetensors'}: its positional embeddings were resized from {(side + 2) ** 2} patches to "
+        f"{side * side}: it was trained at another image size"
+    ]
