@@ -118,6 +118,8 @@ class TestDockerfiles:
         (extra,) = re.findall(r"'\.\[([\w-]+)\]'", install)
         assert extra in EXTRAS
         assert any(f"constraints-{path.suffix[1:]}.txt constraints.txt" in rest for _, rest in instructions(path))
+        assert any(f"lock-{path.suffix[1:]}.txt lock.txt" in rest for _, rest in instructions(path))
+        assert "--require-hashes" in install.partition(" -c ")[0]
         for other in install.rpartition("'")[2].split():
             assert other in REQUIRED
 
@@ -144,6 +146,19 @@ def test_h264_has_its_parser_in_every_image(path):
 def test_the_unit_makes_the_gpus_nodes_first():
     """On a PC without a display nothing else does: the first start after a boot would find no GPU."""
     assert "\nExecStartPre=+-/usr/bin/nvidia-modprobe -c0 -u\n" in UNIT.read_text()
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("lock-*.txt")), ids=lambda path: path.stem)
+def test_every_package_of_an_image_is_there_with_hashes(path):
+    """Of what the project needs and what the constraints pin; TensorRT alone comes from NVIDIA's own index."""
+    packages = re.split(r"^(?=[a-z0-9])", path.read_text(), flags=re.MULTILINE)[1:]
+    pinned = dict(re.match(r"([\w.-]+)==([\w.]+)", package).groups() for package in packages)
+    assert all("--hash=sha256:" in package for package in packages)
+    constraints = (DEPLOY / path.name.replace("lock", "constraints")).read_text().splitlines()
+    for name, version in (line.split("==") for line in constraints if line and not line.startswith("#")):
+        assert name.startswith("tensorrt") or pinned[name] == version
+    core = {re.match(r"[\w.-]+", one)[0].lower() for one in PROJECT["dependencies"] if "python_version" not in one}
+    assert core <= set(pinned)
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("constraints-*.txt")), ids=lambda path: path.stem)
