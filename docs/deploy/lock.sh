@@ -16,6 +16,8 @@ trap 'rm -f "$extra_packages" "$no_tensorrt"' EXIT
 echo cuda-python >"$extra_packages"
 # TensorRT's package on PyPI is a stub that fetches the libraries from NVIDIA's own index: there is nothing to hash.
 echo "tensorrt-cu13; python_version < '3'" >"$no_tensorrt"
+# Hashes are those of all files of a version, so that one list serves both of this image's architectures.
+lock cpu cpu 3.13 x86_64-manylinux_2_35
 lock jetpack6 cpu 3.10 aarch64-manylinux_2_35 "$extra_packages"
 lock jetpack7 cpu 3.12 aarch64-manylinux_2_35 "$extra_packages"
 lock x86 gpu-cu13 3.12 x86_64-manylinux_2_35 --override "$no_tensorrt"
