@@ -230,4 +230,4 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
 
 def test_help_shows_an_example():
     done = evaluate("--help")
-    assert done.returncode == 0 and "kanoclip-eval --bundle line3.kanoclip" in done.stdout
+    assert done.returncode == 0 and "kanoclip-eval line3.kanoclip" in done.stdout

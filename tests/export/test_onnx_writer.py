@@ -92,6 +92,7 @@ def test_later_opsets_give_the_same(tiny, tmp_path, opset):
         np.testing.assert_allclose(got, want, atol=5e-3)
 
 
+@pytest.mark.nightly
 def test_dynamic_batch_of_several_classes(tiny, tmp_path):
     path, classes = tmp_path / "model.onnx", ["bolt", "nut"]
     write_onnx(DeployGraph(tiny.model, classes, "fp32"), SIZE, BatchSpec(4, dynamic=True), 18, path)
