@@ -5,7 +5,7 @@ DEV := .venv
 DEMO_OUT := out/demo
 PARTS := examples/hazelnut_toy/test
 
-.PHONY: demo test soak nightly lint types clean
+.PHONY: demo test soak nightly lint types docs man package sbom clean
 
 demo: $(DEMO)/.installed
 	rm -rf $(DEMO_OUT)
@@ -37,12 +37,26 @@ soak: $(DEV)/.installed
 nightly: $(DEV)/.installed
 	# The long forms: half an hour of a stream, ten deaths of a camera. One at a time: they measure.
 	# Ray, 240 MB, is for these alone.
-	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev,ray]"
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev,docs,ray]"
 	$(DEV)/bin/python -m pytest -m nightly
+	.ci/package
 
 lint: $(DEV)/.installed
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/codespell
+
+docs: $(DEV)/.installed
+	# site/index.html; a link, an anchor or a name that leads nowhere fails it. `make docs SERVE=serve` shows changes.
+	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(DEV)/bin/python tools/build_site.py $(SERVE)
+
+man: $(DEV)/.installed
+	$(DEV)/bin/python tools/command_pages.py man build/man
+
+package:
+	# Wheel and sdist in dist/, checked, and the wheel alone tried with Python 3.10 and 3.13.
+	.ci/package
 
 types: $(DEV)/.installed
 	# The folders are installed under other names (package-dir): show mypy the names that the code imports.
@@ -50,6 +64,7 @@ types: $(DEV)/.installed
 	for name in runtime export train benchmarks; do ln -sfn $(CURDIR)/$$name build/types/kanoclip/$$name; done
 	MYPYPATH=build/types $(DEV)/bin/mypy -p kanoclip.runtime -p kanoclip.export \
 		-p kanoclip.train.data -p kanoclip.train.knowledge -p kanoclip.train.training -p kanoclip.train.evaluation
+	MYPYPATH=build/types:tools $(DEV)/bin/mypy tools/*.py .ci/*.py
 
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
@@ -61,5 +76,13 @@ $(DEV)/.installed: pyproject.toml
 	$(DEV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
+sbom: $(DEV)/.installed
+	# What the development environment is made of, as CycloneDX JSON; the tool lives in an environment of its own.
+	mkdir -p out
+	$(PYTHON) -m venv out/sbom-tool
+	out/sbom-tool/bin/python -m pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8"
+	out/sbom-tool/bin/cyclonedx-py environment $(DEV)/bin/python --output-format JSON --output-file out/sbom.json
+	@echo "components: out/sbom.json"
+
 clean:
-	rm -rf $(DEMO) $(DEV) out
+	rm -rf $(DEMO) $(DEV) out build dist site

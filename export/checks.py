@@ -19,6 +19,8 @@ FORBIDDEN = {
     "Scan": "control flow breaks CUDA graphs",
 }
 GEMMS = ("MatMul", "Gemm")
+_OF_MEMORY = ("memory/", "memory.")
+"""How the names of a reference memory's nodes begin: they stay float32 in a bf16 graph, which SM75 runs none of."""
 FLOAT32 = ("fp32", "int8-cpu")
 """What is computed in float32, as CPUs do best; the rest is for tensor cores."""
 QUANTISED = {
@@ -66,7 +68,9 @@ def check_graph(path: Path, precision: str) -> GraphFacts:
             raise ExportError(f"the graph holds {node.domain}::{node.op_type}, which TensorRT cannot read")
         if node.op_type in FORBIDDEN:
             raise ExportError(f"the graph holds {node.op_type}: {FORBIDDEN[node.op_type]}")
-        if precision not in FLOAT32 and node.op_type in GEMMS and types.get(node.input[0]) == TensorProto.FLOAT:
+        exempt = precision == "bf16" and node.name.startswith(_OF_MEMORY)
+        is_float = types.get(node.input[0]) == TensorProto.FLOAT if node.op_type in GEMMS else False
+        if precision not in FLOAT32 and is_float and not exempt:
             raise ExportError(f"the {precision} graph holds a float32 {node.op_type} ({node.name}): SM75 refuses it")
     if precision in QUANTISED:
         _check_quantised(graph, precision, path.parent)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from kanoclip.export.printed import print_summary
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
-from kanoclip.runtime.cli.options import json_option, quiet_option
+from kanoclip.runtime.cli.options import json_option, quiet_option, reading_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
+from kanoclip.runtime.sources.files.reading import Reading
 
 if TYPE_CHECKING:
     from kanoclip.export.engine import EngineRequest
@@ -188,6 +190,7 @@ def _list_backbones(ctx: click.Context, param: click.Parameter, wanted: bool) ->
     show_default=True,
     help="Most images to use. In labelled folders (good/ beside others), more make the AUROC before and after finer.",
 )
+@reading_options
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads. Default: all cores.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="PATH", help="Bundle to write. Default: ./BACKBONE.kanoclip."
@@ -241,6 +244,7 @@ def command(
     strip_weights: bool,
     parity_images: Path | None,
     parity_limit: int,
+    reading: Reading,
     threads: int | None,
     output: Path | None,
     triton: Path | None,
@@ -280,6 +284,8 @@ def command(
         raise click.UsageError("--checkpoint and --from-hub exclude each other.")
     if any(not name.strip() for name in classes):
         raise click.UsageError("--class is empty: name what is in front of the camera, such as --class bottle.")
+    if (odd := next((name for name in classes if not is_one_line(name)), None)) is not None:
+        raise click.UsageError(f"--class {odd!r} has a line end or a control character: write it as one line of text.")
 
     # What can be refused without the model is, before torch and open_clip are imported, which takes seconds.
     from kanoclip.export.staging import check_output
@@ -365,6 +371,7 @@ def command(
                 loaded.model.config.image_size,
                 shared,
                 "--parity-images",
+                reading,
             )
         # Together in one run, a frame's tiles take no longer than one by one (docs/measurements.md).
         together = dynamic_batch or batch or (1 if grid is None else grid.count)
@@ -382,6 +389,7 @@ def command(
             camera=camera_size,
             memory_rows=memory_rows,
             tiles=grid,
+            reading=reading,
         )
         manifest = export_bundle(
             loaded,

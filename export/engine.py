@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kanoclip.runtime.bundle.manifest import EngineInfo
+from kanoclip.runtime.bundle.manifest import EXACT, EngineInfo
 from kanoclip.runtime.engines import Report
 from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, Serialized, build_engine
-from kanoclip.runtime.engines.tensorrt.building.key import capability_number, short_name
+from kanoclip.runtime.engines.tensorrt.building.key import capability_number, cuda_major, short_name
 from kanoclip.runtime.engines.tensorrt.device import platform_name
 from kanoclip.runtime.engines.tensorrt.flavour import RTX, Flavour, load_flavour
 from kanoclip.runtime.engines.tensorrt.open_device import open_device
@@ -106,13 +106,16 @@ def plan_engines(request: EngineRequest, precision: str, memory_rows: int = 0) -
     if precision == "int8-cpu":
         raise ExportError("int8-cpu has zero points, which TensorRT refuses: export with --int8")
     flavour = load_flavour(request.flavour)
-    request = replace(request, options=replace(request.options, memory_rows=memory_rows or None))
+    options = replace(request.options, memory_rows=memory_rows or None, tf32=precision != EXACT)
+    request = replace(request, options=options)
     if request.flavour == RTX:
         groups = rtx_targets(flavour, request.options.targets, precision)
         return [replace(request, options=replace(request.options, targets=group)) for group in groups]
     gpu = open_device(0)
     capability = gpu.info.compute_capability
     gpu.close()
+    if gpu.info.integrated and request.options.compatibility == "ampere-plus":
+        raise ExportError("ampere-plus is not for a Jetson: leave --compatibility out, and build on each kind of board")
     if precision == "fp8" and capability_number(capability) < ADA:
         raise ExportError(f"this GPU (compute capability {capability}) has no fp8 tensor cores: export with --int8")
     return [request]
@@ -152,7 +155,7 @@ def write_engine(onnx_path: Path, bundle: Path, request: EngineRequest, report: 
             info,
             compute_capabilities=(gpu.compute_capability,),
             device=gpu.name,
-            cuda_major=gpu.cuda_major,
+            cuda_major=cuda_major(flavour, gpu),
             compatibility=options.compatibility,
             stripped=options.stripped,
         )

@@ -21,6 +21,7 @@ from kanoclip.runtime.errors import ExportError, FrameError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.sources.files.headers import image_size
 from kanoclip.runtime.sources.files.images import ImageSource, read_image
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.types import Image
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
 from kanoclip.train.model.memory import MemoryFusion
@@ -95,7 +96,12 @@ class ParityReport:
 
 
 def load_samples(
-    source: Path, size: tuple[int, int], limit: int, flag: str = "--parity-images", tiles: TileGrid = WHOLE
+    source: Path,
+    size: tuple[int, int],
+    limit: int,
+    flag: str = "--parity-images",
+    tiles: TileGrid = WHOLE,
+    reading: Reading = AS_IT_IS,
 ) -> list[Sample]:
     """Reads images for the gate or for calibration, spread evenly over a folder.
 
@@ -107,6 +113,7 @@ def load_samples(
         limit: Most images to use.
         flag: The command line's name for the source, for messages.
         tiles: How an image is cut: each of its tiles is a sample.
+        reading: How an image is read.
 
     Raises:
         SourceError: There is no image.
@@ -116,7 +123,7 @@ def load_samples(
     labelled = any(path.parent.name in NORMAL_FOLDERS for path in paths)
     samples = []
     for path in paths:
-        image = read_sample(path, flag)
+        image = read_sample(path, flag, reading)
         try:
             tiling.check_frame(*image.shape[:2])
         except FrameError as error:
@@ -140,19 +147,21 @@ def sample_paths(source: Path, limit: int, flag: str) -> list[Path]:
     return [paths[int(i * step)] for i in range(min(limit, len(paths)))]
 
 
-def read_sample(path: Path, flag: str) -> Image:
+def read_sample(path: Path, flag: str, reading: Reading = AS_IT_IS) -> Image:
     """One image, uint8 [H, W, 3], BGR.
 
     Raises:
         ExportError: It cannot be read.
     """
-    image = read_image(path)
+    image = read_image(path, reading)
     if isinstance(image, str):
         raise ExportError(f"cannot read {path} ({image}): name other images with {flag}")
     return image
 
 
-def choose_grid(source: Path, limit: int, size: tuple[int, int], overlap: float, flag: str) -> TileGrid | None:
+def choose_grid(
+    source: Path, limit: int, size: tuple[int, int], overlap: float, flag: str, reading: Reading = AS_IT_IS
+) -> TileGrid | None:
     """Tiles by the aspect of the images, and by the size of the smallest.
 
     Args:
@@ -161,6 +170,7 @@ def choose_grid(source: Path, limit: int, size: tuple[int, int], overlap: float,
         size: (height, width) of the model.
         overlap: Share of a tile's side that it has in common with its neighbour.
         flag: The command line's name for the source, for messages.
+        reading: How an image is read whose header does not tell its size.
 
     Returns:
         The grid; None where the images are best seen as a whole.
@@ -169,7 +179,7 @@ def choose_grid(source: Path, limit: int, size: tuple[int, int], overlap: float,
         SourceError: There is no image.
         ExportError: An image cannot be read, or two are of different shapes.
     """
-    sizes = {path: _size(path, flag) for path in sample_paths(source, limit, flag)}
+    sizes = {path: _size(path, flag, reading) for path in sample_paths(source, limit, flag)}
     aspects = {path: height / width for path, (height, width) in sizes.items()}
     flattest, tallest = min(aspects, key=aspects.__getitem__), max(aspects, key=aspects.__getitem__)
     if aspects[tallest] > ASPECTS_APART * aspects[flattest]:
@@ -183,11 +193,11 @@ def choose_grid(source: Path, limit: int, size: tuple[int, int], overlap: float,
     return grid if grid.count > 1 else None
 
 
-def _size(path: Path, flag: str) -> tuple[int, int]:
+def _size(path: Path, flag: str, reading: Reading) -> tuple[int, int]:
     """(height, width) of an image, from its header where that tells it."""
     found = image_size(path)
     if found is None:
-        height, width, _ = read_sample(path, flag).shape
+        height, width, _ = read_sample(path, flag, reading).shape
         found = height, width
     return found
 

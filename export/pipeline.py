@@ -46,6 +46,7 @@ from kanoclip.runtime.detect.tiles import WHOLE
 from kanoclip.runtime.engines import Report, create_backend
 from kanoclip.runtime.engines.tensorrt.flavour import RTX
 from kanoclip.runtime.errors import ExportError
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.system.installed import installed_versions, own_commit
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import LoadedModel
@@ -75,6 +76,7 @@ class ExportConfig:
         camera: (height, width) of the camera's frames, which the graph then resizes itself; None leaves it outside.
         memory_rows: Most rows of a reference memory; 0 for a graph that takes none.
         tiles: How frames are cut; not together with `camera`. None for whole ones.
+        reading: How images of folders are read.
     """
 
     output: Path
@@ -91,6 +93,7 @@ class ExportConfig:
     camera: tuple[int, int] | None = None
     memory_rows: int = 1024
     tiles: TileGrid | None = None
+    reading: Reading = AS_IT_IS
 
 
 def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> Manifest:
@@ -106,17 +109,19 @@ def export_bundle(loaded: LoadedModel, config: ExportConfig, report: Report) -> 
 
     Raises:
         ExportError: The graph breaks a rule, drifts past its bound, or cannot be built or written.
+        SettingsError: A class name is too long for the prompts, or two are the same to them.
         KanoclipError: Images cannot be read, or ONNX Runtime is not installed.
     """
     check_output(config.output)
     if len(set(config.classes)) != len(config.classes):
         raise ExportError(f"a class is named twice: {', '.join(config.classes)}")
+    loaded.model.check_classes(config.classes)
     requests = engines.plan_engines(config.engine, config.precision, config.memory_rows) if config.engine else []
     if config.camera is not None and config.tiles is not None:
         raise ExportError("a graph that resizes the camera's frame sees it whole: leave --camera-size or --tiles out")
     size = config.camera or loaded.model.config.image_size
     tiles = config.tiles or WHOLE
-    samples = load_samples(config.parity_images, size, config.parity_limit, tiles=tiles)
+    samples = load_samples(config.parity_images, size, config.parity_limit, tiles=tiles, reading=config.reading)
     quantised = config.precision in QUANTISED
     seen = _calibration(config, size, tiles) if quantised else []
     if config.threads is not None:
@@ -186,7 +191,7 @@ def _calibration(config: ExportConfig, size: tuple[int, int], tiles: TileGrid) -
     if config.precision not in FLOAT32 and config.opset < FIRST_OPSET:
         raise ExportError(f"{config.precision} needs opset {FIRST_OPSET} or later, not {config.opset}")
     images = max(config.calibration_limit // tiles.count, 1)
-    return load_samples(config.calibration_images, size, images, "--calibration-images", tiles)
+    return load_samples(config.calibration_images, size, images, "--calibration-images", tiles, config.reading)
 
 
 def _gate(

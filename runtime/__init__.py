@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.types import Detection, Frame, Region
-
 if TYPE_CHECKING:
+    from kanoclip.runtime.detect.detector import Detector
+    from kanoclip.runtime.errors import KanoclipError
     from kanoclip.runtime.stream.stream import Stream
+    from kanoclip.runtime.types import Detection, Frame, Region
 
 __all__ = ["Detection", "Detector", "Frame", "KanoclipError", "Region", "Stream"]
 
+_MODULES = {
+    "Detection": "types",
+    "Detector": "detect.detector",
+    "Frame": "types",
+    "KanoclipError": "errors",
+    "Region": "types",
+    "Stream": "stream.stream",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Imports `Stream` when it is first asked for: all sources and sinks come with it, and a detector needs none."""
-    if name == "Stream":
-        from kanoclip.runtime.stream.stream import Stream
+    """Imports a public name when it is first asked for.
 
-        return Stream
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    A detector needs no source and no sink, and `kanoclip --version` and a shell's completion need neither numpy nor
+    OpenCV, which are most of a start's time.
+    """
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

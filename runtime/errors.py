@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+MESSAGE = 300
+"""Characters of a message: what it quotes may be a million."""
 
-def one_line(text: object, most: int = 300) -> str:
-    """A library's message, which may be pages long, as one line of some characters at most."""
-    return " ".join(str(text).split())[:most]
+
+def one_line(text: object, most: int = MESSAGE) -> str:
+    r"""A message, which may be pages long, as one line of some characters at most, its end, the remedy, among them.
+
+    Examples:
+        >>> one_line("a\n  b")
+        'a b'
+        >>> len(one_line("x" * 1000)), one_line("x" * 1000 + ": take less")[-13:]
+        (300, 'x: take less')
+    """
+    line = " ".join(str(text).split())
+    if len(line) <= most:
+        return line
+    end = most // 3
+    return f"{line[: most - end - 5]} ... {line[-end:]}"
 
 
 def printable(text: str, keep: str = "") -> str:

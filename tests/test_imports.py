@@ -167,7 +167,7 @@ def test_no_cycle_between_modules():
 
 
 def test_levels():
-    """Entries of each folder, as git has them; what a bundle consists of is no one's to arrange."""
+    """Entries of each folder, as git has them, but the marker py.typed; a bundle's files are no one's to arrange."""
     listed = subprocess.run(
         ["git", "ls-files", "runtime", "train", "export", "benchmarks"], cwd=ROOT, capture_output=True, text=True
     )
@@ -175,7 +175,7 @@ def test_levels():
         pytest.skip("no checkout of git")
     entries = defaultdict(set)
     for path in map(Path, listed.stdout.split()):
-        if not any(part.endswith(".kanoclip") for part in path.parts[:-1]):
+        if path.name != "py.typed" and not any(part.endswith(".kanoclip") for part in path.parts[:-1]):
             for folder in [*path.parents][:-1]:
                 entries[str(folder)].add(path.parts[len(folder.parts)])
     allowed = defaultdict(lambda: MOST, CROWDED | {"runtime": MOST_AT_THE_ROOT})
@@ -226,13 +226,15 @@ def modules_after(code):
 
 def test_the_runtime_is_lean_to_import():
     names, _ = modules_after("import kanoclip.runtime")
+    assert "kanoclip" in names and not {"numpy", "cv2"} & names
+    names, _ = modules_after("from kanoclip.runtime import *")
     assert {"kanoclip", "numpy", "cv2"} <= names
     assert not (HEAVY | {"onnxruntime", "openvino", "tensorrt", "click", "rich"}) & names
 
 
 @pytest.mark.nightly
 def test_the_runtime_is_quick_to_import():
-    assert min(modules_after("import kanoclip.runtime")[1] for _ in range(3)) < 0.5
+    assert min(modules_after("from kanoclip.runtime import Detector")[1] for _ in range(3)) < 0.5
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PLACES = ("runtime", "export", "train", "benchmarks", "docs", "README.md")
+PLACES = (
+    *("runtime", "export", "train", "benchmarks", "tools", "docs"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+)
 KINDS = {".css", ".html", ".js", ".md", ".py", ".service", ".sh", ".toml"}
 WIDTH = 120
 

@@ -2,5 +2,6 @@
 
 import os
 
-# open_clip imports huggingface_hub, which reads this once: nothing is sent that nobody asked for.
+# Before huggingface_hub is imported, which open_clip does: nothing is reported beside what a download needs.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import Weights, get_backbone, load_clip, tokenizer_of
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
@@ -172,7 +173,7 @@ def _read_record(path: Path) -> _Record:
     if not beside.is_file():
         raise CheckpointError(f"{beside} is missing: a checkpoint is a .safetensors file and the .json beside it")
     try:
-        record: Any = json.loads(beside.read_text())
+        record: Any = json.loads(read_small(beside))
         if record["schema"] != SCHEMA:
             raise CheckpointError(f"{beside} has schema {record['schema']}, this version reads {SCHEMA}: upgrade")
         values = record["config"]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 REGRESSION = 3
 """Exit code."""
-PARTS = ("latency", "stages", "batches", "stream", "start", "energy", "roofline")
+PARTS = ("latency", "gpu", "stages", "batches", "stream", "start", "energy", "roofline")
 _EPILOG = """
 Examples:
 
@@ -97,6 +97,14 @@ def _file(name: str, help_text: str) -> Any:
     "--warmup", type=click.IntRange(min=0), default=5, show_default=True, help="Runs of each before the first round."
 )
 @click.option(
+    "--stream-seconds",
+    "stream_s",
+    type=click.FloatRange(min=0.1),
+    default=4.0,
+    show_default=True,
+    help="How long each of the streams lasts.",
+)
+@click.option(
     "--parts",
     default=",".join(PARTS),
     callback=_list_of(PARTS, "part"),
@@ -130,6 +138,7 @@ def command(
     compare: tuple[str, ...],
     rounds: int,
     warmup: int,
+    stream_s: float,
     parts: tuple[str, ...],
     output: Path | None,
     markdown: Path | None,
@@ -152,17 +161,31 @@ def command(
     from kanoclip.benchmarks.bench.machine.identity import whole_environment
     from kanoclip.benchmarks.bench.reports import wording as words
     from kanoclip.benchmarks.bench.runners.runners import first_batch, tiles_title
+    from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 
     for path in (output, markdown, html):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.UsageError(f"{path.parent} is no folder: make it first.")
+    outputs = {"--output": output, "--markdown": markdown, "--html": html}
+    inputs = [Read("the bundle", find_bundle(bundle, Path.cwd()), closed=True)]
+    refuse_overwriting(
+        [Written(flag, path) for flag, path in outputs.items() if path is not None],
+        [*inputs, Read("the baseline", baseline)] if baseline is not None else inputs,
+    )
     older = None if baseline is None else baselines.read_baseline(baseline)
     human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         names = tuple(dict.fromkeys((backend, *compare)))
         chosen = measure.Settings(
-            names, compare[0] if compare else backend, device, threads, rounds, warmup, ("latency", *_rest(parts))
+            names,
+            compare[0] if compare else backend,
+            device,
+            threads,
+            rounds,
+            warmup,
+            stream_s,
+            ("latency", *_rest(parts)),
         )
         environment = whole_environment()
         if older is not None and not force:

@@ -14,11 +14,13 @@ import numpy as np
 
 from kanoclip.benchmarks.bench.comparison.bootstrap import ratio_in_turns
 from kanoclip.benchmarks.bench.journal import Journal
+from kanoclip.benchmarks.bench.machine.clocks import about, read_clocks
 from kanoclip.benchmarks.bench.machine.energy import measure_energy
 from kanoclip.benchmarks.bench.machine.quiet import Watch
 from kanoclip.benchmarks.bench.machine.roofline import Peaks, floor, work_of
+from kanoclip.benchmarks.bench.runners.gpu import measure_gpu
 from kanoclip.benchmarks.bench.runners.runners import Runner, first_batch, open_runners, tiles_title
-from kanoclip.benchmarks.bench.stages import measure_stages, measure_streams, stream_frames
+from kanoclip.benchmarks.bench.stages import VIDEO_FRAMES, measure_stages, measure_streams
 from kanoclip.benchmarks.bench.start import IMAGES, measure_start
 from kanoclip.benchmarks.bench.turns import Tick, batch_sizes, drift, measure_batches, measure_latency, percentiles
 from kanoclip.benchmarks.studies.streams.first_look import write_video
@@ -26,6 +28,7 @@ from kanoclip.benchmarks.studies.streams.run_overhead import example_photographs
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import GraphWork
 from kanoclip.runtime.engines import Report
+from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 
 FORMAT, VERSION = "kanoclip-bench", 1
 VIDEO_SIZE = (1920, 1080)
@@ -43,8 +46,9 @@ class Settings:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads of the engines, None for all cores.
         rounds: Of the latency; stages and batches take a part of them.
-        warmup: Runs before them.
-        parts: Of latency, stages, batches, stream, start, energy and roofline; latency is always measured.
+        warmup: Runs before them; on a GPU for half a second at least, unless it is 0.
+        stream_s: Seconds that each stream lasts.
+        parts: Of latency, gpu, stages, batches, stream, start, energy and roofline; latency is always measured.
     """
 
     names: tuple[str, ...]
@@ -53,6 +57,7 @@ class Settings:
     threads: int | None
     rounds: int
     warmup: int
+    stream_s: float
     parts: tuple[str, ...]
 
     @property
@@ -111,7 +116,10 @@ def _measure(
     peaks = Peaks(runners, journal)
     if "roofline" in parts:
         peaks.measure(tick)
+    gpu = next((one.backend.device_info for one in runners if isinstance(one.backend, TensorRtBackend)), None)
+    idle = None if gpu is None else read_clocks(gpu.pci)
     latency = measure_latency(bundle, runners, batch, settings.rounds, settings.warmup, journal, tick)
+    busy = None if gpu is None else read_clocks(gpu.pci)
     medians = {name: float(np.median(times)) for name, times in latency.items()}
     found: dict[str, dict[str, Any]] = {
         runner.name: {
@@ -127,17 +135,20 @@ def _measure(
     reference = next((runner.name for runner in runners if runner.requested == settings.reference), runners[0].name)
     for name, times in latency.items():
         found[name]["ratio"] = asdict(ratio_in_turns(times, latency[reference]))
-    frames = stream_frames(max(medians.values()))
+    if "gpu" in parts:
+        _add(found, "gpu_ms", measure_gpu(bundle, runners, settings.rounds, journal, tick))
     with tempfile.TemporaryDirectory(prefix="kanoclip-bench-") as scratch:
         video, folder = Path(scratch) / "camera.mp4", Path(scratch) / "pictures"
         if "stages" in parts or "stream" in parts:
-            write_video(video, frames, VIDEO_SIZE)
+            write_video(video, VIDEO_FRAMES, VIDEO_SIZE)
         if "stages" in parts:
             _add(found, "stages_ms", measure_stages(bundle, runners, video, settings.few, journal, tick))
         if "batches" in parts:
             _add(found, "batches_fps", measure_batches(bundle, runners, settings.few, journal, tick))
         if "stream" in parts:
-            streams = measure_streams(bundle, runners, video, frames, REPEAT, settings.threads, journal, tick)
+            streams = measure_streams(
+                bundle, runners, video, settings.stream_s, REPEAT, settings.threads, journal, tick
+            )
             _add(found, "stream", streams)
         if "start" in parts:
             images = _image_files(folder)
@@ -149,6 +160,7 @@ def _measure(
         peaks.measure(tick)
         if work is not None:
             _add(found, "roofline", _shares(work, batch, runners, found, peaks))
+    clocks = None if gpu is None else about(idle, busy, read_clocks(gpu.pci))
     noise = watch.noise(latency)
     return {
         "format": FORMAT,
@@ -164,6 +176,7 @@ def _measure(
             "pieces_of_an_earlier_run": journal.known,
         },
         "quiet": {"quiet": noise.quiet, **asdict(noise)},
+        "clocks": clocks,
         "peaks": {
             "gemm_gflops": {d: {p: asdict(peak) for p, peak in by.items()} for d, by in peaks.gemm.items()},
             "copy_gb_s": {device: asdict(peak) for device, peak in peaks.copy.items()},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -18,9 +19,9 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines import Backend
 from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, MemoryTensors
-from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
+from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.video import VideoSource
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
 from kanoclip.runtime.system.bounded_queue import Policy
@@ -29,8 +30,10 @@ from kanoclip.runtime.types import BadFrame, Frame
 
 STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")
 WORKERS = (1, 2)
-STREAM_S = 4.0
-"""About how long one stream lasts."""
+LEAST_FRAMES = 8
+"""Of a stream, however long they take."""
+VIDEO_FRAMES = 60
+"""Length of the video, which begins again when it ends."""
 
 
 class _Splitting(BaseBackend):
@@ -116,7 +119,7 @@ def measure_stages(
     }
 
 
-def _endless(video: Path) -> Iterator[Frame]:
+def _endless(video: Path) -> Generator[Frame, None, None]:
     while True:
         source = VideoSource(video)
         try:
@@ -125,6 +128,27 @@ def _endless(video: Path) -> Iterator[Frame]:
                     yield frame
         finally:
             source.close()
+
+
+class _Repeated(BaseSource):
+    """A video over and over for some seconds, in which a fast engine gets more frames than a slow one."""
+
+    name, live, count, fps, root = "video", False, None, None, None
+
+    def __init__(self, video: Path, seconds: float) -> None:
+        self._video, self._seconds = video, seconds
+
+    def frames(self) -> Iterator[Frame | BadFrame]:
+        """See `Source.frames`."""
+        until = perf_counter() + self._seconds
+        with closing(_endless(self._video)) as endless:
+            for number, frame in enumerate(endless):
+                if number >= LEAST_FRAMES and perf_counter() > until:
+                    return
+                yield frame
+
+    def close(self) -> None:
+        """`frames` closes the file."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +165,7 @@ def measure_streams(
     bundle: Bundle,
     runners: Sequence[Runner],
     video: Path,
-    frames: int,
+    seconds: float,
     repeat: int,
     threads: int | None,
     journal: Journal,
@@ -152,8 +176,8 @@ def measure_streams(
     Args:
         bundle: What runs.
         runners: By what; each with one frame at a time, and with two where it can.
-        video: At least `frames` long.
-        frames: To score.
+        video: Where frames come from.
+        seconds: How long each stream lasts.
         repeat: Streams of each, in turns.
         threads: CPU threads, None for all cores.
         journal: Keeps each stream.
@@ -177,10 +201,8 @@ def measure_streams(
             detector = Detector(bundle, counted)
             detector.warmup(1)
             counted.seconds = 0.0
-            config = PipelineConfig(
-                policy=Policy.WAIT, max_frames=frames, workers=case.workers, batch=detector.batch_size
-            )
-            summary = Pipeline(VideoSource(video), detector, [], config).run()
+            config = PipelineConfig(policy=Policy.WAIT, workers=case.workers, batch=detector.batch_size)
+            summary = Pipeline(_Repeated(video, seconds), detector, [], config).run()
             if summary.interrupted:
                 raise KeyboardInterrupt
             return {"fps": summary.fps, "inside_inference": min(counted.seconds / summary.wall_s, 1.0)}
@@ -239,10 +261,3 @@ class _Counting(BaseBackend):
 def _can(runner: Runner, workers: int, threads: int | None) -> bool:
     """Two frames at a time are for engines on a CPU with two threads or more."""
     return workers == 1 or (not runner.is_torch and runner.device == "cpu" and (threads or own_cores()) >= workers)
-
-
-def stream_frames(slowest_ms: float) -> int:
-    """How many frames make a stream of about STREAM_S of the slowest runner."""
-    if slowest_ms <= 0:
-        raise KanoclipError("a run took no time at all: the clock of this machine does not work")
-    return int(np.clip(STREAM_S * 1e3 / slowest_ms, 8, 120))

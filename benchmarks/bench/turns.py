@@ -15,13 +15,30 @@ from kanoclip.runtime.engines.autoselect import PAUSE_S
 
 PERCENTILES = (50, 90, 95, 99)
 BATCHES = (1, 2, 4, 8)
+WARMUP_S = 0.5
+"""Of runs on a GPU before they count."""
 Work = Callable[[], object]
 Tick = Callable[[str], None]
 """Called with the name of what has just been measured."""
 
 
+def warm_up(run: Work, runs: int, seconds: float) -> None:
+    """Runs something so often, and for so long: a GPU's clocks rise within the first tenths of a second."""
+    until = time.perf_counter() + seconds
+    count = 0
+    while count < runs or time.perf_counter() < until:
+        run()
+        count += 1
+
+
 def take_turns(
-    work: Mapping[str, Work], rounds: int, warmup: int, journal: Journal, section: str, tick: Tick
+    work: Mapping[str, Work],
+    rounds: int,
+    warmup: int,
+    journal: Journal,
+    section: str,
+    tick: Tick,
+    on_gpu: frozenset[str] = frozenset(),
 ) -> dict[str, list[float]]:
     """Milliseconds of every run, A B A B.
 
@@ -32,6 +49,7 @@ def take_turns(
         journal: Keeps each round.
         section: Its name there.
         tick: Called after each round.
+        on_gpu: Names of what runs on a GPU: it is warmed up by time, and no pause before a run lets its clocks fall.
 
     Returns:
         Of each, one value a round.
@@ -39,8 +57,9 @@ def take_turns(
 
     def one_round() -> list[float]:
         found = []
-        for run in work.values():
-            time.sleep(PAUSE_S)  # ONNX Runtime's threads go on spinning for a while after a run of theirs
+        for name, run in work.items():
+            if name not in on_gpu:
+                time.sleep(PAUSE_S)  # ONNX Runtime's threads go on spinning for a while after a run of theirs
             started = time.perf_counter()
             run()
             found.append((time.perf_counter() - started) * 1e3)
@@ -48,9 +67,8 @@ def take_turns(
 
     pieces = [f"{section}/{number}" for number in range(rounds)]
     if not all(journal.knows(piece) for piece in pieces):
-        for run in work.values():
-            for _ in range(warmup):
-                run()
+        for name, run in work.items():
+            warm_up(run, warmup, WARMUP_S if name in on_gpu and warmup else 0.0)
     spent: dict[str, list[float]] = {name: [] for name in work}
     for piece in pieces:
         for name, milliseconds in zip(work, journal.once(piece, one_round), strict=True):
@@ -71,7 +89,11 @@ def measure_latency(
     """Milliseconds of every run on `batch` frames, uint8 on the host to map and score on the host: copies count."""
     runs = FrameRuns.of(bundle, batch)
     work: dict[str, Work] = {runner.name: partial(runs.run, runner.backend) for runner in runners}
-    return take_turns(work, rounds, warmup, journal, "latency", tick)
+    return take_turns(work, rounds, warmup, journal, "latency", tick, _on_gpu(runners))
+
+
+def _on_gpu(runners: Sequence[Runner]) -> frozenset[str]:
+    return frozenset(runner.name for runner in runners if runner.device != "cpu")
 
 
 def batch_sizes(bundle: Bundle) -> list[int]:
@@ -86,10 +108,12 @@ def measure_batches(
     """Fps of each runner at each batch size, from the median run."""
     sizes = batch_sizes(bundle)
     work: dict[str, Work] = {}
+    on_gpu: set[str] = set()
     for runner in runners:
         for size in sizes:
             work[f"{runner.name}@{size}"] = partial(FrameRuns.of(bundle, size).run, runner.backend)
-    spent = take_turns(work, rounds, 1, journal, "batches", tick)
+            on_gpu |= {f"{runner.name}@{size}"} if runner.device != "cpu" else set()
+    spent = take_turns(work, rounds, 1, journal, "batches", tick, frozenset(on_gpu))
     return {
         runner.name: {size: size * 1e3 / float(np.median(spent[f"{runner.name}@{size}"])) for size in sizes}
         for runner in runners

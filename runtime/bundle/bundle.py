@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import struct
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from kanoclip.runtime.bundle.external_data import external_files
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, MODEL_FILE, Manifest
 from kanoclip.runtime.errors import BundleError
+from kanoclip.runtime.system.files.regular import read_regular, read_small
 from kanoclip.runtime.types import Image
 
 SUFFIX = ".kanoclip"
@@ -22,6 +26,9 @@ BUILTIN = "builtin"
 """What the shipped bundle is called where a bundle is named; a folder of that name is `./builtin`."""
 BLOCK = 1 << 20
 MANIFEST_LIMIT = 16 << 20
+_HEADROOM = 1 << 20
+_FRAME_HEADER = re.compile(rb"\xff[\xc0-\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]...(.{4})", re.DOTALL)
+"""Of a JPEG: height and width."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Bundle:
             raise BundleError(f"{self.root} has no images of its own: export it again with this version")
         images = []
         for name in names:
-            image = cv2.imread(str(self.root / name), cv2.IMREAD_COLOR)
+            image = _sample(self.root / name, self.manifest.frame_size)
             if image is None or image.shape != (*self.manifest.frame_size, 3):
                 raise BundleError(f"{self.root}: {name} is no image of the graph's size: export the bundle again")
             images.append(np.asarray(image, np.uint8))
@@ -83,7 +90,7 @@ class Bundle:
             BundleError: The manifest or a new memory cannot be read, or the manifest tells of another graph.
         """
         try:
-            now = Manifest.from_json((self.root / MANIFEST_NAME).read_text(encoding="utf-8"))
+            now = Manifest.from_json(read_small(self.root / MANIFEST_NAME, MANIFEST_LIMIT).decode())
             new = {name: info for name, info in now.files.items() if self.manifest.files.get(name) != info}
             for name, info in new.items():
                 _verify(self.root, name, info.size, info.sha256)
@@ -130,15 +137,25 @@ class Bundle:
             raise BundleError(f"{root} cannot be read ({error}): copy or export the bundle again") from error
 
 
+def _sample(path: Path, size: tuple[int, int]) -> Image | None:
+    """A JPEG as the export wrote it; None for what is none of the size, which is not decoded to find out."""
+    raw = read_regular(path, 4 * size[0] * size[1] + _HEADROOM) or b""
+    if not raw.startswith(b"\xff\xd8") or {struct.unpack(">HH", one) for one in _FRAME_HEADER.findall(raw)} != {size}:
+        return None
+    image = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else np.asarray(image, np.uint8)
+
+
 def _read(root: Path) -> Manifest:
     path = root / MANIFEST_NAME
     try:
         _check_inside(root, MANIFEST_NAME)
         if path.stat().st_size > MANIFEST_LIMIT:
             raise BundleError(f"{MANIFEST_NAME} is over {MANIFEST_LIMIT >> 20} MiB: it is no manifest")
-        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+        manifest = Manifest.from_json(read_small(path, MANIFEST_LIMIT).decode())
         for name, info in manifest.files.items():
             _verify(root, name, info.size, info.sha256)
+        _check_external(root, manifest)
     except BundleError as error:
         raise BundleError(f"{root}: {error}") from error
     return manifest
@@ -154,6 +171,17 @@ def _verify(root: Path, name: str, size: int, digest: str) -> None:
         raise BundleError(f"{name} has {found} bytes, expected {size}: copy or export the bundle again")
     if sha256_of(path) != digest:
         raise BundleError(f"{name} is damaged (its sha256 is not the manifest's): copy or export the bundle again")
+
+
+def _check_external(root: Path, manifest: Manifest) -> None:
+    """Refuses graphs whose weights lie in a file that was not verified."""
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            for other in sorted(external_files(root / name)):
+                if (Path(name).parent / other).as_posix() not in manifest.files:
+                    raise BundleError(
+                        f"{name} takes weights from {other!r}, which {MANIFEST_NAME} does not list: do not use it"
+                    )
 
 
 def _check_inside(root: Path, name: str) -> None:

@@ -14,6 +14,8 @@ MANIFEST_NAME = DOCUMENT
 MODEL_FILE = "model.onnx"
 SCHEMA = 1
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "int8-cpu", "fp8")
+EXACT = "fp32"
+"""The precision whose products a GPU must not round to TF32: that alone takes scores out of their bound."""
 FLAVOURS = ("tensorrt-rtx", "tensorrt")
 COMPATIBILITIES = ("none", "same-compute-capability", "ampere-plus")
 """Which GPUs an engine of full TensorRT runs on: the kind that built it, its generation, or Ampere and later."""

@@ -18,6 +18,7 @@ from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.address import content_address, short
+from kanoclip.runtime.system.files.regular import read_small
 
 _EPILOG = """
 Examples:
@@ -90,8 +91,14 @@ def keygen(name: Path, as_json: bool) -> None:
 @click.argument("url")
 @click.option("--tag", default="latest", show_default=True, help="Name in the store, moved to this bundle.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE.key", help="Sign with this private key.")
+@click.option(
+    "--valid-for",
+    type=click.IntRange(1, 36_500),
+    metavar="DAYS",
+    help="The signature is taken for so long. Default: for ever.",
+)
 @_json_option
-def push(bundle: Path, url: str, tag: str, key: Path | None, as_json: bool) -> None:
+def push(bundle: Path, url: str, tag: str, key: Path | None, valid_for: int | None, as_json: bool) -> None:
     """Put BUNDLE into the store at URL; files that are there already are not sent again."""
     from kanoclip.runtime.ops.fleet.keys import read_signing_key
     from kanoclip.runtime.ops.fleet.push import push as push_to
@@ -99,11 +106,13 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, as_json: bool) -> N
     from kanoclip.runtime.ops.fleet.stores.store import open_store
 
     check_tag(tag)
+    if valid_for is not None and key is None:
+        raise click.UsageError("--valid-for is about the signature: name the --key.")
     signing = None if key is None else read_signing_key(key)
     store = open_store(url)
     opened = Bundle.open(bundle)
     with builds_shown(Console(stderr=True)) as report:
-        pushed = push_to(opened, store, tag, signing, report)
+        pushed = push_to(opened, store, tag, signing, report, valid_for)
     if signing is None:
         click.echo("warning: it is not signed: boxes refuse it unless they pull with --unsigned", err=True)
     result = {
@@ -311,12 +320,12 @@ def verify(bundle: Path, trust: tuple[Path, ...], as_json: bool) -> None:
     key = None
     if keys := read_trusted_keys(trust):
         try:
-            with (opened.root / SIGNATURE_NAME).open("rb") as file:
-                statement, key = verified(file.read(ENVELOPE_LIMIT), keys)
+            statement, key = verified(read_small(opened.root / SIGNATURE_NAME, ENVELOPE_LIMIT), keys)
         except OSError:
             raise FleetError(f"{bundle} has no {SIGNATURE_NAME}: it was not pulled, or nobody signed it") from None
         except FleetError as error:
             raise FleetError(f"{bundle} is refused: {error}") from error
+        statement.check_times()
         if statement.bundle != address:
             raise FleetError(f"{bundle} is not what was signed ({short(statement.bundle)}): it was changed")
     signed = "" if key is None else f", signed by {key.shown}"

@@ -76,6 +76,13 @@ def bundle() -> click.Command:
     return command
 
 
+def completion() -> click.Command:
+    """Complete commands and options in bash, zsh or fish."""
+    from kanoclip.runtime.cli.terminal.completion import make_command
+
+    return make_command(programs())
+
+
 RUNTIME: Mapping[str, Opener] = {
     "run": run,
     "doctor": doctor,
@@ -84,8 +91,11 @@ RUNTIME: Mapping[str, Opener] = {
     "score": score,
     "report": report,
     "bundle": bundle,
+    "completion": completion,
 }
 """These need no registration: they work from a source tree that is not installed, too."""
+WITHOUT_PROGRAM = frozenset({"completion"})
+"""Commands of `kanoclip` alone; each other one is a program too, such as `kanoclip-run`."""
 
 
 def registered() -> Mapping[str, metadata.EntryPoint]:
@@ -104,6 +114,11 @@ def command_lines() -> list[tuple[str, str]]:
     """Each command's name and its line in the help, without importing the command."""
     openers = [*RUNTIME.items(), *((name, _opener(entry)) for name, entry in registered().items())]
     return [(name, (opener.__doc__ or "").strip()) for name, opener in openers]
+
+
+def programs() -> list[str]:
+    """The names of all programs."""
+    return ["kanoclip", *(f"kanoclip-{name}" for name in (*RUNTIME, *registered()) if name not in WITHOUT_PROGRAM)]
 
 
 def open_command(name: str) -> click.Command:

@@ -25,9 +25,11 @@ from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.detect.reference.history import memory_of
-from kanoclip.runtime.engines.doctor import Machine, compare, examine_machine
+from kanoclip.runtime.engines.doctor import Machine, compare, comparison_json, examine_machine, report_of
 from kanoclip.runtime.engines.reference import Comparison
+from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.service.logs import log_lines
+from kanoclip.runtime.system.paths import replace_file
 
 _EPILOG = """
 Examples:
@@ -38,6 +40,8 @@ Examples:
   kanoclip-doctor line3.kanoclip --backend openvino
   kanoclip-doctor line3.kanoclip --backend tensorrt --rebuild
   kanoclip-doctor line3.kanoclip --json | jq .agrees
+  kanoclip-doctor --backend tensorrt --report box7.json    # to send: docs/gpu-reports.md
+  kanoclip-doctor --system                                 # the machine alone, for a report of a problem
 
 Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run; 2 wrong usage.
 """
@@ -51,7 +55,15 @@ Exit codes: 0 the engine agrees with the reference; 1 it does not, or cannot run
     is_flag=True,
     help="Build the TensorRT engine on this GPU and keep it; attention that it computes wrongly is done in float32.",
 )
+@click.option("--system", is_flag=True, help="Show the machine alone: no bundle is opened and no engine loaded.")
 @json_option
+@click.option(
+    "--report",
+    "report_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write all of it as JSON to send, also where the engine cannot run; it holds no path or name of yours.",
+)
 @quiet_option
 @debug_option
 def command(
@@ -60,7 +72,9 @@ def command(
     device: str,
     threads: int | None,
     rebuild: bool,
+    system: bool,
     as_json: bool,
+    report_file: Path | None,
     quiet: bool,
     debug: bool,
 ) -> int:
@@ -71,9 +85,15 @@ def command(
     """
     if rebuild and backend not in FLAVOURS:
         raise click.UsageError(f"--rebuild builds a TensorRT engine: name --backend {' or '.join(FLAVOURS)}.")
+    if system and (bundle is not None or rebuild or report_file is not None):
+        raise click.UsageError("--system looks at the machine alone: leave --rebuild, --report and the bundle out.")
     human = Console(stderr=as_json, quiet=quiet, highlight=False, soft_wrap=True)
     machine = examine_machine()
     _show_machine(machine, human, Console(stderr=True, highlight=False, soft_wrap=True))
+    if system:
+        if as_json:
+            click.echo(json.dumps({"machine": asdict(machine)}, indent=2, allow_nan=False))
+        return 0
     with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
         opened = Bundle.open(find_bundle(bundle, Path.cwd()))
         manifest = opened.manifest
@@ -81,18 +101,37 @@ def command(
         human.print(Text(f"bundle {opened.root}: {model}, every file as its manifest says"))
         for line in _learned(opened):
             human.print(Text(f"  {line}"))
-        with builds_shown(Console(stderr=True, quiet=quiet)) as report:
-            found = compare(opened, backend, device, threads, report, rebuild=rebuild)
+        try:
+            with builds_shown(Console(stderr=True, quiet=quiet)) as report:
+                found = compare(opened, backend, device, threads, report, rebuild=rebuild)
+        except KanoclipError as error:
+            if report_file is not None:
+                _write(report_file, report_of(opened, machine, backend, device, error))
+            raise
+    if report_file is not None:
+        _write(report_file, report_of(opened, machine, backend, device, found))
     _show_comparison(found, human)
     if as_json:
         result = {
             "agrees": found.agrees,
             "bundle": str(opened.root),
             "machine": asdict(machine),
-            "comparison": _comparison_json(found),
+            "comparison": comparison_json(found),
         }
         click.echo(json.dumps(result, indent=2, allow_nan=False))
     return 0 if found.agrees else 1
+
+
+def _write(path: Path, reported: dict[str, Any]) -> None:
+    """Writes a report.
+
+    Raises:
+        KanoclipError: The file cannot be written.
+    """
+    try:
+        replace_file(path, (json.dumps(reported, indent=2, allow_nan=False) + "\n").encode())
+    except OSError as error:
+        raise KanoclipError(f"--report {path} cannot be written ({error.strerror}): name another place") from error
 
 
 def _learned(bundle: Bundle) -> list[str]:
@@ -116,12 +155,6 @@ def _show_machine(machine: Machine, human: Console, complain: Console) -> None:
     human.print(table)
     for problem in machine.problems:
         complain.print(Text(f"warning: {problem}", "yellow"))
-
-
-def _comparison_json(found: Comparison) -> dict[str, Any]:
-    """What programs read since 0.1.0, where NaN is null."""
-    values = {"pictures" if key == "compared" else key: value for key, value in asdict(found).items()}
-    return {key: value if value == value else None for key, value in values.items()}
 
 
 def _show_comparison(found: Comparison, human: Console) -> None:

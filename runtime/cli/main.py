@@ -18,7 +18,8 @@ import click
 
 from kanoclip.runtime.cli.commands import DISTRIBUTION, command_lines, open_command
 from kanoclip.runtime.cli.terminal.stdout import STDOUT
-from kanoclip.runtime.errors import KanoclipError, printable
+from kanoclip.runtime.cli.terminal.version import version_option
+from kanoclip.runtime.errors import KanoclipError, one_line, printable
 from kanoclip.runtime.system.net import redact_text
 
 _EXTRA_OF = {
@@ -36,6 +37,8 @@ _EXTRA_OF = {
 }
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EPIPE})
 _DEFAULT_EXTRA = "export,cpu"
+_LONGEST = 10_000
+"""Characters of a message that are looked through for credentials."""
 
 
 class LazyGroup(click.Group):
@@ -69,8 +72,7 @@ def _debug_option() -> click.Option:
     return click.Option(["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error.")
 
 
-@click.group(cls=LazyGroup, invoke_without_command=True, params=[_debug_option()])
-@click.version_option(package_name=DISTRIBUTION, prog_name="kanoclip")
+@click.group(cls=LazyGroup, invoke_without_command=True, params=[version_option(DISTRIBUTION), _debug_option()])
 @click.pass_context
 def group(ctx: click.Context) -> None:
     """Zero-shot visual anomaly detection that runs where the camera is."""
@@ -164,6 +166,7 @@ def invoke(prog_name: str, name: str | None, arguments: Sequence[str]) -> int:
     STDOUT.take()  # of an earlier command in this process
 
     def report(message: str, code: int) -> int:
+        message = one_line(message, _LONGEST)  # it may quote all of a file
         # A message may quote an argument, whole or in parts that no longer look like an address.
         urls = [word for word in arguments if "://" in word]
         if debug:
@@ -282,7 +285,7 @@ def _report(message: str, code: int, *, as_json: bool) -> int:
 
 
 def _write_report(message: str, code: int, *, as_json: bool) -> None:
-    text = printable(" ".join(message.split()))
+    text = one_line(printable(" ".join(message.split())))
     if as_json:
         from kanoclip.runtime.service.logs import LogFormat, clean, write_line
 

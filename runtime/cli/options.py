@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from click.core import ParameterSource
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions
 from kanoclip.runtime.cli.run_options.fields import FlagOption, flags_of
+from kanoclip.runtime.cli.run_options.inputs import Damaged, SourceOptions, reading_of
+from kanoclip.runtime.cli.terminal.completion import complete_paths
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError, SourceError
@@ -22,6 +25,7 @@ from kanoclip.runtime.system.files.guard import Read
 from kanoclip.runtime.system.sizes import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 _POSITIONAL = "bundle_argument"
 
 
@@ -50,7 +54,9 @@ class BundleCommand(SectionedCommand):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.params.append(click.Argument([_POSITIONAL], required=False, metavar="[BUNDLE]"))
+        self.params.append(
+            click.Argument([_POSITIONAL], required=False, metavar="[BUNDLE]", shell_complete=complete_paths)
+        )
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses, and makes one of the two.
@@ -105,6 +111,16 @@ def known_camera(ctx: click.Context, param: click.Parameter, value: str | None) 
 def backend_options(command: _Command) -> _Command:
     """Adds --backend, --device and --threads."""
     return flags_of(EngineOptions, only=("backend", "device", "threads"))(command)
+
+
+def reading_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
+    """Adds --damaged, --bit-depth and --max-pixels; the command gets what they say as `reading`."""
+
+    @functools.wraps(command)
+    def called(*args: Any, damaged: Damaged, bit_depth: int | None, max_pixels: int, **values: Any) -> _Result:
+        return command(*args, reading=reading_of(damaged, bit_depth, max_pixels), **values)
+
+    return flags_of(SourceOptions, only=("damaged", "bit_depth", "max_pixels"))(called)
 
 
 def decision_options(command: _Command) -> _Command:

@@ -15,7 +15,7 @@ import cv2
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
 from kanoclip.runtime.cli.options import BundleCommand
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
@@ -111,6 +111,8 @@ def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     inputs, outputs = Inputs(line.sources), _outputs(line)
+    if not line.sources and (named := line.engine.bundle) is not None and _may_be_a_source(named):
+        raise click.UsageError(f"{named} is no bundle: to score it, give --source {named}")
     inputs.check()
     outputs.check(line.path)
     line.page.check()
@@ -122,6 +124,12 @@ def _line(config: Path | None, given: Mapping[str, Any]) -> LineConfig:
             "--reduced-jpeg leaves no full image to draw on: leave --output, --window, --snapshots and --serve out"
         )
     return line
+
+
+def _may_be_a_source(named: str) -> bool:
+    """Whether what stands where a bundle does is rather what was to be scored."""
+    path = Path(named)
+    return path.exists() and not (path / MANIFEST_NAME).exists()
 
 
 def _outputs(line: LineConfig) -> Outputs:

@@ -21,6 +21,7 @@ from kanoclip.runtime.cli.options import (
     debug_option,
     json_option,
     quiet_option,
+    reading_options,
     reads_of_flags,
 )
 from kanoclip.runtime.cli.run_options.kinds import Decimal
@@ -39,6 +40,7 @@ from kanoclip.runtime.ops.score.scorer import Engine, manifest_digest
 from kanoclip.runtime.ops.score.table import parquet
 from kanoclip.runtime.ops.score.work import default_processes, default_readers
 from kanoclip.runtime.service.logs import log_lines
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
 from kanoclip.runtime.system.signals import error_on_sigterm
 
@@ -100,6 +102,7 @@ log = logging.getLogger(__name__)
     metavar="N",
     help="Threads that read ahead for an engine. Default: by source.",
 )
+@reading_options
 @backend_options
 @click.option(
     "--slice",
@@ -137,6 +140,7 @@ def command(
     maps: Path | None,
     processes: int | None,
     readers: int | None,
+    reading: Reading,
     backend: str,
     device: str,
     threads: int | None,
@@ -186,6 +190,7 @@ def command(
         class_name=class_name or classes[0],
         maps=maps is not None,
         readers=readers or default_readers(is_url(source), feeds=gpu or served),
+        reading=reading,
     )
     count = processes if address is not None else processes or default_processes(opened, one_threads, gpu)
     job = Job(source, output, engine, column, class_column, size, maps, restart)

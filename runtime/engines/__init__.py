@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from contextlib import suppress
 from functools import partial
 
 from kanoclip.runtime.bundle.bundle import Bundle
@@ -10,11 +12,14 @@ from kanoclip.runtime.bundle.manifest import FLAVOURS
 from kanoclip.runtime.engines.base import Backend, Report
 from kanoclip.runtime.engines.triton.address import SHAPE, TritonAddress, is_triton
 from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.system.installed import installed_versions
 
 BACKENDS = ("auto", "onnxruntime", "onnxruntime-tensorrt", "openvino", "openvino-bf16", *FLAVOURS)
 GPU_ONLY = frozenset({"onnxruntime-tensorrt", *FLAVOURS})
 CPU_ONLY = frozenset({"openvino", "openvino-bf16"})
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+log = logging.getLogger(__name__)
 
 __all__ = ["BACKENDS", "DEVICE", "Backend", "Report", "check_backend", "create_backend", "silent"]
 
@@ -54,7 +59,8 @@ def create_backend(
             `triton/address.py` for its options), or `auto`: an engine of the bundle that fits the
             GPU, else `onnxruntime` on the GPU where there is one, else the fastest on this processor, measured once
             (see `autoselect.py`), `openvino-bf16` only after a probe in a process of its own (see `probe.py`).
-        device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU.
+        device: `cpu`, `cuda`, `cuda:N`, or `auto`: the GPU where the engine has one, else the CPU. A GPU that does not
+            start is a warning and `Backend.fallback` then; where its device is named, it is an error.
         threads: CPU threads, None for as many as cores that this process may use.
         report: Called with the progress of an engine's build, which may take minutes.
         workers: How many threads may run it at a time, on the CPU and on a server. Two frames at a time, each on half
@@ -87,6 +93,8 @@ def create_backend(
         from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 
         return TensorRtBackend(bundle, backend, device, report)
+    if device == "auto" and _has_gpu(backend):
+        return _on_gpu_or_cpu(bundle, backend, threads, report, workers)
     if backend == "auto" and not device.startswith("cuda"):
         from kanoclip.runtime.engines.autoselect import choose_backend
 
@@ -101,3 +109,28 @@ def create_backend(
 
     tensorrt = backend == "onnxruntime-tensorrt"
     return OnnxRuntimeBackend(bundle, device, tensorrt=tensorrt, threads=threads, workers=workers)
+
+
+def _has_gpu(backend: str) -> bool:
+    """Whether ONNX Runtime, where it is what may run, is one for GPUs; it is imported only where it surely runs."""
+    if backend == "auto":
+        return bool(installed_versions(("onnxruntime-gpu",)))
+    if backend == "onnxruntime":
+        from kanoclip.runtime.engines.onnxruntime import has_cuda
+
+        with suppress(BackendError):
+            return has_cuda()
+    return False
+
+
+def _on_gpu_or_cpu(bundle: Bundle, backend: str, threads: int | None, report: Report, workers: int) -> Backend:
+    """ONNX Runtime on the GPU, or what was asked for on the CPU where the GPU does not start: slow, but it scores."""
+    from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+
+    try:
+        return OnnxRuntimeBackend(bundle, "cuda", tensorrt=False, threads=threads)
+    except BackendError as error:
+        log.warning("the GPU is not used, and the CPU scores instead: %s", error)
+        found = create_backend(bundle, backend, "cpu", threads, report, workers)
+        found.fallback = str(error)
+        return found

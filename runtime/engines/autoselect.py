@@ -23,6 +23,7 @@ from kanoclip.runtime.engines.base import Backend, Frames, Indices
 from kanoclip.runtime.engines.probe import PROBED, Probe, command_for
 from kanoclip.runtime.engines.reference import Reference
 from kanoclip.runtime.errors import BackendError, BundleError
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.hardware import cpu_features, cpu_name, own_cores
 from kanoclip.runtime.system.installed import installed_versions, is_installed
 from kanoclip.runtime.system.paths import cache_folder, replace_file
@@ -221,7 +222,7 @@ def _path(key: Mapping[str, Any]) -> Path:
 def _read(key: Mapping[str, Any]) -> str | None:
     """The engine chosen before; None for whatever is missing, damaged or of another make."""
     try:
-        known = json.loads(_path(key).read_text(encoding="utf-8"))
+        known = json.loads(read_small(_path(key)))
         if known["key"] == key and known["backend"] in (FIRST, "openvino", "openvino-bf16"):
             return str(known["backend"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

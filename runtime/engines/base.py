@@ -190,10 +190,12 @@ class Backend(Protocol):
     Attributes:
         name: Engine and device, such as `onnxruntime-cpu`.
         workers: How many threads may run it at a time.
+        fallback: Why it is on the CPU although there is an engine for the GPU; None where it is as it should be.
     """
 
     name: str
     workers: int
+    fallback: str | None
 
     def run(
         self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
@@ -239,6 +241,8 @@ class Backend(Protocol):
 
 class BaseBackend:
     """The part of `Backend` that an engine in this process has no need of."""
+
+    fallback: str | None = None
 
     def stop_waiting(self) -> None:
         """Nothing: it waits for no server."""

@@ -5,14 +5,20 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import FLAVOURS
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.onnxruntime import BOTH_INSTALLED
 from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
+from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
+from kanoclip.runtime.errors import BackendError, KanoclipError
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.installed import installed_versions
 
@@ -24,10 +30,14 @@ PACKAGES = (
     "onnxruntime-gpu",
     "openvino",
     "tensorrt",
+    "tensorrt-cu12",
+    "tensorrt-cu13",
     "tensorrt-rtx",
     "cuda-python",
     "pycuda",
 )
+REPORT = "kanoclip-report"
+"""Names the format of `report_of`."""
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader")
 _TEGRA = Path("/etc/nv_tegra_release")
 
@@ -114,6 +124,60 @@ def compare(
     finally:
         tested.close()  # before the reference is loaded: a large graph need not fit twice
     return replace(reference.compare(answers), engine=engine, fused_attention=fused)
+
+
+def comparison_json(found: Comparison) -> dict[str, Any]:
+    """What programs read since 0.1.0, where NaN is null."""
+    values = {"pictures" if key == "compared" else key: value for key, value in asdict(found).items()}
+    return {key: value if value == value else None for key, value in values.items()}
+
+
+def report_of(
+    bundle: Bundle, machine: Machine, backend: str, device: str, outcome: Comparison | KanoclipError
+) -> dict[str, Any]:
+    """What ran where, as JSON values that a user can send: `kanoclip-doctor --report`.
+
+    Args:
+        bundle: What was scored by; named by its model and digest, not by its place.
+        machine: Of `examine_machine`.
+        backend: As it was asked for.
+        device: As it was asked for.
+        outcome: What the comparison came to, or why there is none.
+    """
+    manifest, found = bundle.manifest, None if isinstance(outcome, KanoclipError) else outcome
+    version = machine.packages.get("onnxruntime-gpu") or machine.packages.get("onnxruntime")
+    if backend.startswith("openvino"):
+        version = machine.packages.get("openvino")
+    if backend in FLAVOURS:
+        version = None
+        with suppress(BackendError):
+            version = load_flavour(backend).version  # a Jetson's is no package of Python's
+    return {
+        "format": REPORT,
+        "version": 1,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "machine": asdict(machine),
+        "asked": {"backend": backend, "device": device},
+        "engine_version": version,
+        "bundle": {
+            "backbone": manifest.model.backbone,
+            "precision": manifest.precision,
+            "image_size": list(manifest.model.image_size),
+            "batch": manifest.max_batch,
+            "dynamic_batch": manifest.dynamic_batch,
+            "graph": bundle.graph_digest(),
+        },
+        "agrees": None if found is None else found.agrees,
+        "comparison": None if found is None else comparison_json(found),
+        "error": _without_places(str(outcome), bundle) if found is None else None,
+    }
+
+
+def _without_places(text: str, bundle: Bundle) -> str:
+    """A message without the folders of whoever sends it."""
+    for place, name in ((bundle.root, "BUNDLE"), (Path.home(), "~")):
+        text = text.replace(str(place), name)
+    return text
 
 
 def _gpus() -> tuple[str, ...]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
+import io
 import logging
+import os
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, ROWS, TensorSpec
+from kanoclip.runtime.bundle.manifest import BATCH, EXACT, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FetchingBackend,
     Floats,
@@ -19,6 +25,7 @@ from kanoclip.runtime.engines.base import (
     gpu_index,
 )
 from kanoclip.runtime.engines.ort_binding import DeviceTensors
+from kanoclip.runtime.engines.tensorrt.device import driver_too_old
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.installed import keep_onnxruntime_silent
@@ -37,6 +44,14 @@ bias before it looks for quantised ones, and has no quantised Gemm with a float 
 and multiply them so, run by run. `int8`: it quantises a convolution's float16 bias by itself, with wrong results
 (1.32)."""
 SHORT = {CPU: "cpu", CUDA: "cuda", TENSORRT: "tensorrt"}
+_REMEDIES = {
+    CUDA: "install 'kanoclip-edge[gpu-cu12]' or [gpu-cu13] in a fresh environment, which bring CUDA and cuDNN",
+    TENSORRT: "it wants TensorRT 10 of its own CUDA: install 'kanoclip-edge[gpu-cu12]' or [gpu-cu13], or choose "
+    "--backend tensorrt",
+}
+_TF32 = "NVIDIA_TF32_OVERRIDE"
+"""Variable by which NVIDIA's libraries leave TF32 out where 0: the provider has no option for it."""
+_DRIVER_TOO_OLD = "CUDA failure 35"
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +85,13 @@ class OnnxRuntimeBackend(FetchingBackend):
         self._bundle = bundle
         ort = _import_onnxruntime()
         provider, options = _choose_provider(ort, device, tensorrt)
+        if provider != CPU:
+            _load_libraries(ort, provider)
+        if bundle.manifest.precision == EXACT:
+            if provider == CUDA:
+                options["use_tf32"] = 0
+            elif provider == TENSORRT and os.environ.get(_TF32) != "0":
+                log.warning("the TensorRT provider rounds float32 to TF32 on Ampere and newer: set %s=0", _TF32)
         settings = ort.SessionOptions()
         # Left alone, ONNX Runtime counts the machine's cores, not those that this process may use.
         # Whoever calls computes too: each worker but the first is a thread that need not be made.
@@ -81,17 +103,14 @@ class OnnxRuntimeBackend(FetchingBackend):
         try:
             self._session = _open_session(ort, bundle, settings, provider, options)
         except Exception as error:  # ONNX Runtime's exceptions share no base class
-            raise _refused(bundle, provider, error) from error
+            raise _refused(ort, bundle, provider, error) from error
         # Otherwise a provider that fails in a run is replaced by the CPU for good, with a print to standard output.
         # Older versions ignore `enable_fallback` above; the check of providers below holds for them.
         self._session.disable_fallback()
         self.name = f"onnxruntime-{SHORT[provider]}"
         self.workers = workers if provider == CPU else 1
         if provider not in self._session.get_providers():
-            raise BackendError(
-                f"ONNX Runtime has {SHORT[provider]} but could not start it: check the driver, CUDA and cuDNN "
-                f"versions it wants, or choose --device cpu{_both_installed()}"
-            )
+            raise _not_started(provider, _missing(ort, provider) or "its libraries load; --debug shows its own words")
         check_signature(bundle, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))
         self._tensors: DeviceTensors | None = None
         if provider != CPU:
@@ -166,6 +185,39 @@ def _choose_provider(ort: Any, device: str, tensorrt: bool) -> tuple[str, dict[s
     return wanted, options
 
 
+def _load_libraries(ort: Any, provider: str) -> None:
+    """Loads what a provider is linked to from where pip has put it: the system's loader does not look there.
+
+    What cannot be loaded is left to the provider, which then does not start.
+    """
+    if provider == TENSORRT:
+        with contextlib.suppress(ImportError, OSError):
+            importlib.import_module("tensorrt")  # its wheel loads libnvinfer
+    if hasattr(ort, "preload_dlls"):  # since 1.21; builds for Jetson are linked to the system's
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(OSError, RuntimeError):
+            ort.preload_dlls()
+
+
+def _missing(ort: Any, provider: str) -> str | None:
+    """The library that keeps a provider from starting, in the loader's words, which ONNX Runtime only logs."""
+    for name in ("shared", SHORT[provider]):
+        library = Path(ort.__file__).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+        if library.is_file():
+            try:
+                ctypes.CDLL(str(library))
+            except OSError as error:
+                return one_line(error)
+    return None
+
+
+def _not_started(provider: str, reason: str) -> BackendError:
+    remedy = "install NVIDIA's driver" if "libcuda.so" in reason else _REMEDIES[provider]
+    return BackendError(
+        f"ONNX Runtime has {SHORT[provider]} but could not start it ({reason}): {remedy}, or choose --device cpu"
+        f"{_both_installed()}"
+    )
+
+
 def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, options: dict[str, Any]) -> Any:
     """Makes the session; on a GPU with a CUDA graph where the batch is static and every operator runs there."""
 
@@ -194,10 +246,14 @@ def _specs(values: Any) -> list[TensorSpec]:
     ]
 
 
-def _refused(bundle: Bundle, provider: str, error: Exception) -> BackendError:
+def _refused(ort: Any, bundle: Bundle, provider: str, error: Exception) -> BackendError:
     if bundle.manifest.precision == "bf16" and provider == CPU:
         return BackendError(f"{bundle.root} is bf16, which no CPU provider runs: export it with --fp16 or --fp32")
     remedy = "export the bundle again" if provider == CPU else "check driver, CUDA and cuDNN, or choose --device cpu"
+    if provider != CPU and (missing := _missing(ort, provider)) is not None:
+        return _not_started(provider, missing)
+    if _DRIVER_TOO_OLD in str(error):
+        remedy = f"{driver_too_old(int(ort.cuda_version.partition('.')[0]))}, or choose --device cpu"
     return BackendError(
         f"ONNX Runtime cannot load {bundle.model_path} on {SHORT[provider]} ({one_line(error)}): {remedy}"
     )

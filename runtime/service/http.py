@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -17,8 +20,15 @@ from kanoclip.runtime.service.health import Health, HealthReport
 
 TIMEOUT_S = 5.0
 """A client that neither asks nor reads for so long is hung up on."""
+REQUEST_S = 5.0
+"""Longest from a client's coming to the end of its answer, however it sends and reads."""
 CLIENTS = 16
-"""So many are served at a time; the next one is hung up on at once."""
+"""So many are served at a time; for the next one, the oldest is hung up on."""
+RESERVED = 4
+"""Of them for clients of this machine."""
+PER_ADDRESS = 4
+"""Of them for one other machine."""
+ROOM_S = 0.5
 
 
 class Answer(NamedTuple):
@@ -94,8 +104,34 @@ def _server(texts: Mapping[str, Callable[[], Answer]], address: tuple[str, int])
     return Server(address, Handler)
 
 
+@dataclass
+class _Peer:
+    """A client that is served.
+
+    Attributes:
+        host: Its address.
+        until: When it is hung up on, in monotonic seconds.
+    """
+
+    host: str
+    until: float
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
 class _Server(ThreadingHTTPServer):
-    """Bounded in threads, and silent about clients that go away."""
+    """Bounded in threads and in the time of each, and silent about clients that go away.
+
+    Where a client has no place, the oldest one is hung up on: an honest one is answered within milliseconds, so that
+    the oldest is one that sends its request slowly, or never. Clients from elsewhere never take the places that are
+    for this machine's own.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -103,6 +139,8 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, *args: Any) -> None:
         self._free = threading.BoundedSemaphore(CLIENTS)
+        self._lock = threading.Lock()
+        self._peers: dict[socket.socket, _Peer] = {}  # oldest first
         super().__init__(*args)
 
     def server_bind(self) -> None:
@@ -110,11 +148,33 @@ class _Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    def service_actions(self) -> None:
+        """Hangs up on clients whose time is over; called several times a second."""
+        now = time.monotonic()
+        with self._lock:
+            for peer in [peer for peer, its in self._peers.items() if its.until <= now]:
+                self._hang_up(peer)
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Gives a client a thread, if one is left."""
-        if not self._free.acquire(blocking=False):
+        """Gives a client a thread, for which room is made."""
+        its = _Peer(str(client_address[0]), time.monotonic() + REQUEST_S)
+        with self._lock:
+            if not its.local:
+                others = [peer for peer, one in self._peers.items() if not one.local]
+                same = [peer for peer in others if self._peers[peer].host == its.host]
+                if len(same) >= PER_ADDRESS:
+                    self._hang_up(same[0])
+                elif len(others) >= CLIENTS - RESERVED:
+                    self._hang_up(others[0])
+            if len(self._peers) >= CLIENTS:
+                self._hang_up(
+                    next((peer for peer, one in self._peers.items() if not one.local), next(iter(self._peers)))
+                )
+        if not self._free.acquire(timeout=ROOM_S):  # the thread of who was hung up on ends at once
             self.shutdown_request(request)
             return
+        with self._lock:
+            self._peers[request] = its
         super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -122,10 +182,18 @@ class _Server(ThreadingHTTPServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
+            with self._lock:
+                self._peers.pop(request, None)
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says nothing: a client that hung up is no event of ours."""
+
+    def _hang_up(self, peer: socket.socket) -> None:
+        """Wakes a client's thread, which then ends; the lock is held."""
+        self._peers.pop(peer, None)
+        with suppress(OSError):
+            peer.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -77,6 +77,9 @@ class StreamMetrics:
         )
         yield _gauge("threshold", "Score from which a frame is anomalous.", [({}, state.threshold)])
         yield _gauge("pixel_threshold", "Map value from which a pixel counts.", [({}, state.pixel_threshold)])
+        yield _gauge(
+            "gpu_refused", "Whether the CPU scores because the GPU did not start.", [({}, bool(state.fallback))]
+        )
         yield _gauge("paused", "Whether frames are let go by unscored.", [({}, state.paused)])
         yield from self._of_sources(progress)
         dropped = [({"sink": name}, count) for name, count in progress.sink_dropped.items()]

@@ -8,10 +8,28 @@ import time
 import cv2
 import numpy as np
 
+from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.files.headers import Header
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.types import Frame, Image
 
 
-def read_frame(capture: cv2.VideoCapture, index: int, source: str, *, live: bool) -> Frame | None:
+def check_size(capture: cv2.VideoCapture, source: str, reading: Reading) -> None:
+    """Refuses frames that are too large, by what the capture states.
+
+    Raises:
+        SourceError: They are.
+    """
+    width, height = (capture.get(one) for one in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+    if math.isfinite(width) and math.isfinite(height) and width > 0 and height > 0:
+        refused = reading.too_large(Header(int(height), int(width)))
+        if refused is not None:
+            raise SourceError(f"{source}: {refused}")
+
+
+def read_frame(
+    capture: cv2.VideoCapture, index: int, source: str, *, live: bool, reading: Reading | None = None
+) -> Frame | None:
     """Takes the next frame.
 
     Args:
@@ -20,14 +38,20 @@ def read_frame(capture: cv2.VideoCapture, index: int, source: str, *, live: bool
         source: Its name.
         live: Whether grabbing waits for the sensor. That wait costs nothing, so `capture_ms` then holds the decoding
             and conversion alone; for a file it holds everything.
+        reading: How large frames may become, which a video may change at any frame; None for a camera's.
 
     Returns:
         The frame, uint8 BGR whatever the device gives; None at the end or on failure.
+
+    Raises:
+        SourceError: It is too large.
     """
     started = time.perf_counter()
     if not capture.grab():
         return None
     captured_at = time.time()
+    if reading is not None:
+        check_size(capture, source, reading)
     if live:
         started = time.perf_counter()
     ok, raw = capture.retrieve()

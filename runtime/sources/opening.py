@@ -12,6 +12,7 @@ from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.camera import CameraSource, device_index
 from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES
 from kanoclip.runtime.sources.files.images import ImageSource
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES, VideoSource
 from kanoclip.runtime.sources.files.watched import WATCH, WatchSource
 from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera
@@ -39,13 +40,14 @@ def check_camera(spec: str) -> None:
         )
 
 
-def open_camera(spec: int | str, stall_s: float | None = STALL_S) -> Source:
+def open_camera(spec: int | str, stall_s: float | None = STALL_S, reading: Reading = AS_IT_IS) -> Source:
     """Opens a camera.
 
     Args:
         spec: Its index; or a string with the index, a device file (/dev/video2, /dev/v4l/by-id/...), `csi://N`, or
             `genicam://NAME`.
         stall_s: Seconds that a read may take at most, where that can be set; None for ever.
+        reading: How large the frames of a pipeline may be.
 
     Raises:
         SourceError: It is none of these, or cannot be opened.
@@ -54,11 +56,11 @@ def open_camera(spec: int | str, stall_s: float | None = STALL_S) -> Source:
         return CameraSource(spec)
     check_camera(spec)
     if is_gstreamer(spec):
-        return GStreamerSource(spec, stall_s)
+        return GStreamerSource(spec, stall_s, reading)
     return CameraSource(int(spec)) if _is_index(spec) else CameraSource(device_index(spec), f"camera {spec}")
 
 
-def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
+def open_source(spec: str, stall_s: float | None = STALL_S, reading: Reading = AS_IT_IS) -> Source:
     """Opens whatever a string stands for.
 
     Args:
@@ -66,6 +68,7 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
             a folder, an image file, a video file, or a glob pattern. An existing path wins over a pattern, so that a
             folder called `[1]` can be opened.
         stall_s: As `open_camera` takes it.
+        reading: How images are read, and how large they and the frames of a video may be.
 
     Raises:
         SourceError: It does not exist, or cannot be read.
@@ -79,11 +82,11 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
         kanoclip.runtime.errors.SourceError: nowhere.png: no such file or folder
     """
     if is_url(spec):
-        return UrlSource(spec, stall_s)
+        return UrlSource(spec, stall_s, reading)
     if is_gstreamer(spec):
-        return GStreamerSource(spec, stall_s)
+        return GStreamerSource(spec, stall_s, reading)
     if spec.startswith(WATCH):
-        return WatchSource(spec)
+        return WatchSource(spec, reading)
     if spec.startswith(TEST):
         return TestPatternSource(spec)
     if "://" in spec:
@@ -94,7 +97,7 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
     path = Path(spec).expanduser()
     try:
         if path.is_dir():
-            return ImageSource.from_folder(path)
+            return ImageSource.from_folder(path, reading)
         exists = path.exists()
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error  # an OSError's own words quote all of the path
@@ -102,20 +105,26 @@ def open_source(spec: str, stall_s: float | None = STALL_S) -> Source:
     if exists:
         suffix = path.suffix.lower()
         if suffix in IMAGE_SUFFIXES:
-            return ImageSource.from_file(path)
+            return ImageSource.from_file(path, reading)
         if suffix in VIDEO_SUFFIXES:
-            return VideoSource(path)
+            return VideoSource(path, reading)
         raise SourceError(
             f"{path}: neither an image nor a video by its suffix (images: {' '.join(sorted(IMAGE_SUFFIXES))}; "
             f"videos: {' '.join(sorted(VIDEO_SUFFIXES))})"
         )
     if glob.has_magic(spec):
-        return ImageSource.from_glob(str(path))
+        return ImageSource.from_glob(str(path), reading)
     raise SourceError(f"{redact_url(spec)}: no such file or folder")
 
 
 def open_stream(
-    spec: str, *, camera: bool = False, reconnect: bool = True, wait: bool = False, stall_s: float | None = STALL_S
+    spec: str,
+    *,
+    camera: bool = False,
+    reconnect: bool = True,
+    wait: bool = False,
+    stall_s: float | None = STALL_S,
+    reading: Reading = AS_IT_IS,
 ) -> Source:
     """Opens a camera or source that outlives its being lost, where there is something to lose.
 
@@ -125,12 +134,13 @@ def open_stream(
         reconnect: Whether it is opened again when it is lost.
         wait: Whether one that is away at the start is waited for, which is reported; without it, that is an error.
         stall_s: A live source that delivers nothing for so many seconds is lost; None: never.
+        reading: As `open_source` takes it.
 
     Raises:
         SourceRefusedError: It says no, or cannot work here.
         SourceError: It is of no form that is known, or cannot be opened.
     """
-    open_it: Callable[[], Source] = partial(open_camera if camera else open_source, spec, stall_s)
+    open_it: Callable[[], Source] = partial(open_camera if camera else open_source, spec, stall_s, reading)
     if camera:
         check_camera(spec)
     if not (reconnect and (camera or is_url(spec) or is_gstreamer(spec))):

@@ -72,9 +72,11 @@ class StreamControl:
             decision = self._detector.settings.decision(self._class_name)
             memory = self._references.count(self._class_name)
             there = [source for source, counts in self._pipeline.members if not counts.removed]
+            engine = self._detector.backend
             return StreamState(
                 bundle=manifest.name,
-                backend=self._detector.backend.name,
+                backend=engine.name if engine.fallback is None else f"{engine.name}, not the GPU",
+                fallback=engine.fallback,
                 sources=tuple(one.name for one in there),
                 streams=tuple(one.name if isinstance(one, NamedSource) else "" for one in there),
                 classes=manifest.classes,

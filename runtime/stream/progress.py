@@ -163,6 +163,7 @@ class StreamState:
         memory_saved: Whether a new start would score by the same memory.
         region: Digest of the class's region of interest; None for the whole image.
         promised: Whether calibrated thresholds keep their false-alarm rate in that region.
+        fallback: Why the CPU scores although there is an engine for the GPU; None where all is as it should be.
     """
 
     bundle: str
@@ -180,6 +181,7 @@ class StreamState:
     region: str | None = None
     promised: bool = True
     streams: tuple[str, ...] = ("",)
+    fallback: str | None = None
 
 
 class Control(Protocol):

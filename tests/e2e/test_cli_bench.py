@@ -109,7 +109,7 @@ def test_a_lean_box_measures_the_shipped_bundle_and_the_machines_limits(tmp_path
 def test_throughput_against_batch_and_of_streams(tmp_path, toy):
     done = kanoclip_bench(
         *("--rounds", 4, "--backend", "onnxruntime", "--compare", "openvino", "--device", "cpu"),
-        *("--parts", "batches,stream", "--output", "r.json", "--html", "r.html"),
+        *("--parts", "batches,stream", "--stream-seconds", "0.3", "--output", "r.json", "--html", "r.html"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr

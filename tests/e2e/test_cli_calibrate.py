@@ -304,3 +304,4 @@ def test_a_bundle_is_an_argument_or_an_option(own, good, tmp_path):
     fails(calibrate(own, "--bundle", tmp_path / "other", "--source", good, *rate), 2, "two bundles: name one")
     line = run("kanoclip-run", own, "--source", good, "--no-table", *CPU)
     assert line.returncode == 0 and str(own) in line.stdout
+    fails(run("kanoclip-run", good), 2, "is no bundle: to score it, give --source")

@@ -51,6 +51,23 @@ def test_json_is_all_that_is_on_standard_output(tmp_path, make_toy_bundle):
 
 
 @pytest.mark.parametrize(
+    ("more", "code"), [(["--device", "cpu"], 0), (["--backend", "tensorrt", "--device", "cuda"], 1)]
+)
+def test_a_report_to_send_is_written_whatever_comes_of_it(tmp_path, make_toy_bundle, more, code):
+    make_toy_bundle(tmp_path / "toy.kanoclip", samples=2)
+    done = in_process("kanoclip-doctor", *more, "--report", "r.json", cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    text = (tmp_path / "r.json").read_text()
+    told = json.loads(text)
+    assert (told["format"], told["version"]) == ("kanoclip-report", 1) and str(tmp_path) not in text
+    assert told["bundle"]["precision"] == "fp32" and told["machine"]["packages"]["numpy"]
+    if code:
+        assert told["agrees"] is told["comparison"] is None and "tensorrt is not installed" in told["error"]
+    else:
+        assert told["agrees"] is True and told["error"] is None and told["comparison"]["pictures"] == 2
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
         (["nowhere.kanoclip"], 1, "no bundle nowhere.kanoclip"),
@@ -86,3 +103,15 @@ def test_what_a_bundle_has_learned_is_shown_and_a_damaged_memory_is_found(tmp_pa
     file.write_bytes(file.read_bytes()[:-1])
     done = kanoclip_doctor(own, *cpu, cwd=tmp_path)
     assert done.returncode == 1 and file.name in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_machine_alone(tmp_path):
+    """No bundle is opened: the only one here is broken. Nothing that computes is imported."""
+    (tmp_path / "broken.kanoclip").mkdir()
+    (tmp_path / "broken.kanoclip" / "manifest.json").write_text("{}")
+    done = in_process("kanoclip-doctor", "--system", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout).keys() == {"machine"}
+    done = in_process("kanoclip-doctor", "--system", cwd=tmp_path)
+    assert "packages" in done.stdout and "bundle" not in done.stdout
+    assert in_process("kanoclip-doctor", "broken.kanoclip", "--system", cwd=tmp_path).returncode == 2

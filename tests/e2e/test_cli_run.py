@@ -411,7 +411,7 @@ def test_the_group_runs_and_reports_like_the_single_commands(toy_bundle):
     assert (done.returncode, done.stdout) == (0, "")
     fails(in_process("kanoclip", "fly"), 2, "fly", "kanoclip --help")
     version = kanoclip_run("--version", program="kanoclip")
-    assert re.fullmatch(r"kanoclip, version \d+\.\d+\.\d+\n", version.stdout)
+    assert re.fullmatch(r"kanoclip, version \d+\.\d+\.\d+\nengines: .*\n", version.stdout)
 
 
 def test_a_missing_extra_is_named():

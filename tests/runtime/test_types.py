@@ -23,7 +23,7 @@ def test_a_smaller_image():
 def test_an_alarm():
     timings = Timings(1.0, 2.0, 3.0, 4.0, 5.0)
     heat = np.zeros((2, 2), np.float32)
-    detection = Detection(0.25, "map", True, 0.5, ("r",), "nut", timings, RegionOfInterest("belt.json"), False)
+    detection = Detection(0.25, "map", True, 0.5, ("r",), "nut", timings, RegionOfInterest("belt.json"), False, 0.25)
     other_than_default(detection)
     assert detection.with_alarm(True) == replace(detection, alarm=True)
     assert replace(detection, map=heat).with_alarm(True).map is heat, "no copy"

@@ -75,6 +75,9 @@ class Letters:
         rows = [[2 + ord(letter) % 62 for letter in text][: length - 1] for text in texts]
         return torch.tensor([[*row, 1, *[0] * (length - 1 - len(row))] for row in rows])
 
+    def encode(self, text):
+        return [2 + ord(letter) % 62 for letter in text]
+
     def ends(self, ids):
         return (ids == 1).int().argmax(dim=-1)
 

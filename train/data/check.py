@@ -146,9 +146,14 @@ def _mask_faults(sample: Sample, size: tuple[int, int]) -> list[tuple[str, bool]
         return [(f"mask of another size: {width} x {height}, its image {size[1]} x {size[0]}", True)]
     if not decoded.pixels.any():
         return [("empty mask: no pixel is anomalous", True)]
+    found = []
+    if decoded.in_alpha:
+        found.append(("mask in transparency alone: its colours are one; opaque pixels count as anomalous", False))
+    if (suspicion := decoded.suspicion) is not None:
+        found.append((suspicion, False))
     if decoded.shades > HANDFUL:
-        return [(f"mask is not binary: {decoded.shades} values, anomalous from half of the largest on", False)]
-    return []
+        found.append((f"mask is not binary: {decoded.shades} values, anomalous from half of the largest on", False))
+    return found
 
 
 def _one_sided(category: Category, dataset: Dataset) -> list[Problem]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kanoclip.runtime.errors import DataError
+from kanoclip.runtime.system.files.guard import Read
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
@@ -61,6 +62,11 @@ def is_file(path: Path) -> bool:
 def name_of(folder: Path) -> str:
     """A folder's own name, also where the path is `.`."""
     return folder.absolute().name or folder.resolve().name
+
+
+def read_below(root: Path) -> Read:
+    """A dataset as something that is read: no output may be one of its files."""
+    return Read("the dataset's file", root, files=lambda: (path for path in root.rglob("*") if is_file(path)))
 
 
 def below(root: Path, path: str) -> Path | None:

@@ -10,6 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.errors import DataError
+from kanoclip.runtime.sources.files.decode import decode_as
+from kanoclip.runtime.sources.files.headers import JPEG
+from kanoclip.runtime.sources.files.reading import AS_IT_IS
+from kanoclip.runtime.sources.files.samples import samples_of
+from kanoclip.runtime.system.files.regular import read_regular
+from kanoclip.train.data.files import image_files, is_folder
 
 BoolMask = npt.NDArray[np.bool_]
 """bool [H, W], true where anomalous."""
@@ -18,46 +24,90 @@ HANDFUL = 8
 """Up to so many different values are labels (0 and 255, or VisA's 0, 1, 2, ...); more are shades between two."""
 
 
+MOSTLY = 0.9
+"""A mask that covers more of its image is hardly one of a defect."""
+_HALF, _EDGES = 0.5, 0.95
+"""So is one that covers half of it, and this share of the image's outermost pixels: its colours are swapped."""
+
+
 class DecodedMask(NamedTuple):
     """A mask file's content.
 
     Attributes:
         pixels: bool [H, W], true where anomalous.
         shades: Different values in the file; more than `HANDFUL` in a mask that was resized or compressed with loss.
+        in_alpha: Its colours are the same everywhere, and its transparency tells what is anomalous.
     """
 
     pixels: BoolMask
     shades: int
+    in_alpha: bool = False
+
+    @property
+    def suspicion(self) -> str | None:
+        """Why this may be no mask of a defect; None where it looks like one."""
+        share = float(self.pixels.mean())
+        rows, columns = self.pixels[[0, -1]], self.pixels[:, [0, -1]]
+        edges = float(np.concatenate([rows.ravel(), columns.ravel()]).mean())
+        if share > MOSTLY or (share > _HALF and edges > _EDGES):
+            return f"mask of nearly all of the image, {share:.0%}: are anomalous and normal swapped?"
+        return None
 
 
 def decode_mask(path: Path) -> DecodedMask | str:
-    """Reads a mask file of any depth, with or without palette.
+    """Reads a mask file of any depth, with or without palette, upright by its EXIF orientation as its image is.
 
     Labels count as anomalous from 1 on. Where a resize or JPEG has smeared the edges, that would make the mask grow
-    with every faint trace of it, so there a pixel counts from half of the largest value on.
+    with every faint trace of it, so there a pixel counts from half of the largest value on. What is transparent is
+    normal, whatever colour lies under it.
+
+    Args:
+        path: The file; or a folder of masks, each of another defect of the same image, as MVTec LOCO has them.
 
     Returns:
         The mask, or the reason why it cannot be read.
     """
+    return _decode_folder(path) if is_folder(path) else _decode_file(path)
+
+
+def _decode_folder(folder: Path) -> DecodedMask | str:
+    found: DecodedMask | None = None
+    for path in image_files(folder):
+        one = _decode_file(path)
+        if isinstance(one, str):
+            return f"{path.name}: {one}"
+        if found is not None and found.pixels.shape != one.pixels.shape:
+            return f"{path.name} is of another size than the others of its folder"
+        found = one if found is None else DecodedMask(found.pixels | one.pixels, max(found.shades, one.shades))
+    return "an empty folder" if found is None else found
+
+
+def _decode_file(path: Path) -> DecodedMask | str:
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, AS_IT_IS.max_bytes)
     except OSError as error:
         return error.strerror or "no access"
-    try:
-        # Not IMREAD_GRAYSCALE: it turns palette colours to grey, and a faint one would round to 0.
-        decoded = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH) if raw else None
-    except cv2.error:  # for one, more pixels than OpenCV's limit
-        decoded = None
-    if decoded is None:
-        return "not an image that OpenCV can decode" if raw else "the file is empty"
-    values = decoded if decoded.ndim == 2 else decoded.max(axis=2)
+    if not raw:
+        return "the file is empty" if raw is not None else "the file is too large for a mask"
+    # Not IMREAD_GRAYSCALE: it turns palette colours to grey, and a faint one would round to 0.
+    clear = samples_of(raw).alpha
+    decoded = decode_as(raw, cv2.IMREAD_UNCHANGED if clear else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    if isinstance(decoded, str):
+        return decoded
+    in_alpha = False
+    if decoded.ndim == 3 and decoded.shape[2] == 4:
+        alpha, decoded = decoded[:, :, 3], decoded[:, :, :3]
+        in_alpha = bool((alpha != alpha[0, 0]).any() and (decoded == decoded[0, 0]).all())
+        values = alpha if in_alpha else np.where(alpha > 0, decoded.max(axis=2), 0)
+    else:
+        values = decoded if decoded.ndim == 2 else decoded.max(axis=2)
     if values.dtype.kind == "f":
         values = np.nan_to_num(values)
     shades = len(np.unique(values))
-    if shades <= HANDFUL and not raw.startswith(b"\xff\xd8"):  # few shades in a JPEG may be its noise around 0
-        return DecodedMask(np.asarray(values > 0), shades)
+    if shades <= HANDFUL and not raw.startswith(JPEG):  # few shades in a JPEG may be its noise around 0
+        return DecodedMask(np.asarray(values > 0), shades, in_alpha)
     largest = values.max()
-    return DecodedMask(np.asarray((values > 0) & (values >= largest / 2)), shades)
+    return DecodedMask(np.asarray((values > 0) & (values >= largest / 2)), shades, in_alpha)
 
 
 def read_mask(path: Path, image_shape: tuple[int, ...]) -> BoolMask:

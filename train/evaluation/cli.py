@@ -13,13 +13,15 @@ import click
 from click.core import ParameterSource
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest import TileGrid
-from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option
+from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option, reading_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.errors import DataError, KanoclipError
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 from kanoclip.train.evaluation.ablation.options import taking_training_options, training_arguments
 
@@ -91,6 +93,7 @@ class _Options:
     train_categories: tuple[str, ...]
     epochs: int
     seed: int
+    reading: Reading
     checkpoints: Path | None
     training: tuple[str, ...]
     as_json: bool
@@ -193,17 +196,16 @@ def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> Til
 @taking_training_options
 @json_option
 @quiet_option
-@click.pass_context
-def command(context: click.Context, /, **_: Any) -> int:
+@reading_options
+def command(bundle: str | None, **values: Any) -> int:
     """Measure image and pixel metrics, each category and their mean."""
-    given = context.params
-    named = given.pop("bundle")
-    training = training_arguments(context, given)
-    if given["suite_file"] is None:
+    context = click.get_current_context()
+    training = training_arguments(context, values)
+    if values["suite_file"] is None:
         for flag in ("dataset", "root"):
-            if given[flag] is None:
+            if values[flag] is None:
                 raise click.UsageError(f"--{flag} is missing: name it, or a --suite file.")
-    options = _Options(bundle=None if named is None else Path(named), training=training, **given)
+    options = _Options(bundle=None if bundle is None else Path(bundle), training=training, **values)
     if options.suite_file is not None:
         return _suite(context, options, options.suite_file)
     _check(options)
@@ -214,6 +216,7 @@ def command(context: click.Context, /, **_: Any) -> int:
 
 def _check(options: _Options) -> None:
     """Refuses flags that do not go together."""
+    from kanoclip.train.data.files import read_below
     from kanoclip.train.evaluation.sheet import SUFFIXES
 
     kinds = {
@@ -266,6 +269,8 @@ def _check(options: _Options) -> None:
         raise click.UsageError(
             "--ablation writes --output and --markdown only, the paper's figures always beside ours."
         )
+    if options.class_name is not None and not is_one_line(options.class_name):
+        raise click.UsageError(f"--class-name {options.class_name!r} has a line end or a control character.")
     if options.class_name is not None and not options.class_name.strip():
         raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.sheet is not None and options.sheet.suffix.lower() not in SUFFIXES:
@@ -279,7 +284,10 @@ def _check(options: _Options) -> None:
     inputs = {"the checkpoint": options.checkpoint, "the bundle": options.bundle}
     refuse_overwriting(
         [Written(flag, path) for flag, path in places.items() if path is not None],
-        [Read(what, path, closed=what == "the bundle") for what, path in inputs.items() if path is not None],
+        [
+            *(Read(what, path, closed=what == "the bundle") for what, path in inputs.items() if path is not None),
+            *(read_below(root) for root in (options.root, options.train_root) if root is not None),
+        ],
     )
 
 
@@ -326,7 +334,7 @@ def _few_shot(options: _Options) -> int:
             pool = open_dataset(options.dataset, options.root, categories=options.categories, split="train")
     keeper = CaseKeeper(options.sheet_cases) if options.sheet is not None else None
     predictor = _bundle_predictor(options)
-    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name)
+    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading)
     found: dict[int, FewShot] = {}
     try:
         for frames in options.shots or (options.unlabelled or 0,):
@@ -398,7 +406,7 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
             return evaluate(
                 dataset,
                 predictor,
-                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name),
+                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading),
                 advance,
                 keeper or (lambda _: None),
             )
@@ -485,7 +493,8 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-_HOW = {"batch_size", "device", "threads", "skip_bad", "output", "markdown_file", "as_json", "quiet"}
+_READING = {"damaged", "bit_depth", "max_pixels"}
+_HOW = {"batch_size", "device", "threads", "skip_bad", "output", "markdown_file", "as_json", "quiet", *_READING}
 _OF_A_SUITE = {"suite_file", *_HOW}
 """What may be given beside --suite; the file says the rest."""
 
@@ -509,7 +518,7 @@ def _suite(context: click.Context, options: _Options, path: Path) -> int:
     )
     _set_threads(options.threads)
     console = Console(stderr=True, quiet=options.quiet)
-    config = EvaluationConfig(options.batch_size, options.skip_bad)
+    config = EvaluationConfig(options.batch_size, options.skip_bad, reading=options.reading)
     found = run_suite(suite, config, options.device, console, lambda total: _bar(options, total))
     text = suite_markdown(found)
     if options.markdown_file is not None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from kanoclip.runtime.errors import DataError
 from kanoclip.runtime.metrics import PixelAccumulator, average_precision, f1_max, image_auroc
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.types import FloatMap, Image
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.masks import evaluation_mask, read_mask
@@ -57,11 +58,13 @@ class EvaluationConfig:
         batch_size: Images given to the predictor at once.
         skip_bad: Leave out what cannot be read, and say so, in place of ending.
         class_name: Words for [class] in place of each category's own; None for its own.
+        reading: How images are read.
     """
 
     batch_size: int = 8
     skip_bad: bool = False
     class_name: str | None = None
+    reading: Reading = AS_IT_IS
 
 
 def evaluate(
@@ -165,7 +168,7 @@ class _Reader:
     """Reads images and masks ahead of the predictor, in order, at most two batches of them."""
 
     def __init__(self, samples: Sequence[Sample], size: tuple[int, int], config: EvaluationConfig) -> None:
-        self.size, self.skip_bad = size, config.skip_bad
+        self.size, self.skip_bad, self.reading = size, config.skip_bad, config.reading
         self._rest = iter(samples)
         self._ahead = 2 * config.batch_size
         self._waiting: deque[Future[_Read]] = deque()
@@ -187,7 +190,7 @@ class _Reader:
 
     def _read(self, sample: Sample) -> _Read:
         try:
-            image = read_image(sample.image)
+            image = read_image(sample.image, self.reading)
             mask = None
             if sample.mask is not None:
                 mask = evaluation_mask(read_mask(sample.mask, image.shape[:2]), *self.size)

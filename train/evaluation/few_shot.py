@@ -22,6 +22,7 @@ from kanoclip.runtime.detect.reference.unlabelled import select
 from kanoclip.runtime.errors import DataError
 from kanoclip.runtime.ops.learn.observe import Observer, plain
 from kanoclip.runtime.ops.learn.promise import promise
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.evaluate import Case, EvaluationConfig, evaluate
@@ -161,7 +162,7 @@ def few_shot(
         for number in range(protocol.draws):
             rng = np.random.default_rng(protocol.seed + number)
             drawn, rest = draw_references(category, own, protocol, rng)
-            references, grid = observed(predictor.detector, words, drawn, protocol.tiles)
+            references, grid = observed(predictor.detector, words, drawn, protocol.tiles, config.reading)
             predictor.look(replace(whole, manifest=with_tiles(whole, grid)))
             memory, left_out = learned(references, predictor.detector.bundle.manifest, protocol, number)
             predictor.detector.use_memory(words, memory)
@@ -217,7 +218,11 @@ def draw_references(
 
 
 def observed(
-    detector: Detector, words: str, drawn: Sequence[Sample], tiles: TileGrid | str | None
+    detector: Detector,
+    words: str,
+    drawn: Sequence[Sample],
+    tiles: TileGrid | str | None,
+    reading: Reading = AS_IT_IS,
 ) -> tuple[References, TileGrid | None]:
     """What the graph sees of references, and how they were cut.
 
@@ -226,12 +231,13 @@ def observed(
         words: One of its classes.
         drawn: The references.
         tiles: A grid, `auto` for the one that suits their aspect, None for whole images.
+        reading: How they are read.
 
     Raises:
         DataError: An image cannot be read.
         KanoclipError: The engine failed.
     """
-    images = [read_image(sample.image) for sample in drawn]
+    images = [read_image(sample.image, reading) for sample in drawn]
     observer = Observer(
         Detector(plain(detector.bundle), detector.backend), words, None if isinstance(tiles, str) else tiles
     )

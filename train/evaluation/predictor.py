@@ -148,7 +148,8 @@ class CheckpointPredictor:
         }
 
     def class_for(self, class_name: str) -> str:
-        """Any class will do."""
+        """Any class will do that the prompts can hold."""
+        self.model.check_classes([class_name])
         return class_name
 
     def predict(self, images: Sequence[Image], class_name: str) -> list[tuple[FloatMap, float]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.errors import KnowledgeError
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import replace_file
 
 SCHEMA = 1
@@ -137,7 +138,7 @@ def load_knowledge(path: Path) -> KnowledgeBase:
         KnowledgeError: The file is missing, no JSON, or not of the schema; the message names the field.
     """
     try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        return _parse(read_small(path).decode(), str(path))
     except OSError as error:
         raise KnowledgeError(f"cannot read the knowledge base {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

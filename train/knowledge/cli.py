@@ -155,6 +155,8 @@ def build(
     quiet: bool,
 ) -> int:
     """Ask a language model, and a vision model about the images, and keep the answers."""
+    from kanoclip.runtime.system.files.guard import Written, refuse_overwriting
+    from kanoclip.train.data.files import read_below
     from kanoclip.train.knowledge.base import KnowledgeBase, load_knowledge, save_knowledge
     from kanoclip.train.knowledge.builder import Plan, questions
     from kanoclip.train.knowledge.builder import build as ask_all
@@ -177,6 +179,7 @@ def build(
     except KanoclipError as error:
         raise click.UsageError(str(error)) from error
     targets = _targets(dataset, root, categories, classes, images_per_class, wanted=vision_model is not None)
+    refuse_overwriting([Written("--output", output)], [] if root is None else [read_below(root)])
     if output.exists():
         base = load_knowledge(output)
     else:

@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from kanoclip.train.model.head import TEMPERATURE, Head, Output
-from kanoclip.train.model.text import LearnablePrompts, TextEncoder, Tokenizer, handcrafted_features, template_features
+from kanoclip.train.model.text import (
+    LEARNED_STATES,
+    TEMPLATE_STATES,
+    LearnablePrompts,
+    TextEncoder,
+    Tokenizer,
+    check_classes,
+    handcrafted_features,
+    handcrafted_states,
+    template_features,
+)
 from kanoclip.train.model.towers.blocks import GlobalToken
 from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, Normalisation
 
@@ -94,6 +104,17 @@ class KAnoCLIP(nn.Module):
             global_temperature=config.global_temperature,
         )
         self.eval()
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuses class names that the prompts cannot tell apart or see whole.
+
+        Raises:
+            SettingsError: The message names the class.
+        """
+        learned = self.config.prompts == "learned"
+        fixed = TEMPLATE_STATES if self.config.prompts == "template" else handcrafted_states()
+        length = self.text.context_length - (self.config.prompt_length if learned else 0)
+        check_classes(self.text, classes, LEARNED_STATES if learned else fixed, length)
 
     def text_features(self, classes: Sequence[str]) -> Tensor:
         """F_text of each class: [classes, 2, C], L2-normalised, state 0 normal and 1 abnormal."""

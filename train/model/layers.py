@@ -10,11 +10,16 @@ from torch import Tensor, nn
 class LayerNorm(nn.LayerNorm):
     """Layer norm computed in float32 whatever the stream's dtype, and returned in the stream's dtype.
 
-    In an fp16 graph this is the fp32 island that strongly typed TensorRT sees; its parameters stay float32 there.
+    In an fp16 graph it is one operator, whose `stash_type` makes it compute in float32. In a bf16 graph, whose numbers
+    are too coarse for its parameters, it is an island of float32.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the last axis of x [..., C]."""
+        if torch.compiler.is_exporting() and x.dtype == torch.float16:
+            # ONNX's operator computes in float32 by itself (stash_type): casts around it would only be copies.
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
         return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 

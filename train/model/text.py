@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kanoclip.runtime.errors import CheckpointError
+from kanoclip.runtime.errors import CheckpointError, SettingsError
 
 STATE_WORDS = (("normal", "perfect"), ("abnormal", "defective"))
 """[Normal] and [Abnormal] of eq. 1; state 0 is normal, state 1 abnormal."""
@@ -20,6 +20,8 @@ TEMPLATE_STATES = (
     ("a photo of an abnormal {}", "a photo of a defective {}"),
 )
 """The fixed prompts that the paper tried before KnPL (section 2.2): eq. 1 with words in place of the vectors."""
+
+_SHOWN = 40
 
 HANDCRAFTED_STATES = (
     (
@@ -61,6 +63,9 @@ HANDCRAFTED_TEMPLATES = (
 )
 """WinCLIP's template level."""
 
+LEARNED_STATES = tuple(tuple(f"{word} {{}}" for word in words) for words in STATE_WORDS)
+"""What stands behind the learned vectors."""
+
 
 class Tokenizer(Protocol):
     """Texts to token ids."""
@@ -76,6 +81,10 @@ class Tokenizer(Protocol):
 
     def ends(self, ids: Tensor) -> Tensor:
         """Position of each text's end token, int64 [N]."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """A text's tokens in full, without start and end."""
         ...
 
 
@@ -96,6 +105,10 @@ class ClipTokenizer:
     def ends(self, ids: Tensor) -> Tensor:
         """As `Tokenizer` says."""
         return ids.argmax(dim=-1)
+
+    def encode(self, text: str) -> list[int]:
+        """As `Tokenizer` says."""
+        return list(self._tokenizer.encode(text))
 
 
 class TextEncoder(nn.Module):
@@ -219,7 +232,7 @@ class LearnablePrompts(nn.Module):
         length = self.context.shape[1]
         states = []
         for state, words in enumerate(STATE_WORDS):
-            texts = [f"{word} {name}" for name in classes for word in words]
+            texts = [text.replace("{}", name) for name in classes for text in LEARNED_STATES[state]]
             ids = encoder.tokenize(texts, encoder.context_length - length)
             words_in, prefix = encoder.embed(ids), encoder.tokenizer.prefix
             context = self.context[state].expand(len(ids), -1, -1)
@@ -229,17 +242,54 @@ class LearnablePrompts(nn.Module):
         return torch.stack(states, dim=1)
 
 
+def check_classes(
+    encoder: TextEncoder, classes: Sequence[str], states: Sequence[Sequence[str]], length: int | None = None
+) -> None:
+    """Refuses class names that the text tower would see cut, or that are one to it.
+
+    Args:
+        encoder: The text tower.
+        classes: Class names.
+        states: The prompts of each state, `{}` for the class.
+        length: Most tokens a prompt may have, None for the context length.
+
+    Raises:
+        SettingsError: A name is too long for a prompt, says nothing to the tower, or two are the same to it.
+    """
+    room = (length or encoder.context_length) - 1 - encoder.tokenizer.prefix  # without start and end
+    tokens = encoder.tokenizer.encode
+    known: dict[tuple[int, ...], str] = {}
+    for name in classes:
+        own = tuple(tokens(name))
+        if not own:
+            raise SettingsError(f"class {name!r} has no word that the text encoder knows: name it otherwise")
+        longest = max(len(tokens(text.replace("{}", name))) for texts in states for text in texts)
+        if longest > room:
+            shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+            raise SettingsError(
+                f"class {shown!r} is too long: a prompt with it has {longest} tokens, of which the text encoder sees "
+                f"{room}; name it in at most {max(1, len(own) - (longest - room))} tokens (words, parts of words)"
+            )
+        if own in known:
+            raise SettingsError(f"classes {known[own]!r} and {name!r} are the same to the text encoder: leave one out")
+        known[own] = name
+
+
 def handcrafted_features(encoder: TextEncoder, classes: Sequence[str]) -> Tensor:
     """WinCLIP's compositional prompt ensemble, which needs no training.
 
     Returns:
         [classes, 2, C]: per state the mean of all its prompts' normalised features, normalised again.
     """
-    states = [
+    return _fixed_features(encoder, classes, handcrafted_states())
+
+
+def handcrafted_states() -> list[list[str]]:
+    """WinCLIP's prompts of each state, `{}` for the class."""
+    return [
         [template.replace("{}", phrase) for phrase in phrases for template in HANDCRAFTED_TEMPLATES]
         for phrases in HANDCRAFTED_STATES
     ]
-    return _fixed_features(encoder, classes, states)
 
 
 def template_features(encoder: TextEncoder, classes: Sequence[str]) -> Tensor:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 
@@ -268,8 +269,12 @@ def _config(options: _Options) -> TrainConfig:
 
 def _check(options: _Options, output: Path) -> None:
     """Refuses what cannot work, or would overwrite something, before anything is loaded."""
+    from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
+    from kanoclip.train.data.files import read_below
     from kanoclip.train.training.state import state_path
 
+    if options.class_name is not None and not is_one_line(options.class_name):
+        raise click.UsageError(f"--class-name {options.class_name!r} has a line end or a control character.")
     if options.class_name is not None and not options.class_name.strip():
         raise click.UsageError("--class-name is empty: leave it out, or name what the images show.")
     if options.no_cache and options.cache_folder is not None:
@@ -289,6 +294,14 @@ def _check(options: _Options, output: Path) -> None:
         raise click.UsageError(f"{state_path(output)} is of a stopped run: --resume goes on, --overwrite starts anew")
     if options.resume and not state_path(output).exists():
         raise click.UsageError(f"no {state_path(output)} to go on from: leave --resume out")
+    written = {"--output": output, "--cache": options.cache_folder, "--tensorboard": options.tensorboard}
+    files = (("the knowledge base", one) for one in options.knowledge)
+    weights = [("the weights", Path(options.weights))] if options.weights not in ("auto", "none") else []
+    refuse_overwriting(
+        [Written(flag, path) for flag, path in written.items() if path is not None]
+        + [Written("the state of --output", state_path(output)), Written("--output", output.with_suffix(".json"))],
+        [read_below(options.root), *(Read(what, path) for what, path in (*files, *weights))],
+    )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import DataError, TrainingError
+from kanoclip.runtime.sources.files.reading import AS_IT_IS
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.masks import read_mask, training_mask
 from kanoclip.train.data.types import Dataset, Sample
@@ -189,7 +191,7 @@ def scan(dataset: Dataset, size: tuple[int, int], advance: Callable[[], None]) -
     def read(job: tuple[Sample, int]) -> TrainingImage:
         sample, index = job
         try:
-            digest = hashlib.blake2b(sample.image.read_bytes(), digest_size=16).hexdigest()
+            digest = hashlib.blake2b(read_small(sample.image, AS_IT_IS.max_bytes), digest_size=16).hexdigest()
         except OSError as error:
             raise DataError(f"cannot read {sample.image}: {error.strerror}") from error
         image = read_image(sample.image)

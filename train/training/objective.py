@@ -51,6 +51,8 @@ class Objective(nn.Module):
         for name, texts in zip(class_names, knowledge, strict=True):
             if anchored and texts.abnormal and not texts.normal:
                 raise TrainingError(f"no normal description of '{name}' to anchor the KD loss: use --kd-form printed")
+        for name in class_names:  # one by one: two datasets may have the same class
+            model.check_classes([name])
         self.class_names = tuple(class_names)
         self.config = config
         self.encoder, self.prompts, self.head = model.text, model.prompts, model.head

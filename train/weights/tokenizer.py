@@ -46,6 +46,10 @@ class GemmaTokenizer:
         rows = [found.ids[: length - 1] for found in self._tokenizer.encode_batch(cleaned, add_special_tokens=False)]
         return torch.tensor([[*row, self._end, *[self._padding] * (length - 1 - len(row))] for row in rows])
 
+    def encode(self, text: str) -> list[int]:
+        """A text's tokens in full, without the end."""
+        return list(self._tokenizer.encode(self._clean(text), add_special_tokens=False).ids)
+
     def ends(self, ids: Tensor) -> Tensor:
         """Position of each text's end token, int64 [N]."""
         return (ids == self._end).int().argmax(dim=-1)

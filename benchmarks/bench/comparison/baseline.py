@@ -13,6 +13,7 @@ from kanoclip.benchmarks.bench.comparison.bootstrap import Ratio, ratio_of_runs
 from kanoclip.benchmarks.bench.machine.identity import other_machine
 from kanoclip.benchmarks.bench.measure import FORMAT, VERSION
 from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.system.files.regular import read_small
 
 SETTINGS = ("device", "threads", "batch", "tiles")
 
@@ -39,7 +40,7 @@ def read_baseline(path: Path) -> dict[str, Any]:
         KanoclipError: It cannot be read, or is something else.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_small(path))
     except (OSError, ValueError, RecursionError) as error:
         raise KanoclipError(
             f"--baseline {path} cannot be read ({error}): name a file that --output has written"

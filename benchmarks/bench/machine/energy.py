@@ -1,4 +1,4 @@
-"""Energy a frame, where the platform tells: RAPL counters, nvidia-smi, or a Jetson's tegrastats."""
+"""Energy a frame, where the platform tells: RAPL counters, NVML's counter, or a Jetson's tegrastats."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ from kanoclip.benchmarks.bench.journal import Journal
 from kanoclip.benchmarks.bench.runners.runners import FrameRuns, Runner
 from kanoclip.benchmarks.bench.turns import Tick
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.engines.base import gpu_index
+from kanoclip.runtime.engines.tensorrt.open_device import open_device
+from kanoclip.runtime.errors import KanoclipError, one_line
 
 POWERCAP = Path("/sys/class/powercap")
 BLOCK_S = 3.0
 """One runner alone for so long, so that a meter that looks ten times a second sees enough."""
-_SMI = ("nvidia-smi", "--query-gpu=power.draw", "--format=csv,noheader,nounits", "--loop-ms=100")
 _TEGRASTATS = ("tegrastats", "--interval", "100")
-_RAIL = re.compile(r"\b(?:VDD_IN|POM_5V_IN) (\d+)(?:mW)?/")
-"""The whole board's rail: its name on Orin and on Nano and TX2, then milliwatts now and on average."""
+_RAIL = re.compile(r"\b([A-Z]\w+) (\d+)(?:mW)?/\d+")
+"""A rail: its name, then milliwatts now and on average."""
+_BOARDS = (
+    ("VDD_IN",),  # Orin Nano and NX
+    ("VIN",),  # Thor
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin has no rail of all
+    ("POM_5V_IN",),  # Nano, TX2
+)
+"""The rails that make the whole board's, on each kind of board."""
 
 
 class Meter(Protocol):
@@ -107,18 +116,54 @@ class Sampled:
                     self._readings.append(found)
 
 
-def smi_watts(line: str) -> float | None:
-    """A line of nvidia-smi; a GPU that does not tell prints [N/A]."""
-    try:
-        return float(line)
-    except ValueError:
-        return None
+class Nvml:
+    """The GPU's own counter of millijoules since the driver was loaded, which Volta and newer have.
+
+    Args:
+        pci: The GPU's address.
+
+    Raises:
+        EnergyError: nvidia-ml-py, the driver or the counter is missing.
+    """
+
+    name = "NVML's counter, the GPU alone"
+
+    def __init__(self, pci: str) -> None:
+        try:
+            import pynvml
+        except ImportError:
+            raise EnergyError("no nvidia-ml-py: pip install nvidia-ml-py") from None
+        self._nvml = pynvml
+        try:
+            pynvml.nvmlInit()
+            self._gpu = pynvml.nvmlDeviceGetHandleByPciBusId(pci.encode())
+            self._before = self._read()
+        except pynvml.NVMLError as error:
+            raise EnergyError(f"NVML tells no energy of this GPU ({one_line(error)})") from error
+
+    def start(self) -> None:
+        """Reads the counter."""
+        self._before = self._read()
+
+    def stop(self) -> float | None:
+        """Reads it again."""
+        return (self._read() - self._before) / 1e3
+
+    def _read(self) -> int:
+        return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu))
+
+
+class EnergyError(KanoclipError):
+    """A meter that cannot be used here."""
 
 
 def tegrastats_watts(line: str) -> float | None:
-    """A line of tegrastats."""
-    found = _RAIL.search(line)
-    return int(found[1]) / 1e3 if found else None
+    """The whole board's, of a line of tegrastats."""
+    rails = {name: int(milliwatts) for name, milliwatts in _RAIL.findall(line)}
+    for board in _BOARDS:
+        if all(name in rails for name in board):
+            return sum(rails[name] for name in board) / 1e3
+    return None
 
 
 def find_meter(device: str) -> tuple[Meter | None, str]:
@@ -134,9 +179,12 @@ def find_meter(device: str) -> tuple[Meter | None, str]:
     if _tells(tegrastats):
         return tegrastats, ""
     if device != "cpu":
-        gpu = device.partition(":")[2] or "0"
-        smi = Sampled("nvidia-smi, the GPU alone", (*_SMI, f"--id={gpu}"), smi_watts)
-        return (smi, "") if _tells(smi) else (None, "nvidia-smi tells no power of this GPU")
+        try:
+            gpu = open_device(gpu_index(device))
+            gpu.close()
+            return Nvml(gpu.info.pci), ""
+        except KanoclipError as error:
+            return None, str(error)
     packages = [one for one in sorted(POWERCAP.glob("*-rapl:*")) if one.name.count(":") == 1]
     if not packages:
         return None, "this machine has no RAPL counters"

@@ -46,7 +46,8 @@ class Rows:
 
 def tables(result: Mapping[str, Any]) -> list[Rows]:
     """All tables of what was measured."""
-    return [table for table in (_latency(result), _stages(result), _rates(result), _costs(result)) if table is not None]
+    found = (_latency(result), _gpu(result), _stages(result), _rates(result), _costs(result))
+    return [table for table in found if table is not None]
 
 
 def _latency(result: Mapping[str, Any]) -> Rows:
@@ -58,6 +59,17 @@ def _latency(result: Mapping[str, Any]) -> Rows:
         times = (number(runner[f"p{share}_ms"], 2) for share in (50, 90, 95, 99))
         rows.append([name, *times, number(ratio["value"], 3), interval])
     return Rows(f"Latency of {result['settings']['rounds']} runs in turns, ms", head, rows)
+
+
+def _gpu(result: Mapping[str, Any]) -> Rows | None:
+    """Where TensorRT's runs go, a line for each way of starting them."""
+    rows = []
+    for name, runner in result["runners"].items():
+        for way, times in runner.get("gpu_ms", {}).items():
+            figures = (times[column] for column in ("enqueue", "upload", "compute", "download", "total"))
+            rows.append([f"{name}, {way.replace('_', ' ')}", *(number(value, 3) for value in figures)])
+    head = ["runner", "enqueue", "H2D", "compute", "D2H", "GPU in all"]
+    return Rows("A run on the GPU by its own clock, median ms", head, rows) if rows else None
 
 
 def _costs(result: Mapping[str, Any]) -> Rows:
@@ -117,6 +129,10 @@ def notes(result: Mapping[str, Any]) -> list[str]:
     found += [f"{name} was left out: {reason}" for name, reason in result["left_out"].items()]
     meters = {runner["energy"]["meter"] for runner in result["runners"].values() if "energy" in runner}
     found += [f"energy: {meter}" for meter in sorted(meters)]
+    if clocks := result.get("clocks"):
+        moments = ", ".join(f"{clocks[when]['sm_mhz']:.0f} {when}" for when in ("before", "busy", "after"))
+        locked = "locked" if clocks["locked"] else "not locked"
+        found.append(f"clocks {locked}: {moments}, of {clocks['busy']['most_mhz']:.0f} MHz")
     if settings["pieces_of_an_earlier_run"]:
         found.append(f"{settings['pieces_of_an_earlier_run']} pieces were measured by an earlier run (--resume)")
     return found

@@ -18,9 +18,11 @@ from kanoclip.runtime.cli.options import (
     json_option,
     known_camera,
     quiet_option,
+    reading_options,
     share,
 )
 from kanoclip.runtime.cli.run_options.kinds import Decimal
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.system.files.guard import Written
 
 PATH = click.Path(path_type=Path)
@@ -45,6 +47,7 @@ class FitOptions:
     max_frames: int | None
     plot: Path | None
     dry_run: bool
+    reading: Reading
     backend: str
     device: str
     threads: int | None
@@ -193,6 +196,7 @@ def _results() -> list[Callable[[Any], Any]]:
             "--plot", type=PATH, metavar="FILE.png", help="Draw the scores, and with bad frames the recall by rate."
         ),
         click.option("--dry-run", is_flag=True, help="Change nothing."),
+        reading_options,
         backend_options,
         json_option,
         quiet_option,

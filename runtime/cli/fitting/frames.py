@@ -59,12 +59,14 @@ def open_frames(options: FitOptions) -> Frames:
         SourceError: One cannot be opened.
     """
     if options.camera is not None:
-        return _given(options, EveryNth(open_camera(options.camera), options.every))
+        return _given(options, EveryNth(open_camera(options.camera, reading=options.reading), options.every))
     spec = options.source or ""
     folder = Path(spec).expanduser()
-    labelled = by_label(folder) if "://" not in spec and _is_folder(folder) else None
+    labelled = by_label(folder, options.reading) if "://" not in spec and _is_folder(folder) else None
     if labelled is None:
-        return _given(options, EveryNth(open_source(spec), options.every), _unsaid(spec, folder))
+        return _given(
+            options, EveryNth(open_source(spec, reading=options.reading), options.every), _unsaid(spec, folder)
+        )
     good = EveryNth(labelled.good, options.every)
     shown = printable(str(folder))
     count = len(labelled.good.paths)
@@ -101,7 +103,7 @@ def _given(options: FitOptions, good: Source, notes: Iterable[str] = ()) -> Fram
     """Good frames, and the bad ones that a flag names."""
     if options.bad is None:
         return Frames(good, None, Groups(None), tuple(notes))
-    bad = open_source(options.bad)
+    bad = open_source(options.bad, reading=options.reading)
     return Frames(good, bad, Groups(bad.root), tuple(notes))
 
 

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from kanoclip.runtime.cli.run_options.kinds import Kind
 from kanoclip.runtime.cli.run_options.secrets import Secret, Url
+from kanoclip.runtime.cli.terminal.completion import complete_paths, paths_of
 from kanoclip.runtime.detect.settings.toml_file import Place, TomlFile
 from kanoclip.runtime.errors import KanoclipError
 
@@ -126,6 +127,8 @@ def _click_option(one: Option, section: str) -> Callable[[_Command], _Command]:
         attributes["is_flag"] = True
     else:
         attributes |= {"type": one.kind.flag_type, "metavar": one.metavar, "multiple": multiple}
+        if paths_of(one.metavar) is not None:
+            attributes["shell_complete"] = complete_paths
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         try:

@@ -17,8 +17,8 @@ from kanoclip.runtime.cli.run_options.secrets import Secret, Url
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.sources import ImageSource, Source, check_camera, is_endless, open_stream
-from kanoclip.runtime.sources.files.decode import Reading
-from kanoclip.runtime.sources.files.watched import WATCH, WatchSource
+from kanoclip.runtime.sources.files.reading import MAX_PIXELS, MOST_PIXELS, Reading
+from kanoclip.runtime.sources.files.watched import WATCH
 from kanoclip.runtime.sources.network.reconnecting import STALL_S
 from kanoclip.runtime.sources.several import NamedSource, together
 from kanoclip.runtime.system.net import redact_url
@@ -108,6 +108,14 @@ class SourceOptions:
         "Bits of a camera whose images have 16, where neither the files nor their range tell it.",
         metavar="N",
     )
+    max_pixels: int = option(
+        "--max-pixels",
+        Number(1, MOST_PIXELS, whole=True),
+        MAX_PIXELS,
+        "Leave out an image of more pixels, by its header, and refuse a video of such frames.",
+        metavar="N",
+        show=True,
+    )
     where: str = field(default="", compare=False)
 
     @property
@@ -149,6 +157,7 @@ class SourceOptions:
             reconnect=self.reconnect,
             wait=self.wait_for_source,
             stall_s=self.stall_timeout or None,
+            reading=reading_of(self.damaged, self.bit_depth, self.max_pixels),
         )
 
 
@@ -209,12 +218,15 @@ class Inputs:
                             "--reduced-jpeg is for images: it does not go with a camera, video or stream"
                         )
                     source.reduced_for = detector.frame_size
-                if isinstance(source, ImageSource | WatchSource):
-                    source.reading = Reading(one.damaged is Damaged.KEEP, one.bit_depth)
                 sources.append(source if one.name is None else NamedSource(source, one.name))
             sources = together(sources)
             opened.pop_all()
         return sources
+
+
+def reading_of(damaged: Damaged, bit_depth: int | None, max_pixels: int) -> Reading:
+    """What --damaged, --bit-depth and --max-pixels say, of any command that has them."""
+    return Reading(damaged is Damaged.KEEP, bit_depth, max_pixels)
 
 
 def _refuse_twins(named: Iterable[tuple[str, object]]) -> None:

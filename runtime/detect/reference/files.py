@@ -1,4 +1,4 @@
-"""A memory as a file: written, and read with every part checked. docs/learn.md has the format."""
+"""A memory as a file: written, and read with every part checked. docs/bundle-format.md has the format."""
 
 from __future__ import annotations
 

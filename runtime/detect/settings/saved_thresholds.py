@@ -19,6 +19,7 @@ from kanoclip.runtime.bundle.store import check_place, store
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.thresholds import decided
 from kanoclip.runtime.errors import BundleError, SettingsError, one_line
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import config_path, replace_file
 
 
@@ -138,7 +139,7 @@ def own_settings(bundle: Path, sources: Sequence[str]) -> Path | None:
         sources: What messages call the sources, in any order.
     """
     try:
-        content = (bundle / MANIFEST_NAME).read_text(encoding="utf-8")
+        content = read_small(bundle / MANIFEST_NAME).decode()
         manifest = Manifest.from_json(content)
         folder = config_path()
     except (OSError, UnicodeDecodeError, BundleError):  # no bundle, which is reported elsewhere, or no home
@@ -205,7 +206,7 @@ def write_settings(path: Path, values: Mapping[tuple[Place, str], float | str]) 
         ) from None
     target = path.resolve()
     try:
-        text = target.read_text(encoding="utf-8-sig") if target.exists() else ""
+        text = read_small(target).decode("utf-8-sig") if target.exists() else ""
         expected: dict[str, Any] = copy.deepcopy(tomllib.loads(text))
         document = tomlkit.parse(text)
         for (place, key), value in values.items():

@@ -22,10 +22,10 @@ from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on
 from kanoclip.runtime.engines.tensorrt.building.provide import Compare, kernels_file, provide_engine
-from kanoclip.runtime.engines.tensorrt.device import Device
+from kanoclip.runtime.engines.tensorrt.device import Device, DeviceInfo
 from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
 from kanoclip.runtime.engines.tensorrt.open_device import open_device
-from kanoclip.runtime.engines.tensorrt.session import Session
+from kanoclip.runtime.engines.tensorrt.session import GpuTimes, Session
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
 from kanoclip.runtime.system.installed import is_installed
 
@@ -126,6 +126,25 @@ class TensorRtBackend(BaseBackend):
         except DeviceLostError:
             self._device.lost = True
             raise
+
+    def time(self, frames: Frames, class_index: Indices | None, *, graph: bool) -> GpuTimes:
+        """Measures a run; see `Session.time`.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: It is closed, has no graph where one is asked for, or the GPU does not answer.
+        """
+        return self._on_device(lambda session: session.time(frames, class_index, graph=graph))
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether runs are launched as a graph that was recorded here: full TensorRT, after its first run."""
+        return self._session is not None and self._session.has_graph
+
+    @property
+    def device_info(self) -> DeviceInfo:
+        """Which GPU it runs on."""
+        return self._device.info
 
     def fused_attention(self) -> int:
         """How many attention blocks run as one fused kernel, by the names of the engine's layers.

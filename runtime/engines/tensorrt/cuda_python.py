@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,20 @@ try:
 except ImportError:  # releases before 12.8
     from cuda import cudart
 
-from kanoclip.runtime.engines.tensorrt.device import Bytes, DeviceInfo, driver_version, hang, lost, wait_until
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.engines.tensorrt.device import (
+    Bytes,
+    CaptureError,
+    DeviceInfo,
+    Wait,
+    driver_too_old,
+    driver_version,
+    hang,
+    lost,
+)
+from kanoclip.runtime.errors import BackendError, DeviceLostError
+
+_PCI_LENGTH = 32
+"""Bytes that the longest address takes, its end included."""
 
 
 class CudaPythonDevice:
@@ -30,6 +43,7 @@ class CudaPythonDevice:
         """
         self.lost = self.hung = False
         self._frees: list[Callable[[], Any]] = []
+        self._wait = Wait()
         found = int(_checked("look for GPUs", cudart.cudaGetDeviceCount()))
         if index >= found:
             raise BackendError(f"there is no GPU {index}, only {found}: choose --device cuda:N with a smaller N")
@@ -77,7 +91,7 @@ class CudaPythonDevice:
 
     def synchronize(self) -> None:
         """Waits, not longer than PATIENCE."""
-        if not wait_until(self._is_done):
+        if not self._wait.until(self._is_done):
             self.hung = True
             raise hang()
 
@@ -90,20 +104,45 @@ class CudaPythonDevice:
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Records a graph. What other threads do meanwhile does not disturb it."""
         mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _do("begin a graph", cudart.cudaStreamBeginCapture(self._stream, mode))
         try:
-            work()
-        finally:  # a stream left in capture is of no use any more
-            ended = cudart.cudaStreamEndCapture(self._stream)
-        graph = _do("end a graph", ended)
-        launchable = _do("make a graph", cudart.cudaGraphInstantiate(graph, 0))
-        cudart.cudaGraphDestroy(graph)
+            _do("begin a graph", cudart.cudaStreamBeginCapture(self._stream, mode))
+            try:
+                work()
+            finally:  # a stream left in capture is of no use any more
+                ended = cudart.cudaStreamEndCapture(self._stream)
+            graph = _do("end a graph", ended)
+            try:
+                launchable = _do("make a graph", cudart.cudaGraphInstantiate(graph, 0))
+            finally:
+                cudart.cudaGraphDestroy(graph)
+        except DeviceLostError as error:
+            # CUDA remembers the last error, and whoever asks for it next would take it for its own. If the GPU is lost
+            # indeed, the next run fails too.
+            cudart.cudaGetLastError()
+            raise CaptureError(str(error)) from error
         self._frees.append(lambda: cudart.cudaGraphExecDestroy(launchable))
 
         def launch() -> None:
             _do("launch a graph", cudart.cudaGraphLaunch(launchable, self._stream))
 
         return launch
+
+    def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
+        """See `Device.time`."""
+        mark, events = self.mark(), [self._event() for _ in range(len(parts) + 1)]
+        _do("time a run", cudart.cudaEventRecord(events[0], self._stream))
+        for part, event in zip(parts, events[1:], strict=True):
+            part()
+            _do("time a run", cudart.cudaEventRecord(event, self._stream))
+        self.synchronize()
+        spent = [float(_do("time a run", cudart.cudaEventElapsedTime(*pair))) for pair in pairwise(events)]
+        self.release(mark)
+        return spent
+
+    def _event(self) -> Any:
+        event = _checked("make an event", cudart.cudaEventCreate())
+        self._frees.append(lambda: cudart.cudaEventDestroy(event))
+        return event
 
     def mark(self) -> int:
         """See `Device.mark`."""
@@ -134,16 +173,22 @@ def _describe(index: int) -> DeviceInfo:
         )
     )
     name = _checked("describe the GPU", cudart.cudaGetDeviceProperties(index)).name
-    version = int(_checked("ask CUDA's version", cudart.cudaRuntimeGetVersion()))
     driver = int(_checked("ask the driver's version", cudart.cudaDriverGetVersion()))
     return DeviceInfo(
         index=index,
-        name=name.decode(errors="replace") if isinstance(name, bytes) else str(name),
+        name=_text(name),
         compute_capability=f"{major}.{minor}",
-        cuda_major=version // 1000,
+        cuda_major=_cuda_major(),
         driver=driver_version(f"cuda-{driver}"),
         integrated=bool(integrated),
+        pci=_text(_checked("describe the GPU", cudart.cudaDeviceGetPCIBusId(_PCI_LENGTH, index))),
     )
+
+
+def _cuda_major() -> int:
+    """Of the CUDA that the binding brings; it needs no driver to tell."""
+    _, version = cudart.cudaRuntimeGetVersion()
+    return int(version) // 1000
 
 
 def _checked(what: str, answer: tuple[Any, ...]) -> Any:
@@ -153,6 +198,8 @@ def _checked(what: str, answer: tuple[Any, ...]) -> Any:
         BackendError: It failed.
     """
     status, *values = answer
+    if status == cudart.cudaError_t.cudaErrorInsufficientDriver:
+        raise BackendError(f"CUDA cannot {what}: {driver_too_old(_cuda_major())}")
     if status != cudart.cudaError_t.cudaSuccess:
         raise BackendError(f"CUDA cannot {what}: {_explain(status)}: check the driver with nvidia-smi")
     return values[0] if values else None
@@ -172,4 +219,10 @@ def _do(what: str, answer: tuple[Any, ...]) -> Any:
 
 def _explain(status: Any) -> str:
     _, text = cudart.cudaGetErrorString(status)
-    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    return _text(text)
+
+
+def _text(value: bytes | str) -> str:
+    """What one version gives as bytes, the other as text, up to the first zero byte."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text.partition("\0")[0]

@@ -6,7 +6,7 @@ import ctypes
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,16 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 PATIENCE = 20.0
 """Seconds after which a GPU that has not finished counts as hung: a run takes milliseconds, a first one seconds."""
 _NAP = 5e-5
+_SPIN = 3e-4
+"""Seconds of asking again and again round the expected end: a nap comes back about as late as it is long."""
+
+
+DRIVERS = {12: 525, 13: 580}
+"""Oldest driver by CUDA's major version."""
+
+
+class CaptureError(BackendError):
+    """Work that cannot be recorded as a CUDA graph. It may well run without one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class DeviceInfo:
         cuda_major: Of the CUDA that the binding brings.
         driver: The driver's version.
         integrated: CPU and GPU share one memory, as on a Jetson.
+        pci: Where the GPU is, such as `0000:65:00.0`: CUDA's numbers are not those of nvidia-smi. Empty if unknown.
     """
 
     index: int
@@ -42,6 +53,7 @@ class DeviceInfo:
     cuda_major: int
     driver: str
     integrated: bool
+    pci: str = ""
 
 
 class Device(Protocol):
@@ -106,7 +118,23 @@ class Device(Protocol):
         ...
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Records what `work` puts on the stream as a CUDA graph; the result launches it."""
+        """Records what `work` puts on the stream as a CUDA graph; the result launches it.
+
+        Raises:
+            CaptureError: It cannot be recorded. The stream is as it was before.
+        """
+        ...
+
+    def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
+        """Puts parts of a run on the stream, with an event before and after each, and waits for all.
+
+        Returns:
+            Milliseconds of each on the GPU.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: It does not answer; `hung` is set.
+        """
         ...
 
     def mark(self) -> int:
@@ -131,24 +159,40 @@ def driver_version(fallback: str) -> str:
     return next((word for word in words if word[:1].isdigit() and "." in word), fallback)
 
 
-def wait_until(done: Callable[[], bool]) -> bool:
-    """Waits for the GPU, and not longer than PATIENCE.
+class Wait:
+    """Waits for the GPU, and not longer than PATIENCE; learns how long a run takes.
 
-    Naps instead of one long wait in the driver, which nothing could end, and instead of a spin, which would take the
-    core that decodes the camera's next frame.
-
-    Args:
-        done: Asks the GPU.
-
-    Returns:
-        Whether it finished.
+    It sleeps until shortly before the expected end, then asks without a pause for a moment, then naps. One long wait in
+    the driver could not be ended, and a spin all the time would take the core that decodes the camera's next frame.
     """
-    deadline = time.monotonic() + PATIENCE
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(_NAP)
-    return True
+
+    def __init__(self) -> None:
+        self._expected = 0.0
+        """Seconds, as the last runs took; 0 before the first."""
+
+    def until(self, done: Callable[[], bool]) -> bool:
+        """Waits.
+
+        Args:
+            done: Asks the GPU.
+
+        Returns:
+            Whether it finished.
+        """
+        started = time.monotonic()
+        if self._expected > _SPIN:
+            time.sleep(self._expected - _SPIN / 2)
+        spin_until = time.monotonic() + _SPIN
+        while not done():
+            now = time.monotonic()
+            if now > started + PATIENCE:
+                return False
+            if now > spin_until:
+                time.sleep(_NAP)
+        # Shorter at once, longer by and by: a run that another one delayed must not make the next ones sleep.
+        took = time.monotonic() - started
+        self._expected = min(took, self._expected + (took - self._expected) / 8) if self._expected else took
+        return True
 
 
 def hang() -> BackendError:
@@ -162,6 +206,26 @@ def abandon(*objects: object) -> None:
     """Keeps objects for as long as the process lives: their destructors would wait for a GPU that does not answer."""
     for one in objects:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
+
+
+def driver_too_old(cuda_major: int) -> str:
+    """What CUDA's error 35 means for whoever installed this, and what to do.
+
+    Args:
+        cuda_major: Of the CUDA that was installed.
+    """
+    there = driver_version("")
+    needed = DRIVERS.get(cuda_major, max(DRIVERS.values()))
+    what = f"the driver {there} is" if there else "there is no NVIDIA driver, or one"
+    older = [major for major, oldest in DRIVERS.items() if major < cuda_major and _number(there) >= oldest]
+    remedy = f"install 'kanoclip-edge[gpu-cu{max(older)}]' in a fresh environment, or " if older else ""
+    return f"{what} older than {needed}, which CUDA {cuda_major} needs: {remedy}update the driver"
+
+
+def _number(version: str) -> int:
+    """A driver's first number; where it is not known, one that no CUDA is content with."""
+    first = version.partition(".")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def lost(what: str, reason: str) -> DeviceLostError:

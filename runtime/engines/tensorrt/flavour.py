@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from kanoclip.runtime.bundle.manifest import FLAVOURS
@@ -16,7 +20,10 @@ _REMEDIES = {
     "tensorrt",
     RTX: "pip install tensorrt-rtx (x86-64 Linux and Windows)",
 }
-_OLDEST = {FULL: (10, 3), RTX: (1, 0)}
+_OLDEST = {FULL: (10, 3), RTX: (1, 2)}
+"""RTX: 1.2 was the first with CUDA graphs and a cache of compiled kernels of its own."""
+_CUDAS = (12, 13)
+"""CUDA's major versions that TensorRT has wheels for."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +34,13 @@ class Flavour:
         name: `tensorrt` or `tensorrt-rtx`.
         trt: Its Python module.
         version: Its exact version; no other one loads its engines.
+        cuda_major: Of the CUDA that it was built with; None where nothing tells.
     """
 
     name: str
     trt: Any
     version: str
+    cuda_major: int | None = None
 
     @property
     def is_rtx(self) -> bool:
@@ -64,7 +73,26 @@ def load_flavour(name: str) -> Flavour:
     oldest = _OLDEST[name]
     if tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < oldest:
         raise BackendError(f"{name} {version} is too old: {'.'.join(map(str, oldest))} or later is needed")
-    return Flavour(name, trt, version)
+    return Flavour(name, trt, version, _cuda_major(version) if name == FULL else None)
+
+
+def _cuda_major(version: str) -> int | None:
+    """Of full TensorRT's CUDA, by the name of its wheel or the version of its system package: it does not tell itself.
+
+    The CUDA binding's own may be another one.
+    """
+    for major in _CUDAS:
+        with suppress(metadata.PackageNotFoundError):
+            if metadata.version(f"tensorrt_cu{major}_bindings").startswith(version):
+                return major
+    package = f"libnvinfer{version.partition('.')[0]}"
+    try:  # such as 10.3.0.30-1+cuda12.5
+        command = ["dpkg-query", "--show", "--showformat=${Version}", package]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"\+cuda(\d+)", shown)
+    return int(found[1]) if found and shown.startswith(version) else None
 
 
 def collecting_logger(trt: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kanoclip.runtime.engines.tensorrt.device import Device
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, one_line
 
 
 def open_device(index: int) -> Device:
@@ -25,4 +25,7 @@ def open_device(index: int) -> Device:
                 "no CUDA binding: pip install cuda-python (or build pycuda, on a JetPack without wheels for it)"
             ) from error
         return PycudaDevice(index)
-    return CudaPythonDevice(index)
+    try:
+        return CudaPythonDevice(index)
+    except RuntimeError as error:  # cuda-python 12.6 where there is no libcuda, which a driver brings
+        raise BackendError(f"CUDA cannot look for GPUs: {one_line(error)}: install NVIDIA's driver") from error

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pycuda.driver as driver
 
-from kanoclip.runtime.engines.tensorrt.device import Bytes, DeviceInfo, driver_version, hang, lost, wait_until
+from kanoclip.runtime.engines.tensorrt.device import Bytes, DeviceInfo, Wait, driver_version, hang, lost
 from kanoclip.runtime.errors import BackendError
 
 
@@ -26,6 +27,7 @@ class PycudaDevice:
         """
         self.lost = self.hung = False
         self._allocations: list[Any] = []
+        self._wait = Wait()
         try:
             driver.init()
             found = driver.Device.count()
@@ -53,7 +55,8 @@ class PycudaDevice:
 
     def leave(self) -> None:
         """Takes the context off this thread again."""
-        driver.Context.pop()
+        with contextlib.suppress(driver.Error):  # a lost GPU's: the call that met it has said so
+            driver.Context.pop()
 
     def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
         """Page-locked memory."""
@@ -78,13 +81,23 @@ class PycudaDevice:
 
     def synchronize(self) -> None:
         """Waits, not longer than PATIENCE."""
-        if not wait_until(lambda: bool(_do("a run", self._stream.is_done))):
+        if not self._wait.until(lambda: bool(_do("a run", self._stream.is_done))):
             self.hung = True
             raise hang()
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Not with this binding: `captures` says so."""
         raise BackendError("pycuda has no CUDA graphs: install cuda-python")
+
+    def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
+        """See `Device.time`."""
+        events = [_checked("make an event", driver.Event) for _ in range(len(parts) + 1)]
+        _do("time a run", events[0].record, self._stream)
+        for part, event in zip(parts, events[1:], strict=True):
+            part()
+            _do("time a run", event.record, self._stream)
+        self.synchronize()
+        return [float(_do("time a run", before.time_till, after)) for before, after in pairwise(events)]
 
     def mark(self) -> int:
         """See `Device.mark`."""
@@ -104,14 +117,14 @@ class PycudaDevice:
             return
         try:
             self.enter()
-            try:
-                self.release(0)
-                self._stream = None
-            finally:
-                self.leave()
+            self.release(0)
         except BackendError:
-            self._stream = None  # the GPU was lost, and its memory with it
-        self._context.detach()
+            pass  # the GPU was lost, and its memory with it
+        finally:
+            self._stream = None
+            # pycuda gives a context back where it is the current one, which it is no longer then, or where the thread
+            # asks that made it. From any other thread it does nothing, and a lost GPU would stay lost.
+            self._context.detach()
 
 
 def _describe(device: Any, index: int) -> DeviceInfo:
@@ -123,6 +136,7 @@ def _describe(device: Any, index: int) -> DeviceInfo:
         cuda_major=int(version[0]),
         driver=driver_version(f"cuda-{driver.get_driver_version()}"),
         integrated=bool(device.get_attribute(driver.device_attribute.INTEGRATED)),
+        pci=str(device.pci_bus_id()),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from kanoclip.runtime.engines.base import (
 )
 from kanoclip.runtime.engines.tensorrt.buffers import Buffer, make_buffer
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized, refit
-from kanoclip.runtime.engines.tensorrt.device import Device, abandon, lost
+from kanoclip.runtime.engines.tensorrt.device import CaptureError, Device, abandon, lost
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour, collecting_logger
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.system.paths import replace_file
@@ -35,6 +37,27 @@ from kanoclip.runtime.system.paths import replace_file
 _FUSED = "_gemm_mha"
 """In the name of a layer that is a whole attention block."""
 _TYPES = {"UINT8": "uint8", "INT64": "int64", "FLOAT": "float32"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GpuTimes:
+    """Milliseconds of one run, by the names that trtexec has for them.
+
+    Attributes:
+        enqueue: Of the processor, until all is on the stream.
+        total: Of the GPU: both copies and the inference.
+        upload: Host to device; None where all is one graph.
+        compute: Inference; None likewise.
+        download: Device to host; None likewise.
+    """
+
+    enqueue: float
+    total: float
+    upload: float | None = None
+    compute: float | None = None
+    download: float | None = None
 
 
 class Session(BaseBackend):
@@ -134,17 +157,41 @@ class Session(BaseBackend):
         self._device.synchronize()
         return np.array(found.host[: len(frames)])
 
+    def time(self, frames: Frames, class_index: Indices | None, *, graph: bool) -> GpuTimes:
+        """Runs one batch and measures where its time goes, by the GPU's own clock.
+
+        Args:
+            frames: As `run` takes them, which has been called before; so are the classes.
+            class_index: Of each frame.
+            graph: Launch the recorded graph; else each copy and the inference by themselves.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: There is no graph, or the GPU does not answer.
+        """
+        if graph and self._graph is None:
+            raise BackendError(f"{self.name} has no CUDA graph of its own here: leave it out")
+        self._fill(Inputs.of(self._bundle.manifest, frames, class_index))
+        parts = (self._graph,) if graph and self._graph is not None else (self._upload, self._execute, self._download)
+        started = time.perf_counter()
+        enqueued = started
+
+        def last() -> None:
+            nonlocal enqueued
+            enqueued = time.perf_counter()
+
+        spent = self._device.time([*parts, last])[:-1]
+        return GpuTimes((enqueued - started) * 1e3, sum(spent), *(() if graph else spent))
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether runs are launched as a graph that was recorded here."""
+        return self._graph is not None
+
     def _infer(self, inputs: Inputs) -> None:
         """Runs one batch and waits for it: what FETCHED names is on the host then."""
-        frames, class_index, rows = inputs.frames, inputs.class_index, len(inputs.frames)
-        self._take(inputs.memory)
-        if self._dynamic and rows != self._rows:
-            for name, buffer in self._inputs.items():
-                self._context.set_input_shape(name, (rows, *buffer.host.shape[1:]))
-        first, self._rows = self._rows == 0, rows
-        np.copyto(self._inputs["frame"].host[:rows], frames)
-        if class_index is not None:
-            np.copyto(self._inputs["class_index"].host[:rows], class_index)
+        first = self._rows == 0
+        self._fill(inputs)
         if self._graph is not None:
             self._graph()
         else:
@@ -153,8 +200,27 @@ class Session(BaseBackend):
         if first:
             # The first run prepares what cannot be prepared while a graph is recorded.
             if self._captures:
-                self._graph = self._device.capture(self._enqueue)
+                self._capture()
             self._keep_kernels()
+
+    def _fill(self, inputs: Inputs) -> None:
+        """Puts a batch where the stream uploads it from."""
+        frames, class_index, rows = inputs.frames, inputs.class_index, len(inputs.frames)
+        self._take(inputs.memory)
+        if self._dynamic and rows != self._rows:
+            for name, buffer in self._inputs.items():
+                self._context.set_input_shape(name, (rows, *buffer.host.shape[1:]))
+        self._rows = rows
+        np.copyto(self._inputs["frame"].host[:rows], frames)
+        if class_index is not None:
+            np.copyto(self._inputs["class_index"].host[:rows], class_index)
+
+    def _capture(self) -> None:
+        """Records a run as a graph; without one, runs go on as they are."""
+        try:
+            self._graph = self._device.capture(self._enqueue)
+        except CaptureError as error:
+            log.warning("%s runs without a CUDA graph, at a little more processor time a frame (%s)", self.name, error)
 
     def _take(self, memory: MemoryTensors | None) -> None:
         """Uploads a reference memory, where it is another one than the last."""
@@ -184,10 +250,19 @@ class Session(BaseBackend):
 
     def _enqueue(self) -> None:
         """Copies, inference, copies: all on the one stream, so in this order."""
+        self._upload()
+        self._execute()
+        self._download()
+
+    def _upload(self) -> None:
         for buffer in self._inputs.values():
             buffer.upload(self._rows)
+
+    def _execute(self) -> None:
         if not self._context.execute_async_v3(self._device.stream):
             raise lost("a run", self._logger.reason)
+
+    def _download(self) -> None:
         for name in FETCHED:
             self._outputs[name].download(self._rows)
 

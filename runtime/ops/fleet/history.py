@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.address import ADDRESS
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import replace_file
 
 _SCHEMA = 1
@@ -95,14 +97,20 @@ class History:
             FleetError: It is damaged.
         """
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(read_small(path))
             if value["schema"] != _SCHEMA:
                 raise ValueError
             history = cls(
                 tuple(Installed(**one) for one in value["installed"]), tuple(Refused(**one) for one in value["refused"])
             )
             entries: tuple[Installed | Refused, ...] = (*history.installed, *history.refused)
+            texts = [value for one in entries for value in asdict(one).values() if value is not None]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError
             if not all(ADDRESS.fullmatch(one.address) for one in entries):
+                raise ValueError
+            signed = [one.signed_at for one in history.installed if one.signed_at is not None]
+            if any(datetime.fromisoformat(time).tzinfo is None for time in signed):  # what cannot be compared
                 raise ValueError
         except FileNotFoundError:
             return cls()

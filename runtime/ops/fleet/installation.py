@@ -21,10 +21,11 @@ from kanoclip.runtime.engines.base import Report
 from kanoclip.runtime.errors import BundleError, FleetError, KanoclipError
 from kanoclip.runtime.ops.fleet.address import content_address, short
 from kanoclip.runtime.ops.fleet.history import History, Installed
-from kanoclip.runtime.ops.fleet.pull import Offer, fetch, remove, sync
+from kanoclip.runtime.ops.fleet.pull import SIGNATURE_NAME, Offer, fetch, remove, sync
 from kanoclip.runtime.ops.fleet.reference import address_tag, is_address_tag
-from kanoclip.runtime.ops.fleet.statement import Statement, now
+from kanoclip.runtime.ops.fleet.statement import ENVELOPE_LIMIT, SKEW, Statement, now, signed_time
 from kanoclip.runtime.system.files.lock import Lock, LockedError
+from kanoclip.runtime.system.files.regular import read_small
 
 CURRENT = "current" + SUFFIX
 VERSIONS = "versions"
@@ -84,7 +85,15 @@ class Installation:
             return history
         # A loss of power between link and file, or somebody moved the link by hand.
         known = next((one for one in history.installed if one.address == current), None)
-        return history.with_installed(known or Installed(current, "", now(), "unknown", None, None))
+        signed_at = None if known is not None else self._signed_at(current)
+        return history.with_installed(known or Installed(current, "", now(), "unknown", None, signed_at))
+
+    def _signed_at(self, address: str) -> str | None:
+        """When a version was signed, by the signature that lies in it: no history is needed to refuse an older one."""
+        try:
+            return signed_time(read_small(self.version(address) / SIGNATURE_NAME, ENVELOPE_LIMIT), address)
+        except OSError:
+            return None
 
     def install(
         self,
@@ -190,7 +199,7 @@ class Installation:
             raise FleetError(
                 f"{offer.words()} is not taken: {refusal.reason} ({refusal.at}); --again takes it all the same"
             )
-        current = history.installed[-1] if history.installed else None
+        current = _believable(history.installed[-1]) if history.installed else None
         if older or current is None or current.signed_at is None:
             return
         if offer.statement is None or (
@@ -225,7 +234,7 @@ class Installation:
         for address in self.versions():
             folder = self.version(address)
             with contextlib.suppress(BundleError, OSError, UnicodeDecodeError):
-                manifest = Manifest.from_json((folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+                manifest = Manifest.from_json(read_small(folder / MANIFEST_NAME).decode())
                 found |= {info.sha256: folder / name for name, info in manifest.files.items()}
         return found
 
@@ -283,6 +292,16 @@ class Installation:
             for left in (self.folder / VERSIONS).glob("*.part"):
                 remove(left)
             yield
+
+
+def _believable(one: Installed) -> Installed:
+    """With the time of its installation, where it was signed long after: such a time would refuse all later ones."""
+    try:
+        at = datetime.fromisoformat(one.at)
+        late = one.signed_at is not None and datetime.fromisoformat(one.signed_at) > at + SKEW
+    except (ValueError, TypeError):
+        return one
+    return replace(one, signed_at=one.at) if late else one
 
 
 def _newer(statement: Statement | None, than: Installed) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kanoclip.runtime.errors import FleetError
+from kanoclip.runtime.system.files.regular import read_small
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -168,8 +169,7 @@ def read_trusted_keys(paths: Sequence[Path]) -> tuple[TrustedKey, ...]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(_KEY_FILE_LIMIT)
+        return read_small(path, _KEY_FILE_LIMIT)
     except OSError as error:
         raise FleetError(f"the key {path} cannot be read ({error.strerror})") from error
 

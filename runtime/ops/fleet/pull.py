@@ -69,7 +69,7 @@ def look(store: Store, reference: Reference, trusted: Sequence[TrustedKey], *, u
         store: Where to look.
         reference: Which one.
         trusted: Keys whose signatures count.
-        unsigned: Take a bundle that nobody signed; one that is signed is not checked either, unless there are keys.
+        unsigned: Take a bundle that nobody signed, or whose signature is not checked; no matter where there are keys.
 
     Raises:
         FleetError: It is not there, nobody who is trusted signed it, or it is not what was signed.
@@ -92,9 +92,12 @@ def _look(store: Store, reference: Reference, trusted: Sequence[TrustedKey], uns
     if image.envelope is not None and trusted:
         envelope = small_blob(store, image.envelope, ENVELOPE_LIMIT, "signature")
         statement, key = verified(envelope, trusted)
+        statement.check_times()
         if statement.tag != reference.tag:
             signed_for = "a pull by content address" if statement.tag is None else f"the tag {statement.tag}"
             raise FleetError(f"its signature is for {signed_for}: somebody moved it")
+    elif trusted:
+        raise FleetError("nobody signed it, or its signature was taken away: leave --trust out to take it unsigned")
     elif not unsigned:
         if image.envelope is not None:
             raise FleetError("it is signed, and no key was named to check it by: --trust FILE.pub")

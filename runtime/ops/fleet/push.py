@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from datetime import timedelta
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
@@ -33,7 +34,9 @@ class Pushed:
     there: int
 
 
-def push(bundle: Bundle, store: Store, tag: str, key: SigningKey | None, report: Report) -> Pushed:
+def push(
+    bundle: Bundle, store: Store, tag: str, key: SigningKey | None, report: Report, valid_days: int | None = None
+) -> Pushed:
     """Puts a bundle into a store, under its content address and a tag.
 
     The tag comes last: it never stands for what is not whole. Files that the store has already are not sent again.
@@ -44,6 +47,7 @@ def push(bundle: Bundle, store: Store, tag: str, key: SigningKey | None, report:
         tag: Which name it has there from now on.
         key: Signs both; without one, a box takes the bundle only with --unsigned.
         report: Called with the progress of the files.
+        valid_days: How long the signature is taken; None for ever.
 
     Raises:
         FleetError: The store cannot be written.
@@ -55,6 +59,7 @@ def push(bundle: Bundle, store: Store, tag: str, key: SigningKey | None, report:
     except OSError as error:
         raise BundleError(f"{bundle.root} cannot be read ({error.strerror}): copy the bundle again") from error
     address, signed_at = content_address(text), now()
+    expires_at = None if valid_days is None else now(timedelta(days=valid_days))
     total = sum(info.size for info in manifest.files.values()) or 1
     sent = done = 0
     for name, info in manifest.files.items():
@@ -74,7 +79,7 @@ def push(bundle: Bundle, store: Store, tag: str, key: SigningKey | None, report:
         envelope = None
         if key is not None:
             of_tag = None if name == address_tag(address) else tag
-            envelope = sign(Statement(address, manifest.name, of_tag, signed_at), key)
+            envelope = sign(Statement(address, manifest.name, of_tag, signed_at, expires_at), key)
         _put_small(store, EMPTY if envelope is None else envelope)
         store.put_image(name, write_image(manifest, text, address, envelope))
     return Pushed(address, sent, total - sent)

@@ -7,7 +7,7 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from kanoclip.runtime.bundle.json_fields import is_one_line
@@ -19,6 +19,8 @@ PAYLOAD_TYPE = "application/vnd.kanoclip.bundle.statement.v1+json"
 ENVELOPE_TYPE = "application/vnd.dsse.envelope.v1+json"
 ENVELOPE_LIMIT = 64 << 10
 _MOST_SIGNATURES = 16
+SKEW = timedelta(hours=24)
+"""By so much clocks may differ: of a machine without a battery, or in another time zone than it believes."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +35,46 @@ class Statement:
         name: The bundle's name.
         tag: Under which it may be pulled; None for pulls by content address.
         signed_at: ISO-8601 time in UTC.
+        expires_at: The same, from which on it is not taken any more; None for never.
     """
 
     bundle: str
     name: str
     tag: str | None
     signed_at: str
+    expires_at: str | None = None
 
     @property
     def time(self) -> datetime:
         """`signed_at` as a time."""
         return datetime.fromisoformat(self.signed_at)
 
+    def check_times(self) -> None:
+        """Refuses a signature of another time than now.
 
-def now() -> str:
-    """The time as a statement has it."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+        Raises:
+            FleetError: It expired, or is dated later than clocks differ: it would outlast all that are signed after it.
+        """
+        here = datetime.now(timezone.utc)
+        if self.time > here + SKEW:
+            raise FleetError(
+                f"it was signed {self.signed_at}, which is in the future: by this machine's clock it is "
+                f"{here.isoformat(timespec='seconds')}; set the clock that is wrong, and sign it again"
+            )
+        if self.expires_at is not None and here > datetime.fromisoformat(self.expires_at) + SKEW:
+            raise FleetError(f"its signature expired {self.expires_at}: push it again")
+
+
+def now(later: timedelta = timedelta(0)) -> str:
+    """The time as a statement has it, or a later one."""
+    return (datetime.now(timezone.utc) + later).isoformat(timespec="seconds")
 
 
 def sign(statement: Statement, key: SigningKey) -> bytes:
     """An envelope: the statement and its signature, as JSON."""
-    payload = json.dumps(asdict(statement), sort_keys=True).encode()
+    # Without what it does not have: earlier versions read it then.
+    fields = {name: value for name, value in asdict(statement).items() if name != "expires_at" or value is not None}
+    payload = json.dumps(fields, sort_keys=True).encode()
     signature = key.sign(_encoded(payload))
     envelope = {
         "payload": base64.b64encode(payload).decode(),
@@ -94,6 +115,19 @@ def verified(envelope: bytes, trusted: Sequence[TrustedKey]) -> tuple[Statement,
     raise FleetError(f"its signature is not {known[0][0].shown}'s: it was changed after it was signed")
 
 
+def signed_time(envelope: bytes, address: str) -> str | None:
+    """When an envelope says that a bundle was signed; its signature was looked at when the bundle was pulled.
+
+    Returns:
+        None for what is no envelope of this bundle.
+    """
+    try:
+        statement = _statement(base64.b64decode(json.loads(envelope)["payload"], validate=True))
+    except (FleetError, ValueError, TypeError, KeyError, RecursionError, binascii.Error):
+        return None
+    return statement.signed_at if statement.bundle == address else None
+
+
 def _encoded(payload: bytes) -> bytes:
     """DSSE's pre-authentication encoding: what is really signed."""
     return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD_TYPE), PAYLOAD_TYPE.encode(), len(payload), payload)
@@ -108,8 +142,9 @@ def _statement(payload: bytes) -> Statement:
             and (statement.tag is None or isinstance(statement.tag, str))
             and isinstance(statement.name, str)
             and statement.time.tzinfo is not None
+            and (statement.expires_at is None or datetime.fromisoformat(statement.expires_at).tzinfo is not None)
         )
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         sane = False
     if not sane:
         raise FleetError("its signed statement is none that this version reads: upgrade kanoclip-edge")

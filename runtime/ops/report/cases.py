@@ -17,6 +17,7 @@ from kanoclip.runtime.ops.score.places import read_bytes
 from kanoclip.runtime.ops.score.scorer import MAP_LEVELS
 from kanoclip.runtime.ops.score.table import decode_runs
 from kanoclip.runtime.sinks.draw.heat_map import paint_heat_map
+from kanoclip.runtime.sources.files.decode import decode_as
 from kanoclip.runtime.sources.files.images import decode_image
 from kanoclip.runtime.types import Image
 
@@ -107,8 +108,8 @@ def _overlay(small: Image, name: str | None, maps: Path | None, pixel_threshold:
     if name is None or maps is None:
         return None
     raw = read_bytes(str(maps / name))
-    level = None if isinstance(raw, str) else cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
-    if level is None or level.dtype != np.uint16 or level.ndim != 2:
+    level = raw if isinstance(raw, str) else decode_as(raw, cv2.IMREAD_UNCHANGED)
+    if isinstance(level, str) or level.dtype != np.uint16 or level.ndim != 2:
         return None
     painted = small.copy()
     paint_heat_map(painted, (level / MAP_LEVELS).astype(np.float32), pixel_threshold)

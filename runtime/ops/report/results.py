@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from kanoclip.runtime.errors import SinkError, one_line
 from kanoclip.runtime.ops.score.merge import read_run
-from kanoclip.runtime.ops.score.table import MEAN_KEY, parquet, unpack_sum
+from kanoclip.runtime.ops.score.table import MEAN_KEY, check_table, parquet, unpack_sum
 
 MEASURES = ("brightness", "contrast", "sharpness", "red", "green", "blue")
 REASONS = 200
@@ -70,6 +70,7 @@ class Results:
         names = ["score", "threshold", "is_anomalous", *MEASURES]
         try:
             with parquet().ParquetFile(path) as file:
+                check_table(file, path)
                 self.rows = int(file.metadata.num_rows)
                 self._starts = np.cumsum(
                     [0, *(file.metadata.row_group(n).num_rows for n in range(file.metadata.num_row_groups))]

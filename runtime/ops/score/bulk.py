@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Protocol
@@ -242,6 +242,7 @@ def identity(job: Job, work: WorkList) -> Identity:
         class_name=engine.class_name,
         decisions=decisions,
         maps=engine.maps,
+        reading=asdict(engine.reading),
         version=installed_versions(["kanoclip-edge"])["kanoclip-edge"],
     )
 

@@ -24,6 +24,7 @@ from kanoclip.runtime.sources.files.folders import (
     split,
     walk,
 )
+from kanoclip.runtime.system.files.regular import open_regular
 
 TABLE = ".parquet"
 _BATCH = 4096
@@ -103,7 +104,7 @@ def _list(filesystem: Any, folder: str) -> Iterator[Name]:
 
 
 def _of_table(source: str, column: str, class_column: str | None) -> Iterator[Item]:
-    from kanoclip.runtime.ops.score.table import parquet
+    from kanoclip.runtime.ops.score.table import check_table, parquet, texts
 
     wanted = [column] if class_column is None else [column, class_column]
     row = 0
@@ -114,8 +115,10 @@ def _of_table(source: str, column: str, class_column: str | None) -> Iterator[It
                 if name not in table.schema_arrow.names:
                     has = ", ".join(table.schema_arrow.names)
                     raise SourceError(f"{source} has no column {name!r}, but {has}: name the right one")
+            check_table(table, source, wanted)
+            table = parquet().ParquetFile(file, read_dictionary=wanted, metadata=table.metadata)
             for batch in table.iter_batches(batch_size=_BATCH, columns=wanted):
-                for values in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True):
+                for values in zip(*(texts(batch.column(name)) for name in wanted), strict=True):
                     row += 1
                     if not all(isinstance(value, str) and value for value in values):
                         raise SourceError(f"{source}: row {row} has no text in {' and '.join(map(repr, wanted))}")
@@ -128,6 +131,6 @@ def _of_table(source: str, column: str, class_column: str | None) -> Iterator[It
 
 def _opened(source: str) -> Any:
     if not is_url(source):
-        return Path(source).open("rb")
+        return open_regular(Path(source))
     filesystem, path = filesystem_of(source)
     return filesystem.open(path, "rb")

@@ -15,6 +15,7 @@ from kanoclip.runtime.errors import SinkError, one_line
 from kanoclip.runtime.ops.score.measures import MEAN_SIDE
 from kanoclip.runtime.ops.score.run_folder import GOES_ON, RunFolder
 from kanoclip.runtime.ops.score.table import COMPRESSION, MEAN_KEY, RUN_KEY, pack_sum, parquet, schema, unpack_sum
+from kanoclip.runtime.system.files.regular import open_regular
 
 ROW_GROUP = 16_384
 """Rows that are in memory at a time, more or less: row groups end where slices do."""
@@ -102,12 +103,13 @@ def read_run(path: Path) -> dict[str, Any]:
         SinkError: It is no table of kanoclip-score.
     """
     try:
+        open_regular(path).close()  # a pipe would never begin
         with parquet().ParquetFile(path) as file:
             metadata = file.metadata.metadata or {}
             value = json.loads(metadata[RUN_KEY])
     except FileNotFoundError as error:
         raise SinkError(f"{path}: no such file") from error
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         reason = "no record of a run in it" if isinstance(error, KeyError) else one_line(error)
         raise SinkError(f"{path} is no table of kanoclip-score ({reason})") from error
     if not isinstance(value, dict):

@@ -10,6 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kanoclip.runtime.errors import SourceError, one_line
+from kanoclip.runtime.sources.files.images import too_long
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
+from kanoclip.runtime.system.files.regular import read_regular
 
 PAUSES_S = (0.2, 1.0, 3.0)
 """Before each further try of what a network gave no answer to."""
@@ -48,32 +51,40 @@ def _of_root(root: str) -> Any:
     return filesystem_of(root)[0]
 
 
-def read_bytes(place: str) -> bytes | str:
-    """A file's bytes, or the reason why it cannot be read.
+def read_bytes(place: str, reading: Reading = AS_IT_IS) -> bytes | str:
+    """An image file's bytes, or the reason why it cannot be read: for one, that it is larger than an image may be.
 
     A network that gives no answer is asked again, as `PAUSES_S` says. A file that is not there, or is refused, is not.
     """
     if not is_url(place):
         try:
-            return Path(place).read_bytes()
+            raw = read_regular(Path(place), reading.max_bytes)
+            return too_long(reading) if raw is None else raw
         except OSError as error:
             return error.strerror or "cannot be read"
     try:
-        return _fetch(place)
+        raw = _fetch(place, reading.max_bytes)
+        return too_long(reading) if raw is None else raw
     except Exception as error:  # each store's library has errors of its own
         words = error.strerror if isinstance(error, OSError) else None
         return words or one_line(error) or type(error).__name__
 
 
-def _fetch(url: str) -> bytes:
+def _fetch(url: str, limit: int) -> bytes | None:
+    """None for more bytes than the limit."""
     scheme, _, rest = url.partition("://")
     filesystem = _of_root(f"{scheme}://{rest.partition('/')[0]}")
     path = filesystem._strip_protocol(url)
     for pause in PAUSES_S:
         try:
-            return bytes(filesystem.cat_file(path))
+            return _cat(filesystem, path, limit)
         except (FileNotFoundError, PermissionError, IsADirectoryError):
             raise
         except Exception:  # each store's library has errors of its own
             time.sleep(pause)
-    return bytes(filesystem.cat_file(path))
+    return _cat(filesystem, path, limit)
+
+
+def _cat(filesystem: Any, path: str, limit: int) -> bytes | None:
+    content = bytes(filesystem.cat_file(path, start=0, end=limit + 1))
+    return None if len(content) > limit else content

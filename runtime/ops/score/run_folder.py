@@ -22,6 +22,7 @@ from kanoclip.runtime.ops.score.work import Slice, WorkList, read_slice
 from kanoclip.runtime.system.files.leftovers import sweep_numbered
 from kanoclip.runtime.system.files.lock import Lock, LockedError
 from kanoclip.runtime.system.files.own import mark_folder
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import UNFINISHED, replace_file
 
 GOES_ON = "what is done is saved: the same command goes on from there"
@@ -46,6 +47,7 @@ class Identity:
         class_name: Of images whose work list names none.
         decisions: Thresholds, smallest area and digest of the region of interest, by class.
         maps: Whether whole maps are saved.
+        reading: How images are read.
         version: Of this package.
         schema: Of this and of the table.
     """
@@ -61,6 +63,7 @@ class Identity:
     class_name: str
     decisions: Mapping[str, Any]
     maps: bool
+    reading: Mapping[str, Any]
     version: str
     schema: int = SCHEMA
 
@@ -119,10 +122,10 @@ class RunFolder:
             SinkError: It cannot be read.
         """
         try:
-            value = json.loads((self.root / _RUN).read_text(encoding="utf-8"))
+            value = json.loads(read_small(self.root / _RUN))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SinkError(f"{self.root / _RUN} cannot be read ({error}): begin anew with --restart") from error
         if not isinstance(value, dict):
             raise SinkError(f"{self.root / _RUN} is damaged: begin anew with --restart")

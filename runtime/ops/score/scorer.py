@@ -24,6 +24,7 @@ from kanoclip.runtime.ops.score.measures import MEAN_SIDE, Measures, grey_thumbn
 from kanoclip.runtime.ops.score.places import read_bytes
 from kanoclip.runtime.ops.score.table import Scored, Unscored, encode_part
 from kanoclip.runtime.sources.files.images import decode_image
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.types import Detection, FloatMap
 
 MAP_LEVELS = 65535
@@ -44,6 +45,7 @@ class Engine:
         class_name: Of images whose work list names none.
         maps: Whether whole maps are saved.
         readers: Threads that read ahead; 1 reads between two images.
+        reading: How images are read.
     """
 
     bundle: Path
@@ -55,6 +57,7 @@ class Engine:
     class_name: str
     maps: bool = False
     readers: int = 1
+    reading: Reading = AS_IT_IS
 
 
 @dataclass(frozen=True)
@@ -219,8 +222,8 @@ class Scorer:
 
     def _prepare(self, place: int, item: Item) -> _Ready | str:
         """Reads, decodes and resizes an image, and measures it; or the reason why that cannot be."""
-        raw = read_bytes(item.path)
-        frame = raw if isinstance(raw, str) else decode_image(raw, Path(item.path))
+        raw = read_bytes(item.path, self._engine.reading)
+        frame = raw if isinstance(raw, str) else decode_image(raw, Path(item.path), self._engine.reading)
         if isinstance(frame, str):
             return frame
         try:

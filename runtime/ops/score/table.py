@@ -21,6 +21,13 @@ from kanoclip.runtime.types import Detection
 RUN_KEY, MEAN_KEY = b"kanoclip.run", b"kanoclip.mean_picture"
 """Of the file's metadata: what made the table, as JSON; sums of images, see `pack_sum`."""
 COMPRESSION = "zstd"
+MOST_ROWS = 1 << 24
+"""Of a table; more are several tables."""
+MOST_TEXT = 1 << 15
+"""Bytes of a path or URL."""
+MOST_GROUP = 1 << 30
+"""Bytes of a group of rows, which is read at once."""
+MOST_SUM = 1 << 26
 Sums = npt.NDArray[np.uint64]
 
 
@@ -152,10 +159,57 @@ def unpack_sum(packed: bytes) -> Sums:
         ValueError: It is no such sum.
     """
     try:
-        values = np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<u8")
+        inflated = zlib.decompressobj()
+        values = np.frombuffer(inflated.decompress(base64.b64decode(packed), MOST_SUM), "<u8")
     except zlib.error as error:
         raise ValueError(f"no sum of images ({error})") from error
+    if not inflated.eof:
+        raise ValueError(f"a sum of images of over {MOST_SUM >> 20} MiB")
     return values.astype(np.uint64).reshape(-1, MEAN_SIDE, MEAN_SIDE)
+
+
+def check_table(file: Any, source: object, columns: Sequence[str] = ()) -> None:
+    """Refuses a table that is too large to be what it should, by its footer: 82 KB can hold 30 million rows.
+
+    Args:
+        file: A `ParquetFile`.
+        source: What messages call it.
+        columns: Those of texts that will be read.
+
+    Raises:
+        SourceError: It is too large.
+    """
+    footer = file.metadata
+    if footer.num_rows > MOST_ROWS:
+        raise SourceError(f"{source} has {footer.num_rows:,} rows: split it, a table has at most {MOST_ROWS:,}")
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        if group.total_byte_size > MOST_GROUP:
+            raise SourceError(f"{source}: a group of rows has over {MOST_GROUP >> 20} MiB: write it in smaller groups")
+        for place in range(group.num_columns):
+            column = group.column(place)
+            if column.path_in_schema in columns and column.total_uncompressed_size > _room(group.num_rows):
+                raise SourceError(f"{source}: column {column.path_in_schema!r} has texts of over {MOST_TEXT:,} bytes")
+
+
+def texts(column: Any) -> list[Any]:
+    """A batch's column of texts, which was read as a dictionary: a text that a million rows share is there once.
+
+    Raises:
+        ValueError: A text is too long.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kinds = column.dictionary if pa.types.is_dictionary(column.type) else column
+    is_text = pa.types.is_string(kinds.type) or pa.types.is_large_string(kinds.type)
+    if is_text and (pc.max(pc.binary_length(kinds)).as_py() or 0) > MOST_TEXT:
+        raise ValueError(f"a text of over {MOST_TEXT:,} bytes")
+    return list(column.to_pylist())
+
+
+def _room(rows: int) -> int:
+    return (rows + 1) * MOST_TEXT
 
 
 def parquet() -> Any:
@@ -191,7 +245,7 @@ def decode_runs(counts: Sequence[int], height: int, width: int) -> npt.NDArray[n
     Raises:
         ValueError: The runs do not fill it.
     """
-    if sum(counts) != height * width or min(counts, default=0) < 0:
+    if not 0 < height * width <= MOST_SUM or sum(counts) != height * width or min(counts, default=0) < 0:
         raise ValueError(f"runs of {sum(counts)} pixels for a mask of {height}x{width}")
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return np.ascontiguousarray(flat.reshape(width, height).T)

@@ -161,7 +161,7 @@ class _Changes:
     async def thresholds(self, request: Request) -> Response:
         values = await values_of(request, {"image", "pixel"})
         for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e9:
                 raise BadRequestError(f"{name} must be a number")
         control = self._facts.control
         before = control.state()

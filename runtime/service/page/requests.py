@@ -23,6 +23,10 @@ def who(request: Request) -> str:
     return f"page, {client_address(request.scope)}"
 
 
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
 async def values_of(request: Request, known: set[str], most: int = MAX_BODY) -> dict[str, Any]:
     """A JSON object with known keys.
 
@@ -40,7 +44,8 @@ async def values_of(request: Request, known: set[str], most: int = MAX_BODY) -> 
     if body is None:
         raise BadRequestError("that is too long")
     try:
-        values = json.loads(body)
+        values = json.loads(body, parse_constant=_no_number)
+        json.dumps(values, ensure_ascii=False).encode()  # lone surrogates are no text
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or not set(values) <= known:

@@ -117,6 +117,8 @@ class Page:
             lifespan="off",
             access_log=False,
             log_config=None,
+            # Its errors are what strangers send, a line for each; faults of ours are logged by the guard.
+            log_level=logging.CRITICAL,
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=FINISH_S,

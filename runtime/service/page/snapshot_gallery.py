@@ -17,6 +17,7 @@ from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.service.page.gallery import JPEG_QUALITY, MAX_ENTRIES, THUMBNAIL_SIDE, Entry
 from kanoclip.runtime.sinks.draw.encode import encode_jpeg
 from kanoclip.runtime.sinks.snapshots.reader import Snapshot, newest_snapshots, read_snapshot
+from kanoclip.runtime.system.files.regular import read_small
 
 MAX_KNOWN = 20_000
 """Snapshots whose row of the list is remembered: some 10 MB, and a search does not read them again."""
@@ -126,6 +127,6 @@ def _remember(cache: OrderedDict[str, Any], key: str, value: Any, most: int = MA
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_small(path)
     except OSError:
         return None

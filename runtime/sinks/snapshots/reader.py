@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.system.files.regular import read_small
 
 RECORD, IMAGE, ANNOTATED, MAP = ".json", ".jpg", ".annotated.jpg", ".map.png"
 """What the files of one snapshot end in. The record is written last, and deleted first: where it is, all are."""
@@ -80,8 +81,8 @@ def read_snapshot(folder: Path, name: str) -> Snapshot | None:
     if NAME.fullmatch(name) is None:
         return None
     try:
-        record = json.loads((folder / f"{name}{RECORD}").read_bytes())
-    except (OSError, ValueError):
+        record = json.loads(read_small(folder / f"{name}{RECORD}"))
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(record, dict):
         return None

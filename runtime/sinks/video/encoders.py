@@ -75,8 +75,9 @@ def _gst(name: str, *encoder: str) -> Recipe:
     mux = "h264parse ! mp4mux fragment-duration={fragment} streamable=true ! fdsink fd=1"
     command = f"gst-launch-1.0 -q fdsrc fd=0 ! {raw} ! videoconvert ! {' ! '.join(encoder)} ! {mux}"
     small = "video/x-raw,format=BGR,width=320,height=240,framerate=10/1"
-    trial = f"gst-launch-1.0 -q videotestsrc num-buffers=2 ! {small} ! videoconvert ! {' ! '.join(encoder)} ! fakesink"
-    return Recipe(name, _words(command), _words(trial.format(interval=20)))
+    # The whole chain: the parser and the muxer are in packages of their own, and a board may lack one of them.
+    trial = f"gst-launch-1.0 -q videotestsrc num-buffers=2 ! {small} ! videoconvert ! {' ! '.join(encoder)} ! {mux}"
+    return Recipe(name, _words(command), _words(trial.format(interval=20, fragment=1000 * FRAGMENT_S)))
 
 
 RECIPES = (

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from kanoclip.runtime.sources.files.headers import Samples, samples_of
-from kanoclip.runtime.sources.files.jpeg import decode_jpeg
+from kanoclip.runtime.sources.files.headers import JPEG, header_of, orientation_of
+from kanoclip.runtime.sources.files.jpeg import decode_jpeg, turned
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
+from kanoclip.runtime.sources.files.samples import Samples, samples_of
+from kanoclip.runtime.system.files.regular import read_regular
 from kanoclip.runtime.types import Image
 
 log = logging.getLogger(__name__)
@@ -31,29 +33,13 @@ BACKGROUND = 255
 MOST_DARKER = 2
 """An image may use so many bits less than its folder's: one that uses 1/16 of the range has another depth."""
 
-_JPEG = b"\xff\xd8"
-_UNKNOWN = "not an image that OpenCV can decode"
+UNKNOWN = "not an image that OpenCV can decode"
 _SUFFIXES = frozenset({".png", ".tif", ".tiff", ".pgm", ".ppm", ".jp2"})
 _MOST_FOLDERS = 1024
+_STRIP = 1 << 20
 _depths: OrderedDict[Path, int] = OrderedDict()
 _warned: OrderedDict[tuple[Path, int], None] = OrderedDict()
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a source's images are read.
-
-    Attributes:
-        keep_damaged: Damaged JPEGs are scored with a warning, instead of being left out with the reason.
-        bit_depth: Bits that samples of 16 really have; None to find out.
-    """
-
-    keep_damaged: bool = False
-    bit_depth: int | None = None
-
-
-AS_IT_IS = Reading()
 
 
 def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Reading = AS_IT_IS) -> Image | str:
@@ -68,20 +54,18 @@ def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Readin
     Returns:
         uint8 [H, W, 3] BGR, upright; or the reason why it is none.
     """
-    if raw.startswith(_JPEG):  # 8 bits, no alpha and one page
-        return _jpeg(raw, scale, path, reading)
+    if raw.startswith(JPEG):  # 8 bits, no alpha and one page
+        return refusal(raw, reading) or _jpeg(raw, scale, path, reading)
     samples = samples_of(raw)
     if samples.refused:
         return samples.refused
     if samples.pages > 1:
         log.warning("%s: only the first of its %d pages is scored", path or "an image", samples.pages)
-    if samples.bits <= 8 and not samples.alpha:
-        image = _opencv(raw, cv2.IMREAD_COLOR)
-        return _UNKNOWN if image is None else np.asarray(image, dtype=np.uint8)
-    flags = cv2.IMREAD_UNCHANGED if samples.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
-    image = _opencv(raw, flags)
-    if image is None:
-        return _UNKNOWN
+    plain = samples.bits <= 8 and not samples.alpha
+    deep = cv2.IMREAD_UNCHANGED if samples.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+    image = decode_as(raw, cv2.IMREAD_COLOR if plain else deep, reading)
+    if isinstance(image, str) or plain:
+        return image
     if image.dtype not in (np.uint8, np.uint16):
         return f"its samples are of the type {image.dtype}: convert it to 8 or 16 bits"
     colours = image if image.ndim == 2 else image[:, :, :3]
@@ -95,10 +79,38 @@ def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Readin
     return np.ascontiguousarray(shown, dtype=np.uint8)
 
 
+def refusal(raw: bytes, reading: Reading = AS_IT_IS) -> str | None:
+    """Why a file is not even given to a decoder: its format is none that is read, or its header states too much."""
+    header = header_of(raw)
+    return UNKNOWN if header is None else reading.too_large(header)
+
+
+def decode_as(raw: bytes, flags: int, reading: Reading = AS_IT_IS) -> np.ndarray | str:
+    """Decodes an image file as OpenCV does, but not one that is too large; upright whatever the flags.
+
+    Args:
+        raw: Its content.
+        flags: OpenCV's IMREAD flags, not those of a reduced scale.
+        reading: What its source sets.
+
+    Returns:
+        [H, W] or [H, W, channels] of the file's type as far as the flags keep it; or the reason why it is none.
+    """
+    if (refused := refusal(raw, reading)) is not None:
+        return refused
+    if flags != cv2.IMREAD_UNCHANGED:  # which leaves the image as it lies, as no other does
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), flags)
+    except cv2.error:  # for one, more pixels than OpenCV's own limit
+        image = None
+    return UNKNOWN if image is None else turned(np.asarray(image), orientation_of(raw))
+
+
 def _jpeg(raw: bytes, scale: int, path: Path | None, reading: Reading) -> Image | str:
     image, damage = decode_jpeg(raw, scale)
     if image is None:
-        return _UNKNOWN
+        return UNKNOWN
     if damage and not reading.keep_damaged:
         return f"damaged ({damage})"
     if damage:
@@ -106,21 +118,18 @@ def _jpeg(raw: bytes, scale: int, path: Path | None, reading: Reading) -> Image 
     return image
 
 
-def _opencv(raw: bytes, flags: int) -> np.ndarray | None:
-    try:
-        return cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), flags)
-    except cv2.error:  # for one, more pixels than OpenCV's limit
-        return None
-
-
 def _to_8_bits(values: np.ndarray, bits: int) -> np.ndarray:
     return np.asarray(np.minimum(values >> (bits - 8), 255), np.uint8)
 
 
 def _over_background(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Composites over `BACKGROUND`."""
-    part = alpha.astype(np.float32)[:, :, None] / np.float32(np.iinfo(alpha.dtype).max)
-    return np.asarray(np.rint(colours * part + BACKGROUND * (1 - part)), np.uint8)
+    """Composites over `BACKGROUND`; some rows at a time, since it takes 30 bytes a pixel."""
+    shown = np.empty(colours.shape, np.uint8)
+    rows = max(1, _STRIP // colours.shape[1])
+    for top in range(0, len(colours), rows):
+        part = alpha[top : top + rows].astype(np.float32)[:, :, None] / np.float32(np.iinfo(alpha.dtype).max)
+        shown[top : top + rows] = np.rint(colours[top : top + rows] * part + BACKGROUND * (1 - part))
+    return shown
 
 
 def _depth(values: np.ndarray, samples: Samples, path: Path | None) -> int:
@@ -161,7 +170,7 @@ def _depth_of_folder(folder: Path) -> int:
     """The depth of a folder's images that do not state theirs, from the first of them; looked at once."""
     with _lock:
         if folder not in _depths:
-            bits = max((_range(one) for one in _first_of(folder)), default=DEPTHS[-1])
+            bits = max(_first_of(folder), default=DEPTHS[-1])
             if bits < DEPTHS[-1]:
                 log.info("%s: images of %d bits, by the range of the first %d", folder, bits, LOOKED_AT)
             _depths[folder] = bits
@@ -170,19 +179,22 @@ def _depth_of_folder(folder: Path) -> int:
         return _depths[folder]
 
 
-def _first_of(folder: Path) -> list[np.ndarray]:
-    """The first images of a folder with 16 bits that state no depth."""
-    found: list[np.ndarray] = []
+def _first_of(folder: Path) -> list[int]:
+    """The depths of the first images of a folder with 16 bits that state none, by their ranges."""
+    found: list[int] = []
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-        for path in paths[: 4 * LOOKED_AT]:
-            raw = path.read_bytes()
-            samples = samples_of(raw)
-            if samples.bits == 16 and samples.real_bits is None and not samples.refused:
-                image = _opencv(raw, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-                found += [image] if image is not None and image.dtype == np.uint16 else []
-            if len(found) == LOOKED_AT:
-                break
     except OSError:  # of a folder that has gone, what was seen counts
-        pass
+        return found
+    for path in paths[: 4 * LOOKED_AT]:
+        try:
+            raw = read_regular(path, AS_IT_IS.max_bytes) or b""
+        except OSError:
+            continue
+        samples = samples_of(raw)
+        if samples.bits == 16 and samples.real_bits is None and not samples.refused:
+            image = decode_as(raw, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+            found += [_range(image)] if not isinstance(image, str) and image.dtype == np.uint16 else []
+        if len(found) == LOOKED_AT:
+            break
     return found

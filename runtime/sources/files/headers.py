@@ -1,27 +1,66 @@
-"""What an image's header tells without decoding it: its size, its samples, its pages."""
+"""What an image's header tells without decoding it: its format, its size, which way is up."""
 
 from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kanoclip.runtime.system.files.regular import read_start
+
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+MOST_PARTS = 1 << 16
+"""Segments or chunks that are looked at: files of nothing but tiny ones would take minutes."""
 _ENOUGH = 1 << 18
 """Bytes read: a JPEG's size comes after its EXIF block and colour profile, of at most 64 KiB a piece."""
 _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})
 """JPEG markers among C0..CF that start no frame."""
+_PADDING = re.compile(rb"\xff*")
+_BLANK = rb"(?:\s|#[^\n]*\n)+"
+_PNM = re.compile(rb"P[1-6]" + _BLANK + rb"(\d{1,9})" + _BLANK + rb"(\d{1,9})\s")
+
+_MOST_PAGES = 1 << 16
+_FORMS = {1: "B", 3: "H", 4: "I", 16: "Q"}
+"""TIFF's types of whole numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What is known of an image before it is decoded.
+
+    Attributes:
+        height: Rows as they are saved.
+        width: Columns as they are saved.
+        orientation: EXIF's, 1 to 8, of which 5 to 8 swap rows and columns.
+        part: Pixels of the largest part that the decoder takes at a time, such as a tile, whatever the size.
+    """
+
+    height: int
+    width: int
+    orientation: int = 1
+    part: int = 0
+
+    @property
+    def room(self) -> int:
+        """Pixels that the decoder needs room for."""
+        return max(self.height * self.width, self.part)
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(height, width) when it is turned."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
-    """The (height, width) of a PNG, JPEG or BMP file, upright by its EXIF orientation.
+    """The (height, width) of an image file, upright by its EXIF orientation.
 
     Returns:
         None where the header does not tell: another format, a damaged file, one that cannot be read. Decode it then.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(_ENOUGH)
+        data = read_start(path, _ENOUGH)
     except OSError:
         return None
     return size_of(data)
@@ -29,154 +68,222 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 def size_of(data: bytes) -> tuple[int, int] | None:
     """As `image_size`, from a file's content or the beginning of it."""
-    size: tuple[int, int] | None = None
+    header = header_of(data)
+    return None if header is None else header.upright
+
+
+def header_of(data: bytes) -> Header | None:
+    """The header of a PNG, JPEG, BMP, TIFF, WebP, GIF, PNM or JPEG 2000 file; None for others, or if it is damaged."""
     try:
-        if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR":
-            width, height = struct.unpack_from(">II", data, 16)
-            size = height, width
-        elif data.startswith(b"BM") and struct.unpack_from("<I", data, 14)[0] >= 40:
-            width, height = struct.unpack_from("<ii", data, 18)
-            size = abs(height), width  # a negative height says that the rows go downwards
-        elif data.startswith(b"\xff\xd8"):
-            size = _jpeg_size(data)
-    except (struct.error, IndexError):
+        header = _header(data)
+    except (struct.error, IndexError, OverflowError):
         return None
-    return size if size is not None and min(size) > 0 else None
+    return header if header is not None and header.height > 0 and header.width > 0 else None
 
 
-def orientation_of(jpeg: bytes) -> int:
-    """A JPEG file's EXIF orientation, 1 to 8; 1 where it has none that can be read."""
-    position = 2
+def orientation_of(data: bytes) -> int:
+    """EXIF's orientation of a JPEG, PNG or WebP file, 1 to 8; 1 where there is none that can be read."""
     try:
-        while jpeg[position] == 0xFF and (marker := jpeg[position + 1]) not in (0xDA, 0xD9):
-            if marker == 0xFF:  # padding
-                position += 1
-                continue
-            length = struct.unpack_from(">H", jpeg, position + 2)[0]
-            if marker == 0xE1 and jpeg[position + 4 : position + 10] == b"Exif\0\0":
-                return _orientation(jpeg[position + 10 : position + 2 + length])
-            position += 2 + length
-    except (struct.error, IndexError):
+        if data.startswith(JPEG):
+            return _exif_of_jpeg(data)
+        if data.startswith(PNG):
+            return _exif_of_png(data)
+        if _is_webp(data):
+            return _exif_of_webp(data) or 1
+    except (struct.error, IndexError, OverflowError):
         pass
     return 1
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    position, turned = 2, False
-    while data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # padding
-            position += 1
-            continue
-        length = struct.unpack_from(">H", data, position + 2)[0]
+def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """A JPEG's segments before its data: marker, place of the content, place after it.
+
+    Raises:
+        struct.error: It is cut off.
+        IndexError: It is cut off.
+    """
+    position = 2
+    for _ in range(MOST_PARTS):
+        if jpeg[position] != 0xFF:
+            return
+        if jpeg[position + 1] == 0xFF and (padding := _PADDING.match(jpeg, position)) is not None:
+            position = padding.end() - 1
+        marker = jpeg[position + 1]
+        if marker in (0xDA, 0xD9):
+            return
+        end = position + 2 + int(struct.unpack_from(">H", jpeg, position + 2)[0])
+        yield marker, position + 4, end
+        position = end
+
+
+def chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """A PNG's chunks: kind, place of the content, place after it."""
+    position = len(PNG)
+    for _ in range(MOST_PARTS):
+        kind = png[position + 4 : position + 8]
+        if len(kind) < 4:
+            return
+        end = position + 8 + int(struct.unpack_from(">I", png, position)[0])
+        yield kind, position + 8, end
+        position = end + 4
+
+
+def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """A WebP file's chunks: kind, place of the content, place after it."""
+    position = 12
+    for _ in range(MOST_PARTS):
+        if position + 8 > len(webp):
+            return
+        size = int(struct.unpack_from("<I", webp, position + 4)[0])
+        yield webp[position : position + 4], position + 8, position + 8 + size
+        position += 8 + size + size % 2
+
+
+def _header(data: bytes) -> Header | None:
+    if data.startswith(PNG) and data[12:16] == b"IHDR":
+        width, height = struct.unpack_from(">II", data, 16)
+        return Header(height, width, _exif_of_png(data))
+    if data.startswith(JPEG):
+        return _jpeg(data)
+    if data.startswith(b"BM"):
+        if struct.unpack_from("<I", data, 14)[0] < 40:
+            width, height = struct.unpack_from("<HH", data, 18)
+        else:
+            width, height = struct.unpack_from("<ii", data, 18)
+        return Header(abs(height), width)  # a negative height says that the rows go downwards
+    if is_tiff(data):
+        tags, _ = directories(data)
+        turned = tags.get(274, 1)
+        return Header(
+            *(tags.get(257, 0), tags.get(256, 0), turned if 1 <= turned <= 8 else 1),
+            tags.get(322, 0) * tags.get(323, 0),
+        )
+    if _is_webp(data):
+        return _webp(data)
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        width, height = struct.unpack_from("<HH", data, 6)
+        return Header(height, width)
+    if (found := _PNM.match(data[:4096])) is not None:
+        return Header(int(found[2]), int(found[1]))
+    return _jpeg_2000(data)
+
+
+def _jpeg(data: bytes) -> Header | None:
+    size, orientation = None, 1
+    for marker, start, end in segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in _NO_SIZE:
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            return (width, height) if turned else (height, width)
-        if marker == 0xE1 and data[position + 4 : position + 10] == b"Exif\0\0":
-            turned = _orientation(data[position + 10 : position + 2 + length]) >= 5
-        position += 2 + length
+            size = struct.unpack_from(">HH", data, start + 1)
+            break
+        if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
+            orientation = _orientation(data[start + 6 : end])
+    return None if size is None else Header(size[0], size[1], orientation)
+
+
+def _webp(data: bytes) -> Header | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(data[place : place + 3], "little") + 1 for place in (24, 27))
+        # EXIF comes after the image: of the beginning of a file alone, nobody knows which way is up.
+        orientation = _exif_of_webp(data) if data[20] & 0x08 else 1
+        return None if orientation is None or len(data) < 30 else Header(height, width, orientation)
+    if kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return Header((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return Header(height & 0x3FFF, width & 0x3FFF)
+    return None
+
+
+def _jpeg_2000(data: bytes) -> Header | None:
+    if data[4:8] != b"jP  " and data[:4] != b"\xff\x4f\xff\x51":
+        return None
+    # The stream inside is what the decoder goes by, whatever the box round it states.
+    place = data.find(b"\xff\x4f\xff\x51")
+    if place < 0:
+        return None
+    right, bottom, left, top, _, _, _, _, planes = struct.unpack_from(">8IH", data, place + 8)
+    return Header(bottom - top, right - left, 1, right * bottom * -(-planes // 4))
+
+
+def _is_webp(data: bytes) -> bool:
+    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+
+
+def _exif_of_jpeg(data: bytes) -> int:
+    for marker, start, end in segments(data):
+        if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
+            return _orientation(data[start + 6 : end])
+    return 1
+
+
+def _exif_of_png(data: bytes) -> int:
+    if b"eXIf" in data:  # it may also come after the image
+        for kind, start, end in chunks(data):
+            if kind == b"eXIf":
+                return _orientation(data[start:end])
+    return 1
+
+
+def _exif_of_webp(data: bytes) -> int | None:
+    """None where there is none."""
+    for kind, start, end in webp_chunks(data):
+        if kind == b"EXIF":
+            exif = data[start:end]
+            return _orientation(exif.removeprefix(b"Exif\0\0"))
     return None
 
 
 def _orientation(exif: bytes) -> int:
-    """1 to 8, of which 5 to 8 swap rows and columns; 1 where it is not given."""
+    """1 to 8; 1 where it is not given."""
     order = "<" if exif.startswith(b"II") else ">"
-    start = struct.unpack_from(f"{order}I", exif, 4)[0]
-    for entry in range(struct.unpack_from(f"{order}H", exif, start)[0]):
-        tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
-        if tag == 0x0112:
-            return int(value)
+    try:
+        start = struct.unpack_from(f"{order}I", exif, 4)[0]
+        for entry in range(struct.unpack_from(f"{order}H", exif, start)[0]):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
+            if tag == 0x0112:
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
     return 1
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """What an image's samples are.
+def is_tiff(data: bytes) -> bool:
+    """Whether a file begins as TIFF or BigTIFF does."""
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-    Attributes:
-        bits: Bits of each in the file, or what the decoder makes of them.
-        real_bits: Bits that are used, where the file states it.
-        alpha: Whether there is transparency.
-        pages: Pages or frames of an animation.
-        refused: Why it cannot be scored; empty if it can.
+
+def directories(data: bytes) -> tuple[dict[int, int], int]:
+    """The first page's tags, of each the first number, and how many pages there are.
+
+    Raises:
+        struct.error: It is cut off or damaged.
     """
-
-    bits: int = 8
-    real_bits: int | None = None
-    alpha: bool = False
-    pages: int = 1
-    refused: str = ""
-
-
-def samples_of(data: bytes) -> Samples:
-    """Reads a PNG, TIFF, WebP, PNM or JPEG 2000 file's header; plain 8-bit samples for anything else or damaged."""
-    try:
-        if data.startswith(b"\x89PNG\r\n\x1a\n"):
-            return _png(data)
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return _tiff(data)
-        if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-            return _webp(data)
-        if re.match(rb"P[2356]\s", data) and (found := _PNM.match(data)) is not None:
-            most = int(found[1]).bit_length()  # 16 is what programs write that do not know
-            return Samples(16, most if most < 16 else None) if most > 8 else Samples()
-        if data[4:8] == b"jP  " and (place := data.find(b"ihdr", 0, 4096)) > 0:
-            bits = (data[place + 14] & 0x7F) + 1
-            return Samples(16, bits if bits < 16 else None) if 8 < bits <= 16 else Samples()
-    except (struct.error, IndexError, ValueError):
-        pass
-    return Samples()
-
-
-_PNM = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})\s")
-_MOST_PAGES = 1 << 16
-
-
-def _png(data: bytes) -> Samples:
-    depth, colour = data[24], data[25]
-    alpha, real, pages, position = colour in (4, 6), None, 1, 8
-    while (kind := data[position + 4 : position + 8]) not in (b"IDAT", b"IEND", b""):
-        if kind == b"sBIT":
-            real = max(data[position + 8 : position + 8 + (3 if colour in (2, 6) else 1)])
-        alpha |= kind == b"tRNS"
-        pages = struct.unpack_from(">I", data, position + 8)[0] if kind == b"acTL" else pages
-        position += 12 + struct.unpack_from(">I", data, position)[0]
-    return Samples(16 if depth == 16 else 8, real if depth == 16 else None, alpha, pages)
-
-
-def _webp(data: bytes) -> Samples:
-    if data[12:16] == b"VP8L":
-        return Samples(alpha=bool(struct.unpack_from("<I", data, 21)[0] >> 28 & 1))
-    if data[12:16] != b"VP8X":
-        return Samples()
-    position, pages = 12, 0
-    while position + 8 <= len(data):
-        pages += data[position : position + 4] == b"ANMF"
-        position += 8 + (size := struct.unpack_from("<I", data, position + 4)[0]) + size % 2
-    return Samples(alpha=bool(data[20] & 0x10), pages=max(1, pages))
-
-
-def _tiff(data: bytes) -> Samples:
-    """The first page's samples; 10, 12 and 14 bits in a row come out of the decoder at the upper end of 16."""
-    order = "<" if data.startswith(b"II") else ">"
-    start, pages, first = struct.unpack_from(f"{order}I", data, 4)[0], 0, dict[int, int]()
+    order, big = "<" if data.startswith(b"II") else ">", data[2:4] in (b"+\0", b"\0+")
+    form, width, head = ("Q", 20, 8) if big else ("I", 12, 2)
+    start, pages, first = struct.unpack_from(order + form, data, 8 if big else 4)[0], 0, dict[int, int]()
     while 0 < start < len(data) and pages < _MOST_PAGES:
-        count = struct.unpack_from(f"{order}H", data, start)[0]
-        for entry in range(start + 2, start + 2 + 12 * count, 12) if not pages else ():
-            tag, kind, length, value = struct.unpack_from(f"{order}HHII", data, entry)
-            if kind == 3:  # 16-bit numbers, in place where they are one or two
-                value = struct.unpack_from(f"{order}H", data, entry + 8 if length < 3 else value)[0]
-            first[tag] = value
+        count = struct.unpack_from(order + ("Q" if big else "H"), data, start)[0]
+        end = start + head + width * count
+        if end > len(data):
+            raise struct.error("a directory ends after the file")
+        if not pages:
+            for entry in range(start + head, end, width):
+                _take(data, entry, order, form, first)
         pages += 1
-        start = struct.unpack_from(f"{order}I", data, start + 2 + 12 * count)[0]
-    bits, form = first.get(258, 1), first.get(339, 1)
-    if form == 3:
-        return Samples(
-            refused=f"its samples are float of {bits} bits, whose range nobody states: convert it to 8 or 16"
-        )
-    if bits > 16:
-        return Samples(refused=f"its samples have {bits} bits: convert it to 8 or 16")
-    real = first[281].bit_length() if 281 in first and 8 < first[281].bit_length() < 16 else None
-    # Grey or colour with a channel more, unless that is said to be no alpha.
-    alpha = (first.get(262), first.get(277)) in ((1, 2), (2, 4)) and first.get(338) != 0
-    return Samples(16 if bits > 8 else 8, 16 if 8 < bits < 16 else real, alpha, max(1, pages))
+        start = struct.unpack_from(order + form, data, end)[0]
+    return first, pages
+
+
+def _take(data: bytes, entry: int, order: str, form: str, tags: dict[int, int]) -> None:
+    tag, kind, count = struct.unpack_from(f"{order}HH{form}", data, entry)
+    number = _FORMS.get(kind)
+    if number is None or not count:
+        return
+    here = entry + 4 + struct.calcsize(form)
+    fits = count * struct.calcsize(number) <= struct.calcsize(form)
+    place = here if fits else struct.unpack_from(order + form, data, here)[0]
+    try:
+        tags[tag] = struct.unpack_from(order + number, data, place)[0]
+    except (struct.error, OverflowError):  # numbers that lie after the end; others may be there
+        return

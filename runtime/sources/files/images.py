@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,15 +15,16 @@ import numpy as np
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.sources.files.decode import AS_IT_IS, Reading, decode
+from kanoclip.runtime.sources.files.decode import decode
 from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES, images_in, images_matching, natural_key
-from kanoclip.runtime.sources.files.headers import size_of
+from kanoclip.runtime.sources.files.headers import JPEG, PNG, segments, size_of
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
+from kanoclip.runtime.system.files.regular import read_regular
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.types import BadFrame, Frame, Image
 
 MOST_READERS = 4
 LARGEST_SCALE = 8
-_JPEG = b"\xff\xd8"
 
 
 class ImageSource(BaseSource):
@@ -32,12 +34,13 @@ class ImageSource(BaseSource):
         paths: Files, in the order wanted; at least one.
         root: A folder that all of them lie below.
         name: What to call the source.
+        reading: What becomes of damaged, of 16-bit and of large images.
 
     Attributes:
         reduced_for: (height, width) of the model for which JPEGs are decoded at a smaller scale, see `read_reduced`;
             None, as at the start, to decode all of them in full.
         readers: Threads that read and decode.
-        reading: What becomes of damaged and of 16-bit images.
+        reading: As it was given.
 
     Examples:
         >>> import cv2
@@ -52,9 +55,9 @@ class ImageSource(BaseSource):
     live = False
     fps: float | None = None
 
-    def __init__(self, paths: Sequence[Path], root: Path, name: str) -> None:
+    def __init__(self, paths: Sequence[Path], root: Path, name: str, reading: Reading = AS_IT_IS) -> None:
         self.reduced_for: tuple[int, int] | None = None
-        self.reading = AS_IT_IS
+        self.reading = reading
         self.readers = min(own_cores(), MOST_READERS)
         self.name = name
         self.root: Path | None = root
@@ -62,12 +65,12 @@ class ImageSource(BaseSource):
         self.paths = paths
 
     @classmethod
-    def from_file(cls, path: Path) -> ImageSource:
+    def from_file(cls, path: Path, reading: Reading = AS_IT_IS) -> ImageSource:
         """One image file."""
-        return cls([path], path.parent, str(path))
+        return cls([path], path.parent, str(path), reading)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> ImageSource:
+    def from_folder(cls, folder: Path, reading: Reading = AS_IT_IS) -> ImageSource:
         """All images below a folder, in natural order.
 
         Masks of an MVTec-layout data set are left out, and what commands wrote.
@@ -78,10 +81,10 @@ class ImageSource(BaseSource):
         paths = [Path(path) for path in images_in(str(folder))]
         if not paths:
             raise SourceError(f"{folder}: no images in this folder (looked for {_suffixes()})")
-        return cls(sorted(paths, key=natural_key), folder, str(folder))
+        return cls(sorted(paths, key=natural_key), folder, str(folder), reading)
 
     @classmethod
-    def from_glob(cls, pattern: str) -> ImageSource:
+    def from_glob(cls, pattern: str, reading: Reading = AS_IT_IS) -> ImageSource:
         """Images that match a pattern (`**` crosses folders), in natural order, without what commands wrote.
 
         Raises:
@@ -91,7 +94,7 @@ class ImageSource(BaseSource):
         if not paths:
             raise SourceError(f"{pattern}: no image matches this pattern (looked for {_suffixes()})")
         root = Path(os.path.commonpath([p.parent for p in paths])) if len(paths) > 1 else paths[0].parent
-        return cls(sorted(paths, key=natural_key), root, pattern)
+        return cls(sorted(paths, key=natural_key), root, pattern, reading)
 
     def frames(self) -> Iterator[Frame | BadFrame]:
         """Yields each image, or a `BadFrame` for one that cannot be read."""
@@ -137,7 +140,7 @@ def read_image(path: Path, reading: Reading = AS_IT_IS) -> Image | str:
     Returns:
         uint8 [H, W, 3] BGR, turned upright by its EXIF orientation; or the reason why it cannot be read.
     """
-    raw = _content(path)
+    raw = _content(path, reading)
     return raw if isinstance(raw, str) else decode(raw, path=path, reading=reading)
 
 
@@ -159,10 +162,10 @@ def read_reduced(
         The image as `read_image` gives it, smaller where it could be, and then (height, width) of the whole; or the
         reason why it cannot be read.
     """
-    raw = _content(path)
+    raw = _content(path, reading)
     if isinstance(raw, str):
         return raw
-    size = size_of(raw) if raw.startswith(_JPEG) else None
+    size = size_of(raw) if raw.startswith(JPEG) else None
     scale = 1
     while size is not None and scale < LARGEST_SCALE and size[0] >= 4 * scale * height and size[1] >= 4 * scale * width:
         scale *= 2
@@ -170,18 +173,25 @@ def read_reduced(
     return image if isinstance(image, str) else (image, size if scale > 1 else None)
 
 
-def _content(path: Path) -> bytes | str:
+def _content(path: Path, reading: Reading) -> bytes | str:
     """A file's bytes, or the reason why it cannot be read."""
     try:
-        raw = path.read_bytes()
+        raw = read_regular(path, reading.max_bytes)
     except OSError as error:
         return error.strerror or "cannot be read"
-    return _why_not_whole(raw) or raw
+    return too_long(reading) if raw is None else _why_not_whole(raw) or raw
 
 
-def decode_image(raw: bytes, path: Path | None = None) -> Image | str:
+def too_long(reading: Reading) -> str:
+    """The reason why a file of too many bytes is not read."""
+    return (
+        f"the file is over {reading.max_bytes >> 20:,} MiB, more than {reading.max_pixels:,} pixels take (--max-pixels)"
+    )
+
+
+def decode_image(raw: bytes, path: Path | None = None, reading: Reading = AS_IT_IS) -> Image | str:
     """What `read_image` gives, of a file's bytes; `path` is where they came from, if from this machine."""
-    return _why_not_whole(raw) or decode(raw, path=path)
+    return _why_not_whole(raw) or decode(raw, path=path, reading=reading)
 
 
 def _why_not_whole(raw: bytes) -> str | None:
@@ -193,17 +203,17 @@ def _why_not_whole(raw: bytes) -> str | None:
 
 def _is_cut_short(raw: bytes) -> bool:
     """Whether a JPEG or PNG file lacks its end marker."""
-    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
+    if raw.startswith(PNG):
         return b"IEND" not in raw
-    if not raw.startswith(_JPEG):
+    if not raw.startswith(JPEG):
         return False
     # The end marker of an EXIF thumbnail must not count: hop over the header's segments by their lengths.
     position = 2
-    while position + 4 <= len(raw) and raw[position] == 0xFF and raw[position + 1] != 0xDA:
-        if raw[position + 1] == 0xFF:  # padding
-            position += 1
-        else:
-            position += 2 + int.from_bytes(raw[position + 2 : position + 4], "big")
+    try:
+        for _, _, end in segments(raw):
+            position = end
+    except (struct.error, IndexError):
+        return True
     return raw.rfind(b"\xff\xd9") < position  # from the end, where the marker of a whole file is
 
 

@@ -54,7 +54,7 @@ def decode_jpeg(raw: bytes, scale: int) -> tuple[Image | None, str]:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(raw)
             if colours not in ("CMYK", "YCCK"):
                 least = {"min_height": -(-height // scale), "min_width": -(-width // scale)} if scale > 1 else {}
-                return _upright(simplejpeg.decode_jpeg(raw, "BGR", **least), orientation_of(raw)), ""
+                return turned(simplejpeg.decode_jpeg(raw, "BGR", **least), orientation_of(raw)), ""
         except ValueError as error:
             words = str(error)
             damage = words if words.startswith(_WARNINGS) else ""
@@ -65,7 +65,8 @@ def decode_jpeg(raw: bytes, scale: int) -> tuple[Image | None, str]:
     return (None if image is None else np.asarray(image, dtype=np.uint8)), damage
 
 
-def _upright(image: Image, orientation: int) -> Image:
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """An image upright, by its EXIF orientation from 1 to 8."""
     turn, axis = _TURNS.get(orientation, (None, None))
     turned = image if turn is None else cv2.rotate(image, turn)
-    return np.asarray(turned if axis is None else cv2.flip(turned, axis), dtype=np.uint8)
+    return np.asarray(turned if axis is None else cv2.flip(turned, axis))

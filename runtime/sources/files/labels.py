@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kanoclip.runtime.sources.files.images import ImageSource
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 
 GOOD_FOLDERS = frozenset({"good", "ok", "normal"})
 """Names of folders of good images, in any case."""
@@ -58,7 +59,7 @@ class Groups:
         return parts[0] if len(parts) > 1 else self.root.resolve().name or NO_FOLDER
 
 
-def by_label(folder: Path) -> Labelled | None:
+def by_label(folder: Path, reading: Reading = AS_IT_IS) -> Labelled | None:
     """Tells a folder's images apart.
 
     `good/` and `crack/` may lie in the folder itself, as in the `test` of an MVTec tree, or below it, as in the tree
@@ -66,6 +67,7 @@ def by_label(folder: Path) -> Labelled | None:
 
     Args:
         folder: Where.
+        reading: How they are read.
 
     Returns:
         None where no folder below it is called good: nothing says what its images are.
@@ -88,8 +90,8 @@ def by_label(folder: Path) -> Labelled | None:
     good = [path for path, place in zip(paths, places, strict=True) if place is not None]
     bad = [path for path in paths if str(path) in known]
     return Labelled(
-        ImageSource(good, folder, str(folder)),
-        ImageSource(bad, folder, str(folder)) if bad else None,
+        ImageSource(good, folder, str(folder), reading),
+        ImageSource(bad, folder, str(folder), reading) if bad else None,
         Groups(folder, known),
         len(paths) - len(good) - len(bad),
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame
+from kanoclip.runtime.sources.capture import check_size, frame_count, frame_rate, read_frame
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
+from kanoclip.runtime.system.files.regular import open_regular
 from kanoclip.runtime.types import BadFrame, Frame
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mjpeg", ".wmv"})
@@ -20,18 +23,20 @@ class VideoSource(BaseSource):
 
     Args:
         path: The file.
+        reading: How large its frames may be.
 
     Raises:
-        SourceError: It cannot be opened as a video.
+        SourceError: It cannot be opened as a video, or its frames are too large.
     """
 
     live = False
     root: Path | None = None
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reading: Reading = AS_IT_IS) -> None:
         self.name = str(path)
+        self.reading = reading
         try:
-            with path.open("rb"):  # OpenCV gives no reason; the operating system does.
+            with closing(open_regular(path)):  # OpenCV gives no reason; the operating system does.
                 pass
         except OSError as error:
             raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
@@ -42,6 +47,11 @@ class VideoSource(BaseSource):
                 f"{path}: not a video that OpenCV can decode (damaged, cut short or an unknown codec); "
                 "try playing it, or convert it to H.264 .mp4"
             )
+        try:
+            check_size(self._capture, self.name, reading)
+        except SourceError:
+            self._capture.release()
+            raise
         self.count = frame_count(self._capture)
         self.fps = frame_rate(self._capture)
 
@@ -53,7 +63,7 @@ class VideoSource(BaseSource):
         """
         index = 0
         while True:
-            frame = read_frame(self._capture, index, self.name, live=False)
+            frame = read_frame(self._capture, index, self.name, live=False, reading=self.reading)
             if frame is None:
                 break
             yield frame

@@ -18,10 +18,10 @@ from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.sources.files.decode import AS_IT_IS
 from kanoclip.runtime.sources.files.folders import natural_key
 from kanoclip.runtime.sources.files.images import read_image
 from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.gstreamer.query import decimal, split_query, whole
 from kanoclip.runtime.types import BadFrame, Frame
 
@@ -87,6 +87,7 @@ class WatchSource(BaseSource):
 
     Args:
         spec: `watch://` with a folder and options, see `WatchedFolder`.
+        reading: What becomes of damaged, of 16-bit and of large images.
 
     Raises:
         SourceRefusedError: There is no such folder.
@@ -97,7 +98,7 @@ class WatchSource(BaseSource):
     count: int | None = None
     fps: float | None = None
 
-    def __init__(self, spec: str) -> None:
+    def __init__(self, spec: str, reading: Reading = AS_IT_IS) -> None:
         self.watched = WatchedFolder.parse(spec)
         self.name = spec
         self.root: Path | None = self.watched.folder
@@ -108,7 +109,7 @@ class WatchSource(BaseSource):
                 self.watched.done.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise SourceError(f"{self.watched.done}: cannot be made ({error.strerror})") from error
-        self.reading = AS_IT_IS
+        self.reading = reading
         self._interrupted = threading.Event()
         self._known = Known()
         self._waiting: dict[str, tuple[int, float]] = {}  # path -> key, and since when it has that

@@ -22,6 +22,8 @@ from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
+from kanoclip.runtime.sources.files.headers import Header
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera
 from kanoclip.runtime.sources.gstreamer.genicam import GENICAM, GenicamCamera
 from kanoclip.runtime.sources.gstreamer.launch import PACKAGES, GstLaunch, StalledError
@@ -64,6 +66,7 @@ class GStreamerSource(BaseSource):
             `gst://` and a pipeline up to raw video, as `gst-launch-1.0` takes it and split as a shell would; passwords
             in it are used and never shown.
         stall_s: How long each frame after the first may take; None waits for ever.
+        reading: How large its frames may be.
 
     Raises:
         SourceError: It is not of that form, the tool is missing, or no frame comes.
@@ -72,7 +75,7 @@ class GStreamerSource(BaseSource):
     count: int | None = None
     root: Path | None = None
 
-    def __init__(self, spec: str, stall_s: float | None = STALL_TIMEOUT_S) -> None:
+    def __init__(self, spec: str, stall_s: float | None = STALL_TIMEOUT_S, reading: Reading = AS_IT_IS) -> None:
         self._stall_s = math.inf if stall_s is None else stall_s
         self._kind = spec.partition("://")[0]
         self._endless = not spec.startswith(GST)
@@ -96,6 +99,9 @@ class GStreamerSource(BaseSource):
             code = self._launch.finish()
             self._launch.close()
             raise self._failure(f"ended without a frame (exit code {code})")
+        if (refused := reading.too_large(Header(track.height, track.width))) is not None:
+            self._launch.close()
+            raise SourceError(f"{self.name}: {refused}")
         self.fps = track.fps if track.fps is not None and track.fps <= 1000 else None
         self.live = self._endless or self._launch.live
 

@@ -12,7 +12,8 @@ import cv2
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.sources.capture import frame_count, frame_rate, read_frame, ticks
+from kanoclip.runtime.sources.capture import check_size, frame_count, frame_rate, read_frame, ticks
+from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.network.clock import StreamClock, wall_time
 from kanoclip.runtime.sources.network.probe import probe, refusal
 from kanoclip.runtime.system.net import PublicUrl
@@ -35,15 +36,17 @@ class UrlSource(BaseSource):
     Args:
         url: With credentials, if it needs any; they are used and never shown.
         read_timeout_s: For each frame; None waits for ever.
+        reading: How large its frames may be.
 
     Raises:
         SourceRefusedError: The server wants other credentials.
-        SourceError: Nobody answers, or the answer is no video.
+        SourceError: Nobody answers, the answer is no video, or its frames are too large.
     """
 
     root: Path | None = None
 
-    def __init__(self, url: str, read_timeout_s: float | None = READ_TIMEOUT_S) -> None:
+    def __init__(self, url: str, read_timeout_s: float | None = READ_TIMEOUT_S, reading: Reading = AS_IT_IS) -> None:
+        self.reading = reading
         address = PublicUrl.of(url)
         self.name = address.shown
         self._read_timeout_s = read_timeout_s
@@ -57,6 +60,11 @@ class UrlSource(BaseSource):
         self._capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
         if not self._capture.isOpened():
             raise refusal(address)
+        try:
+            check_size(self._capture, self.name, reading)
+        except SourceError:
+            self._capture.release()
+            raise
         self.count = frame_count(self._capture)
         self.live = self.count is None
         self.fps = frame_rate(self._capture)
@@ -73,7 +81,7 @@ class UrlSource(BaseSource):
         index = grabbed = 0
         clock = StreamClock()
         while True:
-            frame = read_frame(self._capture, index, self.name, live=self.live)
+            frame = read_frame(self._capture, index, self.name, live=self.live, reading=self.reading)
             if frame is None:
                 break
             grabbed += 1

@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from kanoclip.runtime.system.files.regular import read_start
+
 MARK = ".kanoclip-output"
 _ALL = "*"
 _HEAD = (
@@ -47,8 +49,7 @@ def own_in(folder: Path | str, *, named: bool = False) -> Own:
         named: The user named it as the source: then no mark covers it as a whole.
     """
     try:
-        with Path(folder, MARK).open(encoding="utf-8", errors="replace") as file:
-            lines = file.read(_LIMIT).splitlines()
+        lines = read_start(Path(folder, MARK), _LIMIT).decode(errors="replace").splitlines()
     except OSError:
         return Own()
     return Own(_ALL in lines and not named, frozenset(name for line in lines if (name := _name(line)) is not None))
@@ -75,7 +76,7 @@ def mark_file(path: Path) -> None:
 def _add(folder: Path, line: str) -> None:
     path = folder / MARK
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_start(path, _LIMIT).decode(errors="replace").splitlines()
     except FileNotFoundError:
         lines = []
     if line in lines:

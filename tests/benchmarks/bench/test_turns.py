@@ -31,6 +31,22 @@ def test_runners_take_turns_and_warmup_does_not_count():
     assert [len(times) for times in spent.values()] == [3, 3]
 
 
+def test_a_gpu_is_warmed_up_by_time_and_never_paused(monkeypatch):
+    now, slept, order = [0.0], [], []
+
+    def run(name):
+        order.append(name)
+        now[0] += 0.1
+
+    monkeypatch.setattr(turns, "PAUSE_S", 0.02)
+    monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=lambda: now[0], sleep=slept.append))
+    work = {name: lambda name=name: run(name) for name in ("cpu", "gpu")}
+    take_turns(work, 2, 2, Journal(None, {}), "latency", lambda part: None, frozenset({"gpu"}))
+    warm = int(turns.WARMUP_S / 0.1)
+    assert order == ["cpu", "cpu", *["gpu"] * warm, "cpu", "gpu", "cpu", "gpu"]
+    assert slept == [0.02, 0.02], "before the CPU's two rounds alone"
+
+
 def test_a_run_that_goes_on_warms_up_again_and_measures_what_is_missing(tmp_path):
     with Journal(tmp_path / "j", {}) as journal:
         first = run([], 2, journal)

@@ -97,3 +97,21 @@ def test_a_program_that_imports_it_itself_gets_it(tmp_path):
     pytest.importorskip("openvino_telemetry")
     code = "from kanoclip.runtime.engines.openvino import has_bf16; has_bf16(); import openvino_telemetry"
     watched(code, tmp_path, tmp_path)
+
+
+def test_what_trains_and_exports_reports_nothing(tmp_path):
+    """torch, open_clip, huggingface_hub, accelerate, onnx, onnxscript: on import, and when a model is made."""
+    code = (
+        "import kanoclip.train, os\n"
+        "assert os.environ['HF_HUB_DISABLE_TELEMETRY'] == '1'\n"
+        "import torch, open_clip, huggingface_hub, accelerate, onnx, onnxscript\n"
+        "from huggingface_hub import constants; assert constants.HF_HUB_DISABLE_TELEMETRY\n"
+        "import kanoclip.export.pipeline, kanoclip.train.training.cli, kanoclip.train.evaluation.cli\n"
+        "from kanoclip.train.backbones import get_backbone, load_clip\n"
+        "load_clip(get_backbone('random-tiny'))\n"
+        "import time; time.sleep(0.5)"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    assert watched(code, home, tmp_path)[0] == []
+    assert list(home.iterdir()) == []

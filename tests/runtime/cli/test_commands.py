@@ -13,7 +13,16 @@ import click
 import pytest
 
 from kanoclip.runtime.cli import commands
-from kanoclip.runtime.cli.commands import DISTRIBUTION, GROUP, RUNTIME, command_lines, open_command, registered
+from kanoclip.runtime.cli.commands import (
+    DISTRIBUTION,
+    GROUP,
+    RUNTIME,
+    WITHOUT_PROGRAM,
+    command_lines,
+    open_command,
+    programs,
+    registered,
+)
 from kanoclip.runtime.cli.main import invoke
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +41,8 @@ def test_every_command_has_a_line_and_a_program():
     lines = dict(command_lines())
     assert all(line.endswith(".") and "\n" not in line for line in lines.values()), lines
     scripts = metadata.distribution(DISTRIBUTION).entry_points.select(group="console_scripts")
-    assert {name.removeprefix("kanoclip-") for name in scripts.names if name != "kanoclip"} == set(lines)
+    assert set(scripts.names) == set(programs())
+    assert {name.removeprefix("kanoclip-") for name in programs()[1:]} == set(lines) - WITHOUT_PROGRAM
 
 
 def test_no_name_is_taken_twice():

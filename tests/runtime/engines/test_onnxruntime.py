@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import sys
 import types
 from dataclasses import replace
@@ -14,6 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from kanoclip.runtime import engines
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of, shipped_bundle
 from kanoclip.runtime.bundle.manifest import FileInfo, Manifest, TensorSpec
 from kanoclip.runtime.engines import BACKENDS, create_backend
@@ -77,6 +80,8 @@ def fake_runtime(monkeypatch, providers, started=None, refuses=()):
         InferenceSession=Session,
         OrtValue=OrtValue,
         get_available_providers=lambda: providers,
+        __file__="/nowhere/onnxruntime/__init__.py",
+        cuda_version="13.0",
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     return made
@@ -158,7 +163,10 @@ def test_a_provider_that_fails_in_a_run_is_never_replaced_silently(bundle, capfd
 
 def test_a_provider_that_raises_when_it_starts(bundle, monkeypatch):
     module = types.SimpleNamespace(
-        SessionOptions=onnxruntime.SessionOptions, get_available_providers=lambda: ALL, InferenceSession=None
+        SessionOptions=onnxruntime.SessionOptions,
+        get_available_providers=lambda: ALL,
+        cuda_version="13.0",
+        __file__="/nowhere/onnxruntime/__init__.py",
     )
 
     def session(*arguments, **options):
@@ -166,7 +174,79 @@ def test_a_provider_that_raises_when_it_starts(bundle, monkeypatch):
 
     module.InferenceSession = session
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
-    refused(bundle, words=[str(bundle.model_path), "on cuda", "CUDA failure 35: no driver", "--device cpu"])
+    words = [str(bundle.model_path), "on cuda", "CUDA failure 35: no driver", "CUDA 13", "--device cpu"]
+    refused(bundle, device="cuda", words=words)
+
+
+@pytest.mark.parametrize("name", ["auto", "onnxruntime"])
+def test_auto_goes_on_with_the_cpu_where_the_gpu_does_not_start(bundle, monkeypatch, caplog, name):
+    """ONNX Runtime lists CUDA wherever its wheel for GPUs is installed, whether it finds CUDA's libraries or not."""
+    fake_runtime(monkeypatch, ALL, started=["CPUExecutionProvider"])
+    monkeypatch.setattr(engines, "installed_versions", lambda names: {"onnxruntime-gpu": "1.31.1"})
+    found = create_backend(bundle, name, threads=1)
+    assert found.name in ("onnxruntime-cpu", "openvino-cpu")
+    assert found.fallback is not None and "could not start it" in found.fallback
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert line == f"the GPU is not used, and the CPU scores instead: {found.fallback}"
+    assert "gpu-cu12" in line and found.run(frames(), None)[0].shape == (1, 32, 32)
+    refused(bundle, name, "cuda", words=["has cuda but could not start it"])
+
+
+def test_the_loaders_own_reason_is_passed_on(bundle, monkeypatch, tmp_path):
+    """Real libraries and the real loader: the provider's needs one that is not there."""
+    capi = tmp_path / "capi"
+    capi.mkdir()
+    for name in ("shared", "cuda"):
+        (tmp_path / f"{name}.c").write_text("int provider(void) { return 0; }\n")
+    compiler = shutil.which("cc") or pytest.skip("no compiler")
+    missing = capi / "libcublasLt.so.99"
+    build = [compiler, "-shared", "-fPIC", str(tmp_path / "cuda.c"), "-o"]
+    subprocess.run([*build, str(missing)], check=True)
+    subprocess.run([*build, str(capi / "libonnxruntime_providers_shared.so")], check=True)
+    subprocess.run(
+        [
+            *build,
+            str(capi / "libonnxruntime_providers_cuda.so"),
+            "-Wl,--no-as-needed",
+            f"-L{capi}",
+            "-l:libcublasLt.so.99",
+        ],
+        check=True,
+    )
+    missing.unlink()
+    words = ["has cuda but could not start it (libcublasLt.so.99: cannot open shared object file", "gpu-cu12"]
+    for options in ({"started": ["CPUExecutionProvider"]}, {"refuses": ("device_id",)}):  # 1.31 raises for TensorRT
+        fake_runtime(monkeypatch, ALL, **options)
+        monkeypatch.setattr(sys.modules["onnxruntime"], "__file__", str(tmp_path / "__init__.py"))
+        refused(bundle, "onnxruntime", "cuda", words=words)
+
+
+def test_cudas_libraries_are_loaded_before_a_session_is_made(bundle, monkeypatch, tmp_path, capfd):
+    """pip lays them where the system's loader does not look; TensorRT's likewise."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for backend, expected in (("onnxruntime", ["cuda"]), ("onnxruntime-tensorrt", ["tensorrt", "cuda"])):
+        made, loaded = fake_runtime(monkeypatch, ALL), []
+
+        def preload(loaded=loaded, made=made):
+            assert not made
+            print("Failed to load libcufft.so.12")
+            loaded.append("cuda")
+
+        monkeypatch.setattr(sys.modules["onnxruntime"], "preload_dlls", preload, raising=False)
+        monkeypatch.setattr(backend_module.importlib, "import_module", loaded.append)
+        create_backend(bundle, backend, "cuda")
+        assert loaded == expected
+    assert capfd.readouterr().out == "", "standard output is for results"
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("fp32", 0), ("fp16", None)])
+def test_float32_is_not_rounded_to_tf32(bundle, monkeypatch, caplog, tmp_path, precision, expected):
+    made = fake_runtime(monkeypatch, ALL)
+    create_backend(changed(bundle, precision=precision), "onnxruntime", "cuda")
+    assert made[0][2][0][1].get("use_tf32") == expected
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    create_backend(changed(bundle, precision=precision), "onnxruntime-tensorrt", "cuda")
+    assert ("set NVIDIA_TF32_OVERRIDE=0" in caplog.text) is (expected == 0)
 
 
 @pytest.mark.parametrize("name", ["", "tensorflow", "ONNXRUNTIME", "onnxruntime "])
@@ -323,7 +403,7 @@ def test_a_graph_that_is_not_what_the_manifest_says(bundle, kind, specs):
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"not a graph", b"\x08\x09"], ids=["empty", "text", "no graph"])
+@pytest.mark.parametrize("data", [b"not a graph", b"\x08\x09"], ids=["text", "no graph"])
 def test_a_file_that_is_no_graph(make_toy_bundle, tmp_path, data):
     """Its digest is right: it was made so."""
     folder = make_toy_bundle(tmp_path)

@@ -8,10 +8,12 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 
 from kanoclip.runtime.errors import ServiceError
+from kanoclip.runtime.service import http
 from kanoclip.runtime.service.health import Health
 from kanoclip.runtime.service.http import CLIENTS, serve_health
 
@@ -59,28 +61,62 @@ def test_there_is_nothing_else(address, path, method, status):
     assert get(address, path, method)[0] == status
 
 
-def test_clients_that_hang_are_bounded_and_never_hold_up_the_end(health):
+def test_clients_that_hang_are_bounded_and_blind_nobody(health):
     with serve_health(health, ("127.0.0.1", 0)) as address:
         before = threading.active_count()
         silent = [socket.create_connection(address) for _ in range(CLIENTS + 20)]
-        silent[0].sendall(b"GET /hea")
-        deadline = time.monotonic() + 5
-        while threading.active_count() < before + CLIENTS and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert threading.active_count() == before + CLIENTS
-        for client in silent[:4]:  # they leave without a word
-            client.close()
-        answered = False
-        while not answered and time.monotonic() < deadline:
-            try:
-                answered = get(address, "/healthz")[0] == 200
-            except (urllib.error.URLError, ConnectionError):  # hung up on, while all threads are taken
-                time.sleep(0.02)
-        assert answered
+        silent[-1].sendall(b"GET /hea")
+        for _ in range(5):
+            assert get(address, "/healthz")[0] == 200
+            assert threading.active_count() <= before + CLIENTS
         started = time.monotonic()
     assert time.monotonic() - started < 2
     for client in silent:
         client.close()
+
+
+def test_a_request_has_so_long_however_slowly_it_comes(health, monkeypatch):
+    monkeypatch.setattr(http, "REQUEST_S", 0.6)
+    with serve_health(health, ("127.0.0.1", 0)) as address, socket.create_connection(address) as slow:
+        slow.settimeout(0.05)
+        sent = 0
+        with pytest.raises(OSError):
+            while sent < 2000:  # 100 s of a byte every 0.05 s
+                slow.sendall(b"G")
+                sent += 1
+                try:
+                    if slow.recv(1) == b"":
+                        raise ConnectionResetError
+                except TimeoutError:
+                    continue
+        assert sent < 1000
+
+
+def test_clients_from_elsewhere_leave_room_for_those_of_this_machine(health, monkeypatch):
+    """127.0.0.2 and so on stand for other machines."""
+    monkeypatch.setattr(http._Peer, "local", property(lambda peer: peer.host == "127.0.0.1"))
+    with serve_health(health, ("0.0.0.0", 0)) as (_, port), ExitStack() as opened:
+
+        def connect(last):
+            place = (f"127.0.0.{last}", 0)
+            return opened.enter_context(socket.create_connection(("127.0.0.1", port), source_address=place))
+
+        first = [connect(2) for _ in range(http.PER_ADDRESS)]
+        local = [connect(1) for _ in range(http.RESERVED)]
+        elsewhere = [connect(3 + number % 9) for number in range(2 * CLIENTS)]
+        assert get(("127.0.0.1", port), "/healthz")[0] == 200
+
+        def is_open(peer):
+            peer.settimeout(0.05)
+            try:
+                return peer.recv(1) != b""
+            except TimeoutError:
+                return True
+            except OSError:
+                return False
+
+        assert not any(map(is_open, first)) and all(map(is_open, local))
+        assert sum(map(is_open, elsewhere)) <= CLIENTS - http.RESERVED
 
 
 def test_a_port_that_is_taken_or_a_host_that_is_not_ours(health, address):

@@ -62,7 +62,7 @@ def read(metrics):
     }
 
 
-def test_counts_states_and_costs():
+def test_counts_states_and_costs(monkeypatch):
     control = FakeControl()
     metrics = StreamMetrics(control)
     assert read(metrics)[("kanoclip_frames_total", ("source", "camera 0"))] == 0
@@ -87,6 +87,9 @@ def test_counts_states_and_costs():
     assert found[("kanoclip_stage_seconds_sum", ("stage", "inference"))] == pytest.approx(0.3)
     assert not any(("stage", "mqtt") in key for key in found), "nothing was measured there"
     assert found[("kanoclip_threshold",)] == 0.5 and found[("kanoclip_paused",)] == 0
+    assert found[("kanoclip_gpu_refused",)] == 0
+    monkeypatch.setattr(FakeControl, "state", lambda self: replace(STATE, fallback="libcublasLt.so.13 is missing"))
+    assert read(metrics)[("kanoclip_gpu_refused",)] == 1
     info = ("kanoclip_info", ("backend", "onnxruntime"), ("bundle", "nano"), ("class", "nut"), ("trained", "true"))
     assert found[info] == 1
     if sys.platform == "linux":

@@ -308,6 +308,13 @@ def test_another_bundle_in_the_same_place_is_no_reload(start, bundle, make_toy_b
     assert any("has become another bundle" in record.message for record in caplog.records)
 
 
+def test_a_gpu_that_did_not_start_shows_in_the_state(start):
+    run = start()
+    assert run.control.state().backend == "onnxruntime-cpu" and run.control.state().fallback is None
+    run.detector.backend.fallback = "no CUDA"
+    assert run.control.state().backend == "onnxruntime-cpu, not the GPU" and run.control.state().fallback == "no CUDA"
+
+
 def test_a_promise_that_is_not_kept_is_said_once(bundle, caplog):
     detector = Detector.load(bundle, backend="onnxruntime")
     store(Bundle.open(bundle), None, "nut", Thresholds(0.5, 0.5, 0, "conformal", "0" * 64))

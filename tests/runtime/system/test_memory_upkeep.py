@@ -68,6 +68,7 @@ def test_spare_memory_goes_back_after_the_start_and_then_now_and_again(thawed):
     )
 
 
+@pytest.mark.nightly
 def test_a_run_has_it():
     """A stream of 2 s, with its clock put forward; all of its threads share a heap."""
     program = f"""

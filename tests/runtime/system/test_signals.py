@@ -129,6 +129,7 @@ def test_hang_up_ends_a_run_on_a_terminal():
     """)
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, which a program inherits
         os.execv(sys.executable, [sys.executable, "-c", script])
     try:
         seen = b""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kanoclip.runtime.errors import DataError
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.train.data.files import below, is_file, is_folder
 from kanoclip.train.data.layouts.layout import GOOD, Found
 from kanoclip.train.data.types import Problem, Sample, Split
@@ -96,7 +97,7 @@ def read_text(path: Path) -> str:
         DataError: It cannot be read, or is no UTF-8 text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_small(path).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"cannot read {path} ({error.strerror}): copy or download it again") from error
     except UnicodeDecodeError as error:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.train.data.files import MaskPool, child, image_files, subfolders
 from kanoclip.train.data.layouts.layout import GOOD, Form, Found
 from kanoclip.train.data.layouts.names import CLASS_NAMES
@@ -107,5 +108,5 @@ def _read_dagm(root: Path) -> Found:
 def _listed(labels: Path) -> frozenset[str]:
     """Names of the images that `Labels.txt` gives a mask, so that a lost mask does not make its image normal."""
     path = next((file for file in labels.glob("*.txt") if file.name.casefold() == "labels.txt"), None)
-    text = path.read_text(encoding="utf-8", errors="replace") if path is not None else ""
+    text = read_small(path).decode(errors="replace") if path is not None else ""
     return frozenset(name.casefold() for name in re.findall(rf"(\S+){_LABEL}\.png\b", text, re.IGNORECASE))

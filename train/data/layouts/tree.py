@@ -9,6 +9,8 @@ https://www.mvtec.com/company/research/datasets/mvtec-ad has it. What varies, an
 - VisA after spot-diff's prepare_data.py (`1cls/`, or anomalib's `visa_pytorch/`): one defect, `bad`, and masks of the
   image's name.
 - AdaCLIP's conversions of DAGM: masks end in `_label`.
+- MVTec LOCO (https://www.mvtec.com/company/research/datasets/mvtec-loco): a folder of masks for each image,
+  `ground_truth/DEFECT/000/000.png`, `001.png`, ..., of which together what is anomalous.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from kanoclip.train.data.layouts.layout import GOOD, Form, Found
 from kanoclip.train.data.types import Problem, Sample, Split
 
 NORMAL = frozenset({"good", "ok"})
-SHAPE = "[CATEGORY/]test/good, [CATEGORY/]test/DEFECT/NAME.png, [CATEGORY/]ground_truth/DEFECT/NAME_mask.png"
+SHAPE = (
+    "[CATEGORY/]test/good, [CATEGORY/]test/DEFECT/NAME.png, [CATEGORY/]ground_truth/DEFECT/NAME_mask.png or NAME/*.png"
+)
 
 _SPLITS: tuple[Split, ...] = ("test", "train")
 
@@ -84,7 +88,11 @@ def _read(categories: dict[str, Path]) -> Found:
 def _read_category(name: str, folder: Path, truth: Path | None) -> tuple[list[Sample], list[Problem]]:
     samples: list[Sample] = []
     problems: list[Problem] = []
-    pools = {kind.name.casefold(): MaskPool(image_files(kind)) for kind in subfolders(truth)} if truth else {}
+    pools = (
+        {kind.name.casefold(): MaskPool([*image_files(kind), *_mask_folders(kind)]) for kind in subfolders(truth)}
+        if truth
+        else {}
+    )
     for split, kind, image in _labelled_files(folder):
         if _is_normal(kind):
             samples.append(Sample(image, False, None, GOOD, split))
@@ -97,6 +105,11 @@ def _read_category(name: str, folder: Path, truth: Path | None) -> tuple[list[Sa
     left = [mask for kind, pool in pools.items() if kind not in NORMAL for mask in pool.left()]
     problems += [Problem(name, mask, "mask without an image") for mask in (*left, *image_files(truth))]
     return samples, problems
+
+
+def _mask_folders(kind: Path) -> list[Path]:
+    """Folders that each hold one image's masks."""
+    return [folder for folder in subfolders(kind) if image_files(folder)]
 
 
 def _labelled_files(folder: Path) -> Iterator[tuple[Split, Path, Path]]:

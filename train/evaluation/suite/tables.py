@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kanoclip.train.evaluation.ablation.rows import Row as AblationRow
 from kanoclip.train.data.layouts.names import CLASS_NAMES
+from kanoclip.train.evaluation.ablation.rows import Row as AblationRow
 from kanoclip.train.evaluation.ablation.rows import ablation_lines
 from kanoclip.train.evaluation.paper import OTHERS, PROTOCOL, TABLES, paper_rows
 from kanoclip.train.evaluation.results import Results

@@ -32,6 +32,8 @@ class BuildOptions:
         fp32_attention: Numbers of the attention blocks that are computed in float32.
         compatibility: One of the manifest's COMPATIBILITIES; full TensorRT only.
         stripped: Leave out the weights that the ONNX file holds anyway; full TensorRT only.
+        tf32: Let tensor cores round the factors of float32 products to 10 bits. Never where blocks are put into
+            float32; not for a float32 graph, whose scores it moves by more than their bound.
         timing_cache: File in which full TensorRT keeps what it has measured of kernels; None for none.
     """
 
@@ -42,6 +44,7 @@ class BuildOptions:
     fp32_attention: frozenset[int] = frozenset()
     compatibility: str = "none"
     stripped: bool = False
+    tf32: bool = True
     timing_cache: Path | None = None
 
 
@@ -77,6 +80,8 @@ def build_engine(flavour: Flavour, onnx_path: Path, options: BuildOptions, progr
     if options.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
     _add_profile(builder, network, config, options.max_batch)
+    if not options.tf32 or options.fp32_attention:
+        config.clear_flag(trt.BuilderFlag.TF32)  # TensorRT sets it by itself
     timing = None
     if flavour.is_rtx:
         _set_targets(flavour, config, options)

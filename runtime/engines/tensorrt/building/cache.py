@@ -15,6 +15,7 @@ from typing import Any
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import EngineKey
 from kanoclip.runtime.system.files.lock import Lock
+from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import replace_file
 
 LIMIT = 20 << 30
@@ -52,7 +53,7 @@ class EngineCache:
         """An engine of exactly this key, whole to the bit; None otherwise."""
         path = self._path(key)
         try:
-            facts: Any = json.loads(path.with_suffix(_FACTS).read_text(encoding="utf-8"))
+            facts: Any = json.loads(read_small(path.with_suffix(_FACTS)))
             if facts["key"] != asdict(key) or path.stat().st_size != facts["size"]:
                 return None
             found = BuiltEngine(

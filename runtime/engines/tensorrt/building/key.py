@@ -24,7 +24,7 @@ class EngineKey:
         platform: Operating system and architecture.
         compute_capability: Of the GPU.
         device: Name of the GPU; None for RTX, whose engines run on all GPUs of their list of targets.
-        cuda_major: Of CUDA; None for RTX.
+        cuda_major: Of TensorRT's CUDA; None for RTX.
         memory_rows: Rows of a reference memory; None where the graph takes none.
     """
 
@@ -55,9 +55,14 @@ def engine_key(bundle: Bundle, flavour: Flavour, gpu: DeviceInfo) -> EngineKey:
         platform=platform_name(),
         compute_capability=gpu.compute_capability,
         device=None if flavour.is_rtx else gpu.name,
-        cuda_major=None if flavour.is_rtx else gpu.cuda_major,
+        cuda_major=None if flavour.is_rtx else cuda_major(flavour, gpu),
         memory_rows=None if bundle.manifest.memory is None else bundle.manifest.memory.rows,
     )
+
+
+def cuda_major(flavour: Flavour, gpu: DeviceInfo) -> int:
+    """What an engine of full TensorRT is tied to: TensorRT's CUDA, or where nothing tells it, the binding's."""
+    return gpu.cuda_major if flavour.cuda_major is None else flavour.cuda_major
 
 
 def short_name(capability: str) -> str:
@@ -74,10 +79,11 @@ def runs_on(engine: EngineInfo, flavour: Flavour, gpu: DeviceInfo) -> bool:
         return False
     if flavour.is_rtx:
         return gpu.compute_capability in engine.compute_capabilities
-    if engine.cuda_major != gpu.cuda_major:
+    if engine.cuda_major != cuda_major(flavour, gpu):
         return False
     if engine.compatibility == "ampere-plus":
-        return capability_number(gpu.compute_capability) >= (8, 0)
+        # Not for JetPack: TensorRT's notes leave integrated GPUs out.
+        return not gpu.integrated and capability_number(gpu.compute_capability) >= (8, 0)
     same_generation = gpu.compute_capability in engine.compute_capabilities
     return same_generation and (engine.compatibility == "same-compute-capability" or engine.device == gpu.name)
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest import EXACT
 from kanoclip.runtime.engines.base import Report
 from kanoclip.runtime.engines.reference import Comparison
 from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, Serialized, build_engine, count_attention
@@ -124,6 +125,7 @@ def _build_and_compare(
             max_batch=key.max_batch,
             memory_rows=None if bundle.manifest.memory is None else bundle.manifest.memory.rows,
             fp32_attention=fp32_attention,
+            tf32=bundle.manifest.precision != EXACT,
             timing_cache=None if flavour.is_rtx else timing_file(),
         )
         note = f", {len(fp32_attention)} attention blocks in float32" if fp32_attention else ""
@@ -137,6 +139,12 @@ def _build_and_compare(
     found = infer(serialized)
     if found.agrees:
         return BuiltEngine(serialized, (), compared=True)
+    blocks = count_attention(flavour, bundle.model_path)
+    if not blocks:
+        raise BackendError(
+            f"{flavour.title} gives wrong answers on this GPU ({found.drifts()}), and the graph has no attention in "
+            "half precision that float32 could mend: try another TensorRT or driver, or choose --backend onnxruntime"
+        )
     log.warning("the engine drifts on this GPU, %s: looking for the attention blocks at fault", found.drifts())
     last: dict[frozenset[int], Serialized] = {}
 
@@ -149,7 +157,7 @@ def _build_and_compare(
             last[chosen] = candidate
         return good
 
-    chosen = find_fallback(count_attention(flavour, bundle.model_path), passes)
+    chosen = find_fallback(blocks, passes)
     if chosen is None:
         raise BackendError(
             f"{flavour.title} gives wrong answers on this GPU ({found.drifts()}) even with all attention in float32: "

@@ -83,6 +83,9 @@ def write_image(manifest: Manifest, text: bytes, address: str, envelope: bytes |
     return json.dumps(image, indent=2).encode()
 
 
+_LARGEST = 1 << 50
+
+
 def read_image(content: bytes) -> Image:
     """Reads an image manifest, which may be anything.
 
@@ -98,14 +101,16 @@ def read_image(content: bytes) -> Image:
         manifest = next(layer["digest"] for layer in layers if layer["mediaType"] == MANIFEST_TYPE)
         digests = [manifest, config["digest"], notes[ADDRESS]]
         texts = [notes[TITLE], notes[CREATED]]
-        size = sum(int(layer["size"]) for layer in layers)
+        sizes = [layer["size"] for layer in layers]
     except (KeyError, TypeError, ValueError, OverflowError, StopIteration, AttributeError):
         raise FleetError("its image manifest is damaged, or of a later version") from None
+    if not all(type(one) is int and 0 <= one <= _LARGEST for one in sizes):
+        raise FleetError("its image manifest is damaged: a size is none")
     if not all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in digests):
         raise FleetError("its image manifest is damaged: a digest is none")
     if not all(isinstance(one, str) and is_one_line(one) for one in texts):
         raise FleetError("its image manifest is damaged: a name or time is none")
-    return Image(config["digest"] if signed else None, manifest, notes[ADDRESS], texts[0], texts[1], size)
+    return Image(config["digest"] if signed else None, manifest, notes[ADDRESS], texts[0], texts[1], sum(sizes))
 
 
 def read_index(content: bytes) -> dict[str, str]:
@@ -147,7 +152,7 @@ def _tag_of(entry: Any) -> str | None:
     """An index's entry's; None for another tool's, without a tag or with anything in its place."""
     notes = entry.get("annotations") if isinstance(entry, dict) else None
     tag = notes.get(REF_NAME) if isinstance(notes, dict) else None
-    return tag if isinstance(tag, str) else None
+    return tag if isinstance(tag, str) and is_one_line(tag) else None
 
 
 def _descriptor(kind: str, digest: str, size: int, title: str | None = None) -> dict[str, Any]:

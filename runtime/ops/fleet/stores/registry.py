@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import IMAGE_LIMIT
 from kanoclip.runtime.ops.fleet.stores.oci import IMAGE_TYPE, absent
 from kanoclip.runtime.ops.fleet.stores.web import Web
+from kanoclip.runtime.system.files.regular import read_small
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse
@@ -25,6 +27,8 @@ _LOOPBACK = re.compile(r"(localhost|127(\.\d+){3}|\[::1\])(:\d+)?")
 _REPOSITORY = re.compile(r"[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*")
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 _ANSWER_LIMIT = 1 << 20
+
+_MOST_TAGS, _MOST_PAGES = 100_000, 1000
 
 
 class Registry:
@@ -83,16 +87,25 @@ class Registry:
         """See `Store`."""
         found: list[str] = []
         url: str | None = f"{self._base}/tags/list?n=1000"
-        while url is not None and len(found) <= 100_000:
+        seen: set[str] = set()
+        while url is not None:
+            seen.add(url)
+            if len(seen) > _MOST_PAGES or len(found) > _MOST_TAGS:
+                raise FleetError(f"{self.shown} lists tags without end: name the one that is wanted")
             answer = self._request("GET", url)
             content = self._web.text(answer, IMAGE_LIMIT)
             self._check(answer, content, "asked for its tags", 200)
             try:
-                found += [str(tag) for tag in json.loads(content)["tags"] or ()]
-            except (ValueError, KeyError, TypeError):
+                tags = json.loads(content)["tags"] or []
+                if not isinstance(tags, list) or not all(isinstance(tag, str) and is_one_line(tag) for tag in tags):
+                    raise ValueError
+                found += tags
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise FleetError(f"{self.shown} answers with something that is no list of tags") from None
             following = re.match(r"<([^>]*)>", answer.headers.get("Link", ""))
-            url = self._own(urljoin(url, following[1])) if following else None
+            url = self._own(url, following[1]) if following else None
+            if url in seen:
+                raise FleetError(f"{self.shown} lists its tags in a circle")
         return sorted(found)
 
     def has(self, digest: str, size: int) -> bool:
@@ -160,8 +173,11 @@ class Registry:
         self._check(answer, content, "asked for a token", 200)
         try:
             answered = json.loads(content)
-            return f"Bearer {answered.get('token') or answered['access_token']}"
-        except (ValueError, KeyError, TypeError, AttributeError):
+            token = answered.get("token") or answered["access_token"]
+            if not isinstance(token, str) or not token.isprintable() or not token.isascii():
+                raise ValueError
+            return f"Bearer {token}"
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise FleetError(f"{self.shown} gives no token") from None
 
     def _credentials(self) -> str | None:
@@ -172,16 +188,20 @@ class Registry:
         folder = os.environ.get("DOCKER_CONFIG")
         try:
             file = (Path(folder) if folder else Path.home() / ".docker") / "config.json"
-            stored = json.loads(file.read_text(encoding="utf-8"))["auths"][self._host]["auth"]
+            stored = json.loads(read_small(file))["auths"][self._host]["auth"]
         except (OSError, ValueError, KeyError, TypeError, RuntimeError):
             return None
         return stored if isinstance(stored, str) and stored else None
 
-    def _own(self, url: str) -> str:
-        """A URL that the registry gave, if it is the registry's own."""
-        if urlsplit(url).netloc != self._host:
-            raise FleetError(f"{self.shown} sends to another host for its list of tags")
-        return url
+    def _own(self, base: str, reference: str) -> str:
+        """The URL that a registry refers to, if it is the registry's own."""
+        try:
+            url = urljoin(base, reference)
+            if urlsplit(url).netloc == self._host:
+                return url
+        except ValueError:  # no URL at all
+            pass
+        raise FleetError(f"{self.shown} sends to another host for its list of tags")
 
     def _check(self, answer: BaseHTTPResponse, content: bytes, when: str, wanted: int) -> None:
         """Refuses an answer that is not the wanted one, with the registry's own words."""
@@ -191,7 +211,7 @@ class Registry:
             reasons = "; ".join(
                 str(error.get("message") or error.get("code")) for error in json.loads(content)["errors"]
             )
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             reasons = ""
         remedy = (
             f": log in with {USER_VARIABLE} and {PASSWORD_VARIABLE}, or docker login"

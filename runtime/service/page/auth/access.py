@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from kanoclip.runtime.service.page.auth.throttle import Throttle
 SESSION_S = 30 * 24 * 3600
 RENEWED_AFTER_S = 24 * 3600
 """A display that is looked at every month stays logged in."""
+MAX_ENDED = 1 << 16
+"""Sessions that were ended and are known; each took the token to begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +38,9 @@ class Session:
 class Access:
     """Checks tokens, and makes and checks the sessions' cookies.
 
-    A cookie is `EXPIRES.NONCE.MAC` with a key that is derived from the token: the server stores nothing, a restart
-    logs nobody out, and another token ends every session. Without a token everybody is in.
+    A cookie is `EXPIRES.NONCE.MAC` with a key that is derived from the token: the server stores no session, a restart
+    logs nobody out, and another token ends every session. What it does know, until it is restarted, is which sessions
+    were ended by logging out. Without a token everybody is in.
 
     Args:
         token: What a browser has to know; None for no token.
@@ -49,6 +53,7 @@ class Access:
         self._clock = clock
         self._token_hash = hashlib.sha256((token or "").encode()).digest()
         secret = secrets.token_bytes(32) if token is None else token.encode()
+        self._ended: OrderedDict[str, float] = OrderedDict()
         self._key = hmac.new(secret, b"kanoclip page, sessions", "sha256").digest()
 
     def token_is(self, candidate: str) -> bool:
@@ -56,9 +61,10 @@ class Access:
         given = hashlib.sha256(candidate.encode("utf-8", "replace")).digest()
         return self.required and hmac.compare_digest(given, self._token_hash)
 
-    def new_session(self) -> tuple[str, Session]:
-        """A cookie's value and the session that it stands for."""
-        session = Session(secrets.token_urlsafe(16), int(self._clock()) + SESSION_S)
+    def new_session(self, before: Session | None = None) -> tuple[str, Session]:
+        """A cookie's value and the session that it stands for; a renewed one ends with the one before it."""
+        nonce = before.nonce if before is not None else secrets.token_urlsafe(16)
+        session = Session(nonce, int(self._clock()) + SESSION_S)
         return f"{int(session.expires)}.{session.nonce}.{self._mac('session', session)}", session
 
     def session_of(self, cookie: str | None) -> Session | None:
@@ -71,7 +77,20 @@ class Access:
             return None
         session = Session(nonce, int(expires))
         good = hmac.compare_digest(mac.encode("utf-8", "replace"), self._mac("session", session).encode())
-        return session if good and self._clock() < session.expires else None
+        return session if good and self._clock() < session.expires and not self.ended(session) else None
+
+    def end(self, session: Session) -> None:
+        """Ends a session: whoever still has its cookie is out, and so is who has an older one of it."""
+        if not session.nonce:
+            return
+        now = self._clock()
+        while self._ended and (len(self._ended) >= MAX_ENDED or next(iter(self._ended.values())) <= now):
+            self._ended.popitem(last=False)
+        self._ended[session.nonce] = now + SESSION_S
+
+    def ended(self, session: Session) -> bool:
+        """Whether its browser has logged out."""
+        return session.nonce in self._ended
 
     def wants_renewal(self, session: Session) -> bool:
         """Whether it is time for a new cookie."""

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from kanoclip.runtime.errors import one_line
 from kanoclip.runtime.service.page.auth.access import Access, Session
 from kanoclip.runtime.service.page.options import PageOptions, is_loopback
 
+log = logging.getLogger(__name__)
+
 MAX_BODY = 4096
+LIVE_PATH = "/api/live"
 PROOF_HEADER = "x-kanoclip-proof"
 OPEN_PATHS = frozenset({"/login", "/healthz", "/readyz"})
 OPEN_FOLDER = "/static/"
@@ -68,15 +73,39 @@ class Guard:
         refusal = self._refusal(scope)
         if scope["type"] == "websocket":
             if refusal is not None:
-                await send({"type": "websocket.close", "code": 1008})  # before the handshake: answered by 403
+                await _refuse_websocket(scope, refusal, receive, send)
             else:
-                await self._app(scope, receive, send)
+                await self._guarded(scope, self._until_logged_out(scope, receive, send), _with_headers(send))
             return
-        await (refusal or self._app)(scope, receive, _with_headers(send))
+        await self._guarded(scope, receive, _with_headers(send), refusal or self._app)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send, app: ASGIApp | None = None) -> None:
+        """Answers; a fault of ours is a line in the log, and a client that is cut off is none."""
+        try:
+            await (app or self._app)(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        except Exception as error:
+            log.warning("%s of the page failed: %s: %s", scope["path"], type(error).__name__, one_line(error))
+
+    def _until_logged_out(self, scope: Scope, receive: Receive, send: Send) -> Receive:
+        """What comes over a live connection, which ends with its session."""
+        session: Session = scope["state"]["session"]
+
+        async def receiving() -> Message:
+            message = await receive()
+            if message["type"] == "websocket.receive" and self._access.ended(session):
+                await send({"type": "websocket.close", "code": 1008, "reason": "logged out"})
+                return {"type": "websocket.disconnect", "code": 1008, "reason": "logged out"}
+            return message
+
+        return receiving
 
     def _refusal(self, scope: Scope) -> Response | None:
         """Why a request is not let through; None where it is. Puts its session into the scope."""
         headers = Headers(scope=scope)
+        if any(not one.isprintable() for one in scope["path"]):
+            return PlainTextResponse("Control characters are part of no address here.\n", 400)
         if not self._named(headers.getlist("host")):
             return PlainTextResponse(
                 "This page is not served under that name. If the name is right, start with --allow-host NAME.\n", 421
@@ -86,8 +115,11 @@ class Guard:
             return session
         scope.setdefault("state", {})["session"] = session
         if scope["type"] == "websocket":
-            allowed = session is not None and _same_origin(headers)
-            return None if allowed else Response(status_code=403)
+            if scope["path"] != LIVE_PATH:
+                return JSONResponse({"error": "no live connection is here"}, 404)
+            if session is None:
+                return JSONResponse({"error": "a token is needed"}, 401, {"www-authenticate": "Bearer"})
+            return None if _same_origin(headers) else JSONResponse({"error": "this comes from another site"}, 403)
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return PlainTextResponse("Only GET and POST.\n", 405)
         path = scope["path"]
@@ -120,14 +152,14 @@ class Guard:
         """Who asks; a refusal for a wrong token."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if self._access.required and scheme.lower() == "bearer":
+            if self._access.token_is(token.strip()):
+                return Session("", float("inf"), program=True)
             where = client_address(scope)
             wait = self._access.throttle.wait_s(where)
             if wait > 0:
                 return JSONResponse({"error": "too many wrong tokens"}, 429, {"retry-after": str(int(wait) + 1)})
-            if not self._access.token_is(token.strip()):
-                self._access.throttle.failed(where)
-                return JSONResponse({"error": "wrong token"}, 401, {"www-authenticate": "Bearer"})
-            return Session("", float("inf"), program=True)
+            self._access.throttle.failed(where)
+            return JSONResponse({"error": "wrong token"}, 401, {"www-authenticate": "Bearer"})
         return self._access.session_of(_cookie(headers, self.cookie_name))
 
     def _change_refused(self, scope: Scope, headers: Headers, session: Session | None) -> Response | None:
@@ -168,8 +200,19 @@ def _same_origin(headers: Headers) -> bool:
     """Whether the page itself asks. Browsers say so for every change and every WebSocket, and no site can alter it."""
     if headers.get("sec-fetch-site", "same-origin") != "same-origin":
         return False
-    origin = headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
+    try:
+        origin = urlsplit(headers.get("origin", ""))
+    except ValueError:  # no URL at all, such as http://[
+        return False
+    return origin.netloc.lower() == headers.get("host", "").lower() != ""
+
+
+async def _refuse_websocket(scope: Scope, refusal: Response, receive: Receive, send: Send) -> None:
+    """Answers a handshake that is refused, with its reason where the server can."""
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await refusal(scope, receive, _with_headers(send))
+    else:
+        await send({"type": "websocket.close", "code": 1008})  # answered by 403
 
 
 def _cookie(headers: Headers, name: str) -> str | None:
@@ -182,7 +225,7 @@ def _cookie(headers: Headers, name: str) -> str | None:
 
 def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
+        if message["type"] in ("http.response.start", "websocket.http.response.start"):
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers[name] = value

@@ -43,19 +43,19 @@ class Login:
         where, throttle = client_address(request.scope), self._access.throttle
         body = await read_body(request)
         # From here on nothing is awaited: no other request can be looked at between the check and the count.
-        wait = throttle.wait_s(where)
-        if wait > 0:
-            seconds = math.ceil(wait)
-            return self._page(_WAIT.format(seconds=seconds), 429, {"retry-after": str(seconds)})
-        fields = parse_qs((body or b"").decode("utf-8", "replace"), max_num_fields=4) if body else {}
-        if not self._access.token_is(fields.get("token", [""])[0].strip()):
+        if not self._access.token_is(_token(body)):
+            wait = throttle.wait_s(where)
+            if wait > 0:
+                seconds = math.ceil(wait)
+                return self._page(_WAIT.format(seconds=seconds), 429, {"retry-after": str(seconds)})
             throttle.failed(where)
             return self._page(_WRONG, 401)
         throttle.succeeded(where)
         return self._with_session(RedirectResponse("/", 303))
 
     async def leave(self, request: Request) -> Response:
-        """Takes the cookie back."""
+        """Ends the session here, and takes the cookie back."""
+        self._access.end(request.state.session)
         response = JSONResponse({})
         response.delete_cookie(self._cookie, path="/", secure=self._secure, httponly=True, samesite="strict")
         return response
@@ -64,7 +64,7 @@ class Login:
         """What the page needs to ask for changes; renews a session that has grown old."""
         session = request.state.session
         renew = self._access.wants_renewal(session)
-        value, session = self._access.new_session() if renew else ("", session)
+        value, session = self._access.new_session(session) if renew else ("", session)
         response = JSONResponse({"proof": self._access.proof(session), "token": self._access.required})
         return self._with_session(response, value) if renew else response
 
@@ -82,3 +82,12 @@ class Login:
 
     def _page(self, message: str = "", status: int = 200, headers: dict[str, str] | None = None) -> Response:
         return HTMLResponse(self._template.replace(_SLOT, message), status, headers)
+
+
+def _token(body: bytes | None) -> str:
+    """The form's token; empty where the body is no such form."""
+    try:
+        fields = parse_qs((body or b"").decode("utf-8", "replace"), max_num_fields=4)
+    except ValueError:  # more fields
+        return ""
+    return fields.get("token", [""])[0].strip()

@@ -20,7 +20,9 @@ class Throttle:
 
     Each address has `FREE_TRIES`, then waits 1, 2, 4, ... up to `LONGEST_WAIT_S` seconds. All addresses together have
     `TOTAL_BURST` wrong tokens and `TOTAL_PER_S` more a second, against many addresses at once. An attacker can so keep
-    others from logging in; who is logged in stays so. Used from the server's thread alone.
+    others from an answer to a wrong token; the right one is taken at any time, and who is logged in stays so. What
+    protects a token from being guessed is its length: what is throttled is the work and the log. Used from the server's
+    thread alone.
 
     Args:
         clock: Monotonic seconds.

@@ -170,15 +170,17 @@ class Live:
         loop = asyncio.get_running_loop()
         sent_at = float("-inf")
         while True:
-            text = await asyncio.wait_for(websocket.receive_text(), ANSWER_S)
-            request = Request.parse(text, self._streams())
+            message = await asyncio.wait_for(websocket.receive(), ANSWER_S)
+            if message["type"] == "websocket.disconnect":
+                return
+            request = Request.parse(message.get("text") or "", self._streams())  # a binary one is no request
             await asyncio.sleep(max(0.0, sent_at + 1 / MAX_FPS - loop.time()))
             quiet_until = sent_at + QUIET_S
             while loop.time() < quiet_until and not watcher.fresh(request):
                 await asyncio.sleep(POLL_S)
-            message = await loop.run_in_executor(self._pool, watcher.update, request)
+            update = await loop.run_in_executor(self._pool, watcher.update, request)
             sent_at = loop.time()
-            await asyncio.wait_for(websocket.send_bytes(message), ANSWER_S)
+            await asyncio.wait_for(websocket.send_bytes(update), ANSWER_S)
 
     def _streams(self) -> Sequence[str]:
         return self._facts.control.state().streams

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from kanoclip.benchmarks.bench.machine import energy
-from kanoclip.benchmarks.bench.machine.energy import Rapl, Sampled, find_meter, smi_watts, tegrastats_watts
+from kanoclip.benchmarks.bench.machine.energy import Nvml, Rapl, find_meter, tegrastats_watts
+from kanoclip.runtime.errors import BackendError
 
 
 @pytest.fixture
@@ -59,22 +62,71 @@ def program(folder, name, line):
 def test_programs_that_print_watts(tmp_path, monkeypatch):
     monkeypatch.setattr(energy, "POWERCAP", tmp_path / "none")
     monkeypatch.setenv("PATH", str(tmp_path))
-    program(tmp_path, "nvidia-smi", "[N/A]")
-    assert find_meter("cuda:0") == (None, "nvidia-smi tells no power of this GPU")
-    program(tmp_path, "nvidia-smi", "123.50")
-    meter, _ = find_meter("cuda:0")
-    assert isinstance(meter, Sampled) and meter.name == "nvidia-smi, the GPU alone"
+    program(tmp_path, "tegrastats", "RAM 3011/7620MB CPU [2%@729] VDD_IN 4590mW/4590mW VDD_CPU_GPU_CV 520mW/520mW")
+    meter, _ = find_meter("cpu")
+    assert meter.name == "tegrastats, the whole board"
     started = time.perf_counter()
     meter.start()
     time.sleep(0.4)
     joules = meter.stop()
-    assert 0.4 * 123.5 <= joules <= 123.5 * (time.perf_counter() - started)
-    program(tmp_path, "tegrastats", "RAM 3011/7620MB CPU [2%@729] VDD_IN 4590mW/4590mW VDD_CPU_GPU_CV 520mW/520mW")
-    assert find_meter("cpu")[0].name == "tegrastats, the whole board"
+    assert 0.4 * 4.59 <= joules <= 4.59 * (time.perf_counter() - started)
+
+
+class FakeNvml(ModuleType):
+    """NVML's Python module: a counter of millijoules for each address."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self):
+        super().__init__("pynvml")
+        self.counters = {b"0000:65:00.0": 5_000_000, b"0000:17:00.0": 1}
+
+    def nvmlInit(self):
+        pass
+
+    def nvmlDeviceGetHandleByPciBusId(self, pci):
+        if pci not in self.counters:
+            raise self.NVMLError("Not Found")
+        return pci
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        return self.counters[handle]
+
+
+def test_a_gpus_own_counter_by_its_address(tmp_path, monkeypatch):
+    """CUDA counts the fastest GPU first, NVML by address: number 0 may be two of them."""
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    nvml, asked = FakeNvml(), []
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+
+    def open_device(index):
+        asked.append(index)
+        return SimpleNamespace(info=SimpleNamespace(pci="0000:65:00.0"), close=lambda: None)
+
+    monkeypatch.setattr(energy, "open_device", open_device)
+    meter, reason = find_meter("cuda:1")
+    assert isinstance(meter, Nvml) and reason == "" and asked == [1]
+    meter.start()
+    nvml.counters[b"0000:65:00.0"] += 2500
+    assert meter.stop() == 2.5
+    del nvml.counters[b"0000:65:00.0"]
+    assert find_meter("cuda:1") == (None, "NVML tells no energy of this GPU (Not Found)")
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert find_meter("cuda:1") == (None, "no nvidia-ml-py: pip install nvidia-ml-py")
+
+    def no_gpu(index):
+        raise BackendError("there is no GPU")
+
+    monkeypatch.setattr(energy, "open_device", no_gpu)
+    assert find_meter("cuda") == (None, "there is no GPU")
 
 
 def test_lines():
-    assert smi_watts(" 61.2\n") == 61.2 and smi_watts("[N/A]") is None
+    agx = "VDD_GPU_SOC 2404mW/2000mW VDD_CPU_CV 801mW/801mW VIN_SYS_5V0 4528mW/4528mW VDDQ_VDD2_1V8AO 604mW/604mW"
+    assert tegrastats_watts(f"RAM 3011/62841MB (lfb 4x4MB) GR3D_FREQ 0% {agx}") == pytest.approx(7.733)
+    assert tegrastats_watts("VDD_GPU 9001mW/9001mW VDD_CPU_SOC_MSS 7100mW/7000mW VIN 23050mW/23050mW") == 23.05
     assert tegrastats_watts("VDD_IN 4590mW/4600mW VDD_SOC 1mW/1mW") == 4.59
     assert tegrastats_watts("POM_5V_IN 2532/2532 POM_5V_GPU 40/40") == 2.532
     assert tegrastats_watts("RAM 3011/7620MB") is None

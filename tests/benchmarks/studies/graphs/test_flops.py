@@ -18,6 +18,7 @@ def test_plain_tower_is_what_a_vit_costs():
     assert sum(plain_tower_flops("random-tiny", (48, 48)).values()) == pytest.approx(want, rel=0.02)
 
 
+@pytest.mark.nightly
 def test_shipped_graph_costs_at_most_a_quarter_more_than_its_tower(tmp_path):
     bundle = find_bundle(None, tmp_path)
     command = [sys.executable, "-m", "kanoclip.benchmarks.studies.graphs.flops", str(bundle)]

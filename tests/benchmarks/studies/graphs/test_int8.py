@@ -37,6 +37,7 @@ def test_a_limit_takes_images_of_both_kinds():
     assert some(dataset, None) is dataset
 
 
+@pytest.mark.nightly
 def test_what_ships_is_scored_where_nothing_is_named(tmp_path):
     command = [sys.executable, "-m", "kanoclip.benchmarks.studies.graphs.int8", "--root", str(EXAMPLES), "--limit", "4"]
     command += ["--rounds", "2", "--output", str(tmp_path / "r.json")]

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from kanoclip.runtime.bundle.bundle import find_bundle
 
 
+@pytest.mark.nightly
 def test_it_measures_the_shipped_bundle_and_writes_its_figures(tmp_path):
     command = [sys.executable, "-m", "kanoclip.benchmarks.studies.streams.run_overhead"]
     command += [str(find_bundle(None, tmp_path)), "--frames", "12", "--output", str(tmp_path / "result.json")]

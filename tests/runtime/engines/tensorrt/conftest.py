@@ -22,7 +22,15 @@ from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 
 Status = enum.IntEnum(
     "Status",
-    {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2, "cudaErrorNotReady": 600, "cudaErrorLaunchFailure": 719},
+    {
+        "cudaSuccess": 0,
+        "cudaErrorMemoryAllocation": 2,
+        "cudaErrorInsufficientDriver": 35,
+        "cudaErrorNotReady": 600,
+        "cudaErrorLaunchFailure": 719,
+        "cudaErrorStreamCaptureUnsupported": 900,
+        "cudaErrorStreamCaptureInvalidated": 901,
+    },
 )
 OK = Status.cudaSuccess
 
@@ -43,9 +51,11 @@ class FakeCuda:
         self.integrated = integrated
         self.memory = {}
         self.queue, self.captured, self.graphs = [], None, {}
-        self.launches, self.resets = 0, 0
+        self.launches, self.resets, self.forgotten = 0, 0, 0
         self.downloads, self.uploads = [], []
         """Bytes of each copy to the host, as it is made."""
+        self.events, self.clock = {}, 0.0
+        """Events, and the GPU's clock in ms: a copied kilobyte takes 1, an inference 50."""
         self.fail = {}
         """Status to give, by the name of a call."""
         self.asked_before_done = 1
@@ -74,6 +84,24 @@ class FakeCuda:
 
     def cudaRuntimeGetVersion(self):
         return OK, 13050
+
+    def cudaDeviceGetPCIBusId(self, length, index):
+        return OK, b"0000:65:00.0\0" + bytes(length - 13)
+
+    def cudaEventCreate(self):
+        self.events[len(self.events)] = None
+        return OK, len(self.events) - 1
+
+    def cudaEventRecord(self, event, stream):
+        self.put(lambda: self.events.update({event: self.clock}))
+        return (OK,)
+
+    def cudaEventElapsedTime(self, start, end):
+        return OK, self.events[end] - self.events[start]
+
+    def cudaEventDestroy(self, event):
+        self.events[event] = "gone"
+        return (OK,)
 
     def cudaDriverGetVersion(self):
         return OK, 13000
@@ -116,6 +144,7 @@ class FakeCuda:
 
     def _copy(self, target, source, size, kind):
         ctypes.memmove(target, source, size)
+        self.clock += size / 1024
         if kind == self.cudaMemcpyKind.cudaMemcpyDeviceToHost:
             self.downloads.append(size)
         else:
@@ -134,12 +163,17 @@ class FakeCuda:
         return (OK,)
 
     def cudaStreamBeginCapture(self, stream, mode):
-        self.captured = []
-        return (OK,)
+        if (status := self._status("cudaStreamBeginCapture")) == OK:
+            self.captured = []
+        return (status,)
 
     def cudaStreamEndCapture(self, stream):
         graph, self.captured = self.captured, None
-        return OK, graph
+        return self._status("cudaStreamEndCapture"), graph
+
+    def cudaGetLastError(self):
+        self.forgotten += 1
+        return (OK,)
 
     def cudaGraphInstantiate(self, graph, flags):
         self.graphs[len(self.graphs)] = graph
@@ -295,6 +329,7 @@ class Context:
         return np.frombuffer(block, spec.dtype).reshape(shape)
 
     def _compute(self):
+        self.trt.cuda.clock += 50
         tensors = {spec.name: self._tensor(spec) for spec in self.engine.specs}
         maps = tensors["frame"].astype(np.float32).mean(axis=3) / np.float32(255)
         if "class_index" in tensors:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.manifest import EngineInfo
+from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt import device
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
@@ -95,6 +99,36 @@ def test_full_tensorrt_runs_once_and_is_then_replayed_as_a_graph(make_machine, b
     assert machine.cuda.launches - launches == 3
 
 
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [
+        ("cudaStreamBeginCapture", 900),
+        ("cudaStreamEndCapture", 901),
+        ("cudaGraphInstantiate", 2),
+        ("execute", None),
+    ],
+)
+def test_a_refused_graph_is_no_lost_gpu(make_machine, builds, monkeypatch, caplog, call, status):
+    machine = make_machine("tensorrt", samples=0)
+    backend = open_backend(machine)
+    caplog.clear()
+    if status is not None:
+        machine.cuda.fail[call] = status
+    else:
+        context = machine.trt.contexts[-1]
+        execute = context.execute_async_v3
+        monkeypatch.setattr(
+            context, "execute_async_v3", lambda stream: machine.cuda.captured is None and execute(stream)
+        )
+    for seed in range(3):
+        assert_right(machine, backend, seed)
+    assert machine.cuda.launches == 0 and machine.cuda.forgotten == 1, "the next call would meet this error"
+    (line,) = caplog.messages
+    assert "tensorrt-cuda runs without a CUDA graph" in line
+    backend.close()
+    assert machine.cuda.resets == 0 and not machine.cuda.memory
+
+
 def test_rtx_captures_by_itself(make_machine, builds):
     machine = make_machine("tensorrt-rtx")
     backend = open_backend(machine)
@@ -173,6 +207,16 @@ def test_the_bundles_engine_is_taken_only_where_it_belongs(make_machine, builds,
     assert_right(machine, backend)
     backend.close()
     assert open_backend(machine, rebuild=True).origin == "built now"
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_ampere_plus_is_not_for_a_jetson(make_machine, builds, with_engines, integrated):
+    machine = make_machine("tensorrt", integrated=integrated)
+    info = EngineInfo(
+        "engines/a.engine", "tensorrt", "10.3.0", ("8.0",), platform_name(), "A100", 13, compatibility="ampere-plus"
+    )
+    machine.bundle = with_engines(machine.bundle, [(info, ENGINE)])
+    assert (open_backend(machine).origin == "built now") is integrated
 
 
 def test_tensorrt_may_list_tensors_in_an_order_of_its_own(make_machine, builds, with_engines):
@@ -263,6 +307,57 @@ def test_a_lost_gpu_is_a_clear_error_and_leaves_a_new_start_possible(make_machin
     assert_right(machine, open_backend(machine))
 
 
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_a_run_is_timed_by_the_gpus_own_clock(make_machine, builds, flavour):
+    machine = make_machine(flavour)
+    backend = open_backend(machine)
+    assert_right(machine, backend)
+    found = backend.time(frames(machine), None, graph=False)
+    down = (32 * 32 + 1) * 4 / 1024
+    assert (found.upload, found.compute, found.download) == (3.0, 50.0, pytest.approx(down))
+    assert found.total == pytest.approx(53 + down) and found.enqueue > 0
+    assert backend.has_graph is (flavour == "tensorrt")
+    if backend.has_graph:
+        whole = backend.time(frames(machine), None, graph=True)
+        assert whole.total == found.total and whole.upload is whole.compute is whole.download is None
+    else:
+        with pytest.raises(BackendError, match="no CUDA graph"):
+            backend.time(frames(machine), None, graph=True)
+    assert set(machine.cuda.events.values()) == {"gone"} and backend.device_info.pci == "0000:65:00.0"
+    assert_right(machine, backend, 3)
+    backend.close()
+    assert not machine.cuda.memory
+
+
+def test_waiting_learns_how_long_a_run_takes(monkeypatch):
+    """It sleeps until shortly before the end and asks then: naps all the time came back up to a nap late, and more."""
+    now, slept, asked = [0.0], [], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(device, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    wait = device.Wait()
+    for _ in range(3):
+        end = now[0] + 0.010
+        slept.clear()
+        asked.clear()
+
+        def done(end=end):
+            asked.append(now[0])
+            now[0] += 1e-6
+            return now[0] >= end
+
+        assert wait.until(done)
+        late = now[0] - end
+    assert late < 2e-6 and slept == [pytest.approx(0.010 - device._SPIN / 2, abs=1e-4)]
+    assert len(asked) < 1000, "not a spin of the whole run"
+    monkeypatch.setattr(device, "PATIENCE", 0.05)
+    end = math.inf
+    assert not wait.until(lambda: done(end))
+
+
 def test_a_gpu_lost_while_a_graph_is_replayed(make_machine, builds):
     machine = make_machine("tensorrt")
     backend = open_backend(machine)
@@ -315,6 +410,50 @@ def test_fused_attention_is_counted_by_the_names_of_layers(make_machine, builds,
     backend.close()
     with pytest.raises(BackendError, match="is closed"):
         backend.fused_attention()
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        ("560.35.03", r"the driver 560.35.03 is older than 580, .*CUDA 13.*gpu-cu12\].*update the driver"),
+        ("470.1", r"the driver 470.1 is older than 580, which CUDA 13 needs: update the driver"),
+        (None, "there is no NVIDIA driver, or one older than 580.*: update the driver"),
+    ],
+)
+def test_a_driver_that_is_too_old_names_the_extra_that_fits(make_machine, monkeypatch, tmp_path, driver, words):
+    machine = make_machine()
+    machine.cuda.fail["cudaGetDeviceCount"] = 35
+    if driver is not None:
+        (tmp_path / "version").write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Fri\n")
+    monkeypatch.setattr(device, "_DRIVER", tmp_path / "version")
+    with pytest.raises(BackendError, match=words):
+        open_device(0)
+
+
+def test_a_binding_that_raises_without_a_driver_lets_auto_go_on(make_machine, with_engines, monkeypatch):
+    """cuda-python 12.6 raises a RuntimeError of its own where it finds no libcuda."""
+    machine = make_machine()
+    info = EngineInfo("engines/a.engine", "tensorrt-rtx", "1.7.1", ("8.9",), platform_name())
+    bundle = with_engines(machine.bundle, [(info, ENGINE)])
+
+    def no_libcuda():
+        raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    monkeypatch.setattr(machine.cuda, "cudaGetDeviceCount", no_libcuda)
+    with pytest.raises(BackendError, match=r"Failed to dlopen libcuda.so.1: install NVIDIA's driver"):
+        open_device(0)
+    assert create_backend(bundle, "auto").name.endswith("-cpu")
+
+
+@pytest.mark.parametrize(("cuda", "taken"), [(12, True), (13, False), (None, False)])
+def test_an_engine_is_tied_to_the_cuda_of_tensorrt_and_not_of_the_binding(
+    make_machine, builds, with_engines, cuda, taken
+):
+    machine = make_machine("tensorrt")
+    machine.flavour = replace(machine.flavour, cuda_major=cuda)  # the fake binding's is 13
+    info = EngineInfo("engines/a.engine", "tensorrt", "10.3.0", ("8.9",), platform_name(), "Fake RTX", 12)
+    machine.bundle = with_engines(machine.bundle, [(info, ENGINE)])
+    assert (open_backend(machine).origin == "the bundle's engines/a.engine") is taken
 
 
 def test_the_real_binding_says_that_there_is_no_driver():

@@ -6,11 +6,13 @@ import ctypes
 import importlib
 import json
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt import device
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
@@ -33,6 +35,8 @@ class FakePycuda(ModuleType):
     def __init__(self, cuda):
         super().__init__("pycuda.driver")
         self.cuda, self.depth, self.retained = cuda, 0, 0
+        self.broken = False
+        """The primary context remembers an error until its last user has given it back."""
         self.fail = None
         self.Context = SimpleNamespace(pop=lambda: self._move(-1))
 
@@ -43,6 +47,8 @@ class FakePycuda(ModuleType):
     def check(self, name):
         assert self.depth > 0, f"{name} without a current context"
         if self.fail == name:
+            self.broken = True
+        if self.broken and name != "free":
             raise CudaError(f"{name} failed: unspecified launch failure")
 
     def init(self):
@@ -58,14 +64,20 @@ class FakePycuda(ModuleType):
     def Device(self, index):  # the name is pycuda's
         def retain():
             self.retained += 1
+            maker, depth = threading.get_ident(), self.depth
 
             def detach():
-                self.retained -= 1
+                current = self.depth > depth
+                if current or threading.get_ident() == maker:  # as pycuda's context::detach does
+                    self.retained -= 1
+                    self.broken = self.broken and self.retained > 0
+                self.depth = depth
 
             return SimpleNamespace(push=lambda: self._move(1), detach=detach)
 
         return SimpleNamespace(
             name=lambda: "Orin",
+            pci_bus_id=lambda: "0000:00:00.0",
             compute_capability=lambda: (8, 7),
             get_attribute=lambda attribute: int(self.cuda.integrated),
             retain_primary_context=retain,
@@ -102,6 +114,15 @@ class FakePycuda(ModuleType):
         self.check("mem_alloc")
         address, free = self._block(size)
         return type("Memory", (), {"__int__": lambda _: address, "free": lambda _: free()})()
+
+    def Event(self):  # the name is pycuda's
+        self.check("Event")
+        number = self.cuda.cudaEventCreate()[1]
+        return SimpleNamespace(
+            number=number,
+            record=lambda stream: self.cuda.cudaEventRecord(number, stream),
+            time_till=lambda other: self.cuda.cudaEventElapsedTime(number, other.number)[1],
+        )
 
     def memcpy_htod_async(self, target, source, stream):
         self.check("memcpy_htod_async")
@@ -164,6 +185,7 @@ def test_right_answers_without_graphs_and_nothing_left(pycuda, integrated):
         for mine, theirs in zip(backend.run(given, None), plain.run(given, None), strict=True):
             np.testing.assert_allclose(mine, theirs, atol=1e-6)
     assert machine.cuda.launches == 0 and machine.pycuda.depth == 0 and machine.pycuda.retained == 1
+    assert backend.time(np.zeros((1, 32, 32, 3), np.uint8), None, graph=False).compute == 50.0
     backend.close()
     backend.close()
     assert not machine.cuda.memory and machine.pycuda.retained == 0 and machine.pycuda.depth == 0
@@ -178,6 +200,26 @@ def test_a_lost_gpu(pycuda, call):
         backend.run(np.zeros((1, 32, 32, 3), np.uint8), None)
     backend.close()
     assert machine.pycuda.retained == 0 and machine.pycuda.depth == 0
+
+
+def test_a_lost_gpu_is_started_again_by_the_thread_that_scores(pycuda):
+    """The context was made by the main thread: given back from another one, pycuda would keep it, error and all."""
+    machine = pycuda()
+    detector = Detector(machine.bundle, open_backend(machine), revive=lambda: open_backend(machine))
+    frame, found = np.full((32, 32, 3), 90, np.uint8), []
+
+    def score():
+        for fail in (None, "is_done", None):
+            machine.pycuda.fail = fail
+            if fail is not None:  # met once, by the next call; what is left of it is in the context
+                machine.pycuda.broken, machine.pycuda.fail = True, None
+            found.append(detector(frame).score)
+
+    thread = threading.Thread(target=score)
+    thread.start()
+    thread.join()
+    assert found == [pytest.approx(90 / 255)] * 3
+    detector.close()
 
 
 def test_a_gpu_that_does_not_answer(pycuda, monkeypatch):

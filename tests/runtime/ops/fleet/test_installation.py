@@ -137,6 +137,52 @@ def test_a_store_cannot_give_out_an_old_one_as_the_newest(box):
         box.installation.install(offer, fine, fine, silent, limit=DEFAULT_LIMIT)
 
 
+def test_no_history_is_needed_to_refuse_an_old_one(box):
+    box.install(1, at="2026-01-02T00:00:00+00:00")
+    box.install(2, at="2026-01-03T00:00:00+00:00")
+    (box.installation.folder / "fleet.json").unlink()
+    with pytest.raises(FleetError, match=r"was signed 2026-01-02.*, the current one 2026-01-03.*: --older takes it"):
+        box.install(1, at="2026-01-02T00:00:00+00:00")
+    (box.installation.folder / "fleet.json").unlink(missing_ok=True)
+    push(box.new_bundle(4), open_store(box.url), "line3", None, silent)
+    offer = look(open_store(box.url), Reference(box.url, "line3"), (), unsigned=True)
+    with pytest.raises(FleetError, match="was never signed"):
+        box.installation.install(offer, fine, fine, silent, limit=DEFAULT_LIMIT)
+    box.install(3, at="2026-01-04T00:00:00+00:00")
+    assert box.threshold() == 3
+
+
+def test_a_signature_of_the_future_is_not_taken_and_blocks_nothing(box):
+    with pytest.raises(FleetError, match=r"it was signed 2099-01-01.*, which is in the future"):
+        box.offer(1, at="2099-01-01T00:00:00+00:00")
+    box.install(1)
+    # Taken once by an earlier version: from then on no other would be newer.
+    path = box.installation.folder / "fleet.json"
+    history = json.loads(path.read_text())
+    history["installed"][-1] |= {"signed_at": "2099-01-01T00:00:00+00:00", "at": "2026-01-02T00:00:00+00:00"}
+    path.write_text(json.dumps(history))
+    box.install(2, at="2026-01-04T00:00:00+00:00")
+    assert box.threshold() == 2
+    with pytest.raises(FleetError, match="--older"):
+        box.install(3, at="2026-01-03T00:00:00+00:00")
+
+
+def test_an_expired_signature(box):
+    box.monkeypatch.setattr("kanoclip.runtime.ops.fleet.push.now", lambda *later: "2026-01-02T00:00:00+00:00")
+    push(box.new_bundle(1), open_store(box.url), "line3", box.keys.signing, silent, valid_days=1)
+    with pytest.raises(FleetError, match="its signature expired 2026-01-02T00:00:00"):
+        look(open_store(box.url), Reference(box.url, "line3"), box.keys.trusted)
+    box.monkeypatch.undo()
+    push(box.new_bundle(1), open_store(box.url), "line3", box.keys.signing, silent, valid_days=1)
+    assert look(open_store(box.url), Reference(box.url, "line3"), box.keys.trusted).statement.expires_at
+
+
+def test_a_signature_that_was_taken_away(box):
+    push(box.new_bundle(1), open_store(box.url), "line3", None, silent)
+    with pytest.raises(FleetError, match="nobody signed it, or its signature was taken away"):
+        look(open_store(box.url), Reference(box.url, "line3"), box.keys.trusted, unsigned=True)
+
+
 def test_only_the_last_are_kept(box):
     for number in range(1, 7):
         box.install(number, keep=3)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
+import os
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -184,3 +186,31 @@ def test_the_mark_of_a_folder_holds_for_all_below_it(tmp_path, monkeypatch):
     assert list(images_in(".")) == ["./in/a.png"] and list(images_matching("**/*.png")) == files[:1]
     assert list(images_in("in/out")) == files[1:], "the user named it"
     assert list(images_matching("in/out/**/*.png")) == files[1:], "the user named it"
+
+
+def test_a_table_of_82_kb_with_30_million_rows(tmp_path):
+    path = tmp_path / "many.parquet"
+    row = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1 << 20, np.int8)), ["a.png"])
+    with pq.ParquetWriter(path, pa.schema([("path", row.type)])) as writer:
+        for _ in range(17):
+            writer.write_table(pa.table({"path": row}))
+    assert path.stat().st_size < 200_000
+    with pytest.raises(SourceError, match=r"has 17,825,792 rows: split it, a table has at most 16,777,216"):
+        next(list_items(str(path)))
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("rows", [1, 2000])
+def test_a_cell_that_is_no_path(tmp_path, compression, dictionary, rows):
+    path = tmp_path / "long.parquet"
+    table = pa.table({"path": ["x" * 5_000_000, *["a.png"] * rows]})
+    pq.write_table(table, path, compression=compression, use_dictionary=dictionary)
+    with pytest.raises(SourceError, match=r"texts? of over 32,768 bytes"):
+        list(list_items(str(path)))
+
+
+def test_what_is_no_file_is_no_table(tmp_path):
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match="no regular file"):
+        list(list_items(str(tmp_path / "a.parquet")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -55,10 +56,10 @@ def test_one_that_is_killed_is_replaced_and_its_slices_done_again(make_engine, w
 
 
 def test_an_image_that_kills_is_left_out_and_told(make_engine, make_job, pictures, tmp_path):
-    """A pipe that nobody writes to holds the process at this very image, and it is killed there each time."""
+    """A server that says nothing holds the process at this very image, and it is killed there each time."""
     names = [item.path for item in list_items(str(pictures))][:12]
-    os.mkfifo(tmp_path / "deadly.png")
-    names[4] = str(tmp_path / "deadly.png")
+    silent = socket.create_server(("127.0.0.1", 0))
+    names[4] = f"ftp://127.0.0.1:{silent.getsockname()[1]}/deadly.png"
     pq.write_table(pa.table({"path": names}), tmp_path / "names.parquet")
     made = []
 
@@ -91,6 +92,7 @@ def test_an_image_that_kills_is_left_out_and_told(make_engine, make_job, picture
     finally:
         stop.set()
         thread.join()
+        silent.close()
     rows = pq.read_table(outcome and tmp_path / "results.parquet").to_pylist()
     assert rows[4]["error"] == f"the process that scored it died of it (SIGKILL), {DEATHS} times"
     assert [row["path"] for row in rows] == names

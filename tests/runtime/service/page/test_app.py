@@ -8,9 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 from page_helpers import TOKEN, a_frame
+from starlette.websockets import WebSocketDisconnect
 
 from kanoclip.runtime.service.page.app import STATIC
-from kanoclip.runtime.service.page.auth.guard import MAX_BODY
+from kanoclip.runtime.service.page.auth.guard import MAX_BODY, SECURITY_HEADERS
 
 LINE = "http://192.168.1.7:8080"
 
@@ -312,8 +313,9 @@ def test_wrong_tokens_are_refused_and_slowed_down(guarded):
     for wrong in ("", "x", TOKEN[:-1]):
         answer = log_in(guarded, wrong)
         assert answer.status_code == 401 and "not the token" in answer.text and "set-cookie" not in answer.headers
-    slowed = log_in(guarded)  # even the right one: else a guesser would not be slowed down at all
+    slowed = log_in(guarded, "x")
     assert slowed.status_code == 429 and int(slowed.headers["retry-after"]) >= 1 and "wait" in slowed.text
+    assert log_in(guarded).status_code == 303  # nobody can keep out who knows the token
 
 
 def test_another_site_cannot_log_one_in(guarded):
@@ -328,7 +330,83 @@ def test_a_program_shows_the_token_itself(guarded, control):
     assert control.state().paused
     for _ in range(3):
         assert guarded.client.get("/api/gallery", headers={"authorization": "Bearer wrong"}).status_code == 401
-    assert guarded.client.get("/api/gallery", headers=bearer).status_code == 429
+    assert guarded.client.get("/api/gallery", headers={"authorization": "Bearer wrong"}).status_code == 429
+    assert guarded.client.get("/api/gallery", headers=bearer).status_code == 200
+
+
+def live_url(page):
+    return f"{page.base.replace('http', 'ws')}/api/live"
+
+
+def test_logging_out_ends_the_session_at_the_server(guarded, ask):
+    log_in(guarded)
+    stolen = dict(guarded.client.cookies)
+    with guarded.client.websocket_connect(live_url(guarded), headers={"origin": guarded.base}) as live:
+        live.send_json({"stream": "", "pictures": False, "span": 60})
+        live.receive_bytes()
+        assert ask(guarded, "/logout").status_code == 200
+        live.send_json({"stream": "", "pictures": False, "span": 60})
+        with pytest.raises(WebSocketDisconnect):
+            live.receive_bytes()
+            live.receive_bytes()
+    guarded.client.cookies.update(stolen)
+    assert guarded.client.get("/api/gallery").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://[", "http://[::1", "null", "\udc80".encode("utf-8", "replace").decode(), "//"]
+)
+def test_broken_origins_are_those_of_another_site(guarded, origin):
+    answer = log_in(guarded, origin=origin)
+    assert answer.status_code == 403
+    assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+
+
+@pytest.mark.parametrize("path", ["/static/%00", "/api/gallery/%00/record", "/%0a", "/static/%1b[31m"])
+def test_control_characters_are_part_of_no_address(guarded, path):
+    log_in(guarded)
+    answer = guarded.client.get(path)
+    assert answer.status_code == 400
+    assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/class", b'{"name": "\\ud800"}'),
+        ("/api/class", b'{"name": "\xff"}'),
+        ("/api/thresholds", b'{"image": 1e999}'),
+        ("/api/thresholds", b'{"image": NaN}'),
+        ("/api/thresholds", b'{"image": ' + b"9" * 400 + b"}"),
+        ("/api/thresholds", b'{"image": ' + b"[" * 4000),
+        ("/api/paused", b""),
+    ],
+)
+def test_what_is_no_text_and_no_number_is_refused(guarded, path, body, caplog):
+    headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+    with caplog.at_level(logging.WARNING):
+        answer = guarded.client.post(path, content=body, headers=headers)
+    assert answer.status_code == 400 and not caplog.records
+    assert SECURITY_HEADERS.items() <= dict(answer.headers).items()
+
+
+def test_a_form_of_a_thousand_fields_holds_no_token(guarded):
+    form = "&".join(["token=x"] * 300)
+    headers = {"origin": guarded.base, "content-type": "application/x-www-form-urlencoded"}
+    assert guarded.client.post("/login", content=form, headers=headers).status_code == 401
+
+
+@pytest.mark.parametrize("sent", [b"\x00\xff", b""])
+def test_binary_messages_are_not_understood(guarded, caplog, sent):
+    log_in(guarded)
+    with (
+        caplog.at_level(logging.WARNING),
+        guarded.client.websocket_connect(live_url(guarded), headers={"origin": guarded.base}) as live,
+    ):
+        live.send_bytes(sent)
+        with pytest.raises(WebSocketDisconnect) as closed:
+            live.receive_bytes()
+    assert closed.value.code == 1003 and not caplog.records
 
 
 def test_the_token_is_in_no_log_and_no_answer(guarded, ask, caplog):

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.page import PageOptions, open_page, server
+from kanoclip.runtime.service.page.auth.guard import SECURITY_HEADERS
 from kanoclip.runtime.service.page.feed import connections
 from kanoclip.runtime.service.page.feed.live import MAX_WATCHERS
 from kanoclip.runtime.system.hardware import resident_bytes
@@ -31,8 +32,8 @@ def start():
     """Starts a page on a free port of loopback."""
     with ExitStack() as stack:
 
-        def starting(**options):
-            page = stack.enter_context(open_page(PageOptions.parse("127.0.0.1:0", **options)))
+        def starting(address="127.0.0.1:0", **options):
+            page = stack.enter_context(open_page(PageOptions.parse(address, **options)))
             page.start(FakeControl())
             return page
 
@@ -188,6 +189,52 @@ def test_connections_are_bounded(start, monkeypatch):
             except TimeoutError:
                 pass
         assert closed == 7
+
+
+def test_slow_connections_leave_room(start, monkeypatch):
+    """127.0.0.2 and so on stand for other machines; a page on loopback sees them as such."""
+    monkeypatch.setattr(connections, "is_loopback", lambda host: host == "127.0.0.1")
+    page = start()
+
+    def connect(last):
+        place = (f"127.0.0.{last}", 0)
+        return stack.enter_context(
+            socket.create_connection(("127.0.0.1", port_of(page)), source_address=place, timeout=5)
+        )
+
+    def answers(peer):
+        try:
+            peer.sendall(b"GET /login HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            return peer.recv(9) == b"HTTP/1.1 "
+        except OSError:
+            return False
+
+    with ExitStack() as stack:
+        for number in range(100):
+            with suppress(OSError):
+                connect(2 + number % 60).sendall(b"GET / HTTP/1.1\r\nX: ")
+        assert answers(connect(1)) and answers(connect(99))
+        same = [connect(2) for _ in range(2 * connections.PER_ADDRESS)]
+        assert answers(same[-1])
+        held = [one for one in page._server.server_state.connections if one.client[0] == "127.0.0.2"]
+        assert len(held) <= connections.PER_ADDRESS
+
+
+def test_what_is_no_http_is_answered_with_all_headers(start):
+    page = start()
+    for request in (
+        b"\x16\x03\x01\r\n\r\n",
+        b"GET /a b c HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", port_of(page)), timeout=5) as peer:
+            peer.sendall(request)
+            answer = b""
+            while block := peer.recv(4096):
+                answer += block
+        assert answer.startswith(b"HTTP/1.1 4")
+        for name in SECURITY_HEADERS:
+            assert name.encode() + b": " in answer.lower()
 
 
 def test_a_request_that_never_ends_is_hung_up_on(start, monkeypatch):

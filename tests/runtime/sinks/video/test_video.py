@@ -62,6 +62,19 @@ def test_every_encoder_that_works_here_keeps_every_frame(recipe, tmp_path):
     assert all(abs(frame.mean() - 10 * index) < 6 for index, frame in enumerate(frames))
 
 
+@pytest.mark.parametrize("missing", ["h264parse", "mp4mux", "x264enc"])
+def test_an_encoder_without_its_parser_or_muxer_does_not_work(tmp_path, monkeypatch, missing):
+    """They are in other packages than the encoder: a video would have been lost, and not become MPEG-4."""
+    launcher = tmp_path / "gst-launch-1.0"
+    launcher.write_text(f'#!/bin/sh\ncase "$*" in *{missing}*) exit 1;; esac\n')
+    launcher.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    (recipe,) = [one for one in encoders.RECIPES if one.name == "GStreamer's x264enc"]
+    assert not encoders._works(recipe)
+    launcher.write_text("#!/bin/sh\n")
+    assert encoders._works(recipe)
+
+
 def test_without_an_encoder_for_h264_it_is_mpeg_4_and_said(opencv_only, tmp_path, caplog):
     sink = VideoSink(tmp_path / "x.mp4", 25, live=False, untrained=False)
     for index in range(5):

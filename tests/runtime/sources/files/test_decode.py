@@ -12,8 +12,8 @@ import pytest
 
 from kanoclip.runtime.sources.files import decode as module
 from kanoclip.runtime.sources.files.decode import decode
-from kanoclip.runtime.sources.files.headers import Samples, samples_of
 from kanoclip.runtime.sources.files.images import read_image, read_reduced
+from kanoclip.runtime.sources.files.samples import Samples, samples_of
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from kanoclip.runtime.engines.tensorrt import flavour as flavours
 from kanoclip.runtime.engines.tensorrt.building import build as module
 from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, build_engine, count_attention
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour, load_flavour
@@ -104,6 +106,20 @@ def test_workspace_limit_is_set(rtx, blocks, monkeypatch):
     )
     build_engine(rtx, blocks, BuildOptions(targets=("8.6",), workspace=32 << 20), silent)
     assert seen == [32 << 20]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [({}, True), ({"tf32": False}, False), ({"fp32_attention": frozenset({0})}, False)],
+)
+def test_tf32_is_cleared_where_float32_is_meant(rtx, blocks, monkeypatch, options, kept):
+    seen = []
+    original, flag = module._set_targets, rtx.trt.BuilderFlag.TF32
+    monkeypatch.setattr(
+        module, "_set_targets", lambda f, config, o: (seen.append(config.get_flag(flag)), original(f, config, o))
+    )
+    build_engine(rtx, blocks, BuildOptions(targets=("8.6",), **options), silent)
+    assert seen == [kept]
 
 
 @pytest.mark.parametrize("options", [{"stripped": True}, {"compatibility": "ampere-plus"}])
@@ -213,9 +229,39 @@ def test_missing_flavours_say_where_they_come_from(monkeypatch, name):
         load_flavour(name)
 
 
+@pytest.mark.parametrize(
+    ("wheels", "package", "expected"),
+    [
+        ({"tensorrt_cu12_bindings": "10.16.1.11"}, "", 12),
+        ({"tensorrt_cu13_bindings": "10.16.1.11.post1"}, "", 13),
+        ({"tensorrt_cu12_bindings": "10.3.0", "tensorrt_cu13_bindings": "10.16.1.11"}, "", 13),
+        ({}, "10.16.1.11-1+cuda12.5", 12),
+        ({}, "10.16.1.11-1+cuda13.2", 13),
+        ({}, "10.3.0.30-1+cuda12.5", None),
+        ({}, "", None),
+    ],
+)
+def test_the_cuda_of_full_tensorrt_is_that_of_its_package(monkeypatch, tmp_path, wheels, package, expected):
+    def version(name):
+        if name not in wheels:
+            raise flavours.metadata.PackageNotFoundError(name)
+        return wheels[name]
+
+    query = tmp_path / "dpkg-query"
+    query.write_text(f"#!/bin/sh\ntest \"$3\" = libnvinfer10 && test -n '{package}' && printf '{package}'\n")
+    query.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(flavours.metadata, "version", version)
+    monkeypatch.setitem(sys.modules, "tensorrt", type("TensorRt", (), {"__version__": "10.16.1.11"}))
+    assert load_flavour("tensorrt").cuda_major == expected
+
+
 def test_unknown_old_and_empty_flavours(monkeypatch):
     with pytest.raises(BackendError, match="tensorrt-rtx, tensorrt"):
         load_flavour("tensorflow")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", type("Old", (), {"__version__": "1.1.0"}))
+    with pytest.raises(BackendError, match=r"tensorrt-rtx 1\.1\.0 is too old: 1\.2"):
+        load_flavour("tensorrt-rtx")
     monkeypatch.setitem(sys.modules, "tensorrt", type("Old", (), {"__version__": "8.6.1"}))
     with pytest.raises(BackendError, match=r"8\.6\.1 is too old: 10\.3"):
         load_flavour("tensorrt")

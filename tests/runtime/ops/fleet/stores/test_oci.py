@@ -123,3 +123,12 @@ def test_any_list_of_an_index_is_read_and_added_to(entries):
     index = json.dumps({"manifests": entries}).encode()
     assert isinstance(read_index(index), dict)
     assert read_index(with_tag(index, "latest", b"one"))["latest"] == sha256(b"one")
+
+
+@pytest.mark.parametrize("size", [-1, 1.5, "7", True, None, [], 1 << 60, float("inf")])
+def test_sizes_that_are_none(bundle, size):
+    manifest, text = bundle
+    value = json.loads(write_image(manifest, text, ADDRESS, None))
+    value["layers"][-1]["size"] = size
+    with pytest.raises(FleetError, match="a size is none"):
+        read_image(json.dumps(value).encode())

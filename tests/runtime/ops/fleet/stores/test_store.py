@@ -388,3 +388,38 @@ def test_tls_is_checked(tmp_path, program, monkeypatch):
             open_store(f"https://127.0.0.1:{server.server_port}/x").tags()
     finally:
         server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("following", "tags", "said"),
+    [
+        ("?last={n}", [], "without end"),
+        ("", [], "in a circle"),
+        ("?last={n}", ["a"] * 1000, "without end"),
+        ("http://[", [], "to another host"),
+        ("?last={n}", "abc", "no list of tags"),
+        ("?last={n}", [1], "no list of tags"),
+        ("?last={n}", ["a\x1b[31m"], "no list of tags"),
+    ],
+)
+def test_a_list_of_tags_that_never_ends(monkeypatch, following, tags, said):
+    class Answer:
+        status = 200
+
+        def __init__(self, number):
+            self.headers = {"Link": f"<{following.format(n=number)}>; rel=next"}
+
+    class Endless:
+        def __init__(self, shown):
+            self.number = 0
+
+        def request(self, *_):
+            self.number += 1
+            return Answer(self.number)
+
+        def text(self, *_):
+            return json.dumps({"tags": tags}).encode()
+
+    monkeypatch.setattr("kanoclip.runtime.ops.fleet.stores.registry.Web", Endless)
+    with pytest.raises(FleetError, match=said):
+        open_store("oci+http://127.0.0.1:9/x").tags()
