@@ -53,7 +53,5 @@ def test_a_part_of_transformers_layout_is_called_that(tmp_path):
         "vision_model.embeddings.class_embedding": "visual.class_embedding",
     }
     save_file({name: state[own].contiguous() for name, own in names.items()}, tmp_path / "hf.safetensors")
-    with pytest.raises(
-        CheckpointError, match=r"hf\.safetensors .*does not hold the weights of random-tiny"
-    ):
+    with pytest.raises(CheckpointError, match=r"hf\.safetensors .*does not hold the weights of random-tiny"):
         load_clip(TINY, str(tmp_path / "hf.safetensors"))
