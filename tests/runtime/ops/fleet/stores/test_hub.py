@@ -7,10 +7,12 @@ import os
 import subprocess
 import sys
 
+import click.testing
 import pytest
 from loopback_hub import Hub
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.cli.bundle import command
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.push import push
 from kanoclip.runtime.ops.fleet.stores.hub import HubLayout, check_repository, fetch
@@ -75,7 +77,7 @@ def test_what_is_not_there(hub, monkeypatch):
             check_repository(name)
 
 
-def test_bundles_are_pushed_listed_and_read_back(hub, toy_bundle):
+def test_bundles_are_pushed_listed_and_pulled(hub, toy_bundle, tmp_path):
     store = open_store("hf://plant/bundles")
     assert isinstance(store, HubLayout) and store.shown == "hf://plant/bundles"
     bundle = Bundle.open(toy_bundle)
@@ -86,6 +88,11 @@ def test_bundles_are_pushed_listed_and_read_back(hub, toy_bundle):
     image = json.loads(store.image("line4"))
     for layer in image["layers"]:
         assert len(b"".join(store.blob(layer["digest"]))) == layer["size"]
+    target = tmp_path / "back.kanoclip"
+    words = ["pull", "hf://plant/bundles:line3", "--unsigned", "--output", str(target)]
+    done = click.testing.CliRunner().invoke(command, words)
+    assert done.exit_code == 0, done.output
+    assert Bundle.open(target).manifest == bundle.manifest
     with pytest.raises(FleetError, match="line9"):
         store.image("line9")
     hub.fault = "401"
