@@ -45,6 +45,9 @@ from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.system.memory import Upkeep, give_back_spare_memory, keep_frame_buffers, share_arena
 from kanoclip.runtime.system.signals import exit_on_signals
 
+TRIAL_PAYS = 200
+"""Images from which on it pays to find the fastest engine at a first start; one image should not wait for it."""
+
 log = logging.getLogger(__name__)
 
 _EPILOG = """
@@ -177,6 +180,7 @@ def _run(line: LineConfig, debug: bool) -> int:
                     settings=settings,
                     report=report,
                     workers=workers_for(lone_view, threads),
+                    trial=not inputs.few(TRIAL_PAYS),
                 )
             )
         manifest = detector.bundle.manifest

@@ -214,6 +214,7 @@ class Detector:
         settings: Settings | None = None,
         report: Report = silent,
         workers: int = 1,
+        trial: bool = True,
     ) -> Detector:
         """Opens a bundle and its engine.
 
@@ -229,6 +230,7 @@ class Detector:
             settings: What else it decides by, as `settings_file.read_settings` gives it; the three before override it.
             report: Called with the progress of an engine's build, which may take minutes.
             workers: How many threads may use it at a time, as `create_backend` takes it; see `Detector.workers`.
+            trial: Whether `auto` may measure engines, as `create_backend` takes it.
 
         Raises:
             KanoclipError: The bundle, the engine or a threshold is invalid.
@@ -238,7 +240,7 @@ class Detector:
         settings.check_classes(bundle.manifest.classes)  # before an engine is made, which may take minutes
 
         def create() -> Backend:
-            return create_backend(bundle, backend, device, threads, report, workers)
+            return create_backend(bundle, backend, device, threads, report, workers, trial=trial)
 
         return cls(bundle, create(), settings, revive=create)
 

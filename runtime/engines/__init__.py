@@ -48,6 +48,8 @@ def create_backend(
     threads: int | None = None,
     report: Report = silent,
     workers: int = 1,
+    *,
+    trial: bool = True,
 ) -> Backend:
     """Makes the engine that runs a bundle.
 
@@ -66,6 +68,7 @@ def create_backend(
         workers: How many threads may run it at a time, on the CPU and on a server. Two frames at a time, each on half
             of the threads, give more fps than one after the other, at a higher latency. Elsewhere `Backend.workers`
             stays 1.
+        trial: Whether `auto` may measure engines, which takes some seconds once for a bundle and processor.
 
     Raises:
         BackendError: An unknown name, an engine that is not installed, or a device that it cannot use.
@@ -99,7 +102,7 @@ def create_backend(
         from kanoclip.runtime.engines.autoselect import choose_backend
 
         create = partial(create_backend, bundle, device=device, threads=threads, workers=workers)
-        return choose_backend(bundle, device, threads, create, workers)
+        return choose_backend(bundle, device, threads, create, workers, trial=trial)
     # Each engine's module is imported only where it is used, and the engine itself only by that module.
     if backend in ("openvino", "openvino-bf16"):
         from kanoclip.runtime.engines.openvino import OpenVinoBackend

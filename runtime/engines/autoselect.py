@@ -60,7 +60,9 @@ class Choice:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
 
-def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Create, workers: int = 1) -> Backend:
+def choose_backend(
+    bundle: Bundle, device: str, threads: int | None, create: Create, workers: int = 1, *, trial: bool = True
+) -> Backend:
     """Makes the fastest engine for the processor that gives the bundle's answers.
 
     There is a trial only where two engines are installed and the bundle has images and bounds to score by; otherwise
@@ -73,6 +75,7 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
         threads: CPU threads, None for all cores of this process.
         create: Makes an engine on that device.
         workers: How many threads may run it at a time. One thread is timed: all of them take as long.
+        trial: Whether to try them where none is remembered; else ONNX Runtime runs, and the next start may try.
 
     Raises:
         BackendError: No engine can be made, or ONNX Runtime cannot run the graph.
@@ -90,6 +93,8 @@ def choose_backend(bundle: Bundle, device: str, threads: int | None, create: Cre
             return create(known)
         except BackendError as error:  # it worked when it was tried
             log.warning("%s", error)
+    if not trial:
+        return create(FIRST)
     names = _candidates(device)
     if len(names) < 2:
         return create(*names)

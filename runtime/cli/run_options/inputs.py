@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import glob
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.sources import ImageSource, Source, check_camera, is_endless, open_stream
 from kanoclip.runtime.sources.files.reading import MAX_PIXELS, MOST_PIXELS, Reading
+from kanoclip.runtime.sources.files.video import VIDEO_SUFFIXES
 from kanoclip.runtime.sources.files.watched import WATCH
 from kanoclip.runtime.sources.network.reconnecting import STALL_S
 from kanoclip.runtime.sources.several import NamedSource, together
@@ -167,6 +171,17 @@ class Inputs:
 
     sources: tuple[SourceOptions, ...]
 
+    def few(self, most: int) -> bool:
+        """Whether they are files and folders with no more than so many files, as far as that is seen at a glance."""
+        left = most + 1
+        for one in self.sources:
+            if one.camera is not None or "://" in one.spec:
+                return False
+            left -= sum(1 for _ in islice(_files(Path(one.spec)), left))
+            if left <= 0:
+                return False
+        return True
+
     def check(self) -> None:
         """Refuses what makes no sense, before anything is loaded.
 
@@ -246,3 +261,15 @@ def source_in_file(one: SourceOptions) -> SourceOptions:
     if (one.camera is None) == (one.url is None):
         raise SettingsError(f"{one.where}: [[source]] needs either camera or url")
     return one
+
+
+def _files(path: Path) -> Iterator[str]:
+    """What may be images at a path or of a pattern; a video counts as endless many."""
+    try:
+        if path.is_dir():
+            return (name for _, _, names in os.walk(path) for name in names)
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            return repeat(str(path))
+        return iter([str(path)]) if path.exists() else glob.iglob(str(path), recursive=True)  # noqa: PTH207 - absolute or not
+    except (OSError, ValueError):  # it is refused where it is opened
+        return iter(())
