@@ -40,7 +40,7 @@ class Wrong:
 )
 def test_an_engine_agrees_with_itself(tmp_path, make_toy_bundle, options):
     bundle = Bundle.open(make_toy_bundle(tmp_path / "toy.kanoclip", **{"samples": 3, **options}))
-    found = compare(bundle, device="cpu", threads=1)
+    found = compare(bundle, "onnxruntime", "cpu", 1)
     assert found.agrees and found.backend == "onnxruntime-cpu"
     assert found.compared == options.get("samples", 3)
     assert found.map_drift <= 1e-6 and found.milliseconds > 0
