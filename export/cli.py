@@ -75,8 +75,9 @@ def _list_backbones(ctx: click.Context, param: click.Parameter, wanted: bool) ->
 )
 @click.option(
     "--from-hub",
-    metavar="OWNER/NAME[/FILE][@REVISION]",
-    help="A checkpoint on Hugging Face's hub; FILE, by default kanoclip.safetensors, has its .json beside it.",
+    metavar="OWNER/NAME/FILE@REVISION",
+    help="A checkpoint on Hugging Face's hub. FILE is kanoclip.safetensors if left out, and has its .json beside it; "
+    "REVISION may be left out too.",
 )
 @click.option(
     "--weights",
