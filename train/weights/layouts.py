@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -121,16 +121,13 @@ def _clip_names(name: str) -> str | None:
         "text_projection.weight": "text_projection",
         "logit_scale": "logit_scale",
     }
-    if name in fixed:
-        return fixed[name]
-    for theirs, ours in (
-        ("vision_model.pre_layrnorm.", "visual.ln_pre."),
-        ("vision_model.post_layernorm.", "visual.ln_post."),
-        ("text_model.final_layer_norm.", "ln_final."),
-    ):
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return _block_name(name, {"vision": "visual.transformer.resblocks", "text": "transformer.resblocks"})
+    prefixes = {
+        "vision_model.pre_layrnorm.": "visual.ln_pre.",
+        "vision_model.post_layernorm.": "visual.ln_post.",
+        "text_model.final_layer_norm.": "ln_final.",
+    }
+    blocks = {"vision": "visual.transformer.resblocks", "text": "transformer.resblocks"}
+    return _renamed(name, fixed, prefixes, blocks)
 
 
 def _siglip_names(name: str) -> str | None:
@@ -144,20 +141,27 @@ def _siglip_names(name: str) -> str | None:
         "logit_scale": "logit_scale",
         "logit_bias": "logit_bias",
     }
+    prefixes = {
+        "vision_model.embeddings.patch_embedding.": "visual.trunk.patch_embed.proj.",
+        "vision_model.post_layernorm.": "visual.trunk.norm.",
+        "vision_model.head.attention.out_proj.": "visual.trunk.attn_pool.proj.",
+        "vision_model.head.layernorm.": "visual.trunk.attn_pool.norm.",
+        "vision_model.head.mlp.": "visual.trunk.attn_pool.mlp.",
+        "text_model.final_layer_norm.": "text.ln_final.",
+        "text_model.head.": "text.text_projection.",
+    }
+    blocks = {"vision": "visual.trunk.blocks", "text": "text.transformer.resblocks"}
+    return _renamed(name, fixed, prefixes, blocks)
+
+
+def _renamed(name: str, fixed: Mapping[str, str], prefixes: Mapping[str, str], blocks: dict[str, str]) -> str | None:
+    """A tensor's name in open_clip's words: as a whole, by its beginning, or as one of a block; None for none."""
     if name in fixed:
         return fixed[name]
-    for theirs, ours in (
-        ("vision_model.embeddings.patch_embedding.", "visual.trunk.patch_embed.proj."),
-        ("vision_model.post_layernorm.", "visual.trunk.norm."),
-        ("vision_model.head.attention.out_proj.", "visual.trunk.attn_pool.proj."),
-        ("vision_model.head.layernorm.", "visual.trunk.attn_pool.norm."),
-        ("vision_model.head.mlp.", "visual.trunk.attn_pool.mlp."),
-        ("text_model.final_layer_norm.", "text.ln_final."),
-        ("text_model.head.", "text.text_projection."),
-    ):
+    for theirs, ours in prefixes.items():
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
-    return _block_name(name, {"vision": "visual.trunk.blocks", "text": "text.transformer.resblocks"})
+    return _block_name(name, blocks)
 
 
 def _block_name(name: str, towers: dict[str, str]) -> str | None:
