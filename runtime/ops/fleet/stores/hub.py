@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, sha256, small_blob
-from kanoclip.runtime.ops.fleet.stores.layout import INDEX, LAYOUT
-from kanoclip.runtime.ops.fleet.stores.oci import absent, read_index, with_tag
+from kanoclip.runtime.ops.fleet.stores.layout import LAYOUT
+from kanoclip.runtime.ops.fleet.stores.oci import INDEX, digest_of, read_index, tags_of, with_tag
 
 SCHEME = "hf://"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -149,10 +149,7 @@ class HubLayout:
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""
-        index = read_index(self._index() or b"{}")
-        digest = index.get(tag)
-        if digest is None:
-            raise absent(self.shown, tag, index)
+        digest = digest_of(self.shown, read_index(self._index() or b"{}"), tag)
         return small_blob(self, digest, IMAGE_LIMIT, "image manifest")
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:
@@ -164,10 +161,7 @@ class HubLayout:
 
     def tags(self) -> list[str]:
         """See `Store`."""
-        index = self._index()
-        if index is None:
-            raise FleetError(f"{self.shown} holds no {INDEX}: it is no store of bundles, or nothing was pushed yet")
-        return sorted(read_index(index))
+        return tags_of(self.shown, self._index())
 
     def has(self, digest: str, size: int) -> bool:
         """See `Store`."""

@@ -10,10 +10,9 @@ from typing import Any, BinaryIO
 
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, sha256, small_blob
-from kanoclip.runtime.ops.fleet.stores.oci import absent, read_index, with_tag
+from kanoclip.runtime.ops.fleet.stores.oci import INDEX, digest_of, read_index, tags_of, with_tag
 from kanoclip.runtime.system.net import redact_url
 
-INDEX = "index.json"
 LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
 
 
@@ -42,10 +41,7 @@ class FolderLayout:
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""
-        index = read_index(self._index() or b"{}")
-        digest = index.get(tag)
-        if digest is None:
-            raise absent(self.shown, tag, index)
+        digest = digest_of(self.shown, read_index(self._index() or b"{}"), tag)
         return small_blob(self, digest, IMAGE_LIMIT, "image manifest")
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:
@@ -57,10 +53,7 @@ class FolderLayout:
 
     def tags(self) -> list[str]:
         """See `Store`."""
-        index = self._index()
-        if index is None:
-            raise FleetError(f"{self.shown} holds no {INDEX}: it is no store of bundles, or nothing was pushed yet")
-        return sorted(read_index(index))
+        return tags_of(self.shown, self._index())
 
     def has(self, digest: str, size: int) -> bool:
         """See `Store`."""

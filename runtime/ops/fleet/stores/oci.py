@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from kanoclip.runtime.ops.fleet.stores.blobs import sha256
 IMAGE_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 ARTIFACT_TYPE = "application/vnd.kanoclip.bundle.v1"
+INDEX = "index.json"
 EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 EMPTY = b"{}"
 MANIFEST_TYPE = "application/vnd.kanoclip.manifest.v1+json"
@@ -119,7 +120,7 @@ def read_index(content: bytes) -> dict[str, str]:
     Raises:
         FleetError: It is no index.
     """
-    entries = _object(content, "index.json").get("manifests")
+    entries = _object(content, INDEX).get("manifests")
     found = {}
     for entry in entries if isinstance(entries, list) else ():
         tag = _tag_of(entry)
@@ -168,6 +169,38 @@ def _object(content: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FleetError(f"its {what} is no JSON object: the store is damaged, or something else answers")
     return value
+
+
+def digest_of(shown: str, index: Mapping[str, str], tag: str) -> str:
+    """The digest of a tag's image manifest.
+
+    Args:
+        shown: The store's URL, without credentials.
+        index: As `read_index` gives it.
+        tag: What is wanted.
+
+    Raises:
+        FleetError: There is no such tag.
+    """
+    digest = index.get(tag)
+    if digest is None:
+        raise absent(shown, tag, index)
+    return digest
+
+
+def tags_of(shown: str, content: bytes | None) -> list[str]:
+    """The tags of an image layout's index, in order.
+
+    Args:
+        shown: The store's URL, without credentials.
+        content: Of the index; None where there is none.
+
+    Raises:
+        FleetError: There is none, or it is no index.
+    """
+    if content is None:
+        raise FleetError(f"{shown} holds no {INDEX}: it is no store of bundles, or nothing was pushed yet")
+    return sorted(read_index(content))
 
 
 def absent(shown: str, tag: str, tags: Iterable[str]) -> FleetError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from kanoclip.runtime.errors import FleetError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, small_blob
-from kanoclip.runtime.ops.fleet.stores.oci import absent, read_index
+from kanoclip.runtime.ops.fleet.stores.oci import digest_of, read_index
 from kanoclip.runtime.system.net import redact_url
 
 if TYPE_CHECKING:
@@ -104,11 +104,7 @@ class WebLayout:
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""
-        index = self._index()
-        digest = index.get(tag)
-        if digest is None:
-            raise absent(self.shown, tag, index)
-        return small_blob(self, digest, IMAGE_LIMIT, "image manifest")
+        return small_blob(self, digest_of(self.shown, self._index(), tag), IMAGE_LIMIT, "image manifest")
 
     def blob(self, digest: str, start: int = 0) -> Iterator[bytes]:
         """See `Store`."""
