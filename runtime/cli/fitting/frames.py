@@ -16,7 +16,7 @@ from kanoclip.runtime.errors import printable
 from kanoclip.runtime.ops.calibration.curves import draw_curves
 from kanoclip.runtime.ops.calibration.gather import EveryNth
 from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
-from kanoclip.runtime.sources import Source, open_camera, open_source
+from kanoclip.runtime.sources import ImageSource, Source, open_camera, open_source
 from kanoclip.runtime.sources.files.labels import GOOD_FOLDERS, Groups, by_label
 
 Values = npt.NDArray[np.float64]
@@ -62,11 +62,10 @@ def open_frames(options: FitOptions) -> Frames:
         return _given(options, EveryNth(open_camera(options.camera, reading=options.reading), options.every))
     spec = options.source or ""
     folder = Path(spec).expanduser()
-    labelled = by_label(folder, options.reading) if "://" not in spec and _is_folder(folder) else None
+    opened = open_source(spec, reading=options.reading)
+    labelled = by_label(opened) if isinstance(opened, ImageSource) and folder.is_dir() else None
     if labelled is None:
-        return _given(
-            options, EveryNth(open_source(spec, reading=options.reading), options.every), _unsaid(spec, folder)
-        )
+        return _given(options, EveryNth(opened, options.every), _unsaid(spec, folder))
     good = EveryNth(labelled.good, options.every)
     shown = printable(str(folder))
     count = len(labelled.good.paths)

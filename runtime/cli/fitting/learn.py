@@ -127,13 +127,14 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
             bad = bad_scores(learned.memory, observer, inside, frames, steps)
     finally:
         frames.close()
+    every_bad = np.concatenate(list(bad.values())) if bad else np.empty(0)
     found = promise(
         learned.memory,
         options.rate_or_default,
         options.confidence,
         len(observed.skipped),
         in_sequence=frames.in_sequence,
-        bad=np.concatenate(list(bad.values())) if bad else None,
+        bad=every_bad if bad else None,
         catch=options.catch,
     )
     good = learned.memory.loo_scores.astype(np.float64)
@@ -149,7 +150,6 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
     before = opened.manifest.thresholds_of(class_name)
     thresholds = thresholds_of(found, before, roi, engine, learned.memory.created)
     if options.plot is not None:
-        every_bad = np.concatenate(list(bad.values())) if bad else np.empty(0)
         threshold = found.calibration.image.threshold
         panel = Histogram("image score, references out of sample", good, every_bad, threshold)
         draw_scores(options.plot, [panel], good, bad)

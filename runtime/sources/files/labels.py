@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kanoclip.runtime.sources.files.images import ImageSource
-from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 
 GOOD_FOLDERS = frozenset({"good", "ok", "normal"})
 """Names of folders of good images, in any case."""
@@ -59,23 +58,19 @@ class Groups:
         return parts[0] if len(parts) > 1 else self.root.resolve().name or NO_FOLDER
 
 
-def by_label(folder: Path, reading: Reading = AS_IT_IS) -> Labelled | None:
-    """Tells a folder's images apart.
+def by_label(images: ImageSource) -> Labelled | None:
+    """Tells the images of a folder apart.
 
     `good/` and `crack/` may lie in the folder itself, as in the `test` of an MVTec tree, or below it, as in the tree
     itself: then all of its folders called good count.
 
     Args:
-        folder: Where.
-        reading: How they are read.
+        images: Of a folder, which is their root.
 
     Returns:
         None where no folder below it is called good: nothing says what its images are.
-
-    Raises:
-        SourceError: It has no images, or cannot be listed.
     """
-    paths = ImageSource.from_folder(folder).paths
+    folder, paths, reading = images.root or Path(), images.paths, images.reading
     parts = [path.relative_to(folder).parts[:-1] for path in paths]
     places = [_good_at(one) for one in parts]
     # Folders that hold one called good: what lies in another folder there is bad.

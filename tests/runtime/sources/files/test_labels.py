@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.errors import SourceError
+from kanoclip.runtime.sources.files.images import ImageSource
 from kanoclip.runtime.sources.files.labels import Groups, by_label
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -27,7 +28,7 @@ def tree(tmp_path):
 
 
 def found(root):
-    labelled = by_label(root)
+    labelled = by_label(ImageSource.from_folder(root))
     good = [path.relative_to(root).as_posix() for path in labelled.good.paths]
     bad = {} if labelled.bad is None else {
         path.relative_to(root).as_posix(): labelled.groups.of(str(path)) for path in labelled.bad.paths
@@ -59,12 +60,12 @@ def test_only_what_lies_beside_good_is_bad(tree):
 
 def test_no_folder_is_called_good(tree):
     root = tree("crack/1.png", "goodyear/2.png")
-    assert by_label(root) is None
+    assert by_label(ImageSource.from_folder(root)) is None
     only = tree("x/good/1.png") / "x"
     assert found(only) == (["good/1.png"], {}, 0)
     (only / "none").mkdir()
     with pytest.raises(SourceError, match="no images"):
-        by_label(only / "none")
+        by_label(ImageSource.from_folder(only / "none"))
 
 
 def test_groups_of_a_folder_and_of_a_stream():
