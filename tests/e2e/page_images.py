@@ -15,9 +15,10 @@ import tempfile
 import threading
 from pathlib import Path
 
+from conftest import FLAGS
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from test_page import FLAGS, TOKEN, serving, verdict
+from test_page import TOKEN, serving, verdict
 
 ROOT = Path(__file__).parents[2]
 NUTS = ROOT / "examples/hazelnut_toy/test"

@@ -30,10 +30,6 @@ pytestmark = [pytest.mark.programs("chromium"), pytest.mark.timeout(240)]
 RUN = Path(sys.executable).parent / "kanoclip-run"
 CHECKS = Path(__file__).with_name("page_checks.js").read_text(encoding="utf-8")
 TOKEN = "a-token-that-is-long-enough"
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 PATTERN = "test://?width=320&height=180&fps=20&defect=0.3&seed=3"
 DESKTOP, PHONE, SMALLEST = (1440, 900), (390, 844), (320, 640)
 PATIENCE_MS = 40_000
@@ -68,16 +64,6 @@ def serving(bundle, *arguments, log, token=None, sources=(PATTERN,)):
 def bundle(make_toy_bundle, tmp_path_factory):
     """Two classes; the brightest spot is the score of the first, the darkest that of the second."""
     return make_toy_bundle(tmp_path_factory.mktemp("page") / "toy.kanoclip", classes=("bright", "dark"), size=64)
-
-
-@pytest.fixture(scope="module")
-def chromium(program):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program("chromium"), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

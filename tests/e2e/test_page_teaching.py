@@ -25,7 +25,6 @@ pytestmark = [pytest.mark.programs("chromium"), pytest.mark.timeout(600)]
 
 RUN = Path(sys.executable).parent / "kanoclip-run"
 SOLAR = Path(__file__).parents[3] / "shared" / "data" / "solar_mono" / "test"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PATIENCE_S = 60
 CHECKS = Path(__file__).with_name("page_checks.js").read_text(encoding="utf-8")
 
@@ -74,16 +73,6 @@ class Line:
             assert cv2.imwrite(str(self.folder / "next.png"), image)
             (self.folder / "next.png").rename(self.source / f"{name}.png")
         return self.wait(lambda: (found := self.results()).keys() >= named.keys() and {n: found[n] for n in named})
-
-
-@pytest.fixture(scope="module")
-def chromium(program):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program("chromium"), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def visit(chromium, line):
