@@ -1,15 +1,10 @@
 // Scores over time, with the threshold as a line that can be moved: by mouse, touch and keys.
 
+import { moves } from "./drawing/handle.js";
+
 const PAD = { top: 10, right: 78, bottom: 22, left: 34 };
-const STEP = 0.005;
-const KEYS = {
-  ArrowUp: STEP, ArrowRight: STEP, ArrowDown: -STEP, ArrowLeft: -STEP, PageUp: 10 * STEP, PageDown: -10 * STEP,
-};
 const SPANS = { 60: ["minute", [-60, -45, -30, -15, 0]], 600: ["ten minutes", [-600, -450, -300, -150, 0]], 3600: ["hour", [-3600, -2700, -1800, -900, 0]] };
 const BUCKETS = 300;
-
-/** A threshold as it is sent and shown: three decimals. */
-export const tidy = (value) => Math.round(Math.min(Math.max(value, 0), 1) * 1000) / 1000;
 
 export class Chart {
   /**
@@ -175,45 +170,20 @@ export class Chart {
     slider.querySelector("#threshold-value").textContent = threshold.toFixed(3);
   }
 
-  #try(value) {
-    const next = tidy(value);
-    if (next === this.threshold) return;
-    this.threshold = next;
-    this.draw();
-    this.choose(next);
-  }
-
   #listen() {
     const { slider } = this;
     let offset = 0;
-    slider.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
-      event.preventDefault();
-      slider.focus({ preventScroll: true });
-      slider.setPointerCapture(event.pointerId);
-      this.dragging = true;
-      offset = event.clientY - this.element.getBoundingClientRect().top - parseFloat(slider.style.top);
-    });
-    slider.addEventListener("pointermove", (event) => {
-      if (!this.dragging) return;
-      const at = event.clientY - this.element.getBoundingClientRect().top - offset;
-      const share = (this.plot.y1 - at) / (this.plot.y1 - this.plot.y0);
-      this.#try(this.range[0] + share * (this.range[1] - this.range[0]));
-    });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      slider.addEventListener(end, () => {
-        this.dragging = false;
-        this.draw();
-      });
-    }
-    slider.addEventListener("keydown", (event) => {
-      const step = KEYS[event.key];
-      const fine = event.shiftKey ? 0.2 : 1;
-      if (step) this.#try(this.threshold + step * fine);
-      else if (event.key === "Home") this.#try(0);
-      else if (event.key === "End") this.#try(1);
-      else return;
-      event.preventDefault();
+    moves(this, slider, {
+      grab: (event) => {
+        offset = event.clientY - this.element.getBoundingClientRect().top - parseFloat(slider.style.top);
+      },
+      at: (event) => {
+        const at = event.clientY - this.element.getBoundingClientRect().top - offset;
+        const share = (this.plot.y1 - at) / (this.plot.y1 - this.plot.y0);
+        return this.range[0] + share * (this.range[1] - this.range[0]);
+      },
+      ends: () => [0, 1],
+      fine: 0.2,
     });
   }
 }

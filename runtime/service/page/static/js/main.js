@@ -1,7 +1,8 @@
 // The page: what comes in goes to the parts that show it, what is chosen goes to the server.
 
 import { Latest, hasToken, loggedIn, post } from "./api.js";
-import { Chart, tidy } from "./chart.js";
+import { Chart } from "./chart.js";
+import { tidy } from "./drawing/handle.js";
 import { text } from "./dom.js";
 import { Gallery } from "./gallery.js";
 import { showHealth, showSources } from "./health.js";

@@ -1,12 +1,10 @@
 // False alarms against found defects, by threshold: what a threshold costs, and a line to choose it by.
 
-import { tidy } from "../chart.js";
+import { moves } from "../drawing/handle.js";
 
 const SVG = "http:" + "//www.w3.org/2000/svg"; // the name of the namespace, no address
 const WIDTH = 640, HEIGHT = 220;
 const PAD = { left: 44, right: 12, top: 12, bottom: 30 };
-const STEP = 0.005;
-const KEYS = { ArrowRight: STEP, ArrowUp: STEP, ArrowLeft: -STEP, ArrowDown: -STEP, PageUp: 10 * STEP, PageDown: -10 * STEP };
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
 /** Share of good frames to come that a threshold calls anomalous at most: (k + 1) / (n + 1), as the server has it. */
@@ -116,14 +114,6 @@ export class Tradeoff {
     this.#add("path", { d: `${path}H${this.#x(high)}`, class: kind });
   }
 
-  #try(value) {
-    const next = tidy(value);
-    if (next === this.threshold) return;
-    this.threshold = next;
-    this.draw();
-    this.choose(next);
-  }
-
   #place(event) {
     const box = this.svg.getBoundingClientRect();
     const at = ((event.clientX - box.left) / box.width) * WIDTH;
@@ -132,30 +122,9 @@ export class Tradeoff {
   }
 
   #listen() {
-    const { line } = this;
-    line.addEventListener("pointerdown", (event) => {
-      if (event.button) return;
-      event.preventDefault();
-      line.focus({ preventScroll: true });
-      line.setPointerCapture(event.pointerId);
-      this.dragging = true;
-    });
-    line.addEventListener("pointermove", (event) => {
-      if (this.dragging) this.#try(Math.min(Math.max(this.#place(event), this.range[0]), this.range[1]));
-    });
-    for (const end of ["pointerup", "pointercancel", "lostpointercapture"]) {
-      line.addEventListener(end, () => {
-        this.dragging = false;
-        this.draw();
-      });
-    }
-    line.addEventListener("keydown", (event) => {
-      const step = KEYS[event.key];
-      if (step) this.#try(this.threshold + step);
-      else if (event.key === "Home") this.#try(this.range[0]);
-      else if (event.key === "End") this.#try(this.range[1]);
-      else return;
-      event.preventDefault();
+    moves(this, this.line, {
+      at: (event) => Math.min(Math.max(this.#place(event), this.range[0]), this.range[1]),
+      ends: () => this.range,
     });
   }
 }
