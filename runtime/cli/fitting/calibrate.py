@@ -82,7 +82,7 @@ def command(options: CalibrateOptions) -> None:
     options.check_bundle("whose thresholds are set")
     settings = chosen_settings(options.config, options.roi, min_area=options.min_area, alarm=options.alarm)
     opened = Bundle.open(find_bundle(options.bundle_or_builtin, Path.cwd()))
-    whose = _class_of(opened, options.class_name)
+    shown_class = options.class_in(opened)
     if not options.dry_run:
         check_place(opened.root, options.output)
     refuse_overwriting(
@@ -90,7 +90,6 @@ def command(options: CalibrateOptions) -> None:
     )
     human = Console(stderr=options.as_json, quiet=options.quiet, highlight=False, soft_wrap=True)
     complain = Console(stderr=True, highlight=False, soft_wrap=True)
-    shown_class = options.class_name or opened.manifest.classes[0]
     decision = settings.decision(shown_class)
     rule = decision.alarm or EVERY_FRAME
     with native_chatter_silenced(active=not options.debug), log_lines(quiet=options.quiet), ExitStack() as pending:
@@ -125,7 +124,7 @@ def command(options: CalibrateOptions) -> None:
     thresholds = _thresholds(found, base, decision.roi, engine)
     by_folder = {} if bad is None else by_group(frames.groups, bad.names, bad.scores)
     table = recall_table(good.scores, by_folder) if by_folder else None
-    place = None if options.dry_run else _stored(opened, options.output, whose, thresholds)
+    place = None if options.dry_run else _stored(opened, options.output, shown_class, thresholds)
     lines = report.sentences(found, before, rule)
     if frames.good.root is not None:
         lines.append(report.highest(good))
@@ -156,20 +155,6 @@ def command(options: CalibrateOptions) -> None:
 def _rate(options: CalibrateOptions, frames: int) -> float:
     """The false-alarm rate that was given, or the least from LEAST_RATE that the frames carry."""
     return options.rate or max(LEAST_RATE, best_rate(frames, options.confidence))
-
-
-def _class_of(bundle: Bundle, class_name: str | None) -> str | None:
-    """The class whose thresholds are set; None for a bundle of one, whose thresholds are all's."""
-    classes = bundle.manifest.classes
-    if class_name is not None and class_name not in classes:
-        raise click.BadParameter(
-            f"{class_name!r} is not in this bundle, which knows: {', '.join(classes)}", param_hint="'--class'"
-        )
-    if len(classes) == 1:
-        return None
-    if class_name is None:
-        raise click.UsageError(f"name the frames' class with --class: this bundle knows {', '.join(classes)}")
-    return class_name
 
 
 def _wanted(frames: Source, options: CalibrateOptions) -> int | None:
@@ -212,12 +197,13 @@ def _thresholds(found: Calibration, before: Thresholds, roi: RegionOfInterest | 
     )
 
 
-def _stored(bundle: Bundle, output: Path | None, class_name: str | None, thresholds: Thresholds) -> Path:
+def _stored(bundle: Bundle, output: Path | None, class_name: str, thresholds: Thresholds) -> Path:
     """Writes the thresholds; what another command has changed in the bundle meanwhile is not lost."""
+    whose = None if len(bundle.manifest.classes) == 1 else class_name  # those of a bundle of one class are all's
     if output is not None:
-        return store(bundle, output, class_name, thresholds)
+        return store(bundle, output, whose, thresholds)
     with locked(bundle.root):
-        return store(bundle.reread(), None, class_name, thresholds)
+        return store(bundle.reread(), None, whose, thresholds)
 
 
 def _override_warnings(decision: Decision, origin: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from kanoclip.runtime.bundle.bundle import BUILTIN
+from kanoclip.runtime.bundle.bundle import BUILTIN, Bundle
 from kanoclip.runtime.cli.options import (
     backend_options,
     bundle_option,
@@ -59,6 +59,21 @@ class FitOptions:
     def bundle_or_builtin(self) -> str:
         """The bundle that was named; commands that write into one do not guess which."""
         return BUILTIN if self.bundle is None else self.bundle
+
+    def class_in(self, bundle: Bundle) -> str:
+        """The class that the frames show.
+
+        Raises:
+            click.UsageError: The bundle does not have it, or has several and none is named.
+        """
+        classes = bundle.manifest.classes
+        if self.class_name is not None and self.class_name not in classes:
+            raise click.BadParameter(
+                f"{self.class_name!r} is not in this bundle, which knows: {', '.join(classes)}", param_hint="'--class'"
+            )
+        if self.class_name is None and len(classes) > 1:
+            raise click.UsageError(f"name the frames' class with --class: this bundle knows {', '.join(classes)}")
+        return self.class_name or classes[0]
 
     def check_bundle(self, what: str) -> None:
         """Refuses to change a bundle that was not named.

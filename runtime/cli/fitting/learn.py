@@ -18,7 +18,6 @@ from kanoclip.runtime.cli.fitting.frames import draw_scores, open_frames
 from kanoclip.runtime.cli.fitting.learn_options import LearnOptions, learn_options
 from kanoclip.runtime.cli.fitting.learn_steps import (
     bad_scores,
-    class_of,
     find_part,
     look,
     tiles_of,
@@ -67,7 +66,7 @@ def command(options: LearnOptions) -> None:
     """
     options.check()
     opened = Bundle.open(find_bundle(options.bundle_or_builtin, Path.cwd()))
-    class_name = class_of(opened, options.class_name)
+    class_name = options.class_in(opened)
     human = Console(stderr=options.as_json, quiet=options.quiet, highlight=False, soft_wrap=True)
     changes_it = options.output is None and not options.dry_run
     read = reads_of_flags(opened.root, options.config, options.roi, options.source, options.bad)

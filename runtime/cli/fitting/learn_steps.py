@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
 import numpy as np
 import numpy.typing as npt
 from rich.text import Text
@@ -30,22 +29,6 @@ from kanoclip.runtime.sources import Source
 from kanoclip.runtime.types import BadFrame, RegionOfInterest
 
 Values = npt.NDArray[np.float64]
-
-
-def class_of(bundle: Bundle, class_name: str | None) -> str:
-    """The class whose memory it is.
-
-    Raises:
-        click.UsageError: The bundle does not have it, or has several and none is named.
-    """
-    classes = bundle.manifest.classes
-    if class_name is not None and class_name not in classes:
-        raise click.BadParameter(
-            f"{class_name!r} is not in this bundle, which knows: {', '.join(classes)}", param_hint="'--class'"
-        )
-    if class_name is None and len(classes) > 1:
-        raise click.UsageError(f"name the frames' class with --class: this bundle knows {', '.join(classes)}")
-    return class_name or classes[0]
 
 
 @contextmanager
