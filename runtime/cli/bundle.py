@@ -103,6 +103,7 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, valid_for: int | No
     from kanoclip.runtime.ops.fleet.keys import read_signing_key
     from kanoclip.runtime.ops.fleet.push import push as push_to
     from kanoclip.runtime.ops.fleet.reference import check_tag
+    from kanoclip.runtime.ops.fleet.stores.layout import FolderLayout
     from kanoclip.runtime.ops.fleet.stores.store import open_store
 
     check_tag(tag)
@@ -110,6 +111,8 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, valid_for: int | No
         raise click.UsageError("--valid-for is about the signature: name the --key.")
     signing = None if key is None else read_signing_key(key)
     store = open_store(url)
+    if isinstance(store, FolderLayout) and store.folder is not None:
+        _check_beside_bundles(store.folder)
     opened = Bundle.open(bundle)
     with builds_shown(Console(stderr=True)) as report:
         pushed = push_to(opened, store, tag, signing, report, valid_for)
@@ -183,8 +186,9 @@ def pull(
     _check_words(then)
     if output is not None and (output.exists() or output.is_symlink()):
         raise FleetError(f"{output} is there already: name another folder")
-    if install is not None and (inside := _bundle_around(install)) is not None:
-        raise FleetError(f"{install} is or lies in the bundle {inside}, which may be in use: name a folder beside it")
+    for place in (output, install):
+        if place is not None:
+            _check_beside_bundles(place)
     reference = Reference.parse(url)
     keys = read_trusted_keys(trust)
     offer = look(open_store(reference.url), reference, keys, unsigned=unsigned)
@@ -351,10 +355,16 @@ def rollback(folder: Path, to: str | None, then: str | None, as_json: bool) -> N
     _print({"folder": str(installation.link), "address": address}, as_json, f"{installation.link} is {address} now")
 
 
-def _bundle_around(folder: Path) -> Path | None:
-    """The bundle that a folder is, or lies in; None for none."""
+def _check_beside_bundles(folder: Path) -> None:
+    """Refuses a folder to be filled that is a bundle, or lies in one.
+
+    Raises:
+        FleetError: It does.
+    """
     resolved = folder.resolve()
-    return next((one for one in (resolved, *resolved.parents) if (one / MANIFEST_NAME).is_file()), None)
+    inside = next((one for one in (resolved, *resolved.parents) if (one / MANIFEST_NAME).is_file()), None)
+    if inside is not None:
+        raise FleetError(f"{folder} is or lies in the bundle {inside}, which may be in use: name a folder beside it")
 
 
 def _check_words(then: str | None) -> None:

@@ -235,7 +235,7 @@ class Outputs:
         """
         refuse_overwriting(
             [
-                Written(one.where or type_of(one), Path(one.path))
+                Written(one.where or type_of(one), Path(one.path), filled=isinstance(one, ImagesOptions | SnapshotOptions))
                 for one in self.sinks
                 if not isinstance(one, MqttOptions | WebhookOptions) and one.path is not None and one.path != STDOUT
             ],
@@ -285,7 +285,7 @@ class Outputs:
         """
         refuse_overwriting(
             [
-                Written(one.where or type_of(one), one.place(name))
+                Written(one.where or type_of(one), one.place(name), filled=isinstance(one, ImagesOptions))
                 for one in self.sinks
                 if isinstance(one, VideoOptions | ImagesOptions)
                 for _, name in _own_names(sources)

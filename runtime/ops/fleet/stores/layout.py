@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
@@ -17,7 +18,11 @@ LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
 
 
 class FolderLayout:
-    """A folder of `index.json` and `blobs/sha256/`; see `Store`."""
+    """A folder of `index.json` and `blobs/sha256/`; see `Store`.
+
+    Attributes:
+        folder: Where it is on this machine; None where it is elsewhere.
+    """
 
     def __init__(self, url: str) -> None:
         """Opens the file system; nothing is read.
@@ -38,6 +43,7 @@ class FolderLayout:
             raise FleetError(f"{self.shown} cannot be used: {one_line(error)}") from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
+        self.folder = Path(self._root) if self._local else None
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""
