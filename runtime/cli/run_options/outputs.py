@@ -354,7 +354,8 @@ def _maker(one: EventOptions, untrained: bool) -> Callable[[], Sink]:
     try:
         return one.maker(untrained=untrained)
     except SettingsError as error:
-        raise SettingsError(f"{one.where}: {error}" if one.where else str(error)) from None
+        named = not one.where or str(error).startswith(f"{one.where}")  # by its flag already
+        raise SettingsError(str(error) if named else f"{one.where}: {error}") from None
 
 
 def _check_video(one: VideoOptions, at: str) -> None:
