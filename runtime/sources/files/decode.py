@@ -63,10 +63,10 @@ def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Readin
         return samples.refused
     if samples.pages > 1:
         log.warning("%s: only the first of its %d pages is scored", path or "an image", samples.pages)
-    plain = samples.bits <= 8 and not samples.alpha
+    plain = samples.bits <= 8 and not samples.alpha and samples.most is None
     # First, and not beside this image: of both at a time there may be too much.
     folder = None
-    if samples.bits > 8 and samples.real_bits is None and reading.bit_depth is None and path is not None:
+    if samples.bits > 8 and samples.most is samples.real_bits is reading.bit_depth is None and path is not None:
         folder = _depth_of_folder(path.parent)
     deep = cv2.IMREAD_UNCHANGED if samples.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     image = decode_as(raw, cv2.IMREAD_COLOR if plain else deep, reading)
@@ -75,11 +75,14 @@ def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Readin
     if image.dtype not in (np.uint8, np.uint16):
         return f"its samples are of the type {image.dtype}: convert it to 8 or 16 bits"
     colours = image if image.ndim == 2 else image[:, :, :3]
-    shown = (
-        colours
-        if image.dtype == np.uint8
-        else _to_8_bits(colours, reading.bit_depth or _depth(colours, samples, path, folder))
-    )
+    if samples.most is not None and reading.bit_depth is None:
+        shown = _scaled(colours, samples.most)
+    elif image.dtype == np.uint8:
+        shown = colours
+    else:
+        shown = _to_8_bits(colours, reading.bit_depth or _depth(colours, samples, path, folder))
+    if samples.inverted:
+        shown = np.asarray(cv2.bitwise_not(shown))
     if shown.ndim == 2 or shown.shape[2] == 1:
         shown = np.asarray(cv2.cvtColor(shown, cv2.COLOR_GRAY2BGR))
     if image.ndim == 3 and image.shape[2] == 4:
@@ -136,6 +139,14 @@ def _to_8_bits(values: np.ndarray, bits: int) -> np.ndarray:
     return shown
 
 
+def _scaled(values: np.ndarray, most: int) -> np.ndarray:
+    """8 bits of samples that end anywhere; some rows at a time."""
+    shown = np.empty(values.shape, np.uint8)
+    for rows in _strips(values):
+        shown[rows] = np.minimum((values[rows].astype(np.uint32) * 255 + most // 2) // most, 255)
+    return shown
+
+
 def _strips(values: np.ndarray) -> Iterator[slice]:
     """Slices of rows."""
     rows = max(1, _STRIP // values.shape[1])
@@ -158,6 +169,13 @@ def _depth(values: np.ndarray, samples: Samples, path: Path | None, folder: int 
         return max(8, samples.real_bits)
     if path is None or folder is None:
         return own
+    if own > folder:
+        _warn_once(
+            path.parent,
+            own,
+            f"{path}: an image of {own} bits beside its folder's first ones of {folder} bits, which are shown brighter: "
+            f"--bit-depth {own} takes all alike",
+        )
     if folder - own <= MOST_DARKER:
         return max(own, folder)
     _warn_once(
@@ -175,7 +193,7 @@ def _range_of(path: Path) -> int | None:
     except OSError:
         return None
     samples = samples_of(raw)
-    if samples.bits != 16 or samples.real_bits is not None or samples.refused:
+    if samples.bits != 16 or samples.real_bits is not None or samples.most is not None or samples.refused:
         return None
     image = decode_as(raw, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
     return _range(image) if not isinstance(image, str) and image.dtype == np.uint16 else None
