@@ -36,7 +36,7 @@ def ours(maps: list[LabelledMap]) -> Figures:
 
 
 def torchmetrics_auroc(maps: list[LabelledMap]) -> Figures:
-    """torchmetrics' exact binary AUROC over all pixels."""
+    """Torchmetrics' exact binary AUROC over all pixels."""
     import torch
     from torchmetrics.classification import BinaryAUROC
 
@@ -47,7 +47,7 @@ def torchmetrics_auroc(maps: list[LabelledMap]) -> Figures:
 
 
 def anomalib_aupro(maps: list[LabelledMap]) -> Figures:
-    """anomalib's AUPRO, whose thresholds are exact too."""
+    """Anomalib's AUPRO, whose thresholds are exact too."""
     import torch
     from anomalib.metrics.aupro import _AUPRO
 
