@@ -25,8 +25,8 @@ from kanoclip.runtime.engines.tensorrt.flavour import _OLDEST, FULL
 from kanoclip.runtime.service.health import Health
 from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.service.liveness import STUCK_S
-from kanoclip.runtime.stream.pipeline import SOURCE_GRACE_S
 from kanoclip.runtime.stream.sink_worker import SINK_GRACE_S
+from kanoclip.runtime.stream.supervision.main_thread import SOURCE_GRACE_S
 
 tomllib = pytest.importorskip("tomllib", reason="reads pyproject.toml with Python 3.11's own parser")
 

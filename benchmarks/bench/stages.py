@@ -24,8 +24,8 @@ from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.video import VideoSource
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Frame
 
 STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")

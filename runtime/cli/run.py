@@ -37,12 +37,12 @@ from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError, StoppedWaitingError
 from kanoclip.runtime.service.logs import LogFormat, log_lines
 from kanoclip.runtime.sources import Source
-from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.control.progress import Progress, RunSummary
+from kanoclip.runtime.stream.control.stream_control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.stream.progress import Progress, RunSummary
-from kanoclip.runtime.system.bounded_queue import Policy
 from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.system.memory import Upkeep, give_back_spare_memory, keep_frame_buffers, share_arena
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.system.signals import exit_on_signals
 
 TRIAL_PAYS = 200
@@ -219,10 +219,10 @@ def _run(line: LineConfig, debug: bool) -> int:
                 screen=screen,
                 observer=rows.add if rows is not None else None,
             )
-            control = StreamControl(pipeline, detector, looked_for, decisions.saved)
+            control = StreamControl(pipeline.live, detector, looked_for, decisions.saved)
             warm_up = LineWarmUp.of(line.learn, detector, control, looked_for, outputs.snapshots)
             if warm_up is not None:
-                pipeline.learn_by(warm_up.learner)
+                pipeline.live.learn_by(warm_up.learner)
             watchers.start(control, pipeline, outputs.snapshots)
             pending.pop_all()
         if watchers.page is not None:
@@ -244,7 +244,7 @@ def _run(line: LineConfig, debug: bool) -> int:
                 warm_up.finish()
             # Also after a failure: it shows how far the run came.
             _report(
-                pipeline.summary(),
+                pipeline.live.summary(),
                 rows,
                 human,
                 timings=any(source.root is None for source in sources)
@@ -253,7 +253,7 @@ def _run(line: LineConfig, debug: bool) -> int:
                 as_json=as_json,
                 more={} if warm_up is None else warm_up.as_json(),
             )
-        return _exit_code(pipeline.summary(), endless)
+        return _exit_code(pipeline.live.summary(), endless)
 
 
 def _class(manifest: Manifest, class_name: str | None) -> str:

@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.stream.run_state import Answer, Job, RunState
-from kanoclip.runtime.system.bounded_queue import MailboxClosedError, MailboxEmptyError
+from kanoclip.runtime.stream.supervision.sources import source_failed
+from kanoclip.runtime.system.queues import MailboxClosedError, MailboxEmptyError
 from kanoclip.runtime.types import BadFrame, Frame
 
 
@@ -112,6 +113,6 @@ class InferenceWorker(threading.Thread):
         except FrameError as error:
             if len(self._run.sources) == 1:
                 raise
-            self._run.source_failed(job.source, error)
+            source_failed(self._run, job.source, error)
             frame = job.item
             return job._replace(item=BadFrame(frame.index, frame.source, str(error), frame.stream))

@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 
 from kanoclip.runtime.stream.run_state import Job, RunState
-from kanoclip.runtime.system.bounded_queue import MailboxClosedError
+from kanoclip.runtime.stream.supervision.sources import source_ended, source_failed
+from kanoclip.runtime.system.queues import MailboxClosedError
 from kanoclip.runtime.types import BadFrame, Frame
 
 
@@ -38,9 +39,9 @@ class SourceWorker(threading.Thread):
             # What was read before is sound: it is scored and written before the error is reported. After a stop nothing
             # reads on, and a device's error about that is no failure.
             if not (self._run.stopped.is_set() or self._run.tally.sources[self._number].removed):
-                self._run.source_failed(self._number, error)
+                source_failed(self._run, self._number, error)
         finally:
-            self._run.source_ended(self._number)
+            source_ended(self._run, self._number)
             try:
                 source.close()
             except BaseException as error:

@@ -28,7 +28,7 @@ from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.sinks import JsonLinesSink
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame
 
 CASES = tuple(product((1, 2), (1, 8)))

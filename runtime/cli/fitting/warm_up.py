@@ -20,7 +20,7 @@ from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.learn.job import Learned
 from kanoclip.runtime.ops.learn.observe import Observed
 from kanoclip.runtime.ops.learn.sheet import draw_sheet, write_jpeg
-from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.control.stream_control import StreamControl
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.sources import Source, SourceHealth
+from kanoclip.runtime.stream.control.progress import Progress
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.stream.progress import Progress
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Frame, Result
 
 

@@ -18,7 +18,7 @@ from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.stream import sink_worker
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 
 pytestmark = pytest.mark.timeout(30)
@@ -201,7 +201,7 @@ def test_a_source_that_fails_is_reported_after_its_frames_were_written(policy):
         pipeline.run()
     if policy is Policy.WAIT:
         assert sink.indices == [0, 1, 2, 3, 4]
-        assert pipeline.summary().frames == 5
+        assert pipeline.live.summary().frames == 5
     else:  # on a busy machine a frame may go by, but never the last
         assert sink.indices == sorted(set(sink.indices)) and sink.indices[-1] == 4
     assert sink.closed == 1

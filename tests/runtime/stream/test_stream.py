@@ -13,7 +13,7 @@ from kanoclip.runtime import Detector, Stream
 from kanoclip.runtime.errors import FrameError, SinkError, SourceError
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame
 
 pytestmark = pytest.mark.timeout(60)

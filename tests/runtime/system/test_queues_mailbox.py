@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kanoclip.runtime.system.bounded_queue import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
+from kanoclip.runtime.system.queues import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
 
 
 @given(capacity=st.integers(1, 5), steps=st.lists(st.sampled_from(["put", "get"]), max_size=60))

@@ -18,9 +18,9 @@ from kanoclip.runtime.detect.settings.saved_thresholds import Saved
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
-from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.control.stream_control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame
 
 GOOD = '[decision]\nthreshold = 0.5\nmin_area = 4\nroi = "roi.json"\nalarm = "3/5"\n\n[class.nut]\nthreshold = 0.6\n'
@@ -72,7 +72,7 @@ def line(tmp_path, make_toy_bundle):
     alarm = settings.decision("nut").alarm or EVERY_FRAME
     config = PipelineConfig(Policy.DROP_OLDEST, class_name="nut", workers=2, alarm=alarm)
     pipeline = Pipeline(Grey(), detector, [sink], config)
-    control = StreamControl(pipeline, detector, "nut", lambda bundle: Saved(bundle, read_settings(file), file))
+    control = StreamControl(pipeline.live, detector, "nut", lambda bundle: Saved(bundle, read_settings(file), file))
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     try:

@@ -23,10 +23,10 @@ from kanoclip.runtime.errors import FrameError, MemoryFileError, SettingsError, 
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import NamedSource
-from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.control.protocol import Control
+from kanoclip.runtime.stream.control.stream_control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.stream.progress import Control
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame, RegionOfInterest
 
 pytestmark = pytest.mark.timeout(60)
@@ -82,7 +82,7 @@ class Run:
         )
         self.pipeline = Pipeline(self.source, self.detector, [self.sink], config)
         self.control: Control = StreamControl(
-            self.pipeline,
+            self.pipeline.live,
             self.detector,
             "nut",
             lambda bundle: Saved(bundle, self.settings(), self.file),
@@ -471,7 +471,7 @@ def test_a_reload_takes_up_a_memory_that_was_learned_meanwhile(learning, caplog)
 def test_a_warm_up_learns_from_the_stream_and_loses_no_frame(learning, workers):
     run = learning(workers=workers, live=False)
     warm_up = WarmUp(run.detector, 12, run.control.use_memory)
-    run.pipeline.learn_by(warm_up)
+    run.pipeline.live.learn_by(warm_up)
     with run.running() as seen:
         run.until(lambda: run.control.state().references)
         run.wait(30)
@@ -524,7 +524,7 @@ def test_sources_join_and_leave_a_run_that_goes_on(start):
         state = control.state()
         assert (state.sources, state.streams) == (("line 3", "right"), ("", "right"))
         until(lambda: all(source.frames > 3 for source in control.progress().sources))
-        assert run.pipeline.latest("right").name.startswith("right, frame ")
+        assert run.pipeline.live.latest("right").name.startswith("right, frame ")
         control.remove_source("right")
         assert other.closed.wait(10)
         assert control.state().sources == ("line 3",)
@@ -540,7 +540,7 @@ def test_sources_join_and_leave_a_run_that_goes_on(start):
 
 
 def test_what_cannot_join_or_leave_is_refused(start, monkeypatch):
-    monkeypatch.setattr("kanoclip.runtime.stream.control.MOST_SOURCES", 3)
+    monkeypatch.setattr("kanoclip.runtime.stream.control.stream_control.MOST_SOURCES", 3)
     run = start()
     with run.running():
         for source, words in ((Other(live=False), "only live sources"), (Other("line 3"), "of this name")):
@@ -555,7 +555,7 @@ def test_what_cannot_join_or_leave_is_refused(start, monkeypatch):
         with pytest.raises(SourceError, match="at most 3"):
             run.control.add_source(Other("c"))
     with pytest.raises(SourceError, match="is ending"):
-        monkeypatch.setattr("kanoclip.runtime.stream.control.MOST_SOURCES", 9)
+        monkeypatch.setattr("kanoclip.runtime.stream.control.stream_control.MOST_SOURCES", 9)
         run.control.add_source(Other("d"))
     files = start(live=False)
     with files.running(), pytest.raises(SourceError, match="files lose nothing"):

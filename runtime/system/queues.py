@@ -1,9 +1,10 @@
-"""The bounded queue between the threads of the runtime."""
+"""What lies between threads: `Mailbox`, a bounded queue, and `InOrder`, which restores the order of results."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -30,11 +31,9 @@ class MailboxEmptyError(Exception):
 class Mailbox(Generic[T]):
     """A bounded first-in first-out queue that can be closed from either end.
 
-    Unlike `queue.Queue` it can drop its oldest item. Closing it wakes all threads that wait in it, so that a thread
-    that dies never leaves another one waiting.
-
-    Each of several writers has its own compartment, with its own bound and its own count of drops. Items are taken from
-    the compartments in turns, so that a busy writer never makes a slow one wait.
+    Closing it wakes all threads that wait in it, so that a thread that dies never leaves another one waiting. Each of
+    several writers has its own compartment, with its own bound and its own count of drops. Items are taken from the
+    compartments in turns, so that a busy writer never makes a slow one wait.
 
     Args:
         capacity: Items held at most for each writer, at least 1.
@@ -42,7 +41,7 @@ class Mailbox(Generic[T]):
         writers: Number of writers, at least 1.
 
     Attributes:
-        policy: As given.
+        closed: Nothing more can be put in.
     """
 
     def __init__(self, capacity: int, policy: Policy, writers: int = 1) -> None:
@@ -56,7 +55,7 @@ class Mailbox(Generic[T]):
         self._count = 0
         self._turn = 0
         self._changed = threading.Condition()
-        self._closed = self._refusing = False
+        self.closed = self._refusing = False
         self._dropped = [0] * writers
 
     @property
@@ -76,11 +75,7 @@ class Mailbox(Generic[T]):
             self._dropped.append(0)
 
     def put(self, item: T, writer: int = 0) -> T | None:
-        """Puts an item in; under `Policy.WAIT` this waits for room.
-
-        Args:
-            item: What to put in.
-            writer: The number of the writer, from 0.
+        """Puts an item into the compartment of a writer, from 0; under `Policy.WAIT` this waits for room.
 
         Returns:
             The item that is lost: the one pushed out to make room, or this one while it refuses all; None for none.
@@ -91,9 +86,9 @@ class Mailbox(Generic[T]):
         items = self._compartments[writer]
         with self._changed:
             if self.policy is Policy.WAIT:
-                while len(items) >= self._capacity and not (self._closed or self._refusing):
+                while len(items) >= self._capacity and not (self.closed or self._refusing):
                     self._changed.wait()
-            if self._closed:
+            if self.closed:
                 raise MailboxClosedError
             if self._refusing:
                 self._dropped[writer] += 1
@@ -109,32 +104,24 @@ class Mailbox(Generic[T]):
             return evicted
 
     def get(self, timeout: float | None = None) -> T:
-        """Takes out the oldest item of the compartment whose turn it is; waits for one.
+        """Takes out one item, as `get_some` does."""
+        return self.get_some(1, timeout)[0]
+
+    def get_some(self, most: int, timeout: float | None = None) -> list[T]:
+        """Takes out what is there, compartment by compartment, the oldest first; waits for the first item only.
 
         Args:
+            most: Most items to take, at least 1.
             timeout: Seconds to wait; None waits until something comes or the mailbox closes.
 
         Raises:
             MailboxEmptyError: Nothing came in time.
             MailboxClosedError: It is closed and empty.
         """
-        return self.get_some(1, timeout)[0]
-
-    def get_some(self, most: int, timeout: float | None = None) -> list[T]:
-        """Takes out as many items as are there; waits for the first only.
-
-        Args:
-            most: Most items to take, at least 1.
-            timeout: As `get` takes it.
-
-        Raises:
-            MailboxEmptyError: Nothing came in time.
-            MailboxClosedError: It is closed and empty.
-        """
         with self._changed:
-            self._changed.wait_for(lambda: self._count or self._closed, timeout)
+            self._changed.wait_for(lambda: self._count or self.closed, timeout)
             if not self._count:
-                raise MailboxClosedError if self._closed else MailboxEmptyError
+                raise MailboxClosedError if self.closed else MailboxEmptyError
             taken = min(most, self._count)
             some: list[T] = []
             while len(some) < taken:
@@ -164,7 +151,7 @@ class Mailbox(Generic[T]):
     def close(self) -> None:
         """Takes no further items; what is inside can still be taken out."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify_all()
 
     def abort(self) -> None:
@@ -173,5 +160,54 @@ class Mailbox(Generic[T]):
             for items in self._compartments:
                 items.clear()
             self._count = 0
-            self._closed = True
+            self.closed = True
+            self._changed.notify_all()
+
+
+class InOrder(Generic[T]):
+    """Holds what comes too early until its turn.
+
+    A thread that brings a result early goes on to its next work. The thread that brings the result that is due hands on
+    all that waited for it. Only a thread that is far ahead waits: this bounds the memory, however slow another one is.
+
+    Args:
+        hand_on: Called with one thing at a time; other threads wait meanwhile.
+        ahead: By how many numbers a thread may be ahead of what is due, at least 1.
+    """
+
+    def __init__(self, hand_on: Callable[[T], None], ahead: int) -> None:
+        if ahead < 1:
+            raise ValueError(f"{ahead} ahead: at least 1, or nobody could bring what is due")
+        self._hand_on = hand_on
+        self._ahead = ahead
+        self._early: dict[int, T] = {}
+        self._due = 0
+        self._aborted = False
+        self._changed = threading.Condition()
+
+    def put(self, number: int, thing: T) -> None:
+        """Brings one thing; numbers start at 0, and each comes once.
+
+        Raises:
+            Exception: What `hand_on` raises. Nothing is handed on after that.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: number - self._due < self._ahead or self._aborted)
+            self._early[number] = thing
+            while self._due in self._early and not self._aborted:
+                # The lock is held meanwhile: this preserves the order, and a slow sink must hold every thread up.
+                try:
+                    self._hand_on(self._early.pop(self._due))
+                except BaseException:
+                    self._aborted = True
+                    raise
+                finally:
+                    self._due += 1
+                    self._changed.notify_all()
+
+    def abort(self) -> None:
+        """Hands nothing on any more, and wakes whoever waits."""
+        with self._changed:
+            self._aborted = True
+            self._early.clear()
             self._changed.notify_all()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanoclip.runtime.system.reorder import InOrder
+from kanoclip.runtime.system.queues import InOrder
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -22,8 +22,9 @@ from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, So
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.several import NamedSource
 from kanoclip.runtime.stream.config import Criteria
-from kanoclip.runtime.stream.pipeline import Pipeline
-from kanoclip.runtime.stream.progress import Progress, RunSummary, StreamState
+from kanoclip.runtime.stream.control.live_run import LiveRun
+from kanoclip.runtime.stream.control.progress import Progress, RunSummary
+from kanoclip.runtime.stream.control.protocol import StreamState
 from kanoclip.runtime.types import Image, RegionOfInterest
 
 log = logging.getLogger(__name__)
@@ -38,26 +39,26 @@ class StreamControl:
     `reload` does what a new start would: it discards what was chosen while the stream ran and was not saved.
 
     Args:
-        pipeline: The stream.
+        run: The pipeline's.
         detector: Scores its frames; nothing else may change what it decides by.
-        class_name: Class that the pipeline looks for.
+        class_name: Class that the run looks for.
         read: Reads again the settings that a new start would use.
     """
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        run: LiveRun,
         detector: Detector,
         class_name: str,
         read: Callable[[Bundle], Saved],
     ) -> None:
-        self._pipeline = pipeline
+        self._run = run
         self._detector = detector
         self._class_name = class_name
         self._read = read
         self._changing = threading.RLock()
         self._references = LiveReferences(detector, self._changing)
-        self._teacher = Teacher(detector, self._references, self._changing, pipeline, self.use_memory)
+        self._teacher = Teacher(detector, self._references, self._changing, run, self.use_memory)
 
     @property
     def teacher(self) -> Teacher:
@@ -71,7 +72,7 @@ class StreamControl:
             thresholds = self._detector.thresholds_of(self._class_name)
             decision = self._detector.settings.decision(self._class_name)
             memory = self._references.count(self._class_name)
-            there = [source for source, counts in self._pipeline.members if not counts.removed]
+            there = [counts.source for counts in self._run.members if not counts.removed]
             engine = self._detector.backend
             return StreamState(
                 bundle=manifest.name,
@@ -83,7 +84,7 @@ class StreamControl:
                 class_name=self._class_name,
                 threshold=thresholds.image,
                 pixel_threshold=thresholds.pixel,
-                paused=self._pipeline.paused,
+                paused=self._run.paused,
                 trained=manifest.model.trained,
                 references=memory.references,
                 memory_rows=memory.rows,
@@ -94,11 +95,11 @@ class StreamControl:
 
     def progress(self) -> Progress:
         """See `Control.progress`."""
-        return self._pipeline.progress()
+        return self._run.progress()
 
     def summary(self) -> RunSummary:
         """See `Control.summary`."""
-        return self._pipeline.summary()
+        return self._run.summary()
 
     def choose_class(self, name: str) -> None:
         """See `Control.choose_class`.
@@ -141,28 +142,28 @@ class StreamControl:
     def add_source(self, source: Source) -> None:
         """See `Control.add_source`."""
         with self._changing:
-            there, why = self._pipeline.members, self._pipeline.closed_to_sources
+            there, why = self._run.members, self._run.closed_to_sources
             if why is None and not source.live:
                 why = "only live sources join a run"
             elif why is None and len(there) >= MOST_SOURCES:
                 why = f"a run has at most {MOST_SOURCES} sources, removed ones included: start it again"
-            elif why is None and source.name in [one.name for one, _ in there]:
+            elif why is None and source.name in [counts.source.name for counts in there]:
                 why = "the run has, or had, a source of this name: choose another one"
             if why is not None:
                 raise SourceError(f"{source.name} cannot join: {why}")
-            self._pipeline.add_source(source)
+            self._run.add_source(source)
         log.info("%s has joined the run", source.name)
 
     def remove_source(self, name: str) -> None:
         """See `Control.remove_source`."""
         with self._changing:
-            there = [(n, one.name, counts) for n, (one, counts) in enumerate(self._pipeline.members)]
-            found = [n for n, known, counts in there if known == name and not counts.removed]
+            there = list(enumerate(self._run.members))
+            found = [n for n, counts in there if counts.source.name == name and not counts.removed]
             if not found:
                 raise SourceError(f"{name}: the run has no such source")
-            if [n for n, _, counts in there if not (counts.ended or counts.removed)] in (found, []):
+            if [n for n, counts in there if not (counts.ended or counts.removed)] in (found, []):
                 raise SourceError(f"{name} is the only source that delivers: end the run instead")
-            self._pipeline.remove_source(found[0])
+            self._run.remove_source(found[0])
         log.info("%s was taken out of the run", name)
 
     def region(self) -> RegionOfInterest | None:
@@ -196,7 +197,7 @@ class StreamControl:
         if image is not None:
             frame, called = self._detector.prepare(image, name), FROM_OUTSIDE
         else:
-            latest = self._pipeline.latest(source)
+            latest = self._run.latest(source)
             frame, called = latest.prepared, latest.name
         first = self._references.count(name).references == 0
         count = self._references.add(called, frame, name)
@@ -239,11 +240,11 @@ class StreamControl:
 
     def pause(self) -> None:
         """See `Control.pause`."""
-        self._pipeline.pause()
+        self._run.pause()
 
     def resume(self) -> None:
         """See `Control.resume`."""
-        self._pipeline.resume()
+        self._run.resume()
 
     def reload(self) -> bool:
         """Reads settings, region of interest, and the bundle's thresholds and memories again, and decides by them.
@@ -260,7 +261,7 @@ class StreamControl:
             try:
                 saved = self._saved()
                 self._check_region(saved.settings, self._class_name)
-                with self._pipeline.changing():
+                with self._run.changing():
                     self._detector.decide_by(saved.settings, saved.bundle)
                     self._apply()
             except KanoclipError as error:
@@ -284,11 +285,11 @@ class StreamControl:
 
     def _apply(self) -> None:
         rule = self._detector.settings.decision(self._class_name).alarm or EVERY_FRAME
-        self._pipeline.apply(Criteria(self._class_name, rule))
+        self._run.apply(Criteria(self._class_name, rule))
 
     def _check_region(self, settings: Settings, class_name: str) -> None:
         """Refuses a region of interest that does not suit the present frames: it would end the run."""
         roi = settings.decision(class_name).roi
         if roi is not None:
-            for height, width in self._pipeline.sizes():
+            for height, width in self._run.sizes():
                 roi.check_frame(height, width)
