@@ -23,7 +23,8 @@ from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.video import VideoSource
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Frame

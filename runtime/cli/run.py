@@ -37,9 +37,10 @@ from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError, StoppedWaitingError
 from kanoclip.runtime.service.logs import LogFormat, log_lines
 from kanoclip.runtime.sources import Source
+from kanoclip.runtime.stream.config import PipelineConfig
 from kanoclip.runtime.stream.control.progress import Progress, RunSummary
 from kanoclip.runtime.stream.control.stream_control import StreamControl
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.system.memory import Upkeep, give_back_spare_memory, keep_frame_buffers, share_arena
 from kanoclip.runtime.system.queues import Policy
@@ -231,7 +232,7 @@ def _run(line: LineConfig, debug: bool) -> int:
             with StatusLine(Console(stderr=True, quiet=quiet), _total(sources, max_frames)) as status:
                 hurry = _hurry(pipeline, detector)
                 pipeline.run(_each(status.update, watchers.tick, Upkeep().tick, hurry))
-            if watchers.page is not None and not endless and not pipeline.stopping:
+            if watchers.page is not None and not endless and not pipeline.live.stopping:
                 human.print(Text("all is scored; the page stays open until Ctrl-C"))
                 watchers.stay()
         except BrokenPipeError:
@@ -333,7 +334,7 @@ def _hurry(pipeline: Pipeline, detector: Detector) -> Callable[[Progress], None]
     """Stops waiting for a server that is away once the run is to end."""
 
     def call(progress: Progress) -> None:
-        if pipeline.stopping:
+        if pipeline.live.stopping:
             detector.stop_waiting()
 
     return call

@@ -43,30 +43,23 @@ class StageStats:
         self.total = self.cpu_total = 0.0  # milliseconds
         self.sample: deque[float] = deque(maxlen=RESERVOIR)
         self._recent = recent
-        self._lock = threading.Lock()  # of several threads that each count both figures
+        self._lock = threading.Lock()  # of the sinks of one name
         self._random = random.Random(0)  # a fixed seed: two runs over the same timings report the same figures
 
-    def add(self, milliseconds: float) -> None:
-        """Counts one frame."""
-        self.count += 1
-        self.total += milliseconds
-        if self._recent or len(self.sample) < RESERVOIR:
-            self.sample.append(milliseconds)
-        else:
-            slot = self._random.randrange(self.count)
-            if slot < RESERVOIR:
-                self.sample[slot] = milliseconds
-
-    def add_cpu(self, milliseconds: float) -> None:
-        """Counts one frame's processor time."""
-        self.cpu_count += 1
-        self.cpu_total += milliseconds
-
-    def add_both(self, milliseconds: float, cpu_milliseconds: float) -> None:
-        """Counts one frame and its processor time; for use by several threads, as two sinks of one name have."""
+    def add(self, milliseconds: float, cpu_milliseconds: float | None = None) -> None:
+        """Counts one frame, and its processor time where that is measured."""
         with self._lock:
-            self.add(milliseconds)
-            self.add_cpu(cpu_milliseconds)
+            self.count += 1
+            self.total += milliseconds
+            if cpu_milliseconds is not None:
+                self.cpu_count += 1
+                self.cpu_total += cpu_milliseconds
+            if self._recent or len(self.sample) < RESERVOIR:
+                self.sample.append(milliseconds)
+            else:
+                slot = self._random.randrange(self.count)
+                if slot < RESERVOIR:
+                    self.sample[slot] = milliseconds
 
 
 class SourceTally:
@@ -131,8 +124,7 @@ class Tally:
 
     def __init__(self, sources: Sequence[Source], *, recent: bool) -> None:
         self.sources = [SourceTally(source) for source in sources]
-        names = ("capture", "resize", "inference", "decide")
-        self.stages = {name: StageStats(name, recent=recent) for name in names}
+        self.stages = {name: StageStats(name, recent=recent) for name in ("capture", "resize", "inference", "decide")}
         self.times: deque[tuple[float, float]] = deque(maxlen=WINDOW)
         self.last_score: float | None = None
         self.last_threshold: float | None = None
@@ -148,10 +140,7 @@ class Tally:
         self.last_score, self.last_threshold = detection.score, detection.threshold
         timings = detection.timings
         capture, resize, inference, decide = self.stages.values()
-        capture.add(frame.capture_ms)
-        resize.add(timings.resize)
+        capture.add(frame.capture_ms, capture_cpu_ms)
+        resize.add(timings.resize, timings.resize_cpu)
         inference.add(timings.inference)
-        decide.add(timings.decide)
-        capture.add_cpu(capture_cpu_ms)
-        resize.add_cpu(timings.resize_cpu)
-        decide.add_cpu(timings.decide_cpu)
+        decide.add(timings.decide, timings.decide_cpu)

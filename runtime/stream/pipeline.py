@@ -7,11 +7,8 @@ raised again in the main thread.
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.sources.base import Source
@@ -21,19 +18,11 @@ from kanoclip.runtime.stream.control.progress import Progress, RunSummary
 from kanoclip.runtime.stream.counters import StageStats
 from kanoclip.runtime.stream.inference_worker import FrameTaker, InferenceWorker
 from kanoclip.runtime.stream.run_state import RunState
-from kanoclip.runtime.stream.sink_worker import SinkWorker, deliver
+from kanoclip.runtime.stream.sink_worker import ScreenSlot, SinkWorker
 from kanoclip.runtime.stream.source_worker import SourceWorker
-from kanoclip.runtime.stream.supervision.main_thread import Supervisor, join
-from kanoclip.runtime.system.queues import Mailbox, MailboxEmptyError, Policy
-from kanoclip.runtime.system.signals import stop_on_signals
+from kanoclip.runtime.stream.supervision.main_thread import MainThread, join
+from kanoclip.runtime.system.queues import Mailbox, Policy
 from kanoclip.runtime.types import Result
-
-__all__ = ["Pipeline", "PipelineConfig"]
-
-TICK_S = 0.03
-"""How often the main thread serves screen and status line, and looks after the sinks."""
-REPORT_S = 0.1
-"""How often the run's state is reported to whoever calls `Pipeline.run`."""
 
 
 class Pipeline:
@@ -69,20 +58,20 @@ class Pipeline:
         observer: Callable[[Result], None] | None = None,
     ) -> None:
         sources = source if isinstance(source, Sequence) else [source]
-        recent = config.policy is Policy.DROP_OLDEST
-        named = [*sinks, *([] if screen is None else [screen])]
-        self._costs = {sink.name: StageStats(sink.name, recent=recent) for sink in named}
+        costs = {
+            sink.name: StageStats(sink.name, recent=config.policy is Policy.DROP_OLDEST)
+            for sink in (*sinks, *([] if screen is None else [screen]))
+        }
         self._sinks = [
-            SinkWorker(sink, Mailbox(config.sink_capacity, config.policy, len(sources)), self._costs[sink.name])
+            SinkWorker(sink, Mailbox(config.sink_capacity, config.policy, len(sources)), costs[sink.name])
             for sink in sinks
         ]
-        self._screen = screen
-        self._run = run = RunState(sources, detector, self._sinks, config, screen=screen is not None, observer=observer)
+        self._screen = None if screen is None else ScreenSlot(screen, len(sources), costs[screen.name])
+        self._run = run = RunState(sources, detector, self._sinks, self._screen, config, observer)
         taker = FrameTaker(run)
         self._readers = [SourceWorker(run, number) for number in range(len(sources))]
         self._scorers = [InferenceWorker(run, taker, number) for number in range(config.workers)]
-        self.live = LiveRun(run, self._readers, list(self._costs.values()))
-        self._signalled = False
+        self.live = LiveRun(run, self._readers, list(costs.values()))
 
     def run(self, on_tick: Callable[[Progress], None] | None = None) -> RunSummary:
         """Streams until the sources end, the frame limit is reached, a signal comes or something fails.
@@ -91,7 +80,7 @@ class Pipeline:
         KeyboardInterrupt.
 
         Args:
-            on_tick: Called in this thread about every `REPORT_S` seconds.
+            on_tick: Called in this thread about ten times a second.
 
         Returns:
             What was done; where there are several sources, with the errors of those that failed.
@@ -101,24 +90,17 @@ class Pipeline:
             SinkError: A sink of a run that loses nothing hung, and was left behind.
             Exception: The first error of any other thread; `LiveRun.summary` reports how far the run came.
         """
-        run, supervisor = self._run, Supervisor(self._run, self._scorers)
+        run, main = self._run, MainThread(self._run, self._scorers)
         run.tally.started = time.monotonic()
-        reported_at = -math.inf
         try:
-            with stop_on_signals(self._signal, lambda: self._signalled):
+            with main.signals():
                 for sink in self._sinks:
                     sink.start()
                 for sink in self._sinks:
                     sink.opened.wait(sink.factory.patience_s)
                 for thread in (*self._readers, *self._scorers):
                     thread.start()
-                while (busy := supervisor.at_work()) is not None:
-                    self._tick(busy)
-                    if on_tick is not None and time.monotonic() - reported_at >= REPORT_S:
-                        reported_at = time.monotonic()
-                        on_tick(self.live.progress())
-                while self._held_open():
-                    self._tick(None)
+                main.look_after(None if on_tick is None else lambda: on_tick(self.live.progress()))
         except BaseException as error:
             run.fail(error)
             join(self._scorers)
@@ -126,7 +108,7 @@ class Pipeline:
         finally:
             join(self._readers)
             if self._screen is not None:
-                self._screen.close()
+                self._screen.sink.close()
             run.tally.ended = time.monotonic()
         if run.error is not None:
             raise run.error
@@ -134,33 +116,4 @@ class Pipeline:
 
     def stop(self) -> None:
         """Ends the run after the frame in work; may be called from any thread."""
-        self._run.interrupted = True
-        self._run.stop()
-
-    @property
-    def stopping(self) -> bool:
-        """Whether a stop was requested."""
-        return self._run.interrupted
-
-    def _signal(self) -> None:
-        """A signal's handler: only the loop that it interrupts may take locks."""
-        self._signalled = True
-
-    def _tick(self, busy: threading.Thread | None) -> None:
-        """Shows the newest result; without a screen, waits a tick or until the thread ends."""
-        if self._signalled and not self.stopping:
-            self.stop()
-        if self._screen is None or self._run.newest is None:
-            if busy is not None:
-                busy.join(TICK_S)
-            return
-        with suppress(MailboxEmptyError):
-            deliver(self._screen, self._run.newest.get(timeout=TICK_S), self._costs[self._screen.name])
-        if not self._screen.poll():
-            self.stop()
-
-    def _held_open(self) -> bool:
-        """Whether the screen stays although all is done."""
-        self._run.interrupted |= self._signalled
-        wanted = self._run.config.hold_screen and self._screen is not None
-        return wanted and not self._run.interrupted and self._run.error is None
+        self._run.stop(interrupted=True)

@@ -12,7 +12,7 @@ from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import Criteria, FrameDetector, PipelineConfig
 from kanoclip.runtime.stream.counters import Tally
-from kanoclip.runtime.stream.sink_worker import SinkWorker
+from kanoclip.runtime.stream.sink_worker import ScreenSlot, SinkWorker
 from kanoclip.runtime.system.queues import InOrder, Mailbox, Policy
 from kanoclip.runtime.types import BadFrame, Frame, Result
 
@@ -31,22 +31,6 @@ class Job(NamedTuple):
     capture_cpu_ms: float
 
 
-class Answer(NamedTuple):
-    """A frame's result, with the criteria that it was scored by."""
-
-    job: Job
-    criteria: Criteria
-    result: Result
-
-
-class Latest(NamedTuple):
-    """The last scored frame of a source: its file, or source and number; as it was scored; Unix time of its capture."""
-
-    name: str
-    prepared: Prepared
-    captured_at: float
-
-
 class RunState:
     """One run, as its threads see it.
 
@@ -54,8 +38,8 @@ class RunState:
         sources: Where frames come from.
         detector: What scores them.
         sinks: Where results go.
+        screen: Where the newest of them go besides.
         config: How frames flow.
-        screen: Whether the newest results are shown by the main thread.
         observer: As `Pipeline` takes it.
 
     Attributes:
@@ -63,11 +47,10 @@ class RunState:
         change: How often criteria and what the detector decides by were changed.
         frames: From the sources to the detector; a compartment for each source.
         results: From the detector to the sinks, in the order in which frames were taken.
-        newest: Results for the screen.
-        latest: The last scored frame of each source that has one, by the source's number.
+        latest: By a source's number, its last scored frame, as `Latest` has it.
         learner: Gets every scored frame; None for nobody.
         stopped: Ends reading and scoring, after the frames in work.
-        interrupted: It was ended from outside.
+        interrupted: That was wanted from outside.
         going: Cleared during a pause.
         waits: Whether no frame may be dropped.
         shown: Whether somebody needs the full image.
@@ -80,21 +63,22 @@ class RunState:
         sources: Sequence[Source],
         detector: FrameDetector,
         sinks: Sequence[SinkWorker],
+        screen: ScreenSlot | None,
         config: PipelineConfig,
-        *,
-        screen: bool,
         observer: Callable[[Result], None] | None,
     ) -> None:
-        self.sources, self.detector, self.sinks, self.config = list(sources), detector, sinks, config
+        self.sources, self.detector, self.config = list(sources), detector, config
+        self.sinks, self.screen = sinks, screen
         self.criteria = config.criteria
         self.change = 0
         self._changing = threading.RLock()
         self.waits = config.policy is Policy.WAIT
-        self.shown = screen or any(sink.shows for sink in sinks)
+        self.shown = screen is not None or any(sink.shows for sink in sinks)
         self.frames: Mailbox[Job] = Mailbox(config.room(len(sources)), config.policy, len(sources))
-        self.results: InOrder[Answer] = InOrder(self._hand_on, ahead=2 * config.workers * config.batch)
-        self.newest: Mailbox[Result] | None = Mailbox(1, Policy.DROP_OLDEST, len(sources)) if screen else None
-        self.latest: dict[int, Latest] = {}
+        self.results: InOrder[tuple[Job, Criteria, Result]] = InOrder(
+            self._hand_on, ahead=2 * config.workers * config.batch
+        )
+        self.latest: dict[int, tuple[str, Prepared, float]] = {}
         self.learner: FrameLearner | None = None
         self.tally = Tally(sources, recent=not self.waits)
         self.stopped, self.going = threading.Event(), threading.Event()
@@ -124,8 +108,8 @@ class RunState:
         """What a person calls a frame of a source: its file, or its number in a stream."""
         return frame.source if self.sources[source].root is not None else f"{frame.source}, frame {frame.index}"
 
-    def _hand_on(self, answer: Answer) -> None:
-        """Counts a result and gives it to observer, screen and sinks; called for one result at a time."""
+    def _hand_on(self, answer: tuple[Job, Criteria, Result]) -> None:
+        """Counts a result and gives it to observer, screen and sinks; called for one at a time, with its criteria."""
         job, criteria, result = answer
         counts = self.tally.sources[job.source]
         if isinstance(result, BadFrame):
@@ -136,12 +120,12 @@ class RunState:
             detection = detection.with_alarm(counts.alarm.update(bool(detection.is_anomalous)))
             self.tally.count(job.source, frame, detection, job.capture_cpu_ms)
             if job.prepared is not None:
-                self.latest[job.source] = Latest(self.name_of(job.source, frame), job.prepared, frame.captured_at)
+                self.latest[job.source] = (self.name_of(job.source, frame), job.prepared, frame.captured_at)
             result = (frame, detection)
         if self._observer is not None:
             self._observer(result)
-        if self.newest is not None:
-            self.newest.put(result, job.source)
+        if self.screen is not None:
+            self.screen.newest.put(result, job.source)
         for sink in self.sinks:
             sink.put(result, job.source)
 
@@ -151,18 +135,12 @@ class RunState:
             if self.error is None:
                 self.error = error
 
-    def stop(self) -> None:
+    def stop(self, *, interrupted: bool = False) -> None:
         """Ends reading and scoring, after the frames in work; wakes sources that wait for a camera or a file."""
+        self.interrupted |= interrupted
         self.stopped.set()
         for source in self.sources:
             source.interrupt()
-
-    def all_scored(self) -> None:
-        """Nothing is scored any more: nobody reads on, and the sinks may finish."""
-        self.stop()
-        self.frames.abort()  # wakes the sources' threads
-        for sink in self.sinks:
-            sink.queue.close()
 
     def fail(self, error: BaseException) -> None:
         """Holds the error and stops every thread at once."""

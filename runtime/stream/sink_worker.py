@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from kanoclip.runtime.errors import SinkError
-from kanoclip.runtime.sinks.base import Sink, SinkFactory
+from kanoclip.runtime.sinks.base import ScreenSink, Sink, SinkFactory
 from kanoclip.runtime.stream.counters import StageStats
 from kanoclip.runtime.stream.supervision.sink_faults import SinkFaults, words_of
-from kanoclip.runtime.system.queues import Mailbox, MailboxClosedError
+from kanoclip.runtime.system.queues import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
 from kanoclip.runtime.types import BadFrame, Result
 
 SINK_GRACE_S = 10.0
@@ -72,11 +72,9 @@ class SinkWorker(threading.Thread):
         Raises:
             MailboxClosedError: The run has ended, or the sink was left behind.
         """
-        if self.factory.stream is not None:
-            item = result if isinstance(result, BadFrame) else result[0]
-            if item.stream != self.factory.stream:
-                return
-        self.queue.put(result, source)
+        item = result if isinstance(result, BadFrame) else result[0]
+        if self.factory.stream in (None, item.stream):
+            self.queue.put(result, source)
 
     def reopen(self) -> None:
         """Tells the sink that files may have been moved away. From any thread."""
@@ -98,30 +96,25 @@ class SinkWorker(threading.Thread):
         """The thread."""
         try:
             try:
-                self._open_first()
+                self._attempt(None)
+                self.opened.set()
                 with suppress(MailboxClosedError):
                     while True:
-                        self._write(self.queue.get())
+                        self._attempt(self.queue.get())
             finally:
+                self.opened.set()
                 self._close()
         except BaseException as error:
             if not self.left:
                 self.error = error
 
-    def _open_first(self) -> None:
-        """Opens a factory's sink. What no later try would mend ends the run: all but `SinkError` and OSError."""
-        failure: Exception | None = None
-        try:
-            with self._busy():
-                self._ready()
-        except (SinkError, OSError) as error:
-            failure = error
-        finally:
-            self.opened.set()
-        self._conclude(failure)
+    def _attempt(self, result: Result | None) -> None:
+        """Gives the sink a result, unless a failure was too short a time ago; opens it where it is not open.
 
-    def _write(self, result: Result) -> None:
-        """Gives the sink a result, unless a failure was too short a time ago."""
+        Args:
+            result: None before the first: what no later try would mend ends the run then, all but `SinkError` and
+                OSError.
+        """
         if self._sink is None and time.monotonic() < self.faults.retry_at:
             self._lost += 1
             return
@@ -129,19 +122,22 @@ class SinkWorker(threading.Thread):
         self._lost_before = self.queue.dropped + self._lost
         with self._busy():
             try:
-                deliver(self._ready(), result, self.stats)
+                if self._sink is None:
+                    self._sink = self.factory.open()
+                if result is not None:
+                    deliver(self._sink, result, self.stats)
             except Exception as error:
-                if not self.recovers:
+                if not self.recovers or (result is None and not isinstance(error, (SinkError, OSError))):
                     raise
                 failure = error
-                self._lost += 1
+                self._lost += result is not None
                 self._discard()
-        self._conclude(failure)
-
-    def _ready(self) -> Sink:
-        if self._sink is None:
-            self._sink = self.factory.open()
-        return self._sink
+        if isinstance(failure, BrokenPipeError):
+            raise failure  # the reader of standard output has gone: the run ends, and has not failed
+        if failure is not None and not self.left:
+            self.faults.failed(failure, self._lost_before)
+        elif self.faults.outage.words is not None and not self.left:
+            self.faults.worked(self.queue.dropped + self._lost)
 
     @contextmanager
     def _busy(self) -> Iterator[None]:
@@ -156,17 +152,6 @@ class SinkWorker(threading.Thread):
                 if self._refusing:
                     self._refusing = False
                     self.queue.accept()
-
-    def _conclude(self, failure: Exception | None) -> None:
-        """Reports once why a sink fails, and once that it works again."""
-        if isinstance(failure, BrokenPipeError):
-            raise failure  # the reader of standard output has gone: the run ends, and has not failed
-        if self.left:
-            return
-        if failure is not None:
-            self.faults.failed(failure, self._lost_before)
-        elif self.faults.outage.words is not None:
-            self.faults.worked(self.queue.dropped + self._lost)
 
     def _discard(self) -> None:
         """Closes a sink that has failed."""
@@ -190,6 +175,20 @@ class SinkWorker(threading.Thread):
                     self.factory.notify(f"{self.sink_name}: {words_of(error)}")
 
 
+class ScreenSlot:
+    """The sink of the main thread: it shows the newest result of each source, and never holds the stream up."""
+
+    def __init__(self, sink: ScreenSink, sources: int, stats: StageStats) -> None:
+        self.sink, self._stats = sink, stats
+        self.newest: Mailbox[Result] = Mailbox(1, Policy.DROP_OLDEST, sources)
+
+    def show(self) -> bool:
+        """Shows a result if one comes soon; returns whether the screen stays open."""
+        with suppress(MailboxEmptyError):
+            deliver(self.sink, self.newest.get(timeout=0.03), self._stats)
+        return self.sink.poll()
+
+
 def deliver(sink: Sink, result: Result, stats: StageStats) -> None:
     """Gives a result to a sink and measures what it cost."""
     if isinstance(result, BadFrame):
@@ -199,4 +198,4 @@ def deliver(sink: Sink, result: Result, stats: StageStats) -> None:
     started, started_cpu = time.perf_counter(), time.thread_time()
     sink.write(*result)
     cpu_ms = (time.thread_time() - started_cpu) * 1e3 + sink.cpu_ms - elsewhere
-    stats.add_both((time.perf_counter() - started) * 1e3, cpu_ms)
+    stats.add((time.perf_counter() - started) * 1e3, cpu_ms)

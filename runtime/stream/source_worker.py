@@ -17,10 +17,6 @@ class SourceWorker(threading.Thread):
 
     Where no frame is dropped this thread resizes each one as well, right after it was decoded and while its pixels are
     in the cache.
-
-    Args:
-        run: What the threads share.
-        number: The number of the source among the run's.
     """
 
     def __init__(self, run: RunState, number: int) -> None:
@@ -64,13 +60,12 @@ class SourceWorker(threading.Thread):
 
     def _job(self, item: Frame | BadFrame, spent: float) -> Job:
         """An item on its way to the detector; a frame that does not suit raises FrameError, as the source's failure."""
-        if isinstance(item, BadFrame):
-            return Job(self._number, item, None, spent)
-        spent += item.capture_cpu_ms
-        if not self._run.waits:
-            return Job(self._number, item, None, spent)
-        prepared = self._run.prepare(item)
-        if not self._run.shown:
-            # The full image goes no further; its memory, still in the cache, is there for the next one.
-            item = item.shrunk(prepared.image, (prepared.height, prepared.width))
+        prepared = None
+        if isinstance(item, Frame):
+            spent += item.capture_cpu_ms
+            if self._run.waits:
+                prepared = self._run.prepare(item)
+                if not self._run.shown:
+                    # The full image goes no further; its memory, still in the cache, is there for the next one.
+                    item = item.shrunk(prepared.image, (prepared.height, prepared.width))
         return Job(self._number, item, prepared, spent)

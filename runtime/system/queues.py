@@ -52,7 +52,6 @@ class Mailbox(Generic[T]):
         self._capacity = capacity
         self.policy = policy
         self._compartments: list[deque[T]] = [deque() for _ in range(writers)]
-        self._count = 0
         self._turn = 0
         self._changed = threading.Condition()
         self.closed = self._refusing = False
@@ -86,29 +85,24 @@ class Mailbox(Generic[T]):
         items = self._compartments[writer]
         with self._changed:
             if self.policy is Policy.WAIT:
-                while len(items) >= self._capacity and not (self.closed or self._refusing):
-                    self._changed.wait()
+                self._changed.wait_for(lambda: len(items) < self._capacity or self.closed or self._refusing)
             if self.closed:
                 raise MailboxClosedError
+            full = len(items) >= self._capacity
+            self._dropped[writer] += full or self._refusing
             if self._refusing:
-                self._dropped[writer] += 1
                 return item
-            evicted = None
-            if len(items) >= self._capacity:
-                evicted = items.popleft()
-                self._dropped[writer] += 1
-            else:
-                self._count += 1
+            lost = items.popleft() if full else None
             items.append(item)
             self._changed.notify_all()
-            return evicted
+            return lost
 
     def get(self, timeout: float | None = None) -> T:
         """Takes out one item, as `get_some` does."""
         return self.get_some(1, timeout)[0]
 
     def get_some(self, most: int, timeout: float | None = None) -> list[T]:
-        """Takes out what is there, compartment by compartment, the oldest first; waits for the first item only.
+        """Takes out what is there, from the compartments in turns, the oldest first; waits for the first item only.
 
         Args:
             most: Most items to take, at least 1.
@@ -119,17 +113,15 @@ class Mailbox(Generic[T]):
             MailboxClosedError: It is closed and empty.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._count or self.closed, timeout)
-            if not self._count:
+            self._changed.wait_for(lambda: any(self._compartments) or self.closed, timeout)
+            if not any(self._compartments):
                 raise MailboxClosedError if self.closed else MailboxEmptyError
-            taken = min(most, self._count)
             some: list[T] = []
-            while len(some) < taken:
+            while any(self._compartments) and len(some) < most:
                 items = self._compartments[self._turn]
                 self._turn = (self._turn + 1) % len(self._compartments)
                 if items:
                     some.append(items.popleft())
-            self._count -= taken
             self._changed.notify_all()
             return some
 
@@ -137,11 +129,8 @@ class Mailbox(Generic[T]):
         """Drops what is inside and all that comes until `accept`: no writer waits for a reader that is stuck."""
         with self._changed:
             self._refusing = True
-            for writer, items in enumerate(self._compartments):
-                self._dropped[writer] += len(items)
-                items.clear()
-            self._count = 0
-            self._changed.notify_all()
+            self._dropped = [n + len(items) for n, items in zip(self._dropped, self._compartments, strict=True)]
+            self._clear()
 
     def accept(self) -> None:
         """Takes items again."""
@@ -157,18 +146,20 @@ class Mailbox(Generic[T]):
     def abort(self) -> None:
         """Closes and throws away what is inside; that does not count as dropped."""
         with self._changed:
-            for items in self._compartments:
-                items.clear()
-            self._count = 0
             self.closed = True
-            self._changed.notify_all()
+            self._clear()
+
+    def _clear(self) -> None:
+        for items in self._compartments:
+            items.clear()
+        self._changed.notify_all()
 
 
 class InOrder(Generic[T]):
-    """Holds what comes too early until its turn.
+    """Hands on what threads bring, in the order of its numbers; what comes too early is held until its turn.
 
-    A thread that brings a result early goes on to its next work. The thread that brings the result that is due hands on
-    all that waited for it. Only a thread that is far ahead waits: this bounds the memory, however slow another one is.
+    The thread that brings what is due hands on all that waited for it. Only a thread that is far ahead waits: this
+    bounds the memory, however slow another one is.
 
     Args:
         hand_on: Called with one thing at a time; other threads wait meanwhile.
@@ -186,11 +177,7 @@ class InOrder(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, number: int, thing: T) -> None:
-        """Brings one thing; numbers start at 0, and each comes once.
-
-        Raises:
-            Exception: What `hand_on` raises. Nothing is handed on after that.
-        """
+        """Brings one thing; numbers start at 0, and each comes once. After an error of `hand_on` nothing goes on."""
         with self._changed:
             self._changed.wait_for(lambda: number - self._due < self._ahead or self._aborted)
             self._early[number] = thing

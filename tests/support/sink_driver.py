@@ -14,11 +14,11 @@ from kanoclip.runtime.system.queues import Mailbox, Policy
 class CountingWorker(SinkWorker):
     handled = 0
 
-    def _write(self, result):
+    def _attempt(self, result):
         try:
-            super()._write(result)
+            super()._attempt(result)
         finally:
-            self.handled += 1
+            self.handled += result is not None
 
 
 class DrivenSink:

@@ -27,7 +27,8 @@ from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, 
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.sinks import JsonLinesSink
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame
 

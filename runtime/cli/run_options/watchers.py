@@ -280,7 +280,7 @@ class Watchers:
         self._supervision.tick(progress)
         if self._shifts is not None:
             self._shifts.tick(progress)
-        if self._pipeline.stopping:
+        if self._pipeline.live.stopping:
             self._supervision.stopping()
             return
         hangup = self._hangups.next()

@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.sources import Source, SourceHealth
+from kanoclip.runtime.stream.config import PipelineConfig
 from kanoclip.runtime.stream.control.progress import Progress
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Frame, Result
 

@@ -4,17 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import NamedTuple
 
 from kanoclip.runtime.detect.learning.warm_up import FrameLearner
+from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.config import Criteria
 from kanoclip.runtime.stream.control.figures import progress_of, summary_of
 from kanoclip.runtime.stream.control.progress import Progress, RunSummary
 from kanoclip.runtime.stream.counters import SourceTally, StageStats
-from kanoclip.runtime.stream.run_state import Latest, RunState
+from kanoclip.runtime.stream.run_state import RunState
 from kanoclip.runtime.stream.source_worker import SourceWorker
 from kanoclip.runtime.stream.supervision.sources import add_source
+
+
+class Latest(NamedTuple):
+    """The last scored frame of a source.
+
+    Attributes:
+        name: The file that it is, or source and number.
+        prepared: As it was scored.
+        captured_at: Unix time.
+    """
+
+    name: str
+    prepared: Prepared
+    captured_at: float
 
 
 class LiveRun:
@@ -28,6 +44,11 @@ class LiveRun:
 
     def __init__(self, run: RunState, readers: list[SourceWorker], costs: Sequence[StageStats]) -> None:
         self._run, self._readers, self._costs = run, readers, costs
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was requested."""
+        return self._run.interrupted
 
     def progress(self) -> Progress:
         """The state now."""
@@ -78,7 +99,7 @@ class LiveRun:
         names = [one.name for one in self._run.sources]
         if source is not None and source not in names:
             raise FrameError(f"unknown source '{source}': this stream has {', '.join(names)}")
-        scored = [one for number, one in self._run.latest.copy().items() if source in (None, names[number])]
+        scored = [Latest(*one) for number, one in self._run.latest.copy().items() if source in (None, names[number])]
         if not scored:
             raise FrameError(f"{source or 'the stream'}: no frame has been scored yet: wait for the first one")
         return max(scored, key=lambda one: one.captured_at)

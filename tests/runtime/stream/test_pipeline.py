@@ -17,7 +17,8 @@ from kanoclip.runtime.errors import FrameError, SinkError, SourceError
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.stream import sink_worker
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 

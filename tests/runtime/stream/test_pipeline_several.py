@@ -18,7 +18,8 @@ from kanoclip.runtime.errors import FrameError, SettingsError, SinkError, Source
 from kanoclip.runtime.sinks import BaseSink, SinkFactory
 from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import NamedSource, together
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 

@@ -23,9 +23,10 @@ from kanoclip.runtime.errors import FrameError, MemoryFileError, SettingsError, 
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import NamedSource
+from kanoclip.runtime.stream.config import PipelineConfig
 from kanoclip.runtime.stream.control.protocol import Control
 from kanoclip.runtime.stream.control.stream_control import StreamControl
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame, RegionOfInterest
 

@@ -18,8 +18,9 @@ from kanoclip.runtime.detect.settings.saved_thresholds import Saved
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
+from kanoclip.runtime.stream.config import PipelineConfig
 from kanoclip.runtime.stream.control.stream_control import StreamControl
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame
 
