@@ -15,7 +15,7 @@ import cv2
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
 from kanoclip.runtime.cli.options import BundleCommand
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions

@@ -11,7 +11,7 @@ from types import TracebackType
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.graph import Graph, Output
 from kanoclip.runtime.detect.learning.seen import Seen
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import (
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.signature import (
     DESCRIPTOR,
     FUSION_NUMBERS,
     MEMORY_INPUTS,
     ROWS,
     DescriptorInfo,
-    Manifest,
     TensorSpec,
 )
 from kanoclip.runtime.errors import BackendError

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, EXACT, ROWS, TensorSpec
+from kanoclip.runtime.bundle.manifest.schema import EXACT
+from kanoclip.runtime.bundle.manifest.signature import BATCH, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FetchingBackend,
     Floats,

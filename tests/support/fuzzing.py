@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kanoclip.runtime.bundle.external_data import external_files
-from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
 from kanoclip.runtime.cli.run_options.line_file import read_line
 from kanoclip.runtime.detect.settings.roi_file import read_roi
 from kanoclip.runtime.errors import KanoclipError
@@ -105,7 +105,7 @@ class Seeds:
         table = io.BytesIO()
         pq.write_table(pa.table({"path": ["a.png", "b.png"] * 50, "score": [0.1, 0.9] * 50}), table)
         self.table = table.getvalue()
-        manifest = Manifest.from_json(self.manifest.decode())
+        manifest = read_manifest(self.manifest.decode())
         address = "sha256:" + "a" * 64
         self.envelope = sign(Statement(address, "toy", "line3", now()), keys.signing)
         self.oci = write_image(manifest, self.manifest, address, self.envelope)
@@ -143,7 +143,7 @@ class Seeds:
 
 def manifests(seeds, draw):
     text = mutated(seeds.manifest, draw, text=True)
-    Manifest.from_json(text.decode("utf-8", "surrogateescape" if draw.random() < 0.2 else "replace"))
+    read_manifest(text.decode("utf-8", "surrogateescape" if draw.random() < 0.2 else "replace"))
 
 
 def graphs(seeds, draw):

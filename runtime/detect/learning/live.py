@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from kanoclip.runtime.bundle.manifest import HISTORY, Thresholds
+from kanoclip.runtime.bundle.manifest.parts import HISTORY, Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.limits import RATE, limits_by, rate_of

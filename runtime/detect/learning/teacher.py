@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.corrections import bounded, digest_of, false_alarms, image_of, png_of, ruled

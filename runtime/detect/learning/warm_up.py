@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.limits import limits_by
 from kanoclip.runtime.detect.learning.seen import Seen, references_of, takes_memory, thumbnail

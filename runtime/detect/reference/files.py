@@ -15,7 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from kanoclip.runtime.bundle.json_fields import Fields, as_integer, as_text
-from kanoclip.runtime.bundle.manifest import FUSION_NUMBERS, Manifest, Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.signature import FUSION_NUMBERS
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.reference.memory import Correction, Fusion, Label, ReferenceMemory
 from kanoclip.runtime.errors import BundleError, MemoryFileError
 

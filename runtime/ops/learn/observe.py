@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import IN_GRAPH, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import IN_GRAPH
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.seen import Seen, references_of, thumbnail

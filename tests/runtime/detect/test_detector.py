@@ -18,7 +18,8 @@ from hypothesis.extra import numpy as arrays
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.regions import find_regions, peak_region
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.engines import create_backend

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import shipped_bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.errors import DataError
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.evaluate import EvaluationConfig

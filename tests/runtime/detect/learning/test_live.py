@@ -10,7 +10,8 @@ import pytest
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import locked, store
 from kanoclip.runtime.detect.learning.live import LiveReferences, MemoryCount
 from kanoclip.runtime.detect.reference.history import put, undo

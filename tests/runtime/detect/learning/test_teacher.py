@@ -12,7 +12,7 @@ from learning import images
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import HISTORY
+from kanoclip.runtime.bundle.manifest.parts import HISTORY
 from kanoclip.runtime.bundle.store import locked
 from kanoclip.runtime.detect.learning.live import LiveReferences
 from kanoclip.runtime.detect.learning.teacher import Teacher

@@ -12,7 +12,9 @@ from safetensors import safe_open
 from safetensors.numpy import load, save
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import DescriptorInfo, MemoryInfo, Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.signature import DescriptorInfo, MemoryInfo
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.reference.files import encode, name_of, read_memory
 from kanoclip.runtime.detect.reference.memory import Correction, Label
 from kanoclip.runtime.errors import MemoryFileError
