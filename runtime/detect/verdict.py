@@ -8,7 +8,7 @@ from time import perf_counter, thread_time
 from kanoclip.runtime.detect.graph import Output
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.regions import find_regions, peak_region, within
-from kanoclip.runtime.detect.thresholds import Limits
+from kanoclip.runtime.detect.settings.thresholds import Limits
 from kanoclip.runtime.detect.tiles import Tiling
 from kanoclip.runtime.types import Detection, Mask, Timings
 

@@ -129,7 +129,7 @@ class Teacher:
 
     def memory(self, class_name: str) -> ReferenceMemory | None:
         """What a class is scored by; None for zero-shot."""
-        return self._detector.memory_of(class_name)
+        return self._detector.rules.memory_of(class_name)
 
     def copy_of(self, class_name: str) -> Path | None:
         """The copy of the bundle that a class was saved into; None for none."""
@@ -153,7 +153,7 @@ class Teacher:
         """What `undo` takes back, in a few words; empty for nothing."""
         if not self._references.can_undo(class_name) and class_name not in self._detector.bundle.manifest.references:
             return ""
-        memory = self._detector.memory_of(class_name)
+        memory = self._detector.rules.memory_of(class_name)
         if memory is None:
             return "the reset of the memory"
         if memory.corrections:
@@ -195,14 +195,14 @@ class Teacher:
             start, chosen = self._start(memory, class_name)
             thresholds = ruled(start, memory)
             with self._changing:
-                if self._detector.memory_of(class_name) is not old:
+                if self._detector.rules.memory_of(class_name) is not old:
                     raise SettingsError(f"the memory of {class_name} was changed meanwhile: try it again")
                 self._references.use(class_name, memory, thresholds, Decision())
                 in_use = self._detector.thresholds_of(class_name)
                 overridden = (in_use.image, in_use.pixel) != (thresholds.image, thresholds.pixel)
                 if overridden:  # by a flag or the file: what was corrected now must hold now
                     decision = Decision(threshold=thresholds.image, pixel_threshold=thresholds.pixel)
-                    self._detector.decide_by(self._detector.settings.choosing(class_name, decision))
+                    self._detector.rules.decide_by(self._detector.rules.settings.choosing(class_name, decision))
             self._count()
             last = corrections[-1]
             return Taught(
@@ -236,7 +236,7 @@ class Teacher:
         from kanoclip.runtime.detect.reference.history import undo  # streams without a memory need no safetensors
 
         with self._teaching, self._changing:
-            old = self._detector.memory_of(class_name)
+            old = self._detector.rules.memory_of(class_name)
             if self._references.can_undo(class_name):
                 self._references.undo(class_name)
             else:
@@ -246,10 +246,10 @@ class Teacher:
                 check_place(root, None)
                 with locked(root):
                     undo(self._detector.bundle.reread(), class_name)
-                settings = self._detector.settings.without_choice(class_name)
-                self._detector.decide_by(settings, self._detector.bundle.reread())
+                settings = self._detector.rules.settings.without_choice(class_name)
+                self._detector.rules.decide_by(settings, self._detector.bundle.reread())
             self._count()
-            new = self._detector.memory_of(class_name)
+            new = self._detector.rules.memory_of(class_name)
             stay = set() if new is None else {(one.sha256, one.label) for one in new.corrections}
             gone = () if old is None else old.corrections
             return [one for one in gone if (one.sha256, one.label) not in stay]
@@ -298,7 +298,7 @@ class Teacher:
 
     def _memory_to_teach(self, class_name: str) -> ReferenceMemory:
         takes_memory(self._detector.bundle.manifest)
-        memory = self._detector.memory_of(class_name)
+        memory = self._detector.rules.memory_of(class_name)
         if memory is None:
             raise SettingsError(
                 f"{class_name} has no reference memory, which corrections go into: learn it from good frames first"
@@ -322,7 +322,7 @@ class Teacher:
         bundle = self._detector.bundle
         seen = self._detector.look(frame, class_name)
         _, most = takes_memory(bundle.manifest)
-        _, inside = self._detector.region_of(class_name)
+        _, inside = self._detector.rules.region_of(class_name)
         grid = descriptor_of(bundle).grid
         return append(old, name, seen.descriptors, seen.zero_shot, grid, most_rows=most, inside=inside)
 
@@ -335,7 +335,7 @@ class Teacher:
     def _start(self, memory: ReferenceMemory, class_name: str) -> tuple[Thresholds, bool]:
         """What the thresholds would be without corrections, and whether somebody chose them while the stream ran."""
         own, now = self._references.thresholds(class_name), self._detector.thresholds_of(class_name)
-        choice = self._detector.settings.chosen.get(class_name, Decision())
+        choice = self._detector.rules.settings.chosen.get(class_name, Decision())
         chosen = (choice.threshold, choice.pixel_threshold) != (None, None)
         if (own.image, own.pixel) != (now.image, now.pixel):
             origin = f"chosen while a stream ran, {utc_now()}"
@@ -343,7 +343,7 @@ class Teacher:
         rate = rate_of(own)
         if rate is None:
             return own, chosen
-        roi, _ = self._detector.region_of(class_name)
+        roi, _ = self._detector.rules.region_of(class_name)
         return limits_by(memory, own, roi, self._detector.backend.name, utc_now(), rate), chosen
 
     def _count(self) -> None:

@@ -19,7 +19,7 @@ from kanoclip.runtime.bundle.manifest.reading import read_manifest
 from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.bundle.store import check_place, store
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.thresholds import decided
+from kanoclip.runtime.detect.settings.thresholds import decided
 from kanoclip.runtime.errors import BundleError, SettingsError, one_line
 from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import config_path, replace_file

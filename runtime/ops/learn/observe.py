@@ -109,8 +109,8 @@ class Observer:
         return replace(seen, views=np.array(turned, np.float16).reshape(-1, *seen.descriptors.shape))
 
     def _cut_into(self, tiles: TileGrid | None) -> None:
-        bundle, settings = self._detector.bundle, self._detector.settings
-        self._detector.decide_by(settings, replace(bundle, manifest=with_tiles(bundle, tiles)))
+        bundle, settings = self._detector.bundle, self._detector.rules.settings
+        self._detector.rules.decide_by(settings, replace(bundle, manifest=with_tiles(bundle, tiles)))
 
 
 def observe(

@@ -17,7 +17,7 @@ from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.settings.saved_region import save_region
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.thresholds import promised
+from kanoclip.runtime.detect.settings.thresholds import promised
 from kanoclip.runtime.errors import FrameError, KanoclipError, SettingsError, SourceError, one_line
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.sources.several import NamedSource
@@ -70,7 +70,7 @@ class StreamControl:
         with self._changing:
             manifest = self._detector.bundle.manifest
             thresholds = self._detector.thresholds_of(self._class_name)
-            decision = self._detector.settings.decision(self._class_name)
+            decision = self._detector.rules.settings.decision(self._class_name)
             memory = self._references.count(self._class_name)
             there = [counts.source for counts in self._run.members if not counts.removed]
             engine = self._detector.backend
@@ -112,7 +112,7 @@ class StreamControl:
             if name not in classes:
                 raise FrameError(f"unknown class '{name}': this bundle has {', '.join(classes)}")
             if name != self._class_name:
-                self._check_region(self._detector.settings, name)
+                self._check_region(self._detector.rules.settings, name)
                 self._class_name = name
                 self._apply()
 
@@ -120,7 +120,7 @@ class StreamControl:
         """See `Control.choose_thresholds`."""
         with self._changing:
             chosen = Decision(threshold=image, pixel_threshold=pixel)
-            self._detector.decide_by(self._detector.settings.choosing(self._class_name, chosen))
+            self._detector.rules.decide_by(self._detector.rules.settings.choosing(self._class_name, chosen))
 
     def save_thresholds(self) -> str:
         """See `Control.save_thresholds`."""
@@ -169,15 +169,15 @@ class StreamControl:
     def region(self) -> RegionOfInterest | None:
         """See `Control.region`."""
         with self._changing:
-            return self._detector.settings.decision(self._class_name).roi
+            return self._detector.rules.settings.decision(self._class_name).roi
 
     def choose_region(self, region: RegionOfInterest | None) -> None:
         """See `Control.choose_region`."""
         wanted = region or RegionOfInterest("the whole image")
         with self._changing:
-            chosen = self._detector.settings.choosing(self._class_name, Decision(roi=wanted))
+            chosen = self._detector.rules.settings.choosing(self._class_name, Decision(roi=wanted))
             self._check_region(chosen, self._class_name)
-            self._detector.decide_by(chosen)
+            self._detector.rules.decide_by(chosen)
 
     def save_region(self) -> str:
         """See `Control.save_region`."""
@@ -236,7 +236,7 @@ class StreamControl:
     def _forget_choice(self, class_name: str) -> None:
         """Thresholds chosen by hand for zero-shot scores are none for those by a memory, which have another scale."""
         with self._changing:
-            self._detector.decide_by(self._detector.settings.without_choice(class_name))
+            self._detector.rules.decide_by(self._detector.rules.settings.without_choice(class_name))
 
     def pause(self) -> None:
         """See `Control.pause`."""
@@ -262,7 +262,7 @@ class StreamControl:
                 saved = self._saved()
                 self._check_region(saved.settings, self._class_name)
                 with self._run.changing():
-                    self._detector.decide_by(saved.settings, saved.bundle)
+                    self._detector.rules.decide_by(saved.settings, saved.bundle)
                     self._apply()
             except KanoclipError as error:
                 log.warning("%s; the settings before stay in use", error)
@@ -278,13 +278,13 @@ class StreamControl:
             return True
 
     def _memories(self) -> dict[str, ReferenceMemory | None]:
-        return {name: self._detector.memory_of(name) for name in self._detector.bundle.manifest.classes}
+        return {name: self._detector.rules.memory_of(name) for name in self._detector.bundle.manifest.classes}
 
     def _saved(self) -> Saved:
         return self._read(self._detector.bundle.reread())
 
     def _apply(self) -> None:
-        rule = self._detector.settings.decision(self._class_name).alarm or EVERY_FRAME
+        rule = self._detector.rules.settings.decision(self._class_name).alarm or EVERY_FRAME
         self._run.apply(Criteria(self._class_name, rule))
 
     def _check_region(self, settings: Settings, class_name: str) -> None:

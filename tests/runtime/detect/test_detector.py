@@ -487,10 +487,10 @@ def test_settings_of_a_class(two_classes):
         assert (plain.threshold, plain.roi) == (0.3, None)
         assert (inverted.threshold, inverted.roi, inverted.is_anomalous) == (0.9, LEFT, False)
         assert detector.thresholds_of("plain").min_area == detector.thresholds_of("inverted").min_area == 5
-        detector.decide_by(Settings(Decision(threshold=0.1)))
+        detector.rules.decide_by(Settings(Decision(threshold=0.1)))
         assert detector(grey(51)).threshold == detector(grey(51), "inverted").threshold == 0.1
         with pytest.raises(SettingsError, match=r"\[class.nut\] is not in this bundle"):
-            detector.decide_by(Settings(classes={"nut": Decision()}))
+            detector.rules.decide_by(Settings(classes={"nut": Decision()}))
         assert detector(grey(51)).threshold == 0.1
 
 

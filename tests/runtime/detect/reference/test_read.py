@@ -56,11 +56,11 @@ def frame(value=128):
 def test_a_bundle_s_memory_is_used_from_the_start(folder):
     with Detector.load(folder, backend="onnxruntime") as before:
         plain = before(frame())
-        assert before.memory_of() is None
+        assert before.rules.memory_of() is None
     put(Bundle.open(folder), None, "object", memory(folder), thresholds(0.9))
     with Detector.load(folder, backend="onnxruntime") as detector:
         found = detector(frame())
-        assert detector.memory_of("object").names == ("good.png",)
+        assert detector.rules.memory_of("object").names == ("good.png",)
     np.testing.assert_allclose(found.map, plain.map / 2, atol=1e-6)
     assert found.threshold == 0.9 and 0.9 < found.score <= 1.001  # grey is like every drawn colour
     undo(Bundle.open(folder), "object")
@@ -73,17 +73,17 @@ def test_a_bundle_s_memory_is_used_from_the_start(folder):
 def test_a_memory_given_while_it_runs(folder):
     with Detector.load(folder, backend="onnxruntime") as detector:
         plain = detector(frame())
-        detector.use_memory(None, memory(folder, gain=0.25), thresholds(0.7))
+        detector.rules.use_memory(None, memory(folder, gain=0.25), thresholds(0.7))
         found = detector(frame())
         np.testing.assert_allclose(found.map, plain.map / 4, atol=1e-6)
         assert found.threshold == 0.7
-        detector.decide_by(Settings(flags=Decision(threshold=0.8)))  # the memory stays
+        detector.rules.decide_by(Settings(flags=Decision(threshold=0.8)))  # the memory stays
         assert detector(frame()).threshold == 0.8
         np.testing.assert_array_equal(detector(frame()).map, found.map)
-        detector.use_memory(None, None)
+        detector.rules.use_memory(None, None)
         np.testing.assert_array_equal(detector(frame()).map, plain.map)
         with pytest.raises(FrameError, match="unknown class 'screw'"):
-            detector.use_memory("screw", None)
+            detector.rules.use_memory("screw", None)
 
 
 @pytest.mark.parametrize(
@@ -95,10 +95,10 @@ def test_a_memory_given_while_it_runs(folder):
 )
 def test_a_memory_that_does_not_fit_leaves_the_old_one(folder, change, words):
     with Detector.load(folder, backend="onnxruntime") as detector:
-        detector.use_memory(None, memory(folder))
+        detector.rules.use_memory(None, memory(folder))
         found = detector(frame())
         with pytest.raises(MemoryFileError, match=words):
-            detector.use_memory(None, replace(memory(folder), **change))
+            detector.rules.use_memory(None, replace(memory(folder), **change))
         np.testing.assert_array_equal(detector(frame()).map, found.map)
 
 
@@ -108,7 +108,7 @@ def test_a_graph_that_takes_none(make_toy_bundle, tmp_path, folder):
         Detector.load(plain, backend="onnxruntime") as detector,
         pytest.raises(MemoryFileError, match="toy takes no reference memory: export it again"),
     ):
-        detector.use_memory(None, memory(folder))
+        detector.rules.use_memory(None, memory(folder))
     with pytest.raises(BackendError, match="takes no reference memory"):
         detector.backend.run(np.zeros((1, 32, 32, 3), np.uint8), None, memory(folder).tensors())
 
@@ -117,7 +117,7 @@ def test_each_class_has_its_own(make_toy_bundle, tmp_path):
     folder = make_toy_bundle(tmp_path / "two.kanoclip", classes=("bolt", "nut"), grid=GRID, memory_rows=16)
     with Detector.load(folder, backend="onnxruntime") as detector:
         plain = {name: detector(frame(), name) for name in ("bolt", "nut")}
-        detector.use_memory("nut", memory(folder, gain=0.25), thresholds(0.7))
+        detector.rules.use_memory("nut", memory(folder, gain=0.25), thresholds(0.7))
         bolt, nut = detector(frame(), "bolt"), detector(frame(), "nut")
     np.testing.assert_array_equal(bolt.map, plain["bolt"].map)
     assert bolt.threshold == plain["bolt"].threshold
@@ -131,7 +131,7 @@ def test_with_a_memory_only_the_region_of_interest_is_scored(folder):
     image[:, 48:] = 255
     with Detector.load(folder, backend="onnxruntime", settings=Settings(flags=Decision(roi=LEFT))) as detector:
         without = detector(image)
-        detector.use_memory(None, memory(folder, gain=1.0))
+        detector.rules.use_memory(None, memory(folder, gain=1.0))
         found = detector(image)
     assert found.map.max() == 0 and without.map.max() == 0
     assert without.score == pytest.approx(0.5)
@@ -142,7 +142,7 @@ def test_a_reload_takes_up_a_new_memory_and_nothing_else(folder):
     with Detector.load(folder, backend="onnxruntime") as detector:
         plain = detector(frame())
         put(Bundle.open(folder), None, "object", memory(folder), thresholds(0.9))
-        detector.decide_by(Settings(), detector.bundle.reread())
+        detector.rules.decide_by(Settings(), detector.bundle.reread())
         np.testing.assert_allclose(detector(frame()).map, plain.map / 2, atol=1e-6)
         assert detector(frame()).threshold == 0.9
         first = detector.bundle
@@ -166,7 +166,7 @@ def test_no_frame_is_scored_by_one_memory_and_decided_by_the_threshold_of_anothe
     with Detector.load(folder, backend="onnxruntime", threads=1) as detector:
         maps = {}
         for one, limit in pairs:
-            detector.use_memory(None, one, thresholds(limit))
+            detector.rules.use_memory(None, one, thresholds(limit))
             maps[limit] = detector(frame()).map.max()
         seen, stop = [], threading.Event()
 
@@ -179,7 +179,7 @@ def test_no_frame_is_scored_by_one_memory_and_decided_by_the_threshold_of_anothe
         thread.start()
         for number in range(200):
             one, limit = pairs[number % 2]
-            detector.use_memory(None, one, thresholds(limit))
+            detector.rules.use_memory(None, one, thresholds(limit))
         stop.set()
         thread.join()
     assert seen and all(peak == maps[limit] for limit, peak in seen)

@@ -321,8 +321,8 @@ def test_a_promise_that_is_not_kept_is_said_once(bundle, caplog):
     store(Bundle.open(bundle), None, "nut", Thresholds(0.5, 0.5, 0, "conformal", "0" * 64))
     elsewhere = Settings(Decision(roi=RegionOfInterest("x", keep=(((0, 0), (1, 0), (1, 1)),))))
     for _ in range(3):
-        detector.decide_by(elsewhere, detector.bundle.reread())
-        detector.decide_by(elsewhere.choosing("bolt", Decision(threshold=0.3)))
+        detector.rules.decide_by(elsewhere, detector.bundle.reread())
+        detector.rules.decide_by(elsewhere.choosing("bolt", Decision(threshold=0.3)))
     assert len([r for r in caplog.records if "calibrated inside of another region" in r.message]) == 1
     detector.close()
 
@@ -380,7 +380,7 @@ def test_references_are_added_while_frames_are_scored(learning, workers):
         assert (state.references, state.memory_saved) == (2, False) and 16 <= state.memory_rows <= 24
         run.wait(10)
         assert seen[-1][1].threshold == state.threshold != 0.5
-        names = run.detector.memory_of("nut").names
+        names = run.detector.rules.memory_of("nut").names
         assert names[0].startswith("line 3, frame ") and names[1] == "a frame given while the stream ran"
         assert control.undo_reference().references == 1
         control.add_reference(class_name="bolt")
@@ -477,7 +477,7 @@ def test_a_warm_up_learns_from_the_stream_and_loses_no_frame(learning, workers):
         run.until(lambda: run.control.state().references)
         run.wait(30)
     warm_up.finish()
-    memory = run.detector.memory_of("nut")
+    memory = run.detector.rules.memory_of("nut")
     assert {int(name.removeprefix("line 3, frame ")) for name in memory.names} <= set(range(12 + 2 * workers))
     assert [index for index, _ in seen] == list(range(len(seen)))
     limits = [found.threshold for _, found in seen]

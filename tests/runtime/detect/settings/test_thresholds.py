@@ -9,7 +9,7 @@ import pytest
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.settings.settings import Decision
-from kanoclip.runtime.detect.thresholds import decided, limits_of, unkept_promises
+from kanoclip.runtime.detect.settings.thresholds import decided, limits_of, unkept_promises
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.types import RegionOfInterest
 
