@@ -16,7 +16,7 @@ PARTS = ("runtime", "export", "train")
 COVERED = {
     # A command is tested as its user runs it.
     "runtime/cli/test_commands.py": ["export/commands", "train/commands"],
-    "e2e/test_cli_bundle.py": ["runtime/cli/bundle"],
+    "e2e/test_cli_bundle.py": ["runtime/cli/bundle/"],
     "e2e/test_cli_calibrate.py": [
         "runtime/cli/fitting/calibrate",
         "runtime/cli/fitting/fit_options",
