@@ -19,7 +19,7 @@ from packaging.specifiers import SpecifierSet
 from kanoclip.runtime.cli.main import load_command
 from kanoclip.runtime.cli.run_options.fields import options_of
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, read_line
-from kanoclip.runtime.cli.run_options.outputs import SINKS
+from kanoclip.runtime.cli.run_options.sinks.by_type import SINKS
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.engines.tensorrt.flavour import _OLDEST, FULL
 from kanoclip.runtime.service.health import Health
