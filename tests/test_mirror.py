@@ -77,6 +77,7 @@ COVERED = {
     "runtime/ops/fleet/test_pull.py": ["runtime/ops/fleet/push"],
     "runtime/ops/report/test_page.py": [
         "runtime/ops/report/cases",
+        "runtime/ops/report/changes",
         "runtime/ops/report/comparison",
         "runtime/ops/report/plots",
         "runtime/ops/report/results",
