@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from health_server import serve_health
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -23,7 +24,6 @@ from kanoclip.runtime.cli.run_options.sinks.by_type import SINKS
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.engines.tensorrt.flavour import _OLDEST, FULL
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.service.liveness import STUCK_S
 from kanoclip.runtime.stream.sink_worker import SINK_GRACE_S
 from kanoclip.runtime.stream.supervision.main_thread import SOURCE_GRACE_S

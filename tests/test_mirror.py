@@ -22,7 +22,7 @@ COVERED = {
         "runtime/cli/fitting/fit_options",
         "runtime/cli/fitting/frames",
     ],
-    "e2e/test_cli_data.py": ["train/data/cli", "train/data/files"],
+    "e2e/test_cli_data.py": ["runtime/cli/terminal/bar", "train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
     "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation/"],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],

@@ -15,6 +15,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
+from health_server import serve_health
 
 from kanoclip.runtime.bundle.external_data import external_files
 from kanoclip.runtime.bundle.manifest.reading import read_manifest
@@ -27,7 +28,6 @@ from kanoclip.runtime.ops.fleet.stores.oci import read_index, with_tag, write_im
 from kanoclip.runtime.ops.report.results import Results
 from kanoclip.runtime.ops.score.listing import list_items
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.sources.files.headers import image_size
 from kanoclip.runtime.sources.files.images import read_image, read_reduced
 from kanoclip.runtime.sources.files.reading import Reading

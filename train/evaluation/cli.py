@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kanoclip.runtime.bundle.json_fields import is_one_line
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option, reading_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
+from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
@@ -414,22 +414,9 @@ def _measure(options: _Options, open_predictor: Any, keeper: Any = None) -> Resu
         predictor.close()
 
 
-@contextmanager
-def _bar(options: _Options, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal; what it gives is called after each image."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("measuring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=options.quiet or not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+def _bar(options: _Options, total: int) -> AbstractContextManager[Callable[[], None]]:
+    """A progress bar; what it gives is called after each image."""
+    return counted(Console(stderr=True), "measuring", total, quiet=options.quiet)
 
 
 def _predictor(options: _Options) -> Predictor:
