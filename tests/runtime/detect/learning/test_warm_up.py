@@ -61,7 +61,7 @@ def test_the_odd_frame_is_left_out_and_named(detector, caplog):
 def test_copies_count_as_one_and_the_log_says_so(detector, caplog, monkeypatch):
     monkeypatch.setattr(repeats, "REPEATED", 0.1)
     learned = []
-    warm_up = WarmUp(detector, 5, detector.use_memory, learned.append, good=True)
+    warm_up = WarmUp(detector, 5, detector.rules.use_memory, learned.append, good=True)
     with caplog.at_level(logging.INFO, "kanoclip.runtime"):
         for seed in range(5):
             image = part(0)
