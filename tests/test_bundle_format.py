@@ -14,8 +14,8 @@ import references
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.bundle.manifest import parts, schema, signature, tiles
-from kanoclip.runtime.detect.reference import files, history
-from kanoclip.runtime.detect.reference.history import put
+from kanoclip.runtime.detect.reference.stored import files, history
+from kanoclip.runtime.detect.reference.stored.history import put
 from kanoclip.runtime.ops.fleet.address import content_address
 
 PAGE = (Path(__file__).parents[1] / "docs" / "bundle-format.md").read_text(encoding="utf-8")

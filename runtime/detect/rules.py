@@ -10,7 +10,7 @@ import numpy as np
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.detect.reference.read import Memories, Own
+from kanoclip.runtime.detect.reference.stored.read import Memories, Own
 from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.detect.settings.thresholds import Limits, limits_of, unkept_promises
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling

@@ -181,7 +181,7 @@ class LineWarmUp:
             self._control.save_memory(path, found.class_name)
             self._is_saved = True
             return
-        from kanoclip.runtime.detect.reference.history import put
+        from kanoclip.runtime.detect.reference.stored.history import put
 
         put(Bundle.open(path), None, found.class_name, found.memory, found.thresholds)
         log.info("the memory of %s is saved in %s", found.class_name, path)

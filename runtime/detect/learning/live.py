@@ -18,7 +18,7 @@ from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.fit import fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.detect.reference.read import Own
+from kanoclip.runtime.detect.reference.stored.read import Own
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.engines.base import descriptor_of
 from kanoclip.runtime.errors import SettingsError
@@ -190,7 +190,7 @@ class LiveReferences:
             MemoryFileError: The bundle's first memory of the class cannot be read.
         """
         # Streams without a memory need no safetensors.
-        from kanoclip.runtime.detect.reference.history import thresholds_without
+        from kanoclip.runtime.detect.reference.stored.history import thresholds_without
 
         with self._changing:
             if self._detector.rules.memory_of(class_name) is None:
@@ -212,7 +212,7 @@ class LiveReferences:
             SettingsError: The class has no memory.
             BundleError: The bundle belongs to the package, is being changed, or cannot be written; nothing is changed.
         """
-        from kanoclip.runtime.detect.reference.history import put_steps  # as in `reset`
+        from kanoclip.runtime.detect.reference.stored.history import put_steps  # as in `reset`
 
         with self._changing:
             memory, root = self._detector.rules.memory_of(class_name), self._detector.bundle.root

@@ -177,7 +177,9 @@ class Teacher:
             SettingsError: There is nothing to take back.
             BundleError: The bundle cannot be written; nothing is changed.
         """
-        from kanoclip.runtime.detect.reference.history import undo  # streams without a memory need no safetensors
+        from kanoclip.runtime.detect.reference.stored.history import (
+            undo,  # streams without a memory need no safetensors
+        )
 
         with self._teaching, self._changing:
             old = self._detector.rules.memory_of(class_name)
@@ -228,7 +230,7 @@ class Teacher:
 
     def _save_into_copy(self, class_name: str, root: Path, saved: Steps) -> None:
         """Brings a copy to what is in use: back over steps that were undone since, and on by those that are new."""
-        from kanoclip.runtime.detect.reference.history import put_steps, undo
+        from kanoclip.runtime.detect.reference.stored.history import put_steps, undo
 
         steps = self._references.steps(class_name)
         common = _common(steps, saved)

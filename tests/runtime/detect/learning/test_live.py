@@ -14,7 +14,7 @@ from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import locked, store
 from kanoclip.runtime.detect.learning.live import LiveReferences, MemoryCount
-from kanoclip.runtime.detect.reference.history import put, undo
+from kanoclip.runtime.detect.reference.stored.history import put, undo
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import BundleError, FrameError, MemoryFileError, SettingsError
 

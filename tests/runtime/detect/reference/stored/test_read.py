@@ -12,8 +12,8 @@ from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
-from kanoclip.runtime.detect.reference.history import put, undo
 from kanoclip.runtime.detect.reference.memory import Fusion, ReferenceMemory
+from kanoclip.runtime.detect.reference.stored.history import put, undo
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import BackendError, BundleError, FrameError, MemoryFileError
 from kanoclip.runtime.types import RegionOfInterest

@@ -15,8 +15,8 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.manifest.signature import DescriptorInfo, MemoryInfo
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
-from kanoclip.runtime.detect.reference.files import encode, name_of, read_memory
 from kanoclip.runtime.detect.reference.memory import Correction, Label
+from kanoclip.runtime.detect.reference.stored.files import encode, name_of, read_memory
 from kanoclip.runtime.errors import MemoryFileError
 
 BEFORE = Thresholds(0.5, 0.6, 3, "before", None)

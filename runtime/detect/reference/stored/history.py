@@ -11,8 +11,8 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import HISTORY, FileInfo, ReferenceInfo, Thresholds
 from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.store import changed, write
-from kanoclip.runtime.detect.reference.files import encode, name_of, read_memory
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.reference.stored.files import encode, name_of, read_memory
 from kanoclip.runtime.errors import MemoryFileError
 
 

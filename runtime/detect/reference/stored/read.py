@@ -51,7 +51,7 @@ class Memories:
             known = self.read.get(name)
             if known is None or known[0] != info.file:
                 # Bundles without a memory need no safetensors to start.
-                from kanoclip.runtime.detect.reference.history import memory_of
+                from kanoclip.runtime.detect.reference.stored.history import memory_of
 
                 found = memory_of(bundle, name)
                 assert found is not None  # the manifest names it

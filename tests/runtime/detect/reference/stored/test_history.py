@@ -13,7 +13,7 @@ from references import memory
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import HISTORY, Thresholds
 from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
-from kanoclip.runtime.detect.reference.history import memory_of, put, undo
+from kanoclip.runtime.detect.reference.stored.history import memory_of, put, undo
 from kanoclip.runtime.engines.tensorrt.building.key import engine_key
 from kanoclip.runtime.engines.tensorrt.device import DeviceInfo
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour
