@@ -247,7 +247,7 @@ class Detector:
         small: list[Image] = []
         for frame in frames:
             tiling.check_frame(*check_frame(frame).shape[:2])
-            small += tiling.cut(resize(frame, *tiling.canvas))
+            small.extend(tiling.cut(resize(frame, *tiling.canvas)))
         found = self._graph.describe(small)
         return found.reshape(len(frames), tiling.count * found.shape[1], found.shape[2])
 

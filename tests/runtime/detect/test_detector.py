@@ -704,10 +704,10 @@ def test_a_frame_cut_into_other_tiles_is_not_looked_at(tiled):
 
 def test_the_region_in_each_tile_s_map(tiled):
     top = RegionOfInterest("top.json", keep=(((0.0, 0.0), (1.0, 0.0), (1.0, 0.25), (0.0, 0.25)),))
-    roi, inside = fake(tiled, roi=top).region_of()
+    roi, inside = fake(tiled, roi=top).rules.region_of()
     assert roi is top and inside.shape == (3, 32, 32)
     assert inside[0, :18].all() and not inside[0, 22:].any() and not inside[1:].any()
-    assert fake(tiled).region_of("object") == (None, None)
+    assert fake(tiled).rules.region_of("object") == (None, None)
 
 
 def test_a_thread_too_many_waits_until_the_engine_is_free(toy_bundle):
