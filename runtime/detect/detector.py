@@ -12,13 +12,13 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
-from kanoclip.runtime.detect.graph import Graph, Output
+from kanoclip.runtime.detect.graph import Graph
 from kanoclip.runtime.detect.learning.seen import Seen
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.rules import Rules
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.verdict import decide, since
+from kanoclip.runtime.detect.verdict import decide, decide_all, since
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.base import Floats
 from kanoclip.runtime.errors import FrameError
@@ -212,20 +212,9 @@ class Detector:
         """
         index, name = self.rules.known(class_name)
         limits, tiling = self.rules.limits(class_name), self.rules.tiling
-        count = tiling.count
-        images = (
-            [frame.image for frame in frames] if count == 1 else [tile for frame in frames for tile in frame.images]
-        )
-        detections: list[Detection] = []
-        outputs: list[Output] = []
-        for run in self._graph.run(images, index, limits.memory):
-            outputs += run
-            whole = len(outputs) // count  # frames of which all tiles are there
-            for number in range(whole):
-                of_frame = outputs[number * count : (number + 1) * count]
-                detections.append(decide(frames[len(detections)], of_frame, tiling, name, limits))
-            del outputs[: whole * count]
-        return detections
+        whole = tiling.count == 1
+        images = [frame.image for frame in frames] if whole else [tile for frame in frames for tile in frame.images]
+        return decide_all(frames, self._graph.run(images, index, limits.memory), tiling, name, limits)
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
