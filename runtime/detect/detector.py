@@ -97,7 +97,7 @@ class Detector:
         tiles go together.
         """
         manifest = self.bundle.manifest
-        if manifest.dynamic_batch and self.backend.name.endswith("-cpu"):
+        if manifest.dynamic_batch and self.backend.on_cpu:
             return 1
         return max(manifest.max_batch // self.rules.tiling.count, 1)
 

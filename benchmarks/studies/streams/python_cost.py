@@ -60,7 +60,7 @@ class MemorySource(BaseSource):
 class InstantBackend(BaseBackend):
     """Answers at once: a map with as many hot squares as asked for."""
 
-    name = "instant-cpu"
+    name, on_cpu = "instant-cpu", True
 
     def __init__(self, size: tuple[int, int], workers: int, batch: int, regions: int) -> None:
         self.workers = workers

@@ -58,7 +58,7 @@ def noise(count, size=(32, 32)):
 class FakeBackend:
     """Gives what it is told, and keeps what it is asked."""
 
-    name, workers = "fake", 1
+    name, on_cpu, workers = "fake", False, 1
 
     def __init__(self, spoil=lambda maps, scores: None):
         self.spoil, self.calls, self.closed, self.number = spoil, [], False, 1.0
@@ -441,12 +441,12 @@ def test_nothing_to_score(detector):
 
 
 @pytest.mark.parametrize(
-    ("dynamic", "most", "engine", "expected"),
-    [(False, 4, "x-cpu", 4), (True, 4, "x-cpu", 1), (True, 4, "x-cuda", 4), (False, 1, "x-cuda", 1)],
+    ("dynamic", "most", "on_cpu", "expected"),
+    [(False, 4, True, 4), (True, 4, True, 1), (True, 4, False, 4), (False, 1, False, 1)],
 )
-def test_how_many_frames_a_run_are_best(make_toy_bundle, tmp_path, dynamic, most, engine, expected):
+def test_how_many_frames_a_run_are_best(make_toy_bundle, tmp_path, dynamic, most, on_cpu, expected):
     detector = fake(make_toy_bundle(tmp_path, dynamic=dynamic, max_batch=most))
-    detector.backend.name = engine
+    detector.backend.on_cpu = on_cpu
     assert detector.batch_size == expected
     detector.warmup(2)
     assert [len(frames) for frames, _ in detector.backend.calls] == [expected] * 2
