@@ -24,7 +24,7 @@ COVERED = {
     ],
     "e2e/test_cli_data.py": ["runtime/cli/terminal/bar", "train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
-    "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation/"],
+    "e2e/test_cli_eval.py": ["train/evaluation/ablation/", "train/evaluation/command/"],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_learn.py": [
