@@ -18,9 +18,10 @@ from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import replace_file
-from kanoclip.train.backbones import Weights, get_backbone, load_clip, tokenizer_of
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
 from kanoclip.train.model.towers.blocks import GlobalToken
+from kanoclip.train.weights.load import Weights, load_clip, tokenizer_of
 
 SCHEMA = 1
 _LATER = {"self_similarity", "global_temperature"}

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.runtime.system import paths
-from kanoclip.train.backbones import Weights
 from kanoclip.train.checkpoint import LoadedModel, build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
+from kanoclip.train.weights.load import Weights
 
 SEEDED = Weights("seeded:0", None, trained=False)
 DEFAULT = ModelConfig("random-tiny", (48, 48))

@@ -27,7 +27,7 @@ class RawWeights:
     """What a file holds, under the names it has there.
 
     Attributes:
-        tensors: By name, without a wrapper's `module.` in front.
+        tensors: By name, without the names of wrappers in front.
         script: Whether it is a TorchScript archive.
         quick_gelu: The activation that a configuration beside the file names; None where nothing does.
     """
@@ -54,6 +54,8 @@ def read_weights(path: Path) -> RawWeights:
         content = _safetensors(path)
     elif start[:1] == b"\x80":
         content = _legacy(path)
+    elif start.lstrip()[:1] == b"{":
+        raise ArchiveError("is JSON, such as a configuration or an index, not weights: pass the file of tensors")
     elif start.lstrip()[:1] == b"<":
         raise ArchiveError("is a web page, not weights: download the file itself")
     else:
@@ -135,6 +137,11 @@ def _unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for prefix in (*_PREFIXES, *_PREFIXES):  # compiled and distributed, in any order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    # A training run's own module, such as `model.` or `clip.`, with the CLIP and nothing else in it.
+    towers = ("visual.", "vision_model.")
+    own = next((name.partition(tower)[0] for tower in towers for name in tensors if tower in name), "")
+    if all(name.startswith(own) for name in tensors):
+        tensors = {name.removeprefix(own): tensor for name, tensor in tensors.items()}
     return tensors
 
 
