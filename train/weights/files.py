@@ -46,8 +46,8 @@ def read_weights(path: Path) -> RawWeights:
     with path.open("rb") as file:
         start = file.read(512)
     script = False
-    if start.startswith(_POINTER):
-        raise ArchiveError(f"is a Git LFS pointer{_pointed(start)}, not the weights: run `git lfs pull` where it is")
+    if pointer := lfs_pointer(path):
+        raise ArchiveError(f"is {pointer}")
     if start[:4] == b"PK\x03\x04":
         content, script = read_archive(path)
     elif start[8:9] == b"{":
@@ -66,9 +66,15 @@ def read_weights(path: Path) -> RawWeights:
     return RawWeights(_unprefixed(tensors), script, _activation(path))
 
 
-def _pointed(start: bytes) -> str:
+def lfs_pointer(path: Path) -> str | None:
+    """What a pointer is that Git LFS has left in a file's place, and the remedy; None for any other file."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start.startswith(_POINTER):
+        return None
     sizes = [line.partition(" ")[2] for line in start.decode("ascii", "replace").splitlines() if line[:5] == "size "]
-    return f" to {int(sizes[0]) / 2**20:.0f} MiB" if sizes and sizes[0].isdecimal() else ""
+    size = f" to {int(sizes[0]) / 2**20:.0f} MiB" if sizes and sizes[0].isdecimal() else ""
+    return f"a Git LFS pointer{size}, not the weights: run `git lfs pull` where it is"
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
