@@ -22,6 +22,7 @@ from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
 from kanoclip.train.model.towers.blocks import GlobalToken
 from kanoclip.train.weights.files import lfs_pointer
+from kanoclip.train.weights.fitting import FLOATS
 from kanoclip.train.weights.load import Weights, load_clip, tokenizer_of
 
 SCHEMA = 1
@@ -152,8 +153,8 @@ def load_checkpoint(path: Path, weights: str = "auto", size: tuple[int, int] | N
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise CheckpointError(f"{path} is of another architecture than its json says: {problems[0]}{more}")
-    if other := [name for name, tensor in tensors.items() if tensor.dtype != wanted[name].dtype]:
-        raise CheckpointError(f"{path}: {other[0]} is {tensors[other[0]].dtype}, and kanoclip-train writes float32")
+    if other := [name for name, tensor in tensors.items() if tensor.dtype not in FLOATS]:
+        raise CheckpointError(f"{path}: {other[0]} is {tensors[other[0]].dtype}: take what kanoclip-train has written")
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity: the training run has diverged")
     digest = sha256_of(path)

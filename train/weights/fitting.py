@@ -15,7 +15,8 @@ from kanoclip.train.weights.layouts import State, for_custom_text, for_plain_tex
 
 _POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed")
 _PATCHES = ("visual.conv1.weight", "visual.trunk.patch_embed.proj.weight")
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""What weights may be stored as: numbers that mean the same without a scale beside them."""
 _SCALARS = ("logit_scale", "logit_bias")
 
 
@@ -49,7 +50,7 @@ def fill(model: nn.Module, state: State) -> None:
     if difference := _difference(wanted, fitted):
         raise ArchiveError(difference)
     for name, tensor in fitted.items():
-        if wanted[name].is_floating_point() and tensor.dtype not in _FLOATS:
+        if wanted[name].is_floating_point() and tensor.dtype not in FLOATS:
             kind = str(tensor.dtype).removeprefix("torch.")
             raise TensorError(f"{name} is {kind}, without a scale: take the weights in float32, float16 or bfloat16")
         if not bool(torch.isfinite(tensor).all()):
