@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
+SMALL_ANSWER_S = 60.0
+"""For all of an answer that is a list or a manifest: each byte of it may come in time, and the whole never."""
 
 
 class Web:
@@ -79,13 +82,25 @@ class Web:
         """The answer's body, of up to `limit` bytes.
 
         Raises:
-            FleetError: It is longer.
+            FleetError: It is longer, or comes byte by byte.
+            BrokenOffError: The connection was lost.
         """
-        content = bytearray()
-        for block in self.blocks(answer):
-            content += block
-            if len(content) > limit:
-                raise FleetError(f"{self._shown} answers with over {limit >> 10} KiB where little was asked for")
+        from urllib3.exceptions import HTTPError
+
+        content, deadline = bytearray(), time.monotonic() + SMALL_ANSWER_S
+        try:
+            while block := answer.read1(BLOCK, decode_content=False):
+                content += block
+                if len(content) > limit:
+                    raise FleetError(f"{self._shown} answers with over {limit >> 10} KiB where little was asked for")
+                if time.monotonic() > deadline:
+                    raise FleetError(
+                        f"{self._shown} takes over {SMALL_ANSWER_S:g} s for a small answer: try again later"
+                    )
+        except (HTTPError, OSError) as error:
+            raise BrokenOffError(f"{self._shown}: the connection broke off ({one_line(error)})") from error
+        finally:
+            answer.close()
         return bytes(content)
 
 

@@ -423,3 +423,22 @@ def test_a_list_of_tags_that_never_ends(monkeypatch, following, tags, said):
     monkeypatch.setattr("kanoclip.runtime.ops.fleet.stores.registry.Web", Endless)
     with pytest.raises(FleetError, match=said):
         open_store("oci+http://127.0.0.1:9/x").tags()
+
+
+def test_an_answer_that_comes_byte_by_byte_has_an_end(monkeypatch):
+    web = pytest.importorskip("kanoclip.runtime.ops.fleet.stores.web")
+    pytest.importorskip("urllib3")
+
+    class Drip:
+        closed = False
+
+        def read1(self, most, *, decode_content):
+            return b" "
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(web, "SMALL_ANSWER_S", 0.01)
+    with pytest.raises(FleetError, match=r"takes over 0\.01 s for a small answer: try again later"):
+        web.Web("oci://drip/x").text(answer := Drip(), 1 << 30)
+    assert answer.closed
