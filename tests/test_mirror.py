@@ -24,7 +24,13 @@ COVERED = {
     ],
     "e2e/test_cli_data.py": ["train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
-    "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation/"],
+    "e2e/test_cli_eval.py": [
+        "train/evaluation/ablation/",
+        "train/evaluation/cli/",
+        "train/evaluation/few_shot/command",
+        "train/evaluation/few_shot/options",
+        "train/evaluation/suite/cli",
+    ],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_learn.py": [
@@ -36,7 +42,14 @@ COVERED = {
     ],
     "e2e/test_cli_run.py": ["runtime/cli/main", "runtime/cli/options", "runtime/cli/run", "runtime/cli/run_options/"],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],
-    "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
+    "e2e/test_cli_train.py": [
+        "train/training/cli/checks",
+        "train/training/cli/command",
+        "train/training/cli/options",
+        "train/training/cli/preparing",
+        "train/training/job",
+        "train/training/progress",
+    ],
     "cases/stdout-closed/test_stdout_closed.py": ["runtime/cli/terminal/stdout"],
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields"],
@@ -130,7 +143,11 @@ COVERED = {
     ],
     "train/training/test_cli.py": ["train/training/config"],
     "train/weights/test_full_size.py": ["train/weights/published"],
-    "train/weights/test_layouts.py": ["train/weights/archive", "train/weights/files", "train/weights/fitting"],
+    "train/weights/reading/test_layouts.py": [
+        "train/weights/reading/archive",
+        "train/weights/reading/files",
+        "train/weights/reading/fitting",
+    ],
     "train/training/test_trainer.py": ["train/training/state"],
 }
 """Test file -> modules that have none of their own; a name with a slash at its end is a whole folder."""
