@@ -141,7 +141,7 @@ COVERED = {
         "train/nano/scenes/objects",
         "train/nano/scenes/sheet",
     ],
-    "train/training/test_cli.py": ["train/training/config"],
+    "train/training/cli/test_report.py": ["train/training/config"],
     "train/weights/test_full_size.py": ["train/weights/published"],
     "train/weights/reading/test_layouts.py": [
         "train/weights/reading/archive",
