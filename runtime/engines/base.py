@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import (
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.signature import (
     DESCRIPTOR,
     FUSION_NUMBERS,
     MEMORY_INPUTS,
     ROWS,
     DescriptorInfo,
-    Manifest,
     TensorSpec,
 )
 from kanoclip.runtime.errors import BackendError
@@ -189,11 +189,13 @@ class Backend(Protocol):
 
     Attributes:
         name: Engine and device, such as `onnxruntime-cpu`.
+        on_cpu: Whether this machine's processor computes.
         workers: How many threads may run it at a time.
         fallback: Why it is on the CPU although there is an engine for the GPU; None where it is as it should be.
     """
 
     name: str
+    on_cpu: bool
     workers: int
     fallback: str | None
 
@@ -242,6 +244,7 @@ class Backend(Protocol):
 class BaseBackend:
     """The part of `Backend` that an engine in this process has no need of."""
 
+    on_cpu: bool = False
     fallback: str | None = None
 
     def stop_waiting(self) -> None:

@@ -14,7 +14,7 @@ from learning import defective, folder, images
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.store import locked
 from kanoclip.runtime.cli.main import invoke
-from kanoclip.runtime.detect.reference.history import memory_of
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.roi_file import read_roi
 
 CPU = ("--backend", "onnxruntime", "--device", "cpu")
@@ -57,6 +57,16 @@ def fails(capsys, code, *arguments, parts=()):
 
 def files(place):
     return {str(path.relative_to(place)): path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
+
+
+def test_copies_count_as_one_and_are_named(capsys, own, good, tmp_path):
+    for number, image in enumerate(sorted(good.iterdir())[:3] * 2):
+        shutil.copy(image, good / f"copy{number}{image.suffix}")
+    given = (own, "--source", good, "--output", tmp_path / "copies.kanoclip", *CPU)
+    found = learn(capsys, *given, "--json")
+    assert (found["references"], len(found["repeats"])) == (26, 6)
+    _, err = learn(capsys, *given, "--output", tmp_path / "again.kanoclip")
+    assert "6 of 26 references show what another one shows, such as " in err and "they count as 20" in err
 
 
 def test_learn_measure_add_and_undo(capsys, own, good, bad, tmp_path):

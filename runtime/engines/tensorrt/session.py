@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, MEMORY_INPUTS, TensorSpec
+from kanoclip.runtime.bundle.manifest.signature import BATCH, DESCRIPTOR, MEMORY_INPUTS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
     BaseBackend,

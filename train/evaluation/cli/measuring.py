@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.train.evaluation.cli.options import EvalOptions
 from kanoclip.train.evaluation.cli.predictors import open_predictor
@@ -92,19 +92,6 @@ def give(options: EvalOptions, record: str) -> None:
         click.echo(record, nl=False)
 
 
-@contextmanager
-def bar(options: EvalOptions, total: int) -> Iterator[Callable[[], None]]:
+def bar(options: EvalOptions, total: int) -> AbstractContextManager[Callable[[], None]]:
     """A progress bar on a terminal; what it gives is called after each image."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("measuring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=options.quiet or not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+    return counted(Console(stderr=True), "measuring", total, quiet=options.quiet)

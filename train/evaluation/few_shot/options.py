@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import click
 
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.cli.options import Command, with_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.detect.tiles import parse_grid
