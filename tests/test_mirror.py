@@ -151,10 +151,10 @@ COVERED = {
     ],
     "train/training/cli/test_report.py": ["train/training/config"],
     "train/weights/test_full_size.py": ["train/weights/published"],
-    "train/weights/reading/test_layouts.py": [
-        "train/weights/reading/archive",
-        "train/weights/reading/files",
-        "train/weights/reading/fitting",
+    "train/weights/formats/test_layouts.py": [
+        "train/weights/formats/archive",
+        "train/weights/formats/files",
+        "train/weights/fitting",
     ],
     "train/training/test_trainer.py": ["train/training/state"],
 }

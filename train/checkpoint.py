@@ -21,9 +21,9 @@ from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
 from kanoclip.train.model.towers.blocks import GlobalToken
+from kanoclip.train.weights.fitting import FLOATS
+from kanoclip.train.weights.formats.files import lfs_pointer
 from kanoclip.train.weights.load import Weights, load_clip, tokenizer_of
-from kanoclip.train.weights.reading.files import lfs_pointer
-from kanoclip.train.weights.reading.fitting import FLOATS
 
 SCHEMA = 1
 _LATER = {"self_similarity", "global_temperature"}

@@ -1,1 +1,0 @@
-"""Reads a weights file: its tensors, whose names they have, which model they fit."""
