@@ -173,8 +173,8 @@ def _depth(values: np.ndarray, samples: Samples, path: Path | None, folder: int 
         _warn_once(
             path.parent,
             own,
-            f"{path}: an image of {own} bits beside its folder's first ones of {folder} bits, which are shown brighter: "
-            f"--bit-depth {own} takes all alike",
+            f"{path}: an image of {own} bits beside its folder's first ones of {folder} bits, which are shown "
+            f"brighter: --bit-depth {own} takes all alike",
         )
     if folder - own <= MOST_DARKER:
         return max(own, folder)
