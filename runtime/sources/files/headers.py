@@ -109,6 +109,11 @@ def orientation_of(data: bytes) -> int:
     return 1
 
 
+def is_whole_png(png: bytes) -> bool:
+    """Whether each chunk of a PNG, up to its end mark, lies inside the file: OpenCV takes the memory that one states."""
+    return any(kind == b"IEND" for kind, _, end in takewhile(lambda one: one[2] + 4 <= len(png), chunks(png)))
+
+
 def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     """A JPEG's segments before its data: marker, place of the content, place after it.
 
