@@ -152,9 +152,9 @@ COVERED = {
     "train/training/cli/test_report.py": ["train/training/config"],
     "train/weights/test_full_size.py": ["train/weights/published"],
     "train/weights/formats/test_layouts.py": [
+        "train/weights/fitting",
         "train/weights/formats/archive",
         "train/weights/formats/files",
-        "train/weights/fitting",
     ],
     "train/training/test_trainer.py": ["train/training/state"],
 }

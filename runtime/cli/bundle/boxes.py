@@ -9,7 +9,14 @@ import click
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
-from kanoclip.runtime.cli.bundle.options import check_beside_bundles, check_words, json_option, print_result, then_option, trust_option
+from kanoclip.runtime.cli.bundle.options import (
+    check_beside_bundles,
+    check_words,
+    json_option,
+    print_result,
+    then_option,
+    trust_option,
+)
 from kanoclip.runtime.cli.options import backend_options, size
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console

@@ -106,7 +106,9 @@ class Outputs:
         """
         refuse_overwriting(
             [
-                Written(one.where or type_of(one), Path(one.path), filled=isinstance(one, ImagesOptions | SnapshotOptions))
+                Written(
+                    one.where or type_of(one), Path(one.path), filled=isinstance(one, ImagesOptions | SnapshotOptions)
+                )
                 for one in self.sinks
                 if not isinstance(one, MqttOptions | WebhookOptions) and one.path is not None and one.path != STDOUT
             ],
