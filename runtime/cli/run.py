@@ -188,7 +188,8 @@ def _run(line: LineConfig, debug: bool) -> int:
         line.learn.check_bundle(detector, looked_for)
         detector.warmup(line.engine.warmup)
         give_back_spare_memory()  # what was needed only while the engine was made
-        sources = inputs.open(detector)
+        # A page may be opened at any time, and counts from the start.
+        sources = inputs.open(detector, watched=outputs.may_show or line.page.serve is not None)
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             for source in sources:
                 pending.callback(source.close)
