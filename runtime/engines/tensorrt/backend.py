@@ -23,9 +23,10 @@ from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on
 from kanoclip.runtime.engines.tensorrt.building.provide import Compare, kernels_file, provide_engine
 from kanoclip.runtime.engines.tensorrt.device import Device, DeviceInfo
+from kanoclip.runtime.engines.tensorrt.execution import GpuTimes
 from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
 from kanoclip.runtime.engines.tensorrt.open_device import open_device
-from kanoclip.runtime.engines.tensorrt.session import GpuTimes, Session
+from kanoclip.runtime.engines.tensorrt.session import Session
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
 from kanoclip.runtime.system.installed import is_installed
 
@@ -128,7 +129,7 @@ class TensorRtBackend(BaseBackend):
             raise
 
     def time(self, frames: Frames, class_index: Indices | None, *, graph: bool) -> GpuTimes:
-        """Measures a run; see `Session.time`.
+        """Measures a run; see `Execution.time`.
 
         Raises:
             DeviceLostError: The GPU failed.
@@ -137,9 +138,9 @@ class TensorRtBackend(BaseBackend):
         return self._on_device(lambda session: session.time(frames, class_index, graph=graph))
 
     @property
-    def has_graph(self) -> bool:
-        """Whether runs are launched as a graph that was recorded here: full TensorRT, after its first run."""
-        return self._session is not None and self._session.has_graph
+    def recorded(self) -> tuple[int, ...]:
+        """Batch sizes that are launched as a graph which was recorded here: full TensorRT's, after their first run."""
+        return () if self._session is None else self._session.recorded
 
     @property
     def device_info(self) -> DeviceInfo:

@@ -33,6 +33,8 @@ Status = enum.IntEnum(
     },
 )
 OK = Status.cudaSuccess
+SCRATCH = 12_345
+"""Bytes that the engine computes in."""
 
 
 class FakeCuda:
@@ -125,7 +127,7 @@ class FakeCuda:
         return self._allocate("cudaHostAlloc", size)
 
     def cudaMalloc(self, size):
-        assert not self.integrated, "an integrated GPU needs no second copy"
+        assert not self.integrated or size == SCRATCH, "an integrated GPU needs no second copy"
         return self._allocate("cudaMalloc", size)
 
     def cudaHostGetDevicePointer(self, address, flags):
@@ -212,6 +214,7 @@ class FakeRtx:
 
     TensorIOMode = enum.IntEnum("TensorIOMode", {"INPUT": 1, "OUTPUT": 2})
     LayerInformationFormat = enum.IntEnum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
+    ExecutionContextAllocationStrategy = enum.IntEnum("Strategy", {"STATIC": 0, "USER_MANAGED": 2})
     CudaGraphStrategy = enum.IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
 
     def __init__(self, cuda, bundle, describe, answer):
@@ -244,7 +247,7 @@ class Engine:
         self.specs = [*trt.manifest.inputs, *trt.manifest.outputs]
         if facts.get("reversed"):
             self.specs.reverse()
-        self.num_io_tensors = len(self.specs)
+        self.num_io_tensors, self.device_memory_size_v2 = len(self.specs), SCRATCH
         self.config = None
 
     def get_tensor_name(self, number):
@@ -273,8 +276,9 @@ class Engine:
         return self.config
 
     def create_execution_context(self, config=None):
-        assert config is self.config
-        self.trt.contexts.append(Context(self))
+        managed = config is self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        assert managed or config is self.config
+        self.trt.contexts.append(Context(self, managed))
         return self.trt.contexts[-1]
 
     def create_engine_inspector(self):
@@ -300,9 +304,14 @@ class Kernels:
 
 
 class Context:
-    def __init__(self, engine):
+    def __init__(self, engine, managed):
         self.engine, self.trt = engine, engine.trt
         self.addresses, self.shapes, self.runs = {}, {}, 0
+        self.scratch = None if managed else "its own"
+
+    def set_device_memory(self, address, size):
+        assert size == SCRATCH and address in self.trt.cuda.memory
+        self.scratch = address
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
@@ -314,6 +323,7 @@ class Context:
 
     def execute_async_v3(self, stream):
         self.runs += 1
+        assert self.scratch is not None, "it computes in no memory"
         if self.trt.fails:
             return False
         self.trt.cuda.put(self._compute)

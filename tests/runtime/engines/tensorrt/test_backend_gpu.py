@@ -39,11 +39,11 @@ def export(folder, *arguments):
 @pytest.mark.parametrize("precision", ["--fp16", "--fp32"])
 @pytest.mark.parametrize("batch", [[], ["--dynamic-batch", "4"]])
 def test_an_engine_built_here_agrees_and_is_kept(tmp_path, flavour, precision, batch):
-    path, _ = export(tmp_path, precision, *batch)
+    path, manifest = export(tmp_path, precision, *batch)
     first = compare(Bundle.open(path), flavour)
     assert first.agrees and first.engine.startswith("built now")
     if precision == "--fp16":
-        assert first.fused_attention == 18
+        assert first.fused_attention == manifest["parity"]["attention_blocks"]
     second = compare(Bundle.open(path), flavour)
     assert second.agrees and second.engine.startswith("built here before")
 
@@ -60,6 +60,20 @@ def test_an_engine_that_travels_with_the_bundle(tmp_path, flavour, options):
     found = compare(Bundle.open(path), flavour)
     assert found.agrees and found.engine == f"the bundle's {manifest['engines'][0]['file']}"
     assert compare(Bundle.open(path)).backend == f"{flavour}-cuda", "auto takes an engine that fits"
+
+
+def test_batches_of_every_size_are_those_of_the_cpu(tmp_path, flavour):
+    path, _ = export(tmp_path, "--fp16", "--dynamic-batch", "4")
+    frames = [cv2.imread(str(image)) for image in IMAGES]
+    with (
+        Detector.load(path, backend=flavour) as fast,
+        Detector.load(path, backend="onnxruntime", device="cpu") as plain,
+    ):
+        theirs = plain.batch(frames)
+        for count in (1, 3, 3, 1, 4, 2, 4, 3):
+            for mine, other in zip(fast.batch(frames[:count]), theirs, strict=False):
+                np.testing.assert_allclose(mine.map, other.map, atol=2e-2)
+        assert sorted(fast.backend.recorded) == ([1, 2, 3, 4] if flavour == "tensorrt" else [])
 
 
 def test_frames_in_a_row_are_those_of_the_cpu(tmp_path, flavour):
