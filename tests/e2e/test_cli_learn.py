@@ -59,6 +59,16 @@ def files(place):
     return {str(path.relative_to(place)): path.read_bytes() for path in Path(place).rglob("*") if path.is_file()}
 
 
+def test_copies_count_as_one_and_are_named(capsys, own, good, tmp_path):
+    for number, image in enumerate(sorted(good.iterdir())[:3] * 2):
+        shutil.copy(image, good / f"copy{number}{image.suffix}")
+    given = (own, "--source", good, "--output", tmp_path / "copies.kanoclip", *CPU)
+    found = learn(capsys, *given, "--json")
+    assert (found["references"], len(found["repeats"])) == (26, 6)
+    _, err = learn(capsys, *given, "--output", tmp_path / "again.kanoclip")
+    assert "6 of 26 references show what another one shows, such as " in err and "they count as 20" in err
+
+
 def test_learn_measure_add_and_undo(capsys, own, good, bad, tmp_path):
     before = files(own)
     plot, sheet = tmp_path / "recall.png", tmp_path / "sheet.jpg"

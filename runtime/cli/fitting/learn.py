@@ -136,7 +136,7 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
         bad=every_bad if bad else None,
         catch=options.catch,
     )
-    good = learned.memory.loo_scores.astype(np.float64)
+    good = learned.memory.loo_scores[learned.memory.counted].astype(np.float64)
     table = recall_table(good, bad) if bad else None
     verdict = decide(
         learned.memory,

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.detect.reference.coreset import projected
-from kanoclip.runtime.detect.reference.fit import scores_of
+from kanoclip.runtime.detect.reference.fit import ALONE, scores_of
 from kanoclip.runtime.detect.reference.fused import nearest
 from kanoclip.runtime.detect.reference.memory import Floats, Halves, ReferenceMemory, centred
+from kanoclip.runtime.detect.reference.repeats import is_repeat
 from kanoclip.runtime.detect.reference.smoothing import smooth
 
 Mask = npt.NDArray[np.bool_]
@@ -33,7 +34,9 @@ def append(
 ) -> ReferenceMemory:
     """A memory with one more reference. Centre and fusion stay, so that scores before and after mean the same.
 
-    The new frame's values out of sample are those by the memory before it.
+    The new frame's values out of sample are those by the memory before it. They do not count where it shows what a
+    reference shows already: the mean distance within a frame is about the fusion's offset divided by ALONE, and of a
+    repeat every cell is far nearer than that (see `repeats` and `fit`).
 
     Args:
         memory: The one before; unchanged.
@@ -49,6 +52,7 @@ def append(
     cells = nearest(halves, memory.tensors())
     maps = smooth(cells.reshape(-1, *grid), (height, width))
     score = scores_of(maps[None], zero_shot[None], memory.fusion, inside)
+    repeated = bool(is_repeat(cells.max(), memory.fusion.offset / ALONE))
     rows, image_of = _covered(memory, halves.reshape(-1, halves.shape[-1]), cells.ravel(), most_rows)
     return replace(
         memory,
@@ -58,6 +62,7 @@ def append(
         loo_scores=np.concatenate([memory.loo_scores, score]),
         loo_peaks=np.concatenate([memory.loo_peaks, score]),
         before=None,
+        repeats=(*memory.repeats, len(memory.names)) if repeated else memory.repeats,
     )
 
 

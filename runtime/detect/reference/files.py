@@ -35,6 +35,8 @@ _TYPES = {
 _TEXTS = ("kind", "version", "descriptor_sha256", "created", "note", "names", "tiles", "before")
 CORRECTIONS, IMAGES = "corrections", "correction_images"
 """A text and an array that only memories with corrections have."""
+REPEATS = "repeats"
+"""A text that only memories with references that show the same have."""
 
 
 def encode(memory: ReferenceMemory) -> bytes:
@@ -44,6 +46,8 @@ def encode(memory: ReferenceMemory) -> bytes:
     if memory.corrections:
         images[IMAGES] = np.frombuffer(b"".join(one.image for one in memory.corrections), np.uint8)
         texts[CORRECTIONS] = json.dumps([_as_json(one) for one in memory.corrections], ensure_ascii=False)
+    if memory.repeats:
+        texts[REPEATS] = json.dumps(memory.repeats)
     return save(
         images
         | {
@@ -88,7 +92,7 @@ def read_memory(path: Path, manifest: Manifest) -> ReferenceMemory:
         memory = _memory(arrays, texts)
     except BundleError as error:  # worded for a manifest
         raise _damaged(path, "its tiles or earlier thresholds make no sense") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if manifest.descriptor is None or manifest.memory is None:
         raise MemoryFileError(f"{path}: the bundle's graph takes no reference memory: export it again")
@@ -120,7 +124,7 @@ def _parts(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
     with_images = {IMAGES: "uint8"} if CORRECTIONS in texts else {}
     if found != _TYPES | with_images:
         raise _damaged(path, f"its arrays are {found}")
-    if set(texts) - {CORRECTIONS} != set(_TEXTS) or (texts["kind"], texts["version"]) != (KIND, VERSION):
+    if set(texts) - {CORRECTIONS, REPEATS} != set(_TEXTS) or (texts["kind"], texts["version"]) != (KIND, VERSION):
         raise _damaged(path, f"it is no {KIND} of version {VERSION}")
     return arrays, texts
 
@@ -173,6 +177,7 @@ def _memory(arrays: dict[str, npt.NDArray[Any]], texts: dict[str, str]) -> Refer
         before=_optional(texts["before"], "before", _thresholds),
         note=texts["note"],
         corrections=_corrections(texts[CORRECTIONS], arrays[IMAGES], count) if CORRECTIONS in texts else (),
+        repeats=_repeats(texts[REPEATS], count) if REPEATS in texts else (),
     )
 
 
@@ -217,6 +222,21 @@ def _corrections(text: str, images: npt.NDArray[Any], references: int) -> tuple[
     if left:
         raise ValueError("its corrections do not fit")
     return tuple(found)
+
+
+def _repeats(text: str, references: int) -> tuple[int, ...]:
+    """The numbers of references that show what another one shows.
+
+    Raises:
+        ValueError: They are none.
+    """
+    value = json.loads(text)
+    numbers = range(references)
+    if not isinstance(value, list) or not all(type(one) is int and one in numbers for one in value):
+        raise ValueError("its repeats are no references")
+    if len(set(value)) == references:
+        raise ValueError("all of its references are repeats")
+    return tuple(value)
 
 
 def _optional(text: str, where: str, make: Callable[[Fields], Any]) -> Any:

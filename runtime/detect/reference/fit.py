@@ -20,6 +20,7 @@ from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.detect.reference.coreset import CANDIDATES, greedy_rows, random_rows
 from kanoclip.runtime.detect.reference.fused import fuse, logits, nearest
 from kanoclip.runtime.detect.reference.memory import Fusion, ReferenceMemory, centred, make_tensors
+from kanoclip.runtime.detect.reference.repeats import distances_within, groups_of
 from kanoclip.runtime.detect.reference.smoothing import smooth
 
 Halves = npt.NDArray[np.float16]
@@ -41,13 +42,11 @@ z = 4 and bad ones to 5: with twice the slope hardly anything would be left betw
 LEAST_SPREAD = 0.01
 """Of distances, from the mean to the quantile: that of half-precision rounding alone is a tenth of it."""
 FOLDS = 10
-"""Up to so many references each is left out by itself; of more, a tenth at a time, next to each other in their order,
-since neighbours in a video show the same."""
+"""Up to so many groups of references (see `repeats`) each is left out by itself; of more, a tenth at a time, next to
+each other in their order, since neighbours in a video resemble each other."""
 ALONE = 1.6
 """By how much another good frame is farther from a single reference than that is from itself: 1.7 and 1.5 times at the
 0.999 quantile on the two sets of real parts that may be trained on (`deeppcb`, `concrete_crack`)."""
-NEIGHBOURS = 2
-"""With one reference, cells of the same frame no farther than this, in rows or columns, show the same thing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +129,8 @@ def fit(
     raw, image_of = _chosen(references, centre, rows, seed, keep)
     if not len(raw):
         raise ValueError("no cell of the references may become a row")
-    maps = out_of_sample(references, centre, rows, seed, keep)
+    groups = groups_of(references.descriptors, centre, references.grid)
+    maps = out_of_sample(references, centre, rows, seed, keep, groups)
     fusion = fusion_of(maps, references.zero_shot, inside)
     scores = scores_of(maps, references.zero_shot, fusion, inside)
     return ReferenceMemory(
@@ -145,6 +145,7 @@ def fit(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tiles=tiles,
         note=note,
+        repeats=_repeats(groups, scores),
     )
 
 
@@ -154,11 +155,18 @@ def centre_of(descriptors: Halves) -> Floats:
     return np.asarray(CENTRING * mean, np.float32)
 
 
-def out_of_sample(references: References, centre: Floats, rows: int, seed: int = 0, keep: Mask | None = None) -> Floats:
+def out_of_sample(
+    references: References,
+    centre: Floats,
+    rows: int,
+    seed: int = 0,
+    keep: Mask | None = None,
+    groups: Integers | None = None,
+) -> Floats:
     """Smoothed distance maps of references, each by a memory of the others, rows chosen anew.
 
-    With a single reference each cell is compared with the others of the same tile, its neighbours left out, and the
-    distance is taken ALONE times.
+    With a single reference, or where all show the same, each cell is compared with the others of the same tile, its
+    neighbours left out, and the distance is taken ALONE times.
 
     Args:
         references: At least one.
@@ -166,19 +174,22 @@ def out_of_sample(references: References, centre: Floats, rows: int, seed: int =
         rows: As `fit` takes it, as `seed` and `keep`.
         seed: Of the choice of rows.
         keep: Which cells may become rows.
+        groups: Those that show the same have the same number, int32 [n]; None where no two do.
 
     Returns:
         float32 [n, T, H, W].
     """
     count, tiles, cells, channels = references.descriptors.shape
+    groups = np.arange(count, dtype=np.int32) if groups is None else groups
     height, width = references.zero_shot.shape[2:]
     found = np.empty((count, tiles, cells), np.float32)
-    for left_out in np.array_split(np.arange(count), min(count, FOLDS)):
-        others = np.setdiff1d(np.arange(count), left_out)
+    numbers = np.unique(groups)
+    for fold in np.array_split(numbers, min(len(numbers), FOLDS)):
+        left_out, others = np.flatnonzero(np.isin(groups, fold)), np.flatnonzero(~np.isin(groups, fold))
         raw, _ = _chosen(references.only(others), centre, rows, seed, None if keep is None else keep[others])
         own = references.descriptors[left_out]
         if not len(raw):
-            found[left_out] = [ALONE * _within(one, centre, references.grid) for one in own]
+            found[left_out] = [ALONE * distances_within(one, centre, references.grid) for one in own]
             continue
         tensors = make_tensors(raw, centre, _PLAIN)
         found[left_out] = nearest(own.reshape(-1, cells, channels), tensors).reshape(own.shape[:3])
@@ -222,6 +233,12 @@ def scores_of(distances: Floats, zero_shot: Floats, fusion: Fusion, inside: Mask
 _PLAIN = Fusion(1, 0, 0, 0, 0)
 
 
+def _repeats(groups: Integers, scores: Floats) -> tuple[int, ...]:
+    """Of each group all references but the one whose score is highest."""
+    stands = {int(number): int(np.where(groups == number, scores, -1).argmax()) for number in np.unique(groups)}
+    return tuple(i for i, number in enumerate(groups) if stands[int(number)] != i)
+
+
 def _chosen(references: References, centre: Floats, rows: int, seed: int, keep: Mask | None) -> tuple[Halves, Integers]:
     """Raw descriptors that cover those of all references, and whose each is. Only those that are drawn are copied."""
     channels, cells = (
@@ -242,18 +259,3 @@ def _level(values: Floats, inside: Mask | None) -> tuple[float, float]:
     """Mean and QUANTILE of [n, T, H, W] where it counts."""
     counted = values if inside is None else values[:, inside]
     return float(counted.mean(dtype=np.float64)), float(np.quantile(counted, QUANTILE))
-
-
-def _within(descriptors: Halves, centre: Floats, grid: tuple[int, int]) -> Floats:
-    """Each cell's distance to the others of its tile that are not its neighbours, [T, P, D] -> [T, P]."""
-    rows, columns = (axis.ravel() for axis in np.indices(grid))
-    near = (abs(rows[:, None] - rows) <= NEIGHBOURS) & (abs(columns[:, None] - columns) <= NEIGHBOURS)
-    if near.all():  # a grid so small that all cells are neighbours: each other cell will do
-        near = np.eye(len(rows), dtype=bool)
-    found = np.empty(descriptors.shape[:2], np.float32)
-    for number, tile in enumerate(descriptors):
-        unit = centred(tile, centre)
-        product = unit @ unit.T
-        product[near] = -1
-        found[number] = 1 - product.max(1)
-    return found

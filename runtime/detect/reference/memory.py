@@ -115,13 +115,15 @@ class ReferenceMemory:
         fusion: How a distance becomes a map.
         descriptor_sha256: The manifest's `descriptor.sha256` of the graph that the rows come from.
         names: Of the references: the files or frames that they were, n of them.
-        loo_scores: Each reference's score by a memory without it, float32 [n], in [0, 1]; NaN for none.
+        loo_scores: Each reference's score by a memory without it and its repeats, float32 [n], in [0, 1].
         loo_peaks: The largest map value in the same way, float32 [n].
         created: ISO-8601 time in UTC.
         tiles: How the references were cut; None for whole frames.
         before: The class's thresholds before this memory was put into a bundle, to go back to; None until then.
         note: How it was made, in one line.
         corrections: Frames that a person has labelled since, oldest first.
+        repeats: Which references show what another one shows too: see `repeats.groups_of`. Of those that show the same
+            one is not listed here.
     """
 
     rows: Halves
@@ -137,15 +139,17 @@ class ReferenceMemory:
     before: Thresholds | None = None
     note: str = ""
     corrections: tuple[Correction, ...] = ()
+    repeats: tuple[int, ...] = ()
 
     @property
     def counted(self) -> npt.NDArray[np.bool_]:
         """Which references' values out of sample stand for good frames to come, bool [n].
 
-        Not those that were added for being called anomalous: they were chosen by their score, and the memory knows
-        them by now.
+        Not repeats, and not those that were added for being called anomalous: these were chosen by their score, and
+        the memory knows them by now.
         """
         found = np.ones(len(self.names), bool)
+        found[list(self.repeats)] = False
         found[[one.reference for one in self.corrections if one.reference is not None]] = False
         return found
 

@@ -1,7 +1,8 @@
 """Frames of which no one knows whether they are good, scored by each other: the suspicious ones are left out.
 
 Each cell is scored by its distance to the nearest cell of each other frame, of which the smallest part is averaged:
-what is normal has its like in many frames, and a defect in few, if the frames are mostly good.
+what is normal has its like in many frames, and a defect in few, if the frames are mostly good. Copies (see
+`repeats`) are one frame here: a defect that is shown over and over would have its like in many.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 
 from kanoclip.runtime.detect.reference.fit import Floats, Halves, Mask, centre_of
 from kanoclip.runtime.detect.reference.memory import centred
+from kanoclip.runtime.detect.reference.repeats import firsts_of, groups_of
 from kanoclip.runtime.detect.reference.smoothing import smooth
 
 NEAREST = 0.3
@@ -24,6 +26,8 @@ DEVIATIONS = 3.0
 """A frame is suspicious if its peak is so many robust standard deviations above the median..."""
 LEAST_EXCESS = 0.05
 """...and above it by this share of it, so that frames that are all alike have no outlier."""
+LEAST_FRAMES = 3
+"""Of fewer, none is odd among them."""
 MOST_FRAMES = 0.3
 """Share of the frames that is left out at most."""
 CELLS = 0.015
@@ -60,9 +64,9 @@ def select(descriptors: Halves, grid: tuple[int, int], *, most: float = MOST_FRA
     """Chooses frames and cells that may become a memory.
 
     Args:
-        descriptors: Unit vectors, float16 [n, T, P, D]; at least 3 frames for any to be left out.
+        descriptors: Unit vectors, float16 [n, T, P, D]; at least LEAST_FRAMES for any to be left out.
         grid: (rows, columns) of the P cells.
-        most: Share of the frames that may be left out.
+        most: Share of the frames that may be left out; copies count as one.
         cells: Share of the remaining frames' cells that is left out.
 
     Examples:
@@ -73,17 +77,21 @@ def select(descriptors: Halves, grid: tuple[int, int], *, most: float = MOST_FRA
         >>> np.flatnonzero(~select(unit.astype(np.float16), (2, 2)).frames)
         array([5])
     """
-    count = len(descriptors)
-    if count < 3:
+    groups = groups_of(descriptors, centre_of(descriptors), grid)
+    if groups.max(initial=0) < LEAST_FRAMES - 1:  # so few differ that none is odd among them: each frame has a vote
+        groups = np.arange(len(descriptors), dtype=np.int32)
+    firsts = firsts_of(groups)
+    count = len(firsts)
+    if count < LEAST_FRAMES:
         return every(descriptors)
-    scores = mutual_distances(descriptors)
+    scores = mutual_distances(descriptors[firsts])
     peaks = frame_peaks(scores, grid)
     bound = robust_bound(peaks)
     frames = np.ones(count, bool)
     for number in np.argsort(-peaks)[: int(most * count)]:
         frames[number] = peaks[number] <= bound
     used = scores <= np.quantile(scores[frames], 1 - cells)
-    return Selection(frames, used & frames[:, None, None], peaks, bound)
+    return Selection(frames[groups], (used & frames[:, None, None])[groups], peaks[groups], bound)
 
 
 def every(descriptors: Halves) -> Selection:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kanoclip.runtime.detect.reference.fit import centre_of
+from kanoclip.runtime.detect.reference.repeats import firsts_of, groups_of
 from kanoclip.runtime.detect.reference.unlabelled import frame_peaks, mutual_distances, robust_bound
 from kanoclip.runtime.ops.learn.observe import Observed
 
@@ -44,12 +46,15 @@ def find_outliers(observed: Observed) -> list[Outlier]:
     """
     names = observed.references.names
     found = {number: Outlier(number, names[number], reason) for number, reason in _odd_shapes(observed)}
-    if len(names) >= LEAST_FRAMES:
-        scores = mutual_distances(observed.references.descriptors)
-        peaks = frame_peaks(scores, observed.references.grid)
+    descriptors, grid = observed.references.descriptors, observed.references.grid
+    groups = groups_of(descriptors, centre_of(descriptors), grid)
+    firsts = firsts_of(groups)  # frames that show the same have no distance to each other: each other one would be odd
+    if len(firsts) >= LEAST_FRAMES:
+        peaks = frame_peaks(mutual_distances(descriptors[firsts]), grid)
         bound = robust_bound(peaks, DEVIATIONS, LEAST_EXCESS)
         median = float(np.median(peaks))
-        for number in np.argsort(-peaks):
+        peaks = peaks[groups]
+        for number in np.argsort(-peaks, kind="stable"):
             if peaks[number] > bound:
                 how = f"its most unusual place is {peaks[number] / max(median, 1e-6):.1f} times as far as is usual"
                 found.setdefault(int(number), Outlier(int(number), names[number], how))

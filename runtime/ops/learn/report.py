@@ -35,10 +35,11 @@ def sentences(learned: Learned, promise: Promise, before: Thresholds, verdict: V
     promised = calibrated.sentences(promise.calibration, before, EVERY_FRAME)
     if promise.highest is not None:
         image = promise.calibration.image.threshold
-        above = int((memory.loo_scores >= image).sum())
+        scores = memory.loo_scores[memory.counted]
+        above = int((scores >= image).sum())
         rate = promise.calibration.bound.rate
         promised[1:3] = [
-            f"set by the spread of {len(memory.loo_scores)} references out of sample, {above} of which reach it: about "
+            f"set by the spread of {len(scores)} references out of sample, {above} of which reach it: about "
             f"{rate:g} of the good frames to come will"
         ]
     lines += promised
@@ -57,6 +58,12 @@ def warnings(learned: Learned, promise: Promise) -> list[str]:
     if (more := len(learned.outliers) - MOST_NAMED) > 0:
         found.append(f"{more} more references are unlike the others")
     found += [f"{bad.source} cannot be read ({bad.reason})" for bad in learned.observed.skipped[:MOST_NAMED]]
+    repeats, names = learned.memory.repeats, learned.memory.names
+    if repeats:
+        found.append(
+            f"{len(repeats)} of {len(names)} references show what another one shows, such as {names[repeats[0]]}: they "
+            f"count as {len(names) - len(repeats)}; use frames of different parts"
+        )
     if learned.selection is not None:
         found.append(
             "these frames were chosen for being alike, so good frames to come may exceed the false-alarm rate: look at "
@@ -80,6 +87,7 @@ def as_json(
         "rows": len(memory.rows),
         "references": len(memory.names),
         "added": len(learned.used),
+        "repeats": [memory.names[number] for number in memory.repeats],
         "left_out": names_left_out(learned),
         "cells_left_out": None if selection is None else selection.cells_left_out,
         "outliers": [{"name": one.name, "reason": one.reason} for one in learned.outliers],

@@ -12,6 +12,7 @@ from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.manifest import TileGrid
 from kanoclip.runtime.detect.learning import warm_up as module
 from kanoclip.runtime.detect.learning.warm_up import WarmUp, check_warm_up
+from kanoclip.runtime.detect.reference import repeats
 from kanoclip.runtime.errors import BackendError, BundleError, MemoryFileError, SettingsError
 
 GRID, ROWS = (4, 4), 24
@@ -55,6 +56,20 @@ def test_the_odd_frame_is_left_out_and_named(detector, caplog):
     (line,) = [message for message in caplog.messages if message.startswith("warm-up")]
     assert line.startswith("warm-up: learned nut from 7 of 8 frames; left out: 1 frame (5.png) and ")
     assert f"patches of the others; the memory has {ROWS} rows, and the threshold is {limit.image:.3f}" in line
+
+
+def test_copies_count_as_one_and_the_log_says_so(detector, caplog, monkeypatch):
+    monkeypatch.setattr(repeats, "REPEATED", 0.1)
+    learned = []
+    warm_up = WarmUp(detector, 5, detector.use_memory, learned.append, good=True)
+    with caplog.at_level(logging.INFO, "kanoclip.runtime"):
+        for seed in range(5):
+            image = part(0)
+            warm_up.look(f"{seed}.png", detector.prepare(image, "nut"), image, "nut")
+        warm_up.finish()
+    (found,) = learned
+    assert found.memory.counted.sum() == 1 and "by 1 references" in found.thresholds.origin
+    assert "4 show what others show, and they count as 1; " in found.sentence()
 
 
 def test_further_frames_are_not_looked_at(detector):

@@ -121,6 +121,21 @@ def test_the_name_is_the_content():
     assert name_of(one).startswith("references/") and len(name_of(one)) == len("references/.safetensors") + 16
 
 
+def test_repeats_there_and_back(tmp_path, manifest):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(encode(replace(memory(), repeats=(1, 3))))
+    assert read_memory(path, manifest).counted.tolist() == [True, False, True, False]
+    assert b"repeats" not in encode(memory()), "earlier versions read a memory without any"
+
+
+@pytest.mark.parametrize("text", ["5", "{}", "[4]", "[-1]", "[1.0]", "[true]", '["1"]', "[0, 1, 2, 3]", "[" * 5000])
+def test_repeats_that_are_wrong(tmp_path, manifest, text):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content := encode(replace(memory(), repeats=(1,))))
+    altered(path, content, lambda a: None, {"repeats": text})
+    refused(path, manifest, "damaged")
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.999])
 def test_a_cut_file(path, content, manifest, share):
     path.write_bytes(content[: int(share * len(content))])
