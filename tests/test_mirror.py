@@ -54,7 +54,6 @@ COVERED = {
         "runtime/engines/tensorrt/execution",
         "runtime/engines/tensorrt/flavour",
         "runtime/engines/tensorrt/open_device",
-        "runtime/engines/tensorrt/session",
     ],
     "runtime/engines/test_autoselect.py": ["runtime/engines/base", "runtime/engines/reference"],
     "runtime/engines/test_onnxruntime.py": ["runtime/engines/ort_binding"],

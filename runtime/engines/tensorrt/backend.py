@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines.base import (
+    Answers,
     BaseBackend,
     Floats,
     Frames,
@@ -31,6 +32,8 @@ from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
 from kanoclip.runtime.system.installed import is_installed
 
 T = TypeVar("T")
+IN_FLIGHT = 2
+"""One batch is computed while the answers of the one before are decided; further ones would only wait."""
 
 log = logging.getLogger(__name__)
 
@@ -79,24 +82,31 @@ class TensorRtBackend(BaseBackend):
             try:
                 kernels = kernels_file(bundle, found, self._device.info)
 
-                def load(serialized: Serialized, stripped: bool = False) -> Session:
-                    return Session(bundle, self._device, found, serialized, stripped=stripped, kernels=kernels)
+                def load(serialized: Serialized, stripped: bool = False, in_flight: int = 1) -> Session:
+                    return Session(
+                        bundle,
+                        self._device,
+                        found,
+                        serialized,
+                        stripped=stripped,
+                        kernels=kernels,
+                        in_flight=in_flight,
+                    )
 
                 provided = provide_engine(
                     bundle, found, self._device.info, lambda: _infer(bundle, load), report, rebuild=rebuild
                 )
                 self.origin = provided.origin
                 log.info("engine: %s", provided.origin)
-                self._session = load(provided.serialized, provided.stripped)
+                self._session = load(provided.serialized, provided.stripped, IN_FLIGHT)
+                self.in_flight = self._session.in_flight
             finally:
                 self._device.leave()
         except BaseException:
             self._device.close()
             raise
 
-    def run(
-        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
-    ) -> tuple[Floats, Floats]:
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
         """Runs one batch; see `Backend.run`.
 
         Raises:
@@ -104,6 +114,18 @@ class TensorRtBackend(BaseBackend):
             BackendError: It is closed, or the GPU does not answer.
         """
         return self._on_device(lambda session: session.run(frames, class_index, memory))
+
+    def submit(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Callable[[], Answers]:
+        """Begins one batch; see `Backend.submit`.
+
+        Raises:
+            DeviceLostError: The GPU failed; a new backend may still work.
+            BackendError: It is closed, or the GPU does not answer.
+        """
+        collect = self._on_device(lambda session: session.submit(frames, class_index, memory))
+        return lambda: self._on_device(lambda _: collect())
 
     def describe(self, frames: Frames) -> Floats:
         """Computes the descriptors of one batch; see `Backend.describe`.

@@ -60,7 +60,7 @@ class _Batch:
 
 
 class Execution:
-    """Runs batches of an engine, one after the other.
+    """Runs batches of an engine, one after the other, on a stream and in memory of its own.
 
     Args:
         bundle: Whose engine it is.
@@ -84,6 +84,7 @@ class Execution:
         reason: Callable[[], str],
     ) -> None:
         self._bundle, self._device, self._flavour, self._engine = bundle, device, flavour, engine
+        self._stream = device.make_stream()
         self._make_context, self._reason = make_context, reason
         manifest = bundle.manifest
         self._dynamic, self._rows = manifest.dynamic_batch, 0
@@ -93,34 +94,42 @@ class Execution:
         self._inputs = {s.name: self._make_buffer(s) for s in manifest.inputs if s.name not in MEMORY_INPUTS}
         # Not among the inputs, which are uploaded for every frame.
         self._memory = {
-            spec.name: make_buffer(device, _axes(spec, int(spec.shape[0])), spec.dtype)
+            spec.name: make_buffer(device, self._stream, _axes(spec, int(spec.shape[0])), spec.dtype)
             for spec in fixed_rows(manifest).inputs
             if spec.name in MEMORY_INPUTS
         }
         self._held: MemoryTensors | None = None
         self._outputs = {spec.name: self._make_buffer(spec) for spec in manifest.outputs}
-        self._any = _Batch(self._new_context())
+        self._any = self._last = _Batch(self._new_context())
         self._batches: dict[int, _Batch] = {}
 
-    def infer(self, inputs: Inputs) -> None:
-        """Runs one batch and waits for it: what FETCHED names is on the host then.
+    def start(self, inputs: Inputs) -> None:
+        """Puts one batch on the stream; the one before must have been waited for.
 
         Raises:
             DeviceLostError: The GPU failed.
             BackendError: The GPU does not answer.
         """
-        batch = self._fill(inputs)
+        batch = self._last = self._fill(inputs)
         if batch.graph is not None:
             batch.graph()
         else:
             self._upload()
             self._execute(batch)
             self._download()
-        self._device.synchronize()
-        if not batch.ran:
-            batch.ran = True
-            if self._records and batch is not self._any:
-                self._record(batch)
+
+    def wait(self) -> None:
+        """Waits for the batch that was started: what FETCHED names is on the host then.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: The GPU does not answer.
+        """
+        self._stream.synchronize()
+        if not self._last.ran:
+            self._last.ran = True
+            if self._records and self._last is not self._any:
+                self._record(self._last)
 
     def output(self, name: str) -> Floats:
         """An output of the last run, which the next one overwrites; one of FETCHED."""
@@ -134,7 +143,7 @@ class Execution:
             BackendError: The GPU does not answer.
         """
         self._outputs[name].download(self._rows)
-        self._device.synchronize()
+        self._stream.synchronize()
         return np.array(self.output(name))
 
     def time(self, inputs: Inputs, *, graph: bool) -> GpuTimes:
@@ -160,7 +169,7 @@ class Execution:
             nonlocal enqueued
             enqueued = time.perf_counter()
 
-        spent = self._device.time([*parts, last])[:-1]
+        spent = self._stream.time([*parts, last])[:-1]
         return GpuTimes((enqueued - started) * 1e3, sum(spent), *(() if whole else spent))
 
     @property
@@ -205,7 +214,7 @@ class Execution:
             self._download()
 
         try:
-            batch.graph = self._device.capture(work)
+            batch.graph = self._stream.capture(work)
         except CaptureError as error:
             of = f" at batch size {self._rows}" if self._dynamic else ""
             log.warning(
@@ -222,7 +231,7 @@ class Execution:
         for name, value in memory.padded(info.rows).inputs().items():
             np.copyto(self._memory[name].host, value)
             self._memory[name].upload(len(value))
-        self._device.synchronize()
+        self._stream.synchronize()
         self._held = memory
 
     def _upload(self) -> None:
@@ -230,7 +239,7 @@ class Execution:
             buffer.upload(self._rows)
 
     def _execute(self, batch: _Batch) -> None:
-        if not batch.context.execute_async_v3(self._device.stream):
+        if not batch.context.execute_async_v3(self._stream.handle):
             raise lost("a run", self._reason())
 
     def _download(self) -> None:
@@ -260,7 +269,7 @@ class Execution:
         return (self._device.allocate(size) if size else 0), size
 
     def _make_buffer(self, spec: TensorSpec) -> Buffer:
-        return make_buffer(self._device, _axes(spec, self._bundle.manifest.max_batch), spec.dtype)
+        return make_buffer(self._device, self._stream, _axes(spec, self._bundle.manifest.max_batch), spec.dtype)
 
 
 def _axes(spec: TensorSpec, first: int) -> tuple[int, ...]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
+    Answers,
     BaseBackend,
     Floats,
     Frames,
@@ -26,12 +30,27 @@ from kanoclip.runtime.engines.tensorrt.building.build import Serialized, refit
 from kanoclip.runtime.engines.tensorrt.device import Device, abandon
 from kanoclip.runtime.engines.tensorrt.execution import Execution, GpuTimes
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour, collecting_logger
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, DeviceLostError
 from kanoclip.runtime.system.paths import replace_file
 
 _FUSED = "_gemm_mha"
 """In the name of a layer that is a whole attention block."""
 _TYPES = {"UINT8": "uint8", "INT64": "int64", "FLOAT": "float32"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class _Flight:
+    """A batch that was submitted.
+
+    Attributes:
+        execution: What computes it.
+        answers: Once they are there.
+    """
+
+    execution: Execution
+    answers: Answers | None = None
 
 
 class Session(BaseBackend):
@@ -52,6 +71,7 @@ class Session(BaseBackend):
         *,
         stripped: bool = False,
         kernels: Path | None = None,
+        in_flight: int = 1,
     ) -> None:
         """Loads the engine and prepares everything that a run needs.
 
@@ -62,6 +82,7 @@ class Session(BaseBackend):
             serialized: The engine.
             stripped: Its weights are taken from the bundle's graph.
             kernels: File in which TensorRT-RTX keeps what it compiles for this GPU; None for none.
+            in_flight: As `Backend.in_flight`; fewer where the GPU has no room for so many.
 
         Raises:
             BackendError: The engine does not load here, or is not the manifest's.
@@ -81,23 +102,35 @@ class Session(BaseBackend):
         self._bundle = bundle
         _check_signature(bundle, flavour.trt, self._engine)
         self._ran = False
-        self._execution: Execution | None = Execution(
-            bundle, device, flavour, self._engine, lambda: self._make_context(flavour), lambda: self._logger.reason
-        )
+        self._flying: list[_Flight] = []
+        self._executions = self._make_executions(flavour, in_flight)
+        self._idle = list(self._executions)
+        self.in_flight = len(self._executions)
 
-    def run(
-        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
-    ) -> tuple[Floats, Floats]:
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
         """Runs one batch; see `Backend.run`.
 
         Raises:
             DeviceLostError: The GPU failed.
             BackendError: The GPU does not answer.
         """
-        execution = self._infer(Inputs.of(self._bundle.manifest, frames, class_index, memory))
-        # The caller keeps a map for as long as it likes; the memory is filled again by the next run.
-        maps, scores = (execution.output(name).copy() for name in FETCHED)
-        return maps, scores
+        return self.submit(frames, class_index, memory)()
+
+    def submit(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Callable[[], Answers]:
+        """Begins one batch; see `Backend.submit`.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: The GPU does not answer.
+        """
+        execution = self._free()
+        execution.start(Inputs.of(self._bundle.manifest, frames, class_index, memory))
+        self._idle.remove(execution)
+        flight = _Flight(execution)
+        self._flying.append(flight)
+        return lambda: flight.answers or self._land(flight)
 
     def describe(self, frames: Frames) -> Floats:
         """Computes the descriptors of one batch; see `Backend.describe`.
@@ -107,8 +140,10 @@ class Session(BaseBackend):
             BackendError: The bundle has none, or the GPU does not answer.
         """
         descriptor_of(self._bundle)
-        manifest = self._bundle.manifest
-        return self._infer(Inputs.of(manifest, frames, any_class(manifest, len(frames)))).fetch(DESCRIPTOR)
+        manifest, execution = self._bundle.manifest, self._free()
+        execution.start(Inputs.of(manifest, frames, any_class(manifest, len(frames))))
+        execution.wait()
+        return execution.fetch(DESCRIPTOR)
 
     def time(self, frames: Frames, class_index: Indices | None, *, graph: bool) -> GpuTimes:
         """Runs one batch and measures where its time goes; see `Execution.time`.
@@ -122,26 +157,51 @@ class Session(BaseBackend):
             DeviceLostError: The GPU failed.
             BackendError: There is no graph, or the GPU does not answer.
         """
-        return self._open().time(Inputs.of(self._bundle.manifest, frames, class_index), graph=graph)
+        return self._free().time(Inputs.of(self._bundle.manifest, frames, class_index), graph=graph)
 
     @property
     def recorded(self) -> tuple[int, ...]:
         """Batch sizes that are launched as a graph which was recorded here."""
-        return self._open().recorded
+        return self._idle[-1].recorded if self._idle else ()
 
-    def _infer(self, inputs: Inputs) -> Execution:
-        """Runs one batch and waits for it."""
-        execution = self._open()
-        execution.infer(inputs)
+    def _free(self) -> Execution:
+        """One that computes nothing. Where there is none, the oldest batch is waited for, and its answers are held."""
+        if not self._idle:
+            self._land(self._flying[0])
+        return self._idle[-1]  # the last one used, if all are free
+
+    def _land(self, flight: _Flight) -> Answers:
+        """Waits for a batch, and frees what computed it."""
+        flight.execution.wait()
+        # The caller keeps a map for as long as it likes; the memory is filled again by the next run.
+        maps, scores = (flight.execution.output(name).copy() for name in FETCHED)
+        flight.answers = maps, scores
+        self._flying.remove(flight)
+        self._idle.append(flight.execution)
         if not self._ran:
             self._ran = True
             self._keep_kernels()
-        return execution
+        return flight.answers
 
-    def _open(self) -> Execution:
-        if self._execution is None:
-            raise BackendError(f"{self.name} is closed: load the bundle again")
-        return self._execution
+    def _make_executions(self, flavour: Flavour, count: int) -> list[Execution]:
+        """As many as there is room for, one at least."""
+        make_context = self._context_maker(flavour)
+        made: list[Execution] = []
+        while len(made) < count:
+            mark = self._device.mark()
+            try:
+                made.append(
+                    Execution(
+                        self._bundle, self._device, flavour, self._engine, make_context, lambda: self._logger.reason
+                    )
+                )
+            except BackendError as error:
+                if not made or isinstance(error, DeviceLostError):
+                    raise
+                self._device.release(mark)
+                log.warning("%s computes one frame after the other, with none ready beside it (%s)", self.name, error)
+                break
+        return made
 
     def fused_attention(self) -> int:
         """How many attention blocks run as one fused kernel, by the names of the engine's layers."""
@@ -152,17 +212,23 @@ class Session(BaseBackend):
 
     def close(self) -> None:
         """Drops the engine and its memory, in the order that TensorRT asks for."""
+        with suppress(BackendError):  # what is computed at present must not lose its memory
+            for flight in () if self._device.lost else self._flying:
+                flight.execution.wait()
         if self._device.hung:
-            contexts = () if self._execution is None else self._execution.contexts
+            contexts = (context for execution in self._executions for context in execution.contexts)
             abandon(*contexts, self._engine, self._runtime, self._compiled)
         elif not self._device.lost:
             self._keep_kernels()
-        self._execution = self._compiled = self._engine = self._runtime = None
+        for held in (self._executions, self._idle, self._flying):
+            held.clear()
+        self._compiled = self._engine = self._runtime = None
         self._device.release(self._mark)
 
-    def _make_context(self, flavour: Flavour) -> Any:
+    def _context_maker(self, flavour: Flavour) -> Callable[[], Any]:
+        """What makes a context with memory of its own; what TensorRT-RTX compiles for one, all of them use."""
         if not flavour.is_rtx:
-            return self._engine.create_execution_context()
+            return lambda: self._engine.create_execution_context()
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = flavour.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._compiled = config.create_runtime_cache()
@@ -171,7 +237,7 @@ class Session(BaseBackend):
             if self._compiled.deserialize(content):  # refuses what another GPU, driver or version has left
                 self._stored = content
         config.set_runtime_cache(self._compiled)
-        return self._engine.create_execution_context(config)
+        return lambda: self._engine.create_execution_context(config)
 
     def _keep_kernels(self) -> None:
         if self._compiled is None or self._kernels is None:
