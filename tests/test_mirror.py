@@ -16,15 +16,15 @@ PARTS = ("runtime", "export", "train")
 COVERED = {
     # A command is tested as its user runs it.
     "runtime/cli/test_commands.py": ["export/commands", "train/commands"],
-    "e2e/test_cli_bundle.py": ["runtime/cli/bundle"],
+    "e2e/test_cli_bundle.py": ["runtime/cli/bundle/"],
     "e2e/test_cli_calibrate.py": [
         "runtime/cli/fitting/calibrate",
         "runtime/cli/fitting/fit_options",
         "runtime/cli/fitting/frames",
     ],
-    "e2e/test_cli_data.py": ["train/data/cli", "train/data/files"],
+    "e2e/test_cli_data.py": ["runtime/cli/terminal/bar", "train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
-    "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation/"],
+    "e2e/test_cli_eval.py": ["train/evaluation/ablation/", "train/evaluation/command/"],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_learn.py": [
@@ -34,13 +34,19 @@ COVERED = {
         "runtime/cli/terminal/steps",
         "runtime/ops/learn/report",
     ],
-    "e2e/test_cli_run.py": ["runtime/cli/main", "runtime/cli/options", "runtime/cli/run_options/"],
+    "e2e/test_cli_run.py": [
+        "runtime/cli/main",
+        "runtime/cli/options",
+        "runtime/cli/run_options/",
+        "runtime/cli/terminal/run_report",
+    ],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],
     "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
     "cases/stdout-closed/test_stdout_closed.py": ["runtime/cli/terminal/stdout"],
     # One subject in several modules, tested through the one that its users call.
-    "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields"],
-    "runtime/detect/test_detector.py": ["runtime/detect/graph", "runtime/detect/verdict"],
+    "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields", "runtime/bundle/manifest/"],
+    "runtime/detect/test_detector.py": ["runtime/detect/graph", "runtime/detect/rules", "runtime/detect/verdict"],
+    "runtime/detect/learning/test_teacher.py": ["runtime/detect/learning/taught"],
     "runtime/detect/settings/test_settings.py": [
         "runtime/detect/settings/settings_file",
         "runtime/detect/settings/toml_file",
@@ -71,6 +77,7 @@ COVERED = {
     "runtime/ops/fleet/test_pull.py": ["runtime/ops/fleet/push"],
     "runtime/ops/report/test_page.py": [
         "runtime/ops/report/cases",
+        "runtime/ops/report/changes",
         "runtime/ops/report/comparison",
         "runtime/ops/report/plots",
         "runtime/ops/report/results",

@@ -14,7 +14,7 @@ def train() -> click.Command:
 
 def evaluate() -> click.Command:
     """Measure a bundle or a checkpoint on a dataset."""
-    from kanoclip.train.evaluation.cli import command
+    from kanoclip.train.evaluation.command.cli import command
 
     return command
 

@@ -23,9 +23,10 @@ from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.video import VideoSource
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Frame
 
 STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")
@@ -40,7 +41,7 @@ class _Splitting(BaseBackend):
     """A backend that remembers the parts of its last run, where it can tell them apart."""
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.workers, self._backend = backend.name, 1, backend
+        self.name, self.on_cpu, self.workers, self._backend = backend.name, backend.on_cpu, 1, backend
         self.last = Split(None, 0.0, None)
 
     def run(
@@ -230,7 +231,8 @@ class _Counting(BaseBackend):
     """A backend that adds up the time in which at least one frame is in it."""
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.workers, self._backend = backend.name, backend.workers, backend
+        self.name, self.on_cpu, self._backend = backend.name, backend.on_cpu, backend
+        self.workers = backend.workers
         self.seconds = 0.0
         self._lock, self._inside, self._since = threading.Lock(), 0, 0.0
 

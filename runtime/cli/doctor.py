@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import FLAVOURS
+from kanoclip.runtime.bundle.manifest.parts import FLAVOURS
 from kanoclip.runtime.cli.options import (
     BundleCommand,
     backend_options,
@@ -24,7 +24,7 @@ from kanoclip.runtime.cli.options import (
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
-from kanoclip.runtime.detect.reference.history import memory_of
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.engines.doctor import Machine, compare, comparison_json, examine_machine, report_of
 from kanoclip.runtime.engines.reference import Comparison
 from kanoclip.runtime.errors import KanoclipError

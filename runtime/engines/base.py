@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import (
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.signature import (
     DESCRIPTOR,
     FUSION_NUMBERS,
     MEMORY_INPUTS,
     ROWS,
     DescriptorInfo,
-    Manifest,
     TensorSpec,
 )
 from kanoclip.runtime.errors import BackendError
@@ -191,6 +191,7 @@ class Backend(Protocol):
 
     Attributes:
         name: Engine and device, such as `onnxruntime-cpu`.
+        on_cpu: Whether this machine's processor computes.
         workers: How many threads may run it at a time.
         in_flight: How many batches it computes or holds ready at a time: so many may be submitted before the first is
             collected, and one is computed while the answers of the one before are decided.
@@ -198,6 +199,7 @@ class Backend(Protocol):
     """
 
     name: str
+    on_cpu: bool
     workers: int
     in_flight: int
     fallback: str | None
@@ -210,6 +212,9 @@ class Backend(Protocol):
             class_index: int64 [B] when the bundle has several classes, else None.
             memory: A reference memory for all of the frames, of at most the manifest's rows; None for none. Where it
                 lies in an engine's own memory, it is copied there when another object is given, and only then.
+
+        Returns:
+            Maps float32 [B, H, W] and scores float32 [B], both in [0, 1].
 
         Raises:
             BackendError: The engine failed.
@@ -264,6 +269,7 @@ class _Runs(Protocol):
 class BaseBackend:
     """The part of `Backend` that an engine in this process with one batch in flight has no need of."""
 
+    on_cpu: bool = False
     in_flight: int = 1
     fallback: str | None = None
 

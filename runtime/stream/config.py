@@ -1,11 +1,15 @@
-"""How frames flow through a stream, and what they are scored for."""
+"""How frames flow through a stream, what scores them, and what for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.detect.preprocess import Prepared
+from kanoclip.runtime.system.queues import Policy
+from kanoclip.runtime.types import Detection, Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +63,15 @@ class PipelineConfig:
             return max(2, -(-(self.workers * self.batch + 1) // sources))
         # One frame is enough for a live view: a second would only age.
         return self.batch if sources == 1 else 1
+
+
+class FrameDetector(Protocol):
+    """The part of `Detector` that a stream needs."""
+
+    def prepare(self, frame: Image, class_name: str | None = None, size: tuple[int, int] | None = None) -> Prepared:
+        """Resizes a frame, uint8 [H, W, 3] BGR, of an image of (height, width) `size`."""
+        ...
+
+    def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
+        """Scores prepared frames, in their order."""
+        ...

@@ -7,17 +7,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from kanoclip.runtime.errors import FrameError
-from kanoclip.runtime.stream.run_state import Answer, Job, RunState
-from kanoclip.runtime.system.bounded_queue import MailboxClosedError, MailboxEmptyError
+from kanoclip.runtime.stream.run_state import Job, RunState
+from kanoclip.runtime.stream.supervision.sources import source_failed
+from kanoclip.runtime.system.queues import MailboxClosedError, MailboxEmptyError
 from kanoclip.runtime.types import BadFrame, Frame
 
 
 class FrameTaker:
-    """Gives the threads that score their next frames, and each item its number. For use by several threads.
-
-    Args:
-        run: What the threads share.
-    """
+    """Gives the threads that score their next frames, and each item its number. For use by several threads."""
 
     def __init__(self, run: RunState) -> None:
         self._run = run
@@ -41,29 +38,18 @@ class FrameTaker:
                 return None
             # The thread must notice a stop although a camera may deliver nothing for long.
             jobs = frames.get_some(most, timeout=0.1)
-            if not self._run.going.is_set() and not self._outlast_pause():
-                raise MailboxEmptyError
+            while not self._run.going.is_set():  # what a file gave is scored after the pause, a live view's goes by
+                if not self._run.waits or self._run.stopped.is_set():
+                    raise MailboxEmptyError
+                self._run.going.wait(0.1)
             number = self._taken
             self._taken += len(jobs)
             self._frames_taken += sum(isinstance(job.item, Frame) for job in jobs)
             return number, jobs
 
-    def _outlast_pause(self) -> bool:
-        """Whether what was taken during a pause is to be scored after it; a live view's frames go by."""
-        while self._run.waits and not self._run.stopped.is_set():
-            if self._run.going.wait(0.1):
-                return True
-        return False
-
 
 class InferenceWorker(threading.Thread):
-    """Scores frames beside the other workers until none are left, or the run is to end.
-
-    Args:
-        run: What the threads share.
-        taker: Where frames come from; the same for all threads.
-        number: The worker's number.
-    """
+    """Scores frames beside the other workers, which share the taker, until none are left or the run is to end."""
 
     def __init__(self, run: RunState, taker: FrameTaker, number: int) -> None:
         super().__init__(name=f"kanoclip-detector-{number}", daemon=True)
@@ -95,7 +81,7 @@ class InferenceWorker(threading.Thread):
                 break
         for offset, job in enumerate(jobs):
             result = job.item if isinstance(job.item, BadFrame) else (job.item, next(detections))
-            self._run.results.put(number + offset, Answer(job, criteria, result))
+            self._run.results.put(number + offset, (job, criteria, result))
         learner = self._run.learner  # which the page may change at any time
         if learner is not None:  # after the verdicts, which do not wait for it
             for job in jobs:
@@ -112,6 +98,6 @@ class InferenceWorker(threading.Thread):
         except FrameError as error:
             if len(self._run.sources) == 1:
                 raise
-            self._run.source_failed(job.source, error)
+            source_failed(self._run, job.source, error)
             frame = job.item
             return job._replace(item=BadFrame(frame.index, frame.source, str(error), frame.stream))

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle.manifest import Manifest, TileGrid
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.seen import references_of, takes_memory
@@ -165,7 +166,7 @@ def few_shot(
             references, grid = observed(predictor.detector, words, drawn, protocol.tiles, config.reading)
             predictor.look(replace(whole, manifest=with_tiles(whole, grid)))
             memory, left_out = learned(references, predictor.detector.bundle.manifest, protocol, number)
-            predictor.detector.use_memory(words, memory)
+            predictor.detector.rules.use_memory(words, memory)
             scores = _Scores(observe if number == 0 else None)
             results = evaluate(
                 replace(dataset, categories=(replace(category, samples=tuple(rest)),)),
@@ -175,7 +176,7 @@ def few_shot(
                 scores.add,
             )
             draws.append(_decided(results.categories[category.name], scores, memory, protocol.rate, grid, left_out))
-            predictor.detector.use_memory(words, None)
+            predictor.detector.rules.use_memory(words, None)
         found[category.name] = tuple(draws)
     predictor.look(whole)
     return FewShot(protocol, found)

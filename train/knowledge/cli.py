@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError, KnowledgeError
 
@@ -189,18 +189,8 @@ def build(
     save_knowledge(output, base)  # before the first question is paid for
     plan = Plan(model, vision_model, descriptions, per_image, parallel, normal)
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("asking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=len(questions(base, targets, plan)))
-        failures = ask_all(base, targets, plan, Client(where), output, lambda: progress.advance(task))
+    with counted(console, "asking", len(questions(base, targets, plan)), quiet=quiet) as advance:
+        failures = ask_all(base, targets, plan, Client(where), output, advance)
     for line in failures[:_SHOWN_FAILURES]:
         console.print(f"failed: {line}", highlight=False, markup=False, soft_wrap=True)
     if failures:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kanoclip.runtime.bundle.json_fields import is_one_line
+from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 
@@ -347,18 +347,9 @@ def _job(options: _Options, config: TrainConfig, output: Path, console: Console,
     if not (options.no_cache or config.augment):
         folder = options.cache_folder or _default_cache()
         cache = CacheConfig(folder, int(options.cache_size * 2**30))
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=options.quiet or not console.is_terminal,
-    ) as progress:
-        total = sum(len(category.samples) for category in dataset.categories)
-        task = progress.add_task("reading images and masks", total=total)
-        job = prepare(config, dataset, base, loaded, output, cache, lambda: progress.advance(task))
+    total = sum(len(category.samples) for category in dataset.categories)
+    with counted(console, "reading images and masks", total, quiet=options.quiet) as advance:
+        job = prepare(config, dataset, base, loaded, output, cache, advance)
     _describe(job, config, notify)
     return job
 

@@ -91,7 +91,7 @@ def main(root: Path, category: str, each: int, output: Path) -> None:
             memory = fit(references, descriptor_sha256=digest, rows=rows)
             set_by = promise(memory, RATE, None)
             limits = thresholds_of(set_by, manifest.thresholds, None, detector.backend.name, memory.created)
-            detector.use_memory(name, memory, limits)
+            detector.rules.use_memory(name, memory, limits)
             columns.append([cell(image, detector(image)) for image in images])
     titles = ("image", "zero-shot", "1 reference", "4 references")
     _, content = cv2.imencode(output.suffix, sheet(titles, columns), [cv2.IMWRITE_JPEG_QUALITY, 88])

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.json_fields import is_one_line
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
 from kanoclip.runtime.cli.fitting.fit_options import FitOptions, fit_options
 from kanoclip.runtime.cli.fitting.frames import by_group, draw_scores, open_frames

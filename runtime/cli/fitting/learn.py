@@ -28,7 +28,7 @@ from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.learning.seen import takes_memory
-from kanoclip.runtime.detect.reference.history import memory_of, put, undo
+from kanoclip.runtime.detect.reference.stored.history import memory_of, put, undo
 from kanoclip.runtime.errors import MemoryFileError
 from kanoclip.runtime.ops.calibration.plot import Histogram
 from kanoclip.runtime.ops.calibration.recall import recall_table, table_lines

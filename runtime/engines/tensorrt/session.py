@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, TensorSpec
+from kanoclip.runtime.bundle.manifest.signature import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
     Answers,

@@ -28,7 +28,7 @@ from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.snapshot_gallery import SnapshotGallery
 from kanoclip.runtime.service.page.teaching.labels import LabelledSet
 from kanoclip.runtime.service.shifts.counters import ShiftCounters
-from kanoclip.runtime.stream.progress import Control
+from kanoclip.runtime.stream.control.protocol import Control
 
 log = logging.getLogger(__name__)
 

@@ -26,8 +26,9 @@ from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink
 from kanoclip.runtime.sinks.video.encoders import h264_recipe
 from kanoclip.runtime.sinks.video.video import VideoSink
 from kanoclip.runtime.sources import open_source
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
+from kanoclip.runtime.system.queues import Policy
 
 pytestmark = pytest.mark.timeout(300)
 FPS = 25

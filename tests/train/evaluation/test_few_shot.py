@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import shipped_bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.errors import DataError
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.evaluate import EvaluationConfig
@@ -77,7 +77,7 @@ def test_references_are_never_measured_and_every_draw_is_another(drawn, predicto
         assert all(one.result.metrics["pixel_auroc"] > 0.9 for one in draws)
         assert all(one.recall == 1 for one in draws)
     assert len(seen) == 2 * 2 * (GOOD - 3 + BAD)
-    assert predictor.detector.memory_of() is None  # as it was
+    assert predictor.detector.rules.memory_of() is None  # as it was
     again = few_shot(only(drawn, "plate"), None, predictor, Protocol(3, draws=1), CONFIG)
     assert again.draws["plate"][0].threshold == found.draws["plate"][0].threshold
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS
+from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS
 from kanoclip.runtime.engines.base import MemoryTensors, fixed_rows
 from kanoclip.runtime.engines.tensorrt.building import provide
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour
@@ -416,7 +416,8 @@ def with_engines():
 
     def add(bundle, engines):
         from kanoclip.runtime.bundle.bundle import sha256_of
-        from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, FileInfo
+        from kanoclip.runtime.bundle.manifest.parts import FileInfo
+        from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 
         files = dict(bundle.manifest.files)
         for info, content in engines:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle.manifest import EngineInfo
+from kanoclip.runtime.bundle.manifest.parts import EngineInfo
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt import device, execution

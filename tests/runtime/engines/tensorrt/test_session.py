@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -51,9 +53,9 @@ def test_a_batch_begins_before_the_one_before_it_is_collected(make_backend, flav
     assert_same(flying.pop()(), plain(machine, 7, sizes[7]))
     order = machine.cuda.order
     streams = [stream for what, stream in order if what == "start"]
-    assert len(set(streams)) == 2 and all(one != other for one, other in zip(streams, streams[1:], strict=False))
+    assert len(set(streams)) == 2 and all(one != other for one, other in pairwise(streams))
     expected = [("start", streams[0])]
-    for before, after in zip(streams, streams[1:], strict=False):
+    for before, after in pairwise(streams):
         expected += [("start", after), ("wait", before)]
     assert order == [*expected, ("wait", streams[-1])]
     assert bool(machine.cuda.launches) is (flavour == "tensorrt")

@@ -12,7 +12,7 @@ import pytest
 from loopback_hub import Hub
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.cli.bundle import command
+from kanoclip.runtime.cli.bundle.command import command
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.push import push
 from kanoclip.runtime.ops.fleet.stores.hub import HubLayout, check_repository, fetch

@@ -1,0 +1,1 @@
+"""`kanoclip-eval`: a bundle, a checkpoint or a training-free baseline, measured on a dataset."""
