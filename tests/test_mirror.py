@@ -45,7 +45,7 @@ COVERED = {
     "cases/stdout-closed/test_stdout_closed.py": ["runtime/cli/terminal/stdout"],
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields", "runtime/bundle/manifest/"],
-    "runtime/detect/test_detector.py": ["runtime/detect/graph", "runtime/detect/rules", "runtime/detect/verdict"],
+    "runtime/detect/test_detector.py": ["runtime/detect/rules", "runtime/detect/verdict"],
     "runtime/detect/learning/test_teacher.py": ["runtime/detect/learning/taught"],
     "runtime/detect/settings/test_settings.py": [
         "runtime/detect/settings/settings_file",

@@ -206,6 +206,8 @@ def _run(line: LineConfig, debug: bool) -> int:
                 max_frames=max_frames,
                 workers=detector.workers,
                 batch=min(detector.batch_size, len(sources)) if live else detector.batch_size,
+                # A lone view's next frame, begun early, would be older when its verdict is there.
+                in_flight=1 if lone_view else detector.in_flight,
                 alarm=settings.decision(looked_for).alarm or EVERY_FRAME,
                 hold_screen=not endless,
                 closed_to_sources=outputs.closed_to_sources

@@ -76,6 +76,23 @@ def test_batches_of_every_size_are_those_of_the_cpu(tmp_path, flavour):
         assert sorted(fast.backend.recorded) == ([1, 2, 3, 4] if flavour == "tensorrt" else [])
 
 
+def test_two_in_flight_are_those_of_the_cpu(tmp_path, flavour):
+    path, _ = export(tmp_path, "--fp16")
+    frames = [cv2.imread(str(image)) for image in IMAGES]
+    with (
+        Detector.load(path, backend=flavour) as fast,
+        Detector.load(path, backend="onnxruntime", device="cpu") as plain,
+    ):
+        assert fast.in_flight == 2
+        theirs = plain.batch(frames)
+        flying = []
+        for number in range(16):
+            flying.append((number % 4, fast.submit([fast.prepare(frames[number % 4])])))
+            if len(flying) == 2:
+                index, collect = flying.pop(0)
+                np.testing.assert_allclose(collect()[0].map, theirs[index].map, atol=2e-2)
+
+
 def test_frames_in_a_row_are_those_of_the_cpu(tmp_path, flavour):
     path, _ = export(tmp_path, "--fp16")
     frames = [cv2.imread(str(image)) for image in IMAGES]

@@ -7,9 +7,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 from kanoclip.runtime.errors import DeviceLostError
+from kanoclip.runtime.sinks import BaseSink
+from kanoclip.runtime.sources import BaseSource
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
+from kanoclip.runtime.system.queues import Policy
+from kanoclip.runtime.types import Frame
 
 
 @pytest.fixture
@@ -157,3 +164,58 @@ def test_a_gpu_without_room_for_two_computes_one_after_the_other(make_machine, b
         assert_same(collect(), plain(machine, seed))
     backend.close()
     assert not machine.cuda.memory
+
+
+class Images(BaseSource):
+    name, fps, root, live = "images", None, None, False
+
+    def frames(self):
+        for index in range(12):
+            yield Frame(index, "images", 1.7e9, frames(index)[0], 1.0)
+
+    def close(self):
+        pass
+
+
+class Scores(BaseSink):
+    name, shows = "scores", False
+
+    def __init__(self):
+        self.found = []
+
+    def write(self, frame, detection):
+        self.found.append((frame.index, detection.score))
+
+    def skip(self, bad):
+        raise AssertionError(bad)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("options", [{}, {"max_batch": 3, "dynamic": True}], ids=str)
+@pytest.mark.parametrize("lost_at", [None, 0, 1, 3, 6])
+def test_a_stream_over_a_gpu_that_is_lost_with_two_in_flight(make_backend, monkeypatch, options, lost_at):
+    machine, backend = make_backend(**options)
+    expected = [plain(machine, seed)[1][0] for seed in range(12)]
+    query, asked = machine.cuda.cudaStreamQuery, []
+
+    def lose_once(stream):
+        asked.append(stream)
+        if len(asked) - 1 == lost_at:
+            machine.cuda.fail["cudaStreamQuery"] = 719  # until the GPU is reset
+        return query(stream)
+
+    monkeypatch.setattr(machine.cuda, "cudaStreamQuery", lose_once)
+
+    def revive():
+        return TensorRtBackend(machine.bundle, "tensorrt", "cuda", lambda step, share: None)
+
+    detector, sink = Detector(machine.bundle, backend, revive=revive), Scores()
+    config = PipelineConfig(Policy.WAIT, batch=detector.batch_size, in_flight=detector.in_flight)
+    Pipeline(Images(), detector, [sink], config).run()
+    assert [index for index, _ in sink.found] == list(range(12))
+    np.testing.assert_allclose([score for _, score in sink.found], expected, atol=1e-5)
+    assert machine.cuda.resets == (0 if lost_at is None else 1)
+    detector.close()
+    assert not machine.cuda.memory and not machine.cuda.queues
