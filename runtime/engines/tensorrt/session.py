@@ -213,7 +213,7 @@ class Session(BaseBackend):
     def close(self) -> None:
         """Drops the engine and its memory, in the order that TensorRT asks for."""
         with suppress(BackendError):  # what is computed at present must not lose its memory
-            for flight in () if self._device.lost else self._flying:
+            for flight in () if self._device.lost or self._device.hung else self._flying:
                 flight.execution.wait()
         if self._device.hung:
             contexts = (context for execution in self._executions for context in execution.contexts)
