@@ -8,6 +8,7 @@ dictionaries: it imports nothing, and calls nothing but what stands below.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -36,6 +37,10 @@ _LISTS = ("build_intlist", "build_tensorlist", "build_doublelist", "build_boolli
 
 class ArchiveError(Exception):
     """What is wrong with an archive, in words that follow the file's name."""
+
+
+class TensorError(ArchiveError):
+    """Tensors of the right shapes whose numbers cannot be used; the message has the remedy."""
 
 
 class ScriptModule:
@@ -132,5 +137,8 @@ class _Unpickler(pickle.Unpickler):
                 raise ArchiveError("is cut short or damaged: copy it again")
             empty = torch.empty(0, dtype=storage.dtype)
             self._storages[storage.key] = torch.frombuffer(content, dtype=storage.dtype) if content else empty
+        if math.prod(size) > storage.elements:
+            # Rows that lie on each other: what is joined or copied later would have no bound.
+            raise ArchiveError("holds a tensor that is larger than its bytes: save its state_dict again with torch")
         # as_strided refuses what lies outside of the storage.
         return self._storages[storage.key].as_strided(tuple(size), tuple(stride), offset)

@@ -27,7 +27,7 @@ class RawWeights:
     """What a file holds, under the names it has there.
 
     Attributes:
-        tensors: By name, without a wrapper's `module.` in front.
+        tensors: By name, without the names of wrappers in front.
         script: Whether it is a TorchScript archive.
         quick_gelu: The activation that a configuration beside the file names; None where nothing does.
     """
@@ -46,14 +46,16 @@ def read_weights(path: Path) -> RawWeights:
     with path.open("rb") as file:
         start = file.read(512)
     script = False
-    if start.startswith(_POINTER):
-        raise ArchiveError(f"is a Git LFS pointer{_pointed(start)}, not the weights: run `git lfs pull` where it is")
+    if pointer := lfs_pointer(path):
+        raise ArchiveError(f"is {pointer}")
     if start[:4] == b"PK\x03\x04":
         content, script = read_archive(path)
     elif start[8:9] == b"{":
         content = _safetensors(path)
     elif start[:1] == b"\x80":
         content = _legacy(path)
+    elif start.lstrip()[:1] == b"{":
+        raise ArchiveError("is JSON, such as a configuration or an index, not weights: pass the file of tensors")
     elif start.lstrip()[:1] == b"<":
         raise ArchiveError("is a web page, not weights: download the file itself")
     else:
@@ -64,9 +66,15 @@ def read_weights(path: Path) -> RawWeights:
     return RawWeights(_unprefixed(tensors), script, _activation(path))
 
 
-def _pointed(start: bytes) -> str:
+def lfs_pointer(path: Path) -> str | None:
+    """What a pointer is that Git LFS has left in a file's place, and the remedy; None for any other file."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start.startswith(_POINTER):
+        return None
     sizes = [line.partition(" ")[2] for line in start.decode("ascii", "replace").splitlines() if line[:5] == "size "]
-    return f" to {int(sizes[0]) / 2**20:.0f} MiB" if sizes and sizes[0].isdecimal() else ""
+    size = f" to {int(sizes[0]) / 2**20:.0f} MiB" if sizes and sizes[0].isdecimal() else ""
+    return f"a Git LFS pointer{size}, not the weights: run `git lfs pull` where it is"
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
@@ -135,6 +143,11 @@ def _unprefixed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for prefix in (*_PREFIXES, *_PREFIXES):  # compiled and distributed, in any order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    # A training run's own module, such as `model.` or `clip.`, with the CLIP and nothing else in it.
+    towers = ("visual.", "vision_model.")
+    own = next((name.partition(tower)[0] for tower in towers for name in tensors if tower in name), "")
+    if all(name.startswith(own) for name in tensors):
+        tensors = {name.removeprefix(own): tensor for name, tensor in tensors.items()}
     return tensors
 
 

@@ -72,7 +72,7 @@ def _refuse_what_is_no_clip(names: set[str]) -> None:
         raise ArchiveError(
             "has Meta's own names of PE-Core: take open_clip_model.safetensors of https://huggingface.co/timm/PE-Core-..."
         )
-    image = any(name.startswith(("visual.", "vision_model.")) for name in names)
+    image = any("visual." in name or "vision_model." in name for name in names)
     text = any("token_embedding" in name for name in names)
     if image != text:
         raise ArchiveError(f"holds {'an image' if image else 'a text'} tower alone: a whole CLIP is needed")
@@ -101,6 +101,9 @@ def _converted(tensors: State, rename: Callable[[str], str | None], layout: str)
                 f"lacks a part of {target}: of q, k and v there {'is' if len(three) == 1 else 'are'} only "
                 f"{', '.join(sorted(three))}"
             )
+        shapes = [list(three[part].shape) for part in "qkv"]
+        if shapes[0] != shapes[1] or shapes[0] != shapes[2] or not shapes[0]:
+            raise ArchiveError(f"holds q, k and v of {target} in shapes that do not fit together: {shapes}")
         state[target] = torch.cat([three[part] for part in "qkv"])
     for name in [name for name in state if name.startswith("in_proj")]:
         kind, tensor = name.removeprefix("in_proj_"), state.pop(name)

@@ -9,7 +9,14 @@ import click
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
-from kanoclip.runtime.cli.bundle.options import check_words, json_option, print_result, then_option, trust_option
+from kanoclip.runtime.cli.bundle.options import (
+    check_beside_bundles,
+    check_words,
+    json_option,
+    print_result,
+    then_option,
+    trust_option,
+)
 from kanoclip.runtime.cli.options import backend_options, size
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
@@ -82,8 +89,9 @@ def pull(
     check_words(then)
     if output is not None and (output.exists() or output.is_symlink()):
         raise FleetError(f"{output} is there already: name another folder")
-    if install is not None and (inside := _bundle_around(install)) is not None:
-        raise FleetError(f"{install} is or lies in the bundle {inside}, which may be in use: name a folder beside it")
+    for place in (output, install):
+        if place is not None:
+            check_beside_bundles(place)
     reference = Reference.parse(url)
     keys = read_trusted_keys(trust)
     offer = look(open_store(reference.url), reference, keys, unsigned=unsigned)
@@ -179,9 +187,3 @@ def rollback(folder: Path, to: str | None, then: str | None, as_json: bool) -> N
     print_result(
         {"folder": str(installation.link), "address": address}, as_json, f"{installation.link} is {address} now"
     )
-
-
-def _bundle_around(folder: Path) -> Path | None:
-    """The bundle that a folder is, or lies in; None for none."""
-    resolved = folder.resolve()
-    return next((one for one in (resolved, *resolved.parents) if (one / MANIFEST_NAME).is_file()), None)

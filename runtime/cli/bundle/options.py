@@ -1,4 +1,4 @@
-"""Options that several of the subcommands have, and how a result is printed."""
+"""Options that several of the subcommands have, what is checked, and how a result is printed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
+from kanoclip.runtime.errors import FleetError
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on standard output.")
 trust_option = click.option(
@@ -34,6 +37,18 @@ def check_words(then: str | None) -> None:
         raise click.BadParameter(f"{then!r} is no command line ({error}).", param_hint="--then") from None
     if empty:
         raise click.BadParameter("it is empty.", param_hint="--then")
+
+
+def check_beside_bundles(folder: Path) -> None:
+    """Refuses a folder to be filled that is a bundle, or lies in one.
+
+    Raises:
+        FleetError: It does.
+    """
+    resolved = folder.resolve()
+    inside = next((one for one in (resolved, *resolved.parents) if (one / MANIFEST_NAME).is_file()), None)
+    if inside is not None:
+        raise FleetError(f"{folder} is or lies in the bundle {inside}, which may be in use: name a folder beside it")
 
 
 def print_result(result: dict[str, Any], as_json: bool, words: str) -> None:

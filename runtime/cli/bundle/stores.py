@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.cli.bundle.options import json_option, print_result
+from kanoclip.runtime.cli.bundle.options import check_beside_bundles, json_option, print_result
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import FleetError
@@ -66,6 +66,7 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, valid_for: int | No
     from kanoclip.runtime.ops.fleet.keys import read_signing_key
     from kanoclip.runtime.ops.fleet.push import push as push_to
     from kanoclip.runtime.ops.fleet.reference import check_tag
+    from kanoclip.runtime.ops.fleet.stores.layout import FolderLayout
     from kanoclip.runtime.ops.fleet.stores.store import open_store
 
     check_tag(tag)
@@ -73,6 +74,8 @@ def push(bundle: Path, url: str, tag: str, key: Path | None, valid_for: int | No
         raise click.UsageError("--valid-for is about the signature: name the --key.")
     signing = None if key is None else read_signing_key(key)
     store = open_store(url)
+    if isinstance(store, FolderLayout) and store.folder is not None:
+        check_beside_bundles(store.folder)
     opened = Bundle.open(bundle)
     with builds_shown(Console(stderr=True)) as report:
         pushed = push_to(opened, store, tag, signing, report, valid_for)

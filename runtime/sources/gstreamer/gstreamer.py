@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
@@ -202,6 +203,23 @@ def read_pipeline(spec: str, model: tuple[int, int] | None = None) -> Pipeline:
         return Pipeline(GenicamCamera.parse(spec).pipeline(), spec)
     pipeline = _split(spec)
     return Pipeline(pipeline, GST + " ".join(map(redact_property, pipeline)))
+
+
+def files_of_pipeline(spec: str) -> list[Path]:
+    """The files that a `gst://` string reads: what its elements name as `location` or as a `file://` address.
+
+    One that cannot be split is refused where it is opened.
+    """
+    try:
+        tokens = _split(spec)
+    except SourceError:
+        return []
+    named = [token.partition("=") for token in tokens]
+    return [
+        Path(unquote(value.removeprefix("file://")) if value.startswith("file://") else value)
+        for name, _, value in named
+        if (name == "location" and "://" not in value) or (name in ("location", "uri") and value.startswith("file://"))
+    ]
 
 
 def _split(spec: str) -> list[str]:

@@ -107,7 +107,8 @@ def test_what_trains_and_exports_reports_nothing(tmp_path):
         "import torch, open_clip, huggingface_hub, accelerate, onnx, onnxscript\n"
         "from huggingface_hub import constants; assert constants.HF_HUB_DISABLE_TELEMETRY\n"
         "import kanoclip.export.pipeline, kanoclip.train.training.cli, kanoclip.train.evaluation.command.cli\n"
-        "from kanoclip.train.backbones import get_backbone, load_clip\n"
+        "from kanoclip.train.backbones import get_backbone\n"
+        "from kanoclip.train.weights.load import load_clip\n"
         "load_clip(get_backbone('random-tiny'))\n"
         "import time; time.sleep(0.5)"
     )

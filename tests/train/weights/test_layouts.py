@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train import backbones
-from kanoclip.train.backbones import Backbone, load_clip
+from kanoclip.train.backbones import Backbone
 from kanoclip.train.model.text import TextEncoder
 from kanoclip.train.model.towers.clip_vv import ClipVV
+from kanoclip.train.weights.load import load_clip
 
 QUICK = Backbone("random-tiny", "as OpenAI's: QuickGELU", quick_gelu=True)
 
@@ -154,11 +155,28 @@ def test_the_backbone_that_fits_is_named(tmp_path, clip):
     assert "--backbone random-tiny has that shape" in message and "vit-b-16" in message
 
 
-def test_nan_is_named(tmp_path, clip):
-    state = contiguous(clip.state_dict())
-    state["visual.ln_post.bias"] = torch.full((64,), float("nan"))
-    save_file(state, tmp_path / "nan.safetensors")
-    assert "visual.ln_post.bias holds NaN" in refusal(tmp_path / "nan.safetensors")
+BAD_NUMBERS = {
+    "NaN": (torch.tensor(float("nan")), "logit_scale holds NaN or infinity"),
+    "infinity": (torch.tensor(float("inf")).half(), "logit_scale holds NaN or infinity"),
+    "int8": (torch.tensor(3, dtype=torch.int8), "logit_scale is int8, without a scale: take the weights in float32"),
+    "float8": (torch.tensor(3.0).to(torch.float8_e4m3fn), "logit_scale is float8_e4m3fn, without a scale"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_NUMBERS)
+def test_numbers_that_are_none_are_named(tmp_path, clip, kind):
+    number, expected = BAD_NUMBERS[kind]
+    save_file(contiguous(clip.state_dict()) | {"logit_scale": number}, tmp_path / "bad.safetensors")
+    assert expected in refusal(tmp_path / "bad.safetensors")
+
+
+def test_the_name_of_a_training_runs_module_is_left_out(tmp_path, clip):
+    state = {f"model.clip.{name}": tensor for name, tensor in contiguous(clip.state_dict()).items()}
+    save_file(state, tmp_path / "run.safetensors")
+    loaded, weights = load_clip(QUICK, str(tmp_path / "run.safetensors"))
+    assert torch.equal(loaded.visual.proj, clip.visual.proj) and weights.layout == "open_clip"
+    save_file({n: t for n, t in state.items() if ".visual." in n}, tmp_path / "image.safetensors")
+    assert "an image tower alone" in refusal(tmp_path / "image.safetensors")
 
 
 OTHERS = {
@@ -191,6 +209,7 @@ def test_what_is_no_whole_clip_is_called_what_it_is(tmp_path, name):
             "Git LFS pointer to 1631 MiB",
         ),
         (b"<!DOCTYPE html><html>Sign in</html>", "a web page"),
+        (b'{"weight_map": {"a": "model-00001-of-00002.safetensors"}}', "JSON, such as a configuration or an index"),
         (b"", "cut short"),
         (b"\x93NUMPY", "neither safetensors nor an archive of torch"),
     ],
@@ -209,3 +228,41 @@ def test_a_layout_with_a_part_missing_or_too_much(tmp_path, clip):
     theirs["vision_model.encoder.layers.1.self_attn.rope.weight"] = torch.zeros(2)
     torch.save(theirs, tmp_path / "more.bin")
     assert "self_attn.rope.weight, which a Hugging Face CLIPModel does not have" in refusal(tmp_path / "more.bin")
+
+
+def bare_position(state):
+    return state | {"visual.positional_embedding": torch.tensor(0.0)}
+
+
+def many_names(state):
+    return state | {"visual.\x1b[31m\n" * 100: torch.zeros(1)}
+
+
+def without_projection(state):
+    return {name: tensor for name, tensor in state.items() if name != "visual.proj"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (bare_position, "visual.positional_embedding has shape [] in place of [37, 64]"),
+        (many_names, "\\x1b[31m"),
+        (without_projection, "as random-tiny does, but not all of it or more: save the whole"),
+    ],
+)
+def test_names_and_shapes_are_whatever_somebody_wrote(tmp_path, clip, change, expected):
+    save_file(change(contiguous(clip.state_dict())), tmp_path / "own.safetensors")
+    message = refusal(tmp_path / "own.safetensors", backbones.get_backbone("random-tiny"))
+    assert expected in message and message.isprintable()
+
+
+def test_parts_of_q_k_and_v_that_do_not_fit_and_rows_that_lie_on_each_other(tmp_path, clip):
+    """What is joined has no bound but the file's own size."""
+    theirs = clip_layouts.hugging_face_clip(clip.state_dict())
+    name = "vision_model.encoder.layers.1.self_attn.{}_proj.weight"
+    torch.save(theirs | {name.format("k"): torch.zeros(3, 5)}, tmp_path / "shape.bin")
+    assert "shapes that do not fit together: [[64, 64], [3, 5], [64, 64]]" in refusal(tmp_path / "shape.bin")
+    torch.save(
+        theirs | {name.format(part): torch.zeros(1).expand(10**6, 10**6) for part in "qkv"}, tmp_path / "big.bin"
+    )
+    assert "larger than its bytes" in refusal(tmp_path / "big.bin")

@@ -111,7 +111,9 @@ class Outputs:
         """
         refuse_overwriting(
             [
-                Written(one.where or type_of(one), Path(one.path))
+                Written(
+                    one.where or type_of(one), Path(one.path), filled=isinstance(one, ImagesOptions | SnapshotOptions)
+                )
                 for one in self.sinks
                 if not isinstance(one, MqttOptions | WebhookOptions) and one.path is not None and one.path != STDOUT
             ],
@@ -161,7 +163,7 @@ class Outputs:
         """
         refuse_overwriting(
             [
-                Written(one.where or type_of(one), one.place(name))
+                Written(one.where or type_of(one), one.place(name), filled=isinstance(one, ImagesOptions))
                 for one in self.sinks
                 if isinstance(one, VideoOptions | ImagesOptions)
                 for _, name in _own_names(sources)
@@ -230,7 +232,8 @@ def _maker(one: EventOptions, untrained: bool) -> Callable[[], Sink]:
     try:
         return one.maker(untrained=untrained)
     except SettingsError as error:
-        raise SettingsError(f"{one.where}: {error}" if one.where else str(error)) from None
+        named = not one.where or str(error).startswith(f"{one.where}")  # by its flag already
+        raise SettingsError(str(error) if named else f"{one.where}: {error}") from None
 
 
 def _check_video(one: VideoOptions, at: str) -> None:

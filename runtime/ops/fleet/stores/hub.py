@@ -45,7 +45,8 @@ def check_repository(name: str) -> str:
         FleetError: It is none.
     """
     if not _REPOSITORY.fullmatch(name) or ".." in name or "--" in name:
-        raise FleetError(f"{name!r} is no repository of the hub: write OWNER/NAME")
+        shown = "this" if re.search(r"[:@?=#]", name) else repr(name)  # which may hold a login
+        raise FleetError(f"{shown} is no repository of the hub: write OWNER/NAME")
     return name
 
 
