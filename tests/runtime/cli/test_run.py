@@ -1,12 +1,16 @@
-"""Whole frames are asked of a CSI camera where somebody may look at them, and of no other."""
+"""What a run asks of its sources and of its engine before it begins."""
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from kanoclip.runtime.cli import run
 from kanoclip.runtime.cli.run import command
-from kanoclip.runtime.cli.run_options import outputs
+from kanoclip.runtime.cli.run_options.sinks import outputs
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import SourceRefusedError
 from kanoclip.runtime.sources.gstreamer import gstreamer
 
@@ -63,3 +67,30 @@ def test_a_csi_camera_halves_its_frames_where_nobody_looks_at_whole_ones(pipelin
 
 def test_whole_frames_can_be_had_where_nobody_looks(pipeline):
     assert WHOLE in pipeline(camera=f"{CAMERA}&whole=1")
+
+
+@pytest.mark.parametrize(
+    ("sources", "in_flight"),
+    [
+        (["--source", "test://"], 1),  # the newest frame soonest, and none begun early
+        (["--source", "test://", "--source", "test://?fps=5"], 2),
+        (["--source", "parts"], 2),
+        (["--source", "parts", "--policy", "drop-oldest"], 1),
+    ],
+)
+def test_a_lone_live_view_has_one_frame_in_flight(monkeypatch, toy_bundle, tmp_path, sources, in_flight):
+    (tmp_path / "parts").mkdir()
+    cv2.imwrite(str(tmp_path / "parts" / "0.png"), np.zeros((32, 32, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Detector, "in_flight", 2)
+    configs = []
+
+    def pipeline(given, detector, sinks, config, **_):
+        configs.append(config)
+        raise SourceRefusedError("enough")
+
+    monkeypatch.setattr(run, "Pipeline", pipeline)
+    arguments = ["--bundle", str(toy_bundle), "--backend", "onnxruntime", "--no-window", *sources]
+    done = CliRunner().invoke(command, arguments)
+    assert str(done.exception) == "enough", (done.output, done.exception)
+    assert [config.in_flight for config in configs] == [in_flight]
