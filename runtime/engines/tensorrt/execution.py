@@ -180,7 +180,15 @@ class Execution:
     @property
     def contexts(self) -> tuple[Any, ...]:
         """TensorRT's contexts, whose destructors wait for the GPU."""
-        return (self._any.context, *(batch.context for batch in self._batches.values()))
+        return tuple(batch.context for batch in (self._any, *self._batches.values()))
+
+    def close(self) -> None:
+        """Drops the contexts, which must go before the engine, its memory and the GPU's state do.
+
+        An error's traceback, or a batch that nobody has collected, may hold all else for longer.
+        """
+        for batch in (self._any, *self._batches.values()):
+            batch.context = batch.graph = None
 
     def _fill(self, inputs: Inputs) -> _Batch:
         """Puts a batch where the stream uploads it from, and finds what runs its size."""

@@ -220,6 +220,8 @@ class Session(BaseBackend):
             abandon(*contexts, self._engine, self._runtime, self._compiled)
         elif not self._device.lost:
             self._keep_kernels()
+        for execution in self._executions:
+            execution.close()
         for held in (self._executions, self._idle, self._flying):
             held.clear()
         self._compiled = self._engine = self._runtime = None

@@ -160,9 +160,7 @@ def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _header(data: bytes) -> Header | None:
     if data.startswith(PNG) and data[12:16] == b"IHDR":
         width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-        return Header(
-            height, width, _exif_of_png(data), depth=_channels_of_png(data, colour) * (2 if bits == 16 else 1)
-        )
+        return Header(height, width, _exif_of_png(data), depth=_channels_of_png(data, colour) * (2 if bits == 16 else 1))
     if data.startswith(JPEG):
         return _jpeg(data)
     if data.startswith(b"BM"):

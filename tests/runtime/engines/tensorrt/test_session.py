@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -136,6 +137,29 @@ def test_a_gpu_lost_with_two_in_flight_leaves_a_new_start_possible(make_backend,
     for seed, collect in enumerate(flying):
         assert_same(collect(), plain(machine, seed))
     again.close()
+
+
+@pytest.mark.parametrize("flavour", ["tensorrt", "tensorrt-rtx"])
+def test_contexts_go_before_a_lost_gpu_is_reset_whatever_still_holds_a_batch(make_backend, monkeypatch, flavour):
+    machine, backend = make_backend(flavour)
+    assert_same(backend.run(frames(0), None), plain(machine, 0))
+    first, second = backend.submit(frames(0), None), backend.submit(frames(1), None)
+    left, alive = [weakref.ref(context) for context in machine.trt.contexts], []
+    machine.trt.contexts.clear()
+    reset = machine.cuda.cudaDeviceReset
+
+    def note():
+        alive.append([one for one in left if one() is not None])
+        return reset()
+
+    monkeypatch.setattr(machine.cuda, "cudaDeviceReset", note)
+    machine.cuda.fail["cudaStreamQuery"] = 719
+    try:
+        first()
+    except DeviceLostError as error:  # its traceback lives while the engine is made anew
+        backend.close()
+        assert error.__traceback__ is not None and second is not None
+    assert alive == [[]]
 
 
 def test_closing_waits_for_what_is_computed(make_backend):
