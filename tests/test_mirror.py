@@ -136,7 +136,11 @@ COVERED = {
     ],
     "train/training/test_cli.py": ["train/training/config"],
     "train/weights/test_full_size.py": ["train/weights/published"],
-    "train/weights/test_layouts.py": ["train/weights/archive", "train/weights/files", "train/weights/fitting"],
+    "train/weights/formats/test_layouts.py": [
+        "train/weights/fitting",
+        "train/weights/formats/archive",
+        "train/weights/formats/files",
+    ],
     "train/training/test_trainer.py": ["train/training/state"],
 }
 """Test file -> modules that have none of their own; a name with a slash at its end is a whole folder."""

@@ -64,7 +64,9 @@ class ImageFolderSink(BaseSink):
             try:
                 self._lock = Lock(folder / LOCK)
             except LockedError:
-                raise SinkError(f"{folder}: another process writes images there; give each a folder of its own") from None
+                raise SinkError(
+                    f"{folder}: another process writes images there; give each a folder of its own"
+                ) from None
         try:
             with sink_errors(folder):
                 mark_folder(folder)

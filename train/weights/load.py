@@ -12,10 +12,10 @@ from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError, one_line, printable
 from kanoclip.train.backbones import REGISTRY, SEED, Backbone, Clip, empty_clip, seeded_clip
 from kanoclip.train.weights import packaged
-from kanoclip.train.weights.archive import ArchiveError, TensorError
-from kanoclip.train.weights.files import read_weights
 from kanoclip.train.weights.fitting import advice, fill
-from kanoclip.train.weights.layouts import State, to_open_clip
+from kanoclip.train.weights.formats.archive import ArchiveError, TensorError
+from kanoclip.train.weights.formats.files import read_weights
+from kanoclip.train.weights.formats.layouts import State, to_open_clip
 from kanoclip.train.weights.published import Licence, published
 from kanoclip.train.weights.tokenizer import GemmaTokenizer
 

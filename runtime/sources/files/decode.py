@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kanoclip.runtime.sources.files.headers import JPEG, header_of, orientation_of
+from kanoclip.runtime.sources.files.headers import JPEG, PNG, header_of, is_whole_png, orientation_of
 from kanoclip.runtime.sources.files.jpeg import decode_jpeg, turned
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.files.samples import Samples, samples_of
@@ -95,6 +95,8 @@ def refusal(raw: bytes, reading: Reading = AS_IT_IS) -> str | None:
     header = header_of(raw)
     if header is None:
         return UNKNOWN
+    if raw.startswith(PNG) and not is_whole_png(raw):
+        return "damaged (a chunk ends behind the file)"
     return reading.too_large(replace(header, depth=header.depth + len(raw) // header.pixels))
 
 
@@ -173,8 +175,8 @@ def _depth(values: np.ndarray, samples: Samples, path: Path | None, folder: int 
         _warn_once(
             path.parent,
             own,
-            f"{path}: an image of {own} bits beside its folder's first ones of {folder} bits, which are shown brighter: "
-            f"--bit-depth {own} takes all alike",
+            f"{path}: an image of {own} bits beside its folder's first ones of {folder} bits, which are shown "
+            f"brighter: --bit-depth {own} takes all alike",
         )
     if folder - own <= MOST_DARKER:
         return max(own, folder)

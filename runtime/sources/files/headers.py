@@ -109,6 +109,11 @@ def orientation_of(data: bytes) -> int:
     return 1
 
 
+def is_whole_png(png: bytes) -> bool:
+    """Whether each chunk of a PNG, up to its end mark, lies inside the file: OpenCV takes the memory that one states."""
+    return any(kind == b"IEND" for kind, _, end in takewhile(lambda one: one[2] + 4 <= len(png), chunks(png)))
+
+
 def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     """A JPEG's segments before its data: marker, place of the content, place after it.
 
@@ -160,7 +165,9 @@ def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, int, int]]:
 def _header(data: bytes) -> Header | None:
     if data.startswith(PNG) and data[12:16] == b"IHDR":
         width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-        return Header(height, width, _exif_of_png(data), depth=_channels_of_png(data, colour) * (2 if bits == 16 else 1))
+        return Header(
+            height, width, _exif_of_png(data), depth=_channels_of_png(data, colour) * (2 if bits == 16 else 1)
+        )
     if data.startswith(JPEG):
         return _jpeg(data)
     if data.startswith(b"BM"):

@@ -73,8 +73,8 @@ def refuse_overwriting(written: Iterable[Written], read: Iterable[Read]) -> None
                 raise SinkError(f"{output.flag} {output.path} would overwrite {one.what} {hit}: name another place")
             if output.filled and (hit := _held(output, one)) is not None:
                 raise SinkError(
-                    f"{output.flag} {output.path} holds images of {one.what}, such as {hit}, which would be left out as "
-                    "outputs later: name another folder"
+                    f"{output.flag} {output.path} holds images of {one.what}, such as {hit}, which would be left out "
+                    "as outputs later: name another folder"
                 )
         for other in outputs[:place]:
             if _resolved(output.path) == _resolved(other.path) or _same(output.path, other.path):

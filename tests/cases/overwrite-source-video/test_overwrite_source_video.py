@@ -96,7 +96,10 @@ def test_nothing_that_is_read_is_overwritten(line, folder, capfd):
     *_, shown = capfd.readouterr().err.splitlines()  # doctor says what machine it is first
     assert code in (1, 2)
     assert shown.startswith("error: ")
-    assert any(words in shown for words in ("would overwrite", "exclude", "leave out --roi", "own file", "left out", "lies in the")), shown
+    assert any(
+        words in shown
+        for words in ("would overwrite", "exclude", "leave out --roi", "own file", "left out", "lies in the")
+    ), shown
     assert contents(folder) == before
 
 

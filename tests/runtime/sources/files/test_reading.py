@@ -113,6 +113,15 @@ def test_bytes_count_not_pixels_alone(raw, each):
         )
 
 
+@pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"zzZz"])
+def test_a_chunk_that_states_gigabytes(kind):
+    """OpenCV took 3.9 GB for a PNG of 436 bytes."""
+    raw = small(".png")
+    spoilt = raw[:33] + struct.pack(">I", 0x7FFFFFFF) + kind + raw[33:]
+    assert decoding.decode(spoilt) == "damaged (a chunk ends behind the file)"
+    assert decoding.refusal(raw) is None
+
+
 def test_the_files_own_bytes_count():
     raw = patched(small(".bmp"), 18, "<ii", 8000, 8000) + bytes(8000 * 8000 * 2)
     assert "64,000,000 pixels of 6 bytes" in decoding.refusal(raw)

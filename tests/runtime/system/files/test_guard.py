@@ -91,7 +91,7 @@ def test_one_of_many_files(tmp_path):
 def test_two_outputs_are_two_files(tmp_path):
     (tmp_path / "link.md").symlink_to("a.json")
     for name in ("a.json", "./a.json", "link.md"):
-        with pytest.raises(SinkError, match="--csv .* would overwrite what --output writes: give each its own place"):
+        with pytest.raises(SinkError, match=r"--csv .* would overwrite what --output writes: give each its own place"):
             refuse_overwriting([Written("--output", tmp_path / "a.json"), Written("--csv", tmp_path / name)], [])
 
 
