@@ -43,7 +43,6 @@ COVERED = {
     "e2e/test_cli_run.py": [
         "runtime/cli/main",
         "runtime/cli/options",
-        "runtime/cli/run",
         "runtime/cli/run_options/",
         "runtime/cli/terminal/run_report",
     ],
@@ -59,7 +58,7 @@ COVERED = {
     "cases/stdout-closed/test_stdout_closed.py": ["runtime/cli/terminal/stdout"],
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields", "runtime/bundle/manifest/"],
-    "runtime/detect/test_detector.py": ["runtime/detect/graph", "runtime/detect/rules", "runtime/detect/verdict"],
+    "runtime/detect/test_detector.py": ["runtime/detect/rules", "runtime/detect/verdict"],
     "runtime/detect/learning/test_teacher.py": ["runtime/detect/learning/taught"],
     "runtime/detect/settings/test_settings.py": [
         "runtime/detect/settings/settings_file",
@@ -71,9 +70,9 @@ COVERED = {
         "runtime/engines/tensorrt/buffers",
         "runtime/engines/tensorrt/cuda_python",
         "runtime/engines/tensorrt/device",
+        "runtime/engines/tensorrt/execution",
         "runtime/engines/tensorrt/flavour",
         "runtime/engines/tensorrt/open_device",
-        "runtime/engines/tensorrt/session",
     ],
     "runtime/engines/test_autoselect.py": ["runtime/engines/base", "runtime/engines/reference"],
     "runtime/engines/test_onnxruntime.py": ["runtime/engines/ort_binding"],
@@ -112,7 +111,6 @@ COVERED = {
     "runtime/sinks/test_sinks.py": ["runtime/sinks/files", "runtime/sinks/images", "runtime/sinks/window"],
     "runtime/sinks/video/test_video.py": ["runtime/sinks/video/encoders"],
     "runtime/sources/gstreamer/test_gstreamer.py": [
-        "runtime/sources/gstreamer/csi",
         "runtime/sources/gstreamer/launch",
     ],
     "runtime/sources/files/test_headers.py": ["runtime/sources/files/samples"],
