@@ -40,7 +40,7 @@ def check_place(bundle: Path, output: Path | None) -> None:
             raise BundleError(f"{bundle} cannot be written to: name a folder for a copy with --output NAME.kanoclip")
         return
     if output.exists() or output.is_symlink():
-        raise BundleError(f"{output} is there already: name another folder, or calibrate it in place")
+        raise BundleError(f"{output} is there already: choose another name, or name it as the bundle that changes")
     if not os.access(output.absolute().parent, os.W_OK):
         raise BundleError(f"{output} cannot be made: {output.absolute().parent} is no folder that can be written to")
 
