@@ -187,7 +187,7 @@ def with_tiles(bundle: Bundle, grid: TileGrid | None) -> Manifest:
     if manifest.references:
         names = ", ".join(manifest.references)
         raise BundleError(
-            f"{bundle.root} has memories learned of other tiles ({names}): keep its tiles, or begin with a bundle "
-            "that has none"
+            f"{bundle.root} has memories learned of other tiles ({names}): keep its tiles, or learn into a new bundle "
+            "with --output NAME.kanoclip, from one whose other classes have no memory"
         )
     return replace(manifest, tiles=tiles)

@@ -69,4 +69,6 @@ def _odd_shapes(observed: Observed) -> list[tuple[int, str]]:
         ratio = (height / width) / (usual[0] / usual[1])
         if max(ratio, 1 / ratio) > ASPECTS_APART:
             found.append((number, f"it has {width}x{height} pixels, and most have {usual[1]}x{usual[0]}"))
-    return found if 2 * len(found) < len(observed.sizes) else []  # parts that are cut out as they come: no shape is odd
+    return (
+        found if 2 * len(found) <= len(observed.sizes) else []
+    )  # parts that are cut out as they come: no shape is odd
