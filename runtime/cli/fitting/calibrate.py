@@ -27,8 +27,8 @@ from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.conformal import best_rate, bound, frames_needed
-from kanoclip.runtime.detect.reference.history import memory_of
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration import report

@@ -13,7 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import check_place, locked, with_tiles
 from kanoclip.runtime.cli.fitting.frames import draw_scores, open_frames
 from kanoclip.runtime.cli.fitting.learn_options import AUTO, LearnOptions, learn_options
