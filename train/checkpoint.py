@@ -21,8 +21,8 @@ from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
 from kanoclip.train.model.towers.blocks import GlobalToken
-from kanoclip.train.weights.files import lfs_pointer
 from kanoclip.train.weights.fitting import FLOATS
+from kanoclip.train.weights.formats.files import lfs_pointer
 from kanoclip.train.weights.load import Weights, load_clip, tokenizer_of
 
 SCHEMA = 1

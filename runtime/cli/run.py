@@ -188,7 +188,8 @@ def _run(line: LineConfig, debug: bool) -> int:
         line.learn.check_bundle(detector, looked_for)
         detector.warmup(line.engine.warmup)
         give_back_spare_memory()  # what was needed only while the engine was made
-        sources = inputs.open(detector)
+        # A page may be opened at any time, and counts from the start.
+        sources = inputs.open(detector, watched=outputs.may_show or line.page.serve is not None)
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             for source in sources:
                 pending.callback(source.close)
@@ -205,6 +206,8 @@ def _run(line: LineConfig, debug: bool) -> int:
                 max_frames=max_frames,
                 workers=detector.workers,
                 batch=min(detector.batch_size, len(sources)) if live else detector.batch_size,
+                # A lone view's next frame, begun early, would be older when its verdict is there.
+                in_flight=1 if lone_view else detector.in_flight,
                 alarm=settings.decision(looked_for).alarm or EVERY_FRAME,
                 hold_screen=not endless,
                 closed_to_sources=outputs.closed_to_sources

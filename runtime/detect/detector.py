@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -87,6 +88,11 @@ class Detector:
     def workers(self) -> int:
         """How many threads run the engine at a time; further ones wait."""
         return self.backend.workers
+
+    @property
+    def in_flight(self) -> int:
+        """How many batches may begin before the first is waited for: 2 on a GPU by TensorRT."""
+        return self.backend.in_flight
 
     @property
     def batch_size(self) -> int:
@@ -210,11 +216,24 @@ class Detector:
             FrameError: The class is unknown.
             BackendError: The engine failed, or returned NaN.
         """
+        return self.submit(frames, class_name)()
+
+    def submit(self, frames: Sequence[Prepared], class_name: str | None = None) -> Callable[[], list[Detection]]:
+        """Begins to score prepared frames, with the thresholds and the memory of now; see `infer`.
+
+        Returns:
+            Waits for the detections, once, and decides on them. Of `in_flight` calls each may begin before the one
+            before it is waited for; then one is computed while another one is decided.
+
+        Raises:
+            FrameError: The class is unknown.
+            BackendError: The engine failed.
+        """
         index, name = self.rules.known(class_name)
         limits, tiling = self.rules.limits(class_name), self.rules.tiling
         whole = tiling.count == 1
         images = [frame.image for frame in frames] if whole else [tile for frame in frames for tile in frame.images]
-        return decide_all(frames, self._graph.run(images, index, limits.memory), tiling, name, limits)
+        return partial(decide_all, frames, self._graph.run(images, index, limits.memory), tiling, name, limits)
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
@@ -286,9 +305,11 @@ class Detector:
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
+        count = min(self.batch_size * self.rules.tiling.count, self.bundle.manifest.max_batch)
+        black, memory = [np.zeros((*self._size, 3), np.uint8)] * count, self.rules.limits(None).memory
         for _ in range(runs):
-            count = min(self.batch_size * self.rules.tiling.count, self.bundle.manifest.max_batch)
-            list(self._graph.run([np.zeros((*self._size, 3), np.uint8)] * count, 0, self.rules.limits(None).memory))
+            for flying in [self._graph.run(black, 0, memory) for _ in range(self.in_flight)]:
+                list(flying)
 
     def stop_waiting(self) -> None:
         """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""

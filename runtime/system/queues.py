@@ -101,21 +101,22 @@ class Mailbox(Generic[T]):
         """Takes out one item, as `get_some` does."""
         return self.get_some(1, timeout)[0]
 
-    def get_some(self, most: int, timeout: float | None = None) -> list[T]:
-        """Takes out what is there, from the compartments in turns, the oldest first; waits for the first item only.
+    def get_some(self, most: int, timeout: float | None = None, least: int = 1) -> list[T]:
+        """Takes out what is there, from the compartments in turns, the oldest first; waits for `least` items only.
 
         Args:
             most: Most items to take, at least 1.
-            timeout: Seconds to wait; None waits until something comes or the mailbox closes.
+            timeout: Seconds to wait; None waits until they come or the mailbox closes.
+            least: Fewer are left where they are.
 
         Raises:
-            MailboxEmptyError: Nothing came in time.
+            MailboxEmptyError: They did not come in time.
             MailboxClosedError: It is closed and empty.
         """
         with self._changed:
-            self._changed.wait_for(lambda: any(self._compartments) or self.closed, timeout)
-            if not any(self._compartments):
-                raise MailboxClosedError if self.closed else MailboxEmptyError
+            self._changed.wait_for(lambda: sum(map(len, self._compartments)) >= least or self.closed, timeout)
+            if sum(map(len, self._compartments)) < least:
+                raise MailboxClosedError if self.closed and not any(self._compartments) else MailboxEmptyError
             some: list[T] = []
             while any(self._compartments) and len(some) < most:
                 items = self._compartments[self._turn]

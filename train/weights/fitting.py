@@ -10,8 +10,8 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.weights.archive import ArchiveError, TensorError
-from kanoclip.train.weights.layouts import State, for_custom_text, for_plain_text
+from kanoclip.train.weights.formats.archive import ArchiveError, TensorError
+from kanoclip.train.weights.formats.layouts import State, for_custom_text, for_plain_text
 
 _POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed")
 _PATCHES = ("visual.conv1.weight", "visual.trunk.patch_embed.proj.weight")

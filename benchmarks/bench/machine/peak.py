@@ -157,12 +157,12 @@ def _copy_by_cuda_python(device: str) -> Peak:
     gpu = open_device(gpu_index(device))
     try:
         gpu.enter()
-        source, target = gpu.allocate(COPIED["cuda"]), gpu.allocate(COPIED["cuda"])
+        stream, source, target = gpu.make_stream(), gpu.allocate(COPIED["cuda"]), gpu.allocate(COPIED["cuda"])
 
         def copy() -> None:
             kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-            cudart.cudaMemcpyAsync(target, source, COPIED["cuda"], kind, gpu.stream)
-            gpu.synchronize()
+            cudart.cudaMemcpyAsync(target, source, COPIED["cuda"], kind, stream.handle)
+            stream.synchronize()
 
         rate = 2 * COPIED["cuda"] / _fastest(copy) / 1e9
         gpu.leave()

@@ -22,11 +22,14 @@ class Reading:
         keep_damaged: Damaged JPEGs are scored with a warning, instead of being left out with the reason.
         bit_depth: Bits that samples of 16 really have; None to find out.
         max_pixels: An image, or a frame of a video, of more pixels by its header is left out, or ends the run.
+        model_size: (height, width) of the model, where nobody looks at whole frames: a camera that halves them at no
+            cost gives at least twice that. None for whole frames.
     """
 
     keep_damaged: bool = False
     bit_depth: int | None = None
     max_pixels: int = MAX_PIXELS
+    model_size: tuple[int, int] | None = None
 
     @property
     def max_bytes(self) -> int:

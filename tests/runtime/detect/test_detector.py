@@ -23,6 +23,7 @@ from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.regions import find_regions, peak_region
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.engines import create_backend
+from kanoclip.runtime.engines.base import BaseBackend
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.types import RegionOfInterest
 
@@ -55,7 +56,7 @@ def noise(count, size=(32, 32)):
     return list(np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8))
 
 
-class FakeBackend:
+class FakeBackend(BaseBackend):
     """Gives what it is told, and keeps what it is asked."""
 
     name, on_cpu, workers = "fake", False, 1
@@ -362,7 +363,7 @@ def test_options_are_named(toy_bundle):
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
-class Losing:
+class Losing(BaseBackend):
     """An engine whose GPU is lost in its first `times` runs; counts how often it was closed."""
 
     name, workers = "losing", 1

@@ -70,7 +70,10 @@ class Detector:
             raise FrameError("belt.json was drawn on an image of another shape")
         return Prepared(frame, *(size or frame.shape[:2]), 0.0, 0.0)
 
-    def infer(self, frames, class_name=None):
+    def submit(self, frames, class_name=None):
+        return lambda: self.infer(frames, class_name)
+
+    def infer(self, frames, class_name):
         time.sleep(self._pause)
         self.runs.append([int(frame.image[1, 1, 0]) for frame in frames])
         return [

@@ -57,6 +57,11 @@ class Outputs:
         return bool(self.window) or any(one.shows for one in self.sinks)
 
     @property
+    def may_show(self) -> bool:
+        """Whether whole images of a live source are needed, as far as can be seen before it is open."""
+        return self.shows or (self.window is None and has_display())
+
+    @property
     def closed_to_sources(self) -> str | None:
         """Why no source may join while the run goes on; None where one may."""
         if any(isinstance(one, VideoOptions | ImagesOptions) for one in self.sinks):

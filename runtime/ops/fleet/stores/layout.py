@@ -32,10 +32,14 @@ class FolderLayout:
         """
         self.shown = redact_url(url)
         try:
+            from fsspec import available_protocols
             from fsspec.core import url_to_fs
             from fsspec.implementations.local import LocalFileSystem
         except ImportError:
             raise FleetError(f"{self.shown} needs fsspec: pip install 'kanoclip-edge[fleet]'") from None
+        scheme, mark, _ = url.partition("://")
+        if mark and scheme not in available_protocols():
+            raise FleetError(f"{self.shown} cannot be used: fsspec has no file system called {scheme}")
         try:
             self._fs: Any
             self._fs, root = url_to_fs(url)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kanoclip.train.weights.archive import ArchiveError, ScriptModule, read_archive
+from kanoclip.train.weights.formats.archive import ArchiveError, ScriptModule, read_archive
 
 _POINTER = b"version https://git-lfs"
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from kanoclip.train.weights.archive import ArchiveError
-from kanoclip.train.weights.files import RawWeights
+from kanoclip.train.weights.formats.archive import ArchiveError
+from kanoclip.train.weights.formats.files import RawWeights
 
 State = dict[str, Tensor]
 
