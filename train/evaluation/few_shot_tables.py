@@ -52,7 +52,8 @@ def title(found: FewShot) -> str:
         if protocol.share is None
         else f"{protocol.frames} unlabelled frames, {protocol.share:.0%} of them anomalous"
     )
-    return f"{kind}, {protocol.draws} draw{'s' * (protocol.draws != 1)}, threshold for {protocol.rate:.1%} false positives; percent"
+    draws = f"{protocol.draws} draw{'s' * (protocol.draws != 1)}"
+    return f"{kind}, {draws}, threshold for {protocol.rate:.1%} false positives; percent"
 
 
 def short(found: FewShot) -> list[str]:
