@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto
 
-from kanoclip.runtime.bundle.manifest import DESCRIPTOR, MEMORY_INPUTS
+from kanoclip.runtime.bundle.manifest.signature import DESCRIPTOR, MEMORY_INPUTS
 from kanoclip.runtime.errors import ExportError
 
 FORBIDDEN = {

@@ -11,7 +11,7 @@ import click
 
 from kanoclip.export.printed import print_summary
 from kanoclip.runtime.bundle.json_fields import is_one_line
-from kanoclip.runtime.bundle.manifest import COMPATIBILITIES
+from kanoclip.runtime.bundle.manifest.parts import COMPATIBILITIES
 from kanoclip.runtime.cli.options import json_option, quiet_option, reading_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.building import builds_shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from kanoclip.export.checks import QUANTISED
-from kanoclip.runtime.bundle.manifest import DescriptorInfo
+from kanoclip.runtime.bundle.manifest.signature import DescriptorInfo
 from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV
 
 _STEM = ("stem.trunk.", "stem.descriptor_")

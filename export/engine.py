@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from kanoclip.runtime.bundle.manifest import EXACT, EngineInfo
+from kanoclip.runtime.bundle.manifest.parts import EngineInfo
+from kanoclip.runtime.bundle.manifest.schema import EXACT
 from kanoclip.runtime.engines import Report
 from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, Serialized, build_engine
 from kanoclip.runtime.engines.tensorrt.building.key import capability_number, cuda_major, short_name

@@ -32,7 +32,7 @@ class DeployGraph(nn.Module):
     """KAnoCLIP for a fixed list of classes: no text encoder, no prompts, no text self-attention.
 
     The precision is written into the graph. Weights, MatMuls and attention softmax have the chosen dtype; layer norm,
-    L2 norms, the deformable hats, the softmax over states, upsampling and Gaussian stay float32.
+    L2 norms, the deformable hats, sigmoids over the two states, upsampling and Gaussian stay float32.
     """
 
     resize_rows: Tensor

@@ -17,7 +17,7 @@ from onnx_ir.passes.common import DeduplicateInitializersPass
 
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.rewrites import drop_unused, fold_transpositions, order_for_cpus, reorder_gelu, store_in_half
-from kanoclip.runtime.bundle.manifest import FUSION_NUMBERS, MEMORY_INPUTS, ROWS
+from kanoclip.runtime.bundle.manifest.signature import FUSION_NUMBERS, MEMORY_INPUTS, ROWS
 from kanoclip.runtime.errors import ExportError
 
 OPSETS = range(18, 22)

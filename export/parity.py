@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.tolerances import BOUNDS, Bounds
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid

@@ -26,22 +26,17 @@ from kanoclip.export.staging import check_output, staged
 from kanoclip.export.thresholds import first_thresholds
 from kanoclip.export.work import count_work
 from kanoclip.runtime.bundle.bundle import SAMPLES_FOLDER, Bundle, sha256_of
-from kanoclip.runtime.bundle.manifest import (
-    BATCH,
+from kanoclip.runtime.bundle.manifest.parts import (
     IN_GRAPH,
     INTERPOLATION,
-    MANIFEST_NAME,
-    MODEL_FILE,
     RESIZE_RULE,
-    SCHEMA,
     FileInfo,
-    Manifest,
-    MemoryInfo,
     ModelInfo,
     Preprocessing,
-    TileGrid,
-    graph_signature,
 )
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, MODEL_FILE, SCHEMA, Manifest
+from kanoclip.runtime.bundle.manifest.signature import BATCH, MemoryInfo, graph_signature
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.tiles import WHOLE
 from kanoclip.runtime.engines import Report, create_backend
 from kanoclip.runtime.engines.tensorrt.flavour import RTX

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.cli.terminal.console import Console
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import SUFFIX
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.errors import ExportError
 from kanoclip.runtime.system.files.leftovers import staging
 from kanoclip.runtime.system.signals import error_on_sigterm

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from kanoclip.runtime.bundle.bundle import shipped_bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, NOT_CALIBRATED, Manifest, Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import NOT_CALIBRATED, Thresholds
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.errors import BundleError
 
 DEFAULT = Thresholds(image=0.5, pixel=0.5, min_area=0, origin=NOT_CALIBRATED)
@@ -24,7 +27,7 @@ def first_thresholds(checkpoint_sha256: str | None, classes: tuple[str, ...], ti
     """
     try:
         path = shipped_bundle() / MANIFEST_NAME
-        shipped = Manifest.from_json(path.read_text(encoding="utf-8"))
+        shipped = read_manifest(path.read_text(encoding="utf-8"))
     except (OSError, BundleError):  # a package without one, as while the shipped bundle itself is made
         return DEFAULT
     if tiles is not None or checkpoint_sha256 is None or shipped.model.checkpoint_sha256 != checkpoint_sha256:

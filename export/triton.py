@@ -14,7 +14,8 @@ from pathlib import Path
 
 from kanoclip.export.staging import staged
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, MODEL_FILE, TensorSpec
+from kanoclip.runtime.bundle.manifest.schema import MODEL_FILE
+from kanoclip.runtime.bundle.manifest.signature import BATCH, TensorSpec
 from kanoclip.runtime.engines.triton.backend import GRAPH_PARAMETER, batches_by_itself
 from kanoclip.runtime.errors import ExportError
 

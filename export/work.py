@@ -8,7 +8,8 @@ from pathlib import Path
 
 import onnx
 
-from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS, GraphWork
+from kanoclip.runtime.bundle.manifest.parts import GraphWork
+from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS
 from kanoclip.runtime.errors import ExportError
 
 _PRODUCTS = ("MatMul", "Gemm", "Conv")

@@ -15,21 +15,16 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import sha256_of
-from kanoclip.runtime.bundle.manifest import (
+from kanoclip.runtime.bundle.manifest.parts import (
     INTERPOLATION,
-    MANIFEST_NAME,
-    MODEL_FILE,
     RESIZE_RULE,
-    SCHEMA,
-    DescriptorInfo,
     FileInfo,
-    Manifest,
-    MemoryInfo,
     ModelInfo,
     Preprocessing,
     Thresholds,
-    graph_signature,
 )
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, MODEL_FILE, SCHEMA, Manifest
+from kanoclip.runtime.bundle.manifest.signature import DescriptorInfo, MemoryInfo, graph_signature
 
 OPSET = 18
 

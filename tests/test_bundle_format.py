@@ -12,27 +12,27 @@ import numpy as np
 import pytest
 import references
 
-from kanoclip.runtime.bundle import manifest as made
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.detect.reference import files, history
-from kanoclip.runtime.detect.reference.history import put
+from kanoclip.runtime.bundle.manifest import parts, schema, signature, tiles
+from kanoclip.runtime.detect.reference.stored import files, history
+from kanoclip.runtime.detect.reference.stored.history import put
 from kanoclip.runtime.ops.fleet.address import content_address
 
 PAGE = (Path(__file__).parents[1] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 SHIPPED = sorted(shipped_bundle().parent.glob("*.kanoclip"))
 CLASSES = {
-    "The manifest": made.Manifest,
-    "model": made.ModelInfo,
-    "tensor": made.TensorSpec,
-    "preprocessing": made.Preprocessing,
-    "thresholds": made.Thresholds,
-    "file": made.FileInfo,
-    "engine": made.EngineInfo,
-    "work": made.GraphWork,
-    "descriptor": made.DescriptorInfo,
-    "memory": made.MemoryInfo,
-    "reference": made.ReferenceInfo,
-    "tiles": made.TileGrid,
+    "The manifest": schema.Manifest,
+    "model": parts.ModelInfo,
+    "tensor": signature.TensorSpec,
+    "preprocessing": parts.Preprocessing,
+    "thresholds": parts.Thresholds,
+    "file": parts.FileInfo,
+    "engine": parts.EngineInfo,
+    "work": parts.GraphWork,
+    "descriptor": signature.DescriptorInfo,
+    "memory": signature.MemoryInfo,
+    "reference": parts.ReferenceInfo,
+    "tiles": tiles.TileGrid,
 }
 KINDS = {
     "text": lambda value: isinstance(value, str) and value.isprintable() and value != "",

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import click
 import pytest
+from health_server import serve_health
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from kanoclip.runtime.cli.main import load_command
 from kanoclip.runtime.cli.run_options.fields import options_of
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, read_line
-from kanoclip.runtime.cli.run_options.outputs import SINKS
+from kanoclip.runtime.cli.run_options.sinks.by_type import SINKS
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.engines.tensorrt.flavour import _OLDEST, FULL
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.service.liveness import STUCK_S
-from kanoclip.runtime.stream.pipeline import SOURCE_GRACE_S
 from kanoclip.runtime.stream.sink_worker import SINK_GRACE_S
+from kanoclip.runtime.stream.supervision.main_thread import SOURCE_GRACE_S
 
 tomllib = pytest.importorskip("tomllib", reason="reads pyproject.toml with Python 3.11's own parser")
 

@@ -16,15 +16,20 @@ PARTS = ("runtime", "export", "train")
 COVERED = {
     # A command is tested as its user runs it.
     "runtime/cli/test_commands.py": ["export/commands", "train/commands"],
-    "e2e/test_cli_bundle.py": ["runtime/cli/bundle"],
+    "e2e/test_cli_bundle.py": ["runtime/cli/bundle/"],
     "e2e/test_cli_calibrate.py": [
-        "runtime/cli/fitting/calibrate",
         "runtime/cli/fitting/fit_options",
         "runtime/cli/fitting/frames",
     ],
-    "e2e/test_cli_data.py": ["train/data/cli", "train/data/files"],
+    "e2e/test_cli_data.py": ["runtime/cli/terminal/bar", "train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
-    "e2e/test_cli_eval.py": ["train/evaluation/cli", "train/evaluation/ablation/"],
+    "e2e/test_cli_eval.py": [
+        "train/evaluation/ablation/",
+        "train/evaluation/cli/",
+        "train/evaluation/few_shot/command",
+        "train/evaluation/few_shot/options",
+        "train/evaluation/suite/cli",
+    ],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_learn.py": [
@@ -34,13 +39,26 @@ COVERED = {
         "runtime/cli/terminal/steps",
         "runtime/ops/learn/report",
     ],
-    "e2e/test_cli_run.py": ["runtime/cli/main", "runtime/cli/options", "runtime/cli/run", "runtime/cli/run_options/"],
+    "e2e/test_cli_run.py": [
+        "runtime/cli/main",
+        "runtime/cli/options",
+        "runtime/cli/run_options/",
+        "runtime/cli/terminal/run_report",
+    ],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],
-    "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
+    "e2e/test_cli_train.py": [
+        "train/training/cli/checks",
+        "train/training/cli/command",
+        "train/training/cli/options",
+        "train/training/cli/preparing",
+        "train/training/job",
+        "train/training/progress",
+    ],
     "cases/stdout-closed/test_stdout_closed.py": ["runtime/cli/terminal/stdout"],
     # One subject in several modules, tested through the one that its users call.
-    "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields"],
-    "runtime/detect/test_detector.py": ["runtime/detect/graph", "runtime/detect/verdict"],
+    "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields", "runtime/bundle/manifest/"],
+    "runtime/detect/test_detector.py": ["runtime/detect/rules", "runtime/detect/verdict"],
+    "runtime/detect/learning/test_teacher.py": ["runtime/detect/learning/taught"],
     "runtime/detect/settings/test_settings.py": [
         "runtime/detect/settings/settings_file",
         "runtime/detect/settings/toml_file",
@@ -51,9 +69,9 @@ COVERED = {
         "runtime/engines/tensorrt/buffers",
         "runtime/engines/tensorrt/cuda_python",
         "runtime/engines/tensorrt/device",
+        "runtime/engines/tensorrt/execution",
         "runtime/engines/tensorrt/flavour",
         "runtime/engines/tensorrt/open_device",
-        "runtime/engines/tensorrt/session",
     ],
     "runtime/engines/test_autoselect.py": ["runtime/engines/base", "runtime/engines/reference"],
     "runtime/engines/test_onnxruntime.py": ["runtime/engines/ort_binding"],
@@ -71,6 +89,7 @@ COVERED = {
     "runtime/ops/fleet/test_pull.py": ["runtime/ops/fleet/push"],
     "runtime/ops/report/test_page.py": [
         "runtime/ops/report/cases",
+        "runtime/ops/report/changes",
         "runtime/ops/report/comparison",
         "runtime/ops/report/plots",
         "runtime/ops/report/results",
@@ -91,7 +110,6 @@ COVERED = {
     "runtime/sinks/test_sinks.py": ["runtime/sinks/files", "runtime/sinks/images", "runtime/sinks/window"],
     "runtime/sinks/video/test_video.py": ["runtime/sinks/video/encoders"],
     "runtime/sources/gstreamer/test_gstreamer.py": [
-        "runtime/sources/gstreamer/csi",
         "runtime/sources/gstreamer/launch",
     ],
     "runtime/sources/files/test_headers.py": ["runtime/sources/files/samples"],
@@ -128,9 +146,13 @@ COVERED = {
         "train/nano/scenes/objects",
         "train/nano/scenes/sheet",
     ],
-    "train/training/test_cli.py": ["train/training/config"],
+    "train/training/cli/test_report.py": ["train/training/config"],
     "train/weights/test_full_size.py": ["train/weights/published"],
-    "train/weights/test_layouts.py": ["train/weights/archive", "train/weights/files", "train/weights/fitting"],
+    "train/weights/formats/test_layouts.py": [
+        "train/weights/fitting",
+        "train/weights/formats/archive",
+        "train/weights/formats/files",
+    ],
     "train/training/test_trainer.py": ["train/training/state"],
 }
 """Test file -> modules that have none of their own; a name with a slash at its end is a whole folder."""

@@ -63,7 +63,7 @@ ALLOWED_IN = {
     "runtime/ops/score/bulk.py": {"picture"},
     "runtime/service/page/static/js/live.js": {"picture"},  # keys of the page's messages
     "runtime/service/page/static/js/main.js": {"picture", "kept"},
-    "runtime/cli/run_options/events.py": {"picture"},  # `--webhook-picture`, `picture` of the TOML file
+    "runtime/cli/run_options/sinks/events.py": {"picture"},  # `--webhook-picture`, `picture` of the TOML file
     "runtime/sinks/events/webhook.py": {"picture"},  # `--webhook-picture` and its values
     "runtime/sinks/events/webhook_config.py": {"picture"},
     "train/evaluation/sheet.py": {"heap"},  # a heap of `heapq`

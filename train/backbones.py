@@ -1,34 +1,25 @@
-"""The CLIP backbones that a model can stand on, and where their weights come from."""
+"""The CLIP backbones that a model can stand on, and their towers without weights."""
 
 from __future__ import annotations
 
 import copy
 import json
-import logging
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import open_clip
 import torch
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg, hf_hub_download
+from open_clip.pretrained import get_pretrained_cfg
 
-from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.model.stem.efficientnet import Variant
 from kanoclip.train.model.stem.stem import ConvStem, StemConfig
 from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, Normalisation
-from kanoclip.train.weights import CLIP, packaged
-from kanoclip.train.weights.archive import ArchiveError
-from kanoclip.train.weights.files import read_weights
-from kanoclip.train.weights.fitting import advice, fill
-from kanoclip.train.weights.layouts import State, to_open_clip
-from kanoclip.train.weights.published import APACHE, APPLE, MIT, NONE, Licence, published
-from kanoclip.train.weights.tokenizer import GemmaTokenizer
+from kanoclip.train.weights import CLIP
+from kanoclip.train.weights.published import APACHE, APPLE, MIT, NONE, Licence
 
 SEED = 0
-TOKENIZER_FILE = "tokenizer.json"
 Clip = open_clip.CLIP | open_clip.CustomTextCLIP
 
 
@@ -139,36 +130,6 @@ UNSUITED = {
 """Image towers that people ask for and that V-V attention cannot be had of."""
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where a backbone's weights came from.
-
-    Attributes:
-        origin: `seeded:N`, `openai`, `packaged`, or `file:NAME`.
-        sha256: Digest of the file, None for seeded weights.
-        trained: False for seeded weights: the model's answers mean nothing.
-        layout: Whose names the file's tensors have; empty for seeded weights.
-        known: What the file is by its sha256; None for a file that is not known here.
-        licence: Of the weights; None where nobody can know it.
-        tokenizer: The tokenizer's file, None for CLIP's own.
-    """
-
-    origin: str
-    sha256: str | None
-    trained: bool
-    layout: str = ""
-    known: str | None = None
-    licence: Licence | None = None
-    tokenizer: Path | None = None
-
-    @property
-    def title(self) -> str:
-        """For logs and the manifest: the origin, and for a file its layout and what it is known as."""
-        if not self.origin.startswith("file:"):
-            return self.origin
-        return f"{self.origin} ({self.layout}; {self.known or 'a file whose sha256 is not known here'})"
-
-
 def get_backbone(name: str) -> Backbone:
     """Looks a backbone up.
 
@@ -182,76 +143,6 @@ def get_backbone(name: str) -> Backbone:
     if name not in REGISTRY:
         raise CheckpointError(f"unknown backbone '{name}': choose one of {', '.join(REGISTRY)}")
     return REGISTRY[name]
-
-
-def load_clip(backbone: Backbone, weights: str = "auto") -> tuple[Clip, Weights]:
-    """Builds a backbone and fills it with weights.
-
-    Args:
-        backbone: Entry of the registry.
-        weights: `auto` (the package's own, or open_clip's download, where there are any, else seeded), `none` (seeded),
-            or a file: safetensors, a state dict, or OpenAI's TorchScript; by open_clip's, OpenAI's or Hugging Face's
-            names. Nothing in it is executed.
-
-    Raises:
-        CheckpointError: The weights cannot be had, or are not this backbone's.
-    """
-    if weights == "none" or (weights == "auto" and backbone.tag is None and backbone.packaged is None):
-        return seeded_clip(backbone), Weights(f"seeded:{SEED}", None, trained=False)
-    if weights != "auto":
-        path, origin = Path(weights), f"file:{Path(weights).name}"
-    elif backbone.packaged is not None:
-        path, origin = packaged(backbone.packaged), "packaged"
-    else:
-        path, origin = _downloaded(backbone), str(backbone.tag)
-    if not path.is_file():
-        raise CheckpointError(f"no weights file {path}: pass --weights FILE, or --weights none for seeded weights")
-    try:
-        raw = read_weights(path)
-        state, layout = to_open_clip(raw)
-    except (ArchiveError, OSError) as error:
-        what = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
-        raise CheckpointError(f"{path} {what} (wanted: the weights of {backbone.name})") from error
-    digest = sha256_of(path)
-    known = published(digest)
-    # OpenAI's archives are all of QuickGELU models; a published file's activation is known by its sha256.
-    quick = known.quick_gelu if known is not None else True if layout.startswith("OpenAI") else raw.quick_gelu
-    if quick is not None and quick != backbone.quick_gelu:
-        kinds = {True: "QuickGELU", False: "GELU"}
-        raise CheckpointError(
-            f"{path} ({layout}) was trained with {kinds[quick]}, {backbone.name} uses {kinds[backbone.quick_gelu]}: "
-            f"{_advice(state, backbone, quick)}"
-        )
-    clip = seeded_clip(backbone)
-    try:
-        fill(clip, state)
-    except ArchiveError as error:
-        hint = "check the file" if "NaN" in str(error) else _advice(state, backbone, quick)
-        raise CheckpointError(
-            f"{path} ({layout}) does not hold the weights of {backbone.name} ({error}): {hint}"
-        ) from error
-    published_file = origin == "packaged" or weights == "auto" or known is not None
-    return clip, Weights(
-        origin,
-        digest,
-        trained=True,
-        layout=layout,
-        known=known.title if known is not None else None,
-        licence=backbone.licence if published_file else None,
-        tokenizer=_tokenizer(backbone, path),
-    )
-
-
-def _advice(state: State, backbone: Backbone, quick_gelu: bool | None) -> str:
-    return advice(state, backbone, list(REGISTRY.values()), lambda name: empty_clip(REGISTRY[name]), quick_gelu)
-
-
-def _tokenizer(backbone: Backbone, weights: Path) -> Path | None:
-    """The tokenizer's file beside the weights, which a model that is only read from does not need."""
-    if backbone.tokenizer == "clip":
-        return None
-    path = weights.with_name(TOKENIZER_FILE)
-    return path if path.is_file() else None
 
 
 def empty_clip(backbone: Backbone) -> Clip:
@@ -286,40 +177,3 @@ def seeded_clip(backbone: Backbone, seed: int = SEED) -> Clip:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return empty_clip(backbone)
-
-
-def tokenizer_of(backbone: Backbone, weights: Weights) -> GemmaTokenizer | None:
-    """What reads a backbone's texts; None for CLIP's own tokenizer.
-
-    Raises:
-        CheckpointError: Its file does not lie beside the weights, or is no good.
-    """
-    if backbone.tokenizer == "clip":
-        return None
-    if weights.tokenizer is None:
-        hub = get_pretrained_cfg(backbone.open_clip_name, backbone.tag).get("hf_hub", "").rstrip("/")
-        raise CheckpointError(
-            f"{backbone.name} reads texts with Gemma's tokenizer: put {TOKENIZER_FILE} of https://huggingface.co/{hub} "
-            "beside the file of --weights"
-        )
-    return GemmaTokenizer(weights.tokenizer)
-
-
-def _downloaded(backbone: Backbone) -> Path:
-    # huggingface_hub logs every retry; the one line below says it better.
-    chatter = logging.getLogger("huggingface_hub")
-    level = chatter.level
-    chatter.setLevel(logging.CRITICAL)
-    try:
-        known = get_pretrained_cfg(backbone.open_clip_name, backbone.tag)
-        if backbone.tokenizer == "gemma":
-            hf_hub_download(known["hf_hub"].rstrip("/"), TOKENIZER_FILE)
-        return Path(download_pretrained(known))
-    except Exception as error:  # huggingface_hub and urllib raise many kinds when there is no network
-        model = get_pretrained_cfg(backbone.open_clip_name, backbone.tag).get("hf_hub", "").rstrip("/")
-        raise CheckpointError(
-            f"cannot download the weights of {backbone.name}: fetch open_clip_model.safetensors of "
-            f"https://huggingface.co/{model} elsewhere and pass --weights FILE, or --weights none for seeded weights"
-        ) from error
-    finally:
-        chatter.setLevel(level)

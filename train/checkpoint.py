@@ -18,9 +18,12 @@ from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import replace_file
-from kanoclip.train.backbones import Weights, get_backbone, load_clip, tokenizer_of
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, Prompts
 from kanoclip.train.model.towers.blocks import GlobalToken
+from kanoclip.train.weights.fitting import FLOATS
+from kanoclip.train.weights.formats.files import lfs_pointer
+from kanoclip.train.weights.load import Weights, load_clip, tokenizer_of
 
 SCHEMA = 1
 _LATER = {"self_similarity", "global_temperature"}
@@ -134,6 +137,8 @@ def load_checkpoint(path: Path, weights: str = "auto", size: tuple[int, int] | N
             f"got {loaded.weights.origin}): pass the right file with --weights"
         )
     try:
+        if pointer := lfs_pointer(path):
+            raise CheckpointError(f"{path} is {pointer}")
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error}): copy it again") from error
@@ -148,6 +153,8 @@ def load_checkpoint(path: Path, weights: str = "auto", size: tuple[int, int] | N
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise CheckpointError(f"{path} is of another architecture than its json says: {problems[0]}{more}")
+    if other := [name for name, tensor in tensors.items() if tensor.dtype not in FLOATS]:
+        raise CheckpointError(f"{path}: {other[0]} is {tensors[other[0]].dtype}: take what kanoclip-train has written")
     if bad := [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]:
         raise CheckpointError(f"{path}: {bad[0]} holds NaN or infinity: the training run has diverged")
     digest = sha256_of(path)

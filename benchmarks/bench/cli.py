@@ -166,7 +166,7 @@ def command(
     for path in (output, markdown, html):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.UsageError(f"{path.parent} is no folder: make it first.")
-    outputs = {"--output": output, "--markdown": markdown, "--html": html}
+    outputs = {"--output": output, "--markdown": markdown, "--html": html, "--resume": resume}
     inputs = [Read("the bundle", find_bundle(bundle, Path.cwd()), closed=True)]
     refuse_overwriting(
         [Written(flag, path) for flag, path in outputs.items() if path is not None],

@@ -26,7 +26,7 @@ from kanoclip.benchmarks.bench.turns import Tick, batch_sizes, drift, measure_ba
 from kanoclip.benchmarks.studies.streams.first_look import write_video
 from kanoclip.benchmarks.studies.streams.run_overhead import example_photographs
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import GraphWork
+from kanoclip.runtime.bundle.manifest.parts import GraphWork
 from kanoclip.runtime.engines import Report
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -18,14 +19,15 @@ from kanoclip.benchmarks.bench.turns import Tick
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines import Backend
-from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, MemoryTensors
+from kanoclip.runtime.engines.base import Answers, BaseBackend, Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.video import VideoSource
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Frame
 
 STAGES = ("capture", "resize", "upload", "inference", "download", "decide", "draw")
@@ -40,7 +42,7 @@ class _Splitting(BaseBackend):
     """A backend that remembers the parts of its last run, where it can tell them apart."""
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.workers, self._backend = backend.name, 1, backend
+        self.name, self.on_cpu, self.workers, self._backend = backend.name, backend.on_cpu, 1, backend
         self.last = Split(None, 0.0, None)
 
     def run(
@@ -201,7 +203,12 @@ def measure_streams(
             detector = Detector(bundle, counted)
             detector.warmup(1)
             counted.seconds = 0.0
-            config = PipelineConfig(policy=Policy.WAIT, workers=case.workers, batch=detector.batch_size)
+            config = PipelineConfig(
+                policy=Policy.WAIT,
+                workers=case.workers,
+                batch=detector.batch_size,
+                in_flight=detector.in_flight,
+            )
             summary = Pipeline(_Repeated(video, seconds), detector, [], config).run()
             if summary.interrupted:
                 raise KeyboardInterrupt
@@ -230,20 +237,34 @@ class _Counting(BaseBackend):
     """A backend that adds up the time in which at least one frame is in it."""
 
     def __init__(self, backend: Backend) -> None:
-        self.name, self.workers, self._backend = backend.name, backend.workers, backend
+        self.name, self.on_cpu, self._backend = backend.name, backend.on_cpu, backend
+        self.workers, self.in_flight = backend.workers, backend.in_flight
         self.seconds = 0.0
         self._lock, self._inside, self._since = threading.Lock(), 0, 0.0
 
-    def run(
-        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
-    ) -> tuple[Floats, Floats]:
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
         """See `Backend.run`."""
+        self._enter()
+        return self._leave_after(partial(self._backend.run, frames, class_index, memory))
+
+    def submit(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Callable[[], Answers]:
+        """See `Backend.submit`. An engine with one batch in flight has it only while it is waited for."""
+        if self.in_flight == 1:
+            return partial(self.run, frames, class_index, memory)
+        self._enter()
+        return partial(self._leave_after, self._backend.submit(frames, class_index, memory))
+
+    def _enter(self) -> None:
         with self._lock:
             if self._inside == 0:
                 self._since = perf_counter()
             self._inside += 1
+
+    def _leave_after(self, work: Callable[[], Answers]) -> Answers:
         try:
-            return self._backend.run(frames, class_index, memory)
+            return work()
         finally:
             with self._lock:
                 self._inside -= 1

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 
 from kanoclip.export.quantisation.calibration import plain_session
-from kanoclip.runtime.bundle.manifest import DESCRIPTOR
+from kanoclip.runtime.bundle.manifest.signature import DESCRIPTOR
 from kanoclip.runtime.bundle.tolerances import BOUNDS
 from kanoclip.runtime.types import Image
 

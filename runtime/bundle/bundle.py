@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.bundle.external_data import external_files
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, MODEL_FILE, Manifest
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, MODEL_FILE, Manifest
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system.files.regular import read_regular, read_small
 from kanoclip.runtime.types import Image
@@ -90,7 +91,7 @@ class Bundle:
             BundleError: The manifest or a new memory cannot be read, or the manifest tells of another graph.
         """
         try:
-            now = Manifest.from_json(read_small(self.root / MANIFEST_NAME, MANIFEST_LIMIT).decode())
+            now = read_manifest(read_small(self.root / MANIFEST_NAME, MANIFEST_LIMIT).decode())
             new = {name: info for name, info in now.files.items() if self.manifest.files.get(name) != info}
             for name, info in new.items():
                 _verify(self.root, name, info.size, info.sha256)
@@ -152,7 +153,7 @@ def _read(root: Path) -> Manifest:
         _check_inside(root, MANIFEST_NAME)
         if path.stat().st_size > MANIFEST_LIMIT:
             raise BundleError(f"{MANIFEST_NAME} is over {MANIFEST_LIMIT >> 20} MiB: it is no manifest")
-        manifest = Manifest.from_json(read_small(path, MANIFEST_LIMIT).decode())
+        manifest = read_manifest(read_small(path, MANIFEST_LIMIT).decode())
         for name, info in manifest.files.items():
             _verify(root, name, info.size, info.sha256)
         _check_external(root, manifest)

@@ -15,7 +15,7 @@ DOCUMENT = "manifest.json"
 
 T = TypeVar("T")
 
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 
 
 def parse_object(text: str) -> dict[str, Any]:
@@ -34,7 +34,10 @@ def parse_object(text: str) -> dict[str, Any]:
 
 
 def is_one_line(text: str) -> bool:
-    """Whether a text can be printed on one line and encoded: no control characters, line ends or lone surrogates."""
+    """Whether a text can be printed on one line, as what it is, and encoded.
+
+    No control characters, line ends, marks of direction, characters without width or lone surrogates.
+    """
     return _UNPRINTABLE.search(text) is None
 
 

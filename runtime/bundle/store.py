@@ -12,7 +12,9 @@ from importlib import resources
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import IN_GRAPH, MANIFEST_NAME, Manifest, Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import IN_GRAPH, Thresholds
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, Manifest
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system.files.leftovers import sweep_numbered
 from kanoclip.runtime.system.files.lock import Lock, LockedError

@@ -71,7 +71,7 @@ def report() -> click.Command:
 
 def bundle() -> click.Command:
     """Bring bundles to many boxes, signed, and back."""
-    from kanoclip.runtime.cli.bundle import command
+    from kanoclip.runtime.cli.bundle.command import command
 
     return command
 

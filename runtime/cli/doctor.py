@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import FLAVOURS
+from kanoclip.runtime.bundle.manifest.parts import FLAVOURS
 from kanoclip.runtime.cli.options import (
     BundleCommand,
     backend_options,
@@ -24,11 +24,12 @@ from kanoclip.runtime.cli.options import (
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
-from kanoclip.runtime.detect.reference.history import memory_of
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.engines.doctor import Machine, compare, comparison_json, examine_machine, report_of
 from kanoclip.runtime.engines.reference import Comparison
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.service.logs import log_lines
+from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 from kanoclip.runtime.system.paths import replace_file
 
 _EPILOG = """
@@ -95,7 +96,10 @@ def command(
             click.echo(json.dumps({"machine": asdict(machine)}, indent=2, allow_nan=False))
         return 0
     with native_chatter_silenced(active=not debug), log_lines(quiet=quiet):
-        opened = Bundle.open(find_bundle(bundle, Path.cwd()))
+        found_bundle = find_bundle(bundle, Path.cwd())
+        if report_file is not None:
+            refuse_overwriting([Written("--report", report_file)], [Read("the bundle", found_bundle, closed=True)])
+        opened = Bundle.open(found_bundle)
         manifest = opened.manifest
         model = f"{manifest.model.backbone}, {manifest.precision}"
         human.print(Text(f"bundle {opened.root}: {model}, every file as its manifest says"))

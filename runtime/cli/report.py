@@ -22,6 +22,7 @@ from kanoclip.runtime.ops.report.results import Results
 from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 from kanoclip.runtime.system.paths import replace_file
 
+_PAGES = frozenset({".html", ".htm"})
 _EPILOG = """
 Examples:
 
@@ -81,6 +82,8 @@ def command(
     if fail_on_drift and reference is None:
         raise click.UsageError("--fail-on-drift needs a --reference to have drifted from")
     place = results.with_suffix(".html") if output is None else output
+    if place.suffix.lower() not in _PAGES:  # the table names images, and none of them is to become a page
+        raise click.UsageError(f"--output {place}: the page is an .html file")
     refuse_overwriting(
         [Written("--output", place)],
         [Read("the table", results), *([Read("the reference", reference)] if reference is not None else [])],

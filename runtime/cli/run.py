@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,36 @@ import click
 import cv2
 from rich.text import Text
 
-from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from kanoclip.runtime.bundle.bundle import find_bundle
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, Manifest
 from kanoclip.runtime.cli.fitting.warm_up import LineWarmUp, WarmUpOptions
 from kanoclip.runtime.cli.options import BundleCommand
 from kanoclip.runtime.cli.run_options.decisions import DecisionOptions
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
-from kanoclip.runtime.cli.run_options.events import MqttOptions, SnapshotOptions, WebhookOptions
 from kanoclip.runtime.cli.run_options.fields import flags_of, given_flags
 from kanoclip.runtime.cli.run_options.inputs import Inputs, SourceOptions
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, LineConfig, read_line
-from kanoclip.runtime.cli.run_options.outputs import ImagesOptions, JsonlOptions, Outputs, VideoOptions
 from kanoclip.runtime.cli.run_options.printing import printed
+from kanoclip.runtime.cli.run_options.sinks.events import MqttOptions, SnapshotOptions, WebhookOptions
+from kanoclip.runtime.cli.run_options.sinks.files import ImagesOptions, JsonlOptions, VideoOptions
+from kanoclip.runtime.cli.run_options.sinks.outputs import Outputs
 from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions, WatcherOptions
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
-from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, summary_json
+from kanoclip.runtime.cli.terminal.run_report import exit_code, introduce, report, total
+from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.errors import SettingsError, StoppedWaitingError
 from kanoclip.runtime.service.logs import LogFormat, log_lines
-from kanoclip.runtime.sources import Source
-from kanoclip.runtime.stream.control import StreamControl
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.stream.progress import Progress, RunSummary
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.control.progress import Progress
+from kanoclip.runtime.stream.control.stream_control import StreamControl
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.hardware import workers_for
 from kanoclip.runtime.system.memory import Upkeep, give_back_spare_memory, keep_frame_buffers, share_arena
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.system.signals import exit_on_signals
 
 TRIAL_PAYS = 200
@@ -170,7 +170,7 @@ def _run(line: LineConfig, debug: bool) -> int:
         watchers = WatcherOptions(line.service, line.page).open(opened)
         file = decisions.file(root)
         settings = decisions.settings(file)
-        with builds_shown(Console(stderr=True, quiet=quiet)) as report:
+        with builds_shown(Console(stderr=True, quiet=quiet)) as shown:
             detector = opened.enter_context(
                 Detector.load(
                     root,
@@ -178,7 +178,7 @@ def _run(line: LineConfig, debug: bool) -> int:
                     device=line.engine.device,
                     threads=threads,
                     settings=settings,
-                    report=report,
+                    report=shown,
                     workers=workers_for(lone_view, threads),
                     trial=not inputs.few(TRIAL_PAYS),
                 )
@@ -188,11 +188,12 @@ def _run(line: LineConfig, debug: bool) -> int:
         line.learn.check_bundle(detector, looked_for)
         detector.warmup(line.engine.warmup)
         give_back_spare_memory()  # what was needed only while the engine was made
-        sources = inputs.open(detector)
+        # A page may be opened at any time, and counts from the start.
+        sources = inputs.open(detector, watched=outputs.may_show or line.page.serve is not None)
         with ExitStack() as pending:  # closes what is open when a later piece fails; the pipeline takes over the rest
             for source in sources:
                 pending.callback(source.close)
-            _introduce(detector.bundle, detector.backend.name, settings, looked_for, human)
+            introduce(detector.bundle, detector.backend.name, settings, looked_for, human)
             rows = outputs.rows(sources, quiet)
             drops = sources[0].live if policy is None else policy is Policy.DROP_OLDEST
             endless = inputs.endless and not all(source.count for source in sources)  # a video by HTTP has an end
@@ -205,6 +206,8 @@ def _run(line: LineConfig, debug: bool) -> int:
                 max_frames=max_frames,
                 workers=detector.workers,
                 batch=min(detector.batch_size, len(sources)) if live else detector.batch_size,
+                # A lone view's next frame, begun early, would be older when its verdict is there.
+                in_flight=1 if lone_view else detector.in_flight,
                 alarm=settings.decision(looked_for).alarm or EVERY_FRAME,
                 hold_screen=not endless,
                 closed_to_sources=outputs.closed_to_sources
@@ -219,19 +222,19 @@ def _run(line: LineConfig, debug: bool) -> int:
                 screen=screen,
                 observer=rows.add if rows is not None else None,
             )
-            control = StreamControl(pipeline, detector, looked_for, decisions.saved)
+            control = StreamControl(pipeline.live, detector, looked_for, decisions.saved)
             warm_up = LineWarmUp.of(line.learn, detector, control, looked_for, outputs.snapshots)
             if warm_up is not None:
-                pipeline.learn_by(warm_up.learner)
+                pipeline.live.learn_by(warm_up.learner)
             watchers.start(control, pipeline, outputs.snapshots)
             pending.pop_all()
         if watchers.page is not None:
             human.print(Text(f"page: {watchers.page}"))
         try:
-            with StatusLine(Console(stderr=True, quiet=quiet), _total(sources, max_frames)) as status:
+            with StatusLine(Console(stderr=True, quiet=quiet), total(sources, max_frames)) as status:
                 hurry = _hurry(pipeline, detector)
                 pipeline.run(_each(status.update, watchers.tick, Upkeep().tick, hurry))
-            if watchers.page is not None and not endless and not pipeline.stopping:
+            if watchers.page is not None and not endless and not pipeline.live.stopping:
                 human.print(Text("all is scored; the page stays open until Ctrl-C"))
                 watchers.stay()
         except BrokenPipeError:
@@ -243,8 +246,8 @@ def _run(line: LineConfig, debug: bool) -> int:
             if warm_up is not None:
                 warm_up.finish()
             # Also after a failure: it shows how far the run came.
-            _report(
-                pipeline.summary(),
+            report(
+                pipeline.live.summary(),
                 rows,
                 human,
                 timings=any(source.root is None for source in sources)
@@ -253,7 +256,7 @@ def _run(line: LineConfig, debug: bool) -> int:
                 as_json=as_json,
                 more={} if warm_up is None else warm_up.as_json(),
             )
-        return _exit_code(pipeline.summary(), endless)
+        return exit_code(pipeline.live.summary(), endless)
 
 
 def _class(manifest: Manifest, class_name: str | None) -> str:
@@ -269,58 +272,6 @@ def _class(manifest: Manifest, class_name: str | None) -> str:
     return class_name
 
 
-def _introduce(bundle: Bundle, engine: str, settings: Settings, class_name: str, human: Console) -> None:
-    """Prints what is about to run and from where, and warns if its results mean nothing."""
-    manifest = bundle.manifest
-    height, width = manifest.model.image_size
-    cut = "" if manifest.tiles is None else f" in {manifest.tiles.title} tiles"
-    model = f"{manifest.model.backbone}, {manifest.precision}, {height}x{width}{cut}"
-    references = ", ".join(manifest.references)
-    learned = f", with references of {references}" if references else ""
-    human.print(Text(f"{manifest.name}: {model}, {engine}{learned}, from {bundle.root}"))
-    if settings.origin:
-        human.print(Text(f"settings: {settings.origin}"))
-    if settings.decision(class_name).threshold is None and not manifest.thresholds_of(class_name).of_the_part:
-        human.print(
-            Text(
-                "thresholds are not your part's: kanoclip-learn --output part.kanoclip --source good/ sets them by "
-                "good images of it"
-            )
-        )
-    if not manifest.model.trained:
-        log.warning(
-            "bundle %s is untrained (weights %s): its maps and verdicts mean nothing",
-            manifest.name,
-            manifest.model.weights,
-        )
-
-
-def _total(sources: Sequence[Source], max_frames: int | None) -> int | None:
-    """How many frames there will be, where that is known."""
-    counts = [source.count for source in sources if source.count is not None]
-    if len(counts) < len(sources):
-        return None
-    return sum(counts) if max_frames is None else min(sum(counts), max_frames)
-
-
-def _report(
-    summary: RunSummary,
-    rows: ImageTable | None,
-    human: Console,
-    *,
-    timings: bool,
-    as_json: bool,
-    more: dict[str, Any],
-) -> None:
-    """Prints table and summary; `more` is for its JSON."""
-    with suppress(OSError):  # the terminal may be gone; what a program reads comes below
-        if rows is not None:
-            human.print(rows.render())
-        print_summary(human, summary, timings=timings)
-    if as_json:
-        click.echo(json.dumps(summary_json(summary) | more, allow_nan=False))
-
-
 def _each(*calls: Callable[[Progress], None]) -> Callable[[Progress], None]:
     def call(progress: Progress) -> None:
         for one in calls:
@@ -333,23 +284,7 @@ def _hurry(pipeline: Pipeline, detector: Detector) -> Callable[[Progress], None]
     """Stops waiting for a server that is away once the run is to end."""
 
     def call(progress: Progress) -> None:
-        if pipeline.stopping:
+        if pipeline.live.stopping:
             detector.stop_waiting()
 
     return call
-
-
-def _exit_code(summary: RunSummary, endless: bool) -> int:
-    """1 if images were skipped or one of several sources failed, which is logged; otherwise 0.
-
-    An endless stream that was stopped has done its work, even if it could not read some images.
-    """
-    failed = [source.error for source in summary.sources if source.error is not None]
-    if failed:
-        log.error("%d of %d sources failed: %s", len(failed), len(summary.sources), "; ".join(failed))
-        return 1
-    if summary.skipped and not (endless and summary.interrupted):
-        total = summary.frames + summary.skipped
-        log.error("%d of %d images could not be read and were skipped", summary.skipped, total)
-        return 1
-    return os.EX_OK

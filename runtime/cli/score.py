@@ -171,7 +171,7 @@ def command(
             f"{class_name!r} is not in this bundle, which knows: {', '.join(classes)}", param_hint="'--class'"
         )
     refuse_overwriting(
-        [Written("--output", output), *([Written("--maps", maps)] if maps is not None else [])],
+        [Written("--output", output), *([Written("--maps", maps, filled=True)] if maps is not None else [])],
         reads_of_flags(opened.root, config, roi, source),
     )
     settings = chosen_settings(config, roi, threshold=threshold, pixel_threshold=pixel_threshold, min_area=min_area)

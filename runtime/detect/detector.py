@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, thread_time
 from types import TracebackType
@@ -11,20 +12,18 @@ from types import TracebackType
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import Thresholds
-from kanoclip.runtime.detect.graph import Graph, Output
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.detect.graph import Graph
 from kanoclip.runtime.detect.learning.seen import Seen
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.detect.reference.read import Memories, Own
+from kanoclip.runtime.detect.rules import Rules
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.thresholds import limits_of, unkept_promises
-from kanoclip.runtime.detect.tiles import WHOLE, Tiling
-from kanoclip.runtime.detect.verdict import decide, since
+from kanoclip.runtime.detect.verdict import decide, decide_all, since
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.base import Floats
 from kanoclip.runtime.errors import FrameError
-from kanoclip.runtime.types import Detection, Image, Images, Mask, RegionOfInterest
+from kanoclip.runtime.types import Detection, Image
 
 
 class Detector:
@@ -41,7 +40,7 @@ class Detector:
         (256, 256)
 
     Attributes:
-        bundle: The model that it runs.
+        rules: What it decides by.
     """
 
     def __init__(
@@ -63,101 +62,14 @@ class Detector:
         Raises:
             SettingsError: The settings name a class that the bundle does not have, or leave nothing of the image.
         """
-        self.bundle = bundle
         self._graph = Graph(bundle, backend, revive)
         self._size = bundle.manifest.frame_size
-        self._classes = bundle.manifest.classes
-        self._unkept: set[tuple[str, str | None]] = set()
-        self._memories = Memories()
-        self.decide_by(settings or Settings())
+        self.rules = Rules(bundle, settings or Settings())
 
-    def decide_by(self, settings: Settings, bundle: Bundle | None = None) -> None:
-        """Changes what it decides by, from the next frame on; may be called from any thread, but one at a time.
-
-        Args:
-            settings: Over the bundle's thresholds.
-            bundle: The bundle with other thresholds or memories, as `Bundle.reread` gives it, or with other tiles; None
-                for what it has.
-
-        Raises:
-            SettingsError: As at the start; nothing is changed then.
-            MemoryFileError: A memory is damaged or not made for this bundle; nothing is changed then.
-        """
-        settings.check_classes(self._classes)
-        bundle = bundle or self.bundle
-        self._decide_by(settings, bundle, self._memories.of(bundle))
-
-    def _decide_by(self, settings: Settings, bundle: Bundle, memories: Memories) -> None:
-        decisions = {name: settings.decision(name) for name in self._classes}
-        given = memories.over(bundle)
-        limits = [limits_of(given, name, decision, memories.tensors(name)) for name, decision in decisions.items()]
-        unkept = unkept_promises(given, decisions, self._unkept)
-        # Each class's thresholds, region and memory change together, between one run and the next.
-        self.bundle, self._limits, self._unkept = bundle, limits, unkept
-        self._memories, self._settings = memories, settings
-        self._tiling = Tiling(bundle.manifest.tiles or WHOLE, self._size)
-
-    def use_memory(
-        self, class_name: str | None, memory: ReferenceMemory | None, thresholds: Thresholds | None = None
-    ) -> None:
-        """Scores a class by another memory from the next frame on, without writing it anywhere.
-
-        May be called from any thread, but one at a time, as `decide_by`. It holds until the bundle has another memory
-        for the class.
-
-        Args:
-            class_name: One of the bundle's classes; None for the first.
-            memory: Made for this bundle, as `kanoclip.runtime.detect.reference.fit.fit` makes it; None for none.
-            thresholds: The class's own from now on; None for those that it has.
-
-        Raises:
-            FrameError: The class is unknown.
-            MemoryFileError: The memory was made for another model, or for other tiles.
-        """
-        before = self.own_memory(class_name)
-        if thresholds is None and before is not None:
-            thresholds = before.thresholds
-        self.use_own(class_name, Own(memory, thresholds))
-
-    def use_own(self, class_name: str | None, own: Own | None, settings: Settings | None = None) -> None:
-        """Goes back to what `own_memory` returned earlier, with the thresholds of then; as `use_memory`.
-
-        Args:
-            class_name: One of the bundle's classes; None for the first.
-            own: What it is scored by; None for what the bundle has.
-            settings: What it decides by from the same frame on; None for what it has.
-
-        Raises:
-            FrameError: The class is unknown.
-            MemoryFileError: The memory was made for another model, or for other tiles.
-        """
-        name = self._classes[self._class_index(class_name)]
-        self._decide_by(settings or self._settings, self.bundle, self._memories.with_own(self.bundle, name, own))
-
-    def memory_of(self, class_name: str | None = None) -> ReferenceMemory | None:
-        """The memory that a class is scored by; None for none.
-
-        Raises:
-            FrameError: The class is unknown.
-        """
-        return self._memories.memory(self._classes[self._class_index(class_name)])
-
-    def own_memory(self, class_name: str | None = None) -> Own | None:
-        """What `use_memory` gave a class; None where it is scored by what the bundle has.
-
-        Raises:
-            FrameError: The class is unknown.
-        """
-        return self._memories.own.get(self._classes[self._class_index(class_name)])
-
-    def region_of(self, class_name: str | None = None) -> tuple[RegionOfInterest | None, Mask | None]:
-        """A class's region of interest, and where it lies in each tile's map, bool [T, H, W]; None for everywhere.
-
-        Raises:
-            FrameError: The class is unknown.
-        """
-        limits = self._limits[self._class_index(class_name)]
-        return limits.roi, None if limits.mask is None else np.stack(self._tiling.split(limits.mask))
+    @property
+    def bundle(self) -> Bundle:
+        """The model that it runs, with the thresholds and memories of now."""
+        return self.rules.bundle
 
     def thresholds_of(self, class_name: str | None = None) -> Thresholds:
         """The thresholds of a class; None for the first class.
@@ -165,12 +77,7 @@ class Detector:
         Raises:
             FrameError: The class is unknown.
         """
-        return self._limits[self._class_index(class_name)].thresholds
-
-    @property
-    def settings(self) -> Settings:
-        """What it decides by, over the bundle's thresholds."""
-        return self._settings
+        return self.rules.limits(class_name).thresholds
 
     @property
     def backend(self) -> Backend:
@@ -183,6 +90,11 @@ class Detector:
         return self.backend.workers
 
     @property
+    def in_flight(self) -> int:
+        """How many batches may begin before the first is waited for: 2 on a GPU by TensorRT."""
+        return self.backend.in_flight
+
+    @property
     def batch_size(self) -> int:
         """How many frames in one run of the engine give the most fps.
 
@@ -191,14 +103,14 @@ class Detector:
         tiles go together.
         """
         manifest = self.bundle.manifest
-        if manifest.dynamic_batch and self.backend.name.endswith("-cpu"):
+        if manifest.dynamic_batch and self.backend.on_cpu:
             return 1
-        return max(manifest.max_batch // self._tiling.count, 1)
+        return max(manifest.max_batch // self.rules.tiling.count, 1)
 
     @property
     def frame_size(self) -> tuple[int, int]:
         """Height and width that frames are resized to, before they are cut into tiles."""
-        return self._tiling.canvas
+        return self.rules.tiling.canvas
 
     @classmethod
     def load(
@@ -285,12 +197,12 @@ class Detector:
         """
         started = perf_counter(), thread_time()
         height, width = size or check_frame(frame).shape[:2]
-        roi = self._limits[self._class_index(class_name)].roi
+        roi = self.rules.limits(class_name).roi
         if roi is not None:
             roi.check_frame(height, width)
-        self._tiling.check_frame(height, width)
-        small = resize(check_frame(frame), *self._tiling.canvas)
-        tiles = None if self._tiling.count == 1 else self._tiling.cut(small)
+        self.rules.tiling.check_frame(height, width)
+        small = resize(check_frame(frame), *self.rules.tiling.canvas)
+        tiles = None if self.rules.tiling.count == 1 else self.rules.tiling.cut(small)
         return Prepared(small, height, width, *since(*started), tiles)
 
     def infer(self, frames: Sequence[Prepared], class_name: str | None = None) -> list[Detection]:
@@ -304,22 +216,24 @@ class Detector:
             FrameError: The class is unknown.
             BackendError: The engine failed, or returned NaN.
         """
-        index = self._class_index(class_name)
-        limits, name, tiling = self._limits[index], self._classes[index], self._tiling
-        count = tiling.count
-        images = (
-            [frame.image for frame in frames] if count == 1 else [tile for frame in frames for tile in frame.images]
-        )
-        detections: list[Detection] = []
-        outputs: list[Output] = []
-        for run in self._graph.run(images, index, limits.memory):
-            outputs += run
-            whole = len(outputs) // count  # frames of which all tiles are there
-            for number in range(whole):
-                of_frame = outputs[number * count : (number + 1) * count]
-                detections.append(decide(frames[len(detections)], of_frame, tiling, name, limits))
-            del outputs[: whole * count]
-        return detections
+        return self.submit(frames, class_name)()
+
+    def submit(self, frames: Sequence[Prepared], class_name: str | None = None) -> Callable[[], list[Detection]]:
+        """Begins to score prepared frames, with the thresholds and the memory of now; see `infer`.
+
+        Returns:
+            Waits for the detections, once, and decides on them. Of `in_flight` calls each may begin before the one
+            before it is waited for; then one is computed while another one is decided.
+
+        Raises:
+            FrameError: The class is unknown.
+            BackendError: The engine failed.
+        """
+        index, name = self.rules.known(class_name)
+        limits, tiling = self.rules.limits(class_name), self.rules.tiling
+        whole = tiling.count == 1
+        images = [frame.image for frame in frames] if whole else [tile for frame in frames for tile in frame.images]
+        return partial(decide_all, frames, self._graph.run(images, index, limits.memory), tiling, name, limits)
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
@@ -337,9 +251,13 @@ class Detector:
             FrameError: A frame is no such array.
             BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
         """
-        small = [image for frame in frames for image in self._cut(frame)]
+        tiling = self.rules.tiling
+        small: list[Image] = []
+        for frame in frames:
+            tiling.check_frame(*check_frame(frame).shape[:2])
+            small.extend(tiling.cut(resize(frame, *tiling.canvas)))
         found = self._graph.describe(small)
-        return found.reshape(len(frames), self._tiling.count * found.shape[1], found.shape[2])
+        return found.reshape(len(frames), tiling.count * found.shape[1], found.shape[2])
 
     def look(self, frame: Prepared, class_name: str | None = None) -> Seen:
         """What a reference memory is made of: a frame's descriptors and its zero-shot maps, whatever memory it has.
@@ -354,11 +272,11 @@ class Detector:
             FrameError: The class is unknown, or the frame was cut into other tiles than the bundle's of now.
             BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
         """
-        index = self._class_index(class_name)
+        index, _ = self.rules.known(class_name)
         images = list(frame.images)
-        if len(images) != self._tiling.count:
+        if len(images) != self.rules.tiling.count:
             raise FrameError(
-                f"the frame is cut into {len(images)} tiles, and not {self._tiling.count}: prepare it again"
+                f"the frame is cut into {len(images)} tiles, and not {self.rules.tiling.count}: prepare it again"
             )
         descriptors = self._graph.describe(images).astype(np.float16)
         maps = [output.map for run in self._graph.run(images, index, None) for output in run]
@@ -379,17 +297,19 @@ class Detector:
             FrameError: The class is unknown.
             BackendError: The engine failed, or returned NaN.
         """
-        index = self._class_index(class_name)
+        index, name = self.rules.known(class_name)
         tensors = None if memory is None else memory.tensors()
-        limits = replace(self._limits[index], memory=tensors)
+        limits = replace(self.rules.limits(class_name), memory=tensors)
         outputs = [output for run in self._graph.run(list(frame.images), index, tensors) for output in run]
-        return decide(frame, outputs, self._tiling, self._classes[index], limits).score
+        return decide(frame, outputs, self.rules.tiling, name, limits).score
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
+        count = min(self.batch_size * self.rules.tiling.count, self.bundle.manifest.max_batch)
+        black, memory = [np.zeros((*self._size, 3), np.uint8)] * count, self.rules.limits(None).memory
         for _ in range(runs):
-            count = min(self.batch_size * self._tiling.count, self.bundle.manifest.max_batch)
-            list(self._graph.run([np.zeros((*self._size, 3), np.uint8)] * count, 0, self._limits[0].memory))
+            for flying in [self._graph.run(black, 0, memory) for _ in range(self.in_flight)]:
+                list(flying)
 
     def stop_waiting(self) -> None:
         """Ends a wait for a server that is away, with StoppedWaitingError; from any thread."""
@@ -406,17 +326,3 @@ class Detector:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _class_index(self, name: str | None) -> int:
-        if name is None:
-            return 0
-        if name not in self._classes:
-            raise FrameError(
-                f"unknown class '{name}': this bundle has {', '.join(self._classes)}; export others with --class"
-            )
-        return self._classes.index(name)
-
-    def _cut(self, frame: Image) -> Images:
-        """What the graph sees of a frame, uint8 [n, h, w, 3]."""
-        self._tiling.check_frame(*check_frame(frame).shape[:2])
-        return self._tiling.cut(resize(frame, *self._tiling.canvas))

@@ -13,7 +13,7 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import Backend
-from kanoclip.runtime.engines.base import Floats, Frames, MemoryTensors, descriptor_of
+from kanoclip.runtime.engines.base import Answers, Floats, Frames, MemoryTensors, descriptor_of
 from kanoclip.runtime.errors import BackendError, DeviceLostError
 from kanoclip.runtime.types import FloatMap, Image
 
@@ -37,6 +37,25 @@ class Output:
     inference_ms: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A run that has begun.
+
+    Attributes:
+        count: Images in it.
+        submitted: On `perf_counter`.
+        backend: What it began on.
+        collect: Waits for its answers; None where its GPU was lost.
+        again: Makes it once more, on another engine.
+    """
+
+    count: int
+    submitted: float
+    backend: Backend
+    collect: Callable[[], Answers] | None
+    again: Callable[[Backend], Answers]
+
+
 class Graph:
     """A bundle's graph on one engine. Any thread may run it; further ones than the engine takes wait.
 
@@ -55,34 +74,67 @@ class Graph:
         self.backend = backend
         self._bundle, self._revive = bundle, revive
         self._free = threading.Semaphore(backend.workers)
+        self._landed_at = 0.0  # of `perf_counter`
 
     def run(self, images: Sequence[Image], class_index: int, memory: MemoryTensors | None) -> Iterator[list[Output]]:
-        """Scores images in runs as large as the bundle allows, each made when it is asked for.
+        """Scores images in runs as large as the bundle allows.
+
+        The first has begun when this returns, and each further one when the one before it is waited for.
 
         Args:
             images: At the graph's size, uint8 [h, w, 3], BGR.
             class_index: Of the bundle's classes.
             memory: A reference memory; None for none.
 
-        Yields:
-            The outputs of one run, in order.
+        Returns:
+            Yields the outputs of one run, in order.
 
         Raises:
             BackendError: The engine failed, or returned NaN.
         """
         most = self._bundle.manifest.max_batch
-        for start in range(0, len(images), most):
-            run = images[start : start + most]
-            frames = self._batch_of(run)
-            several = len(self._bundle.manifest.classes) > 1
-            indices = np.full(len(frames), class_index, np.int64) if several else None
-            started = perf_counter()
-            maps, scores = self._use(lambda backend, x=frames, i=indices: backend.run(x, i, memory))  # type: ignore[misc]
-            milliseconds = (perf_counter() - started) * 1e3 / len(run)
-            # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
-            if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
-                raise self._gave_nan()
-            yield [Output(maps[i], float(scores[i]), milliseconds) for i in range(len(run))]
+        parts = (images[start : start + most] for start in range(0, len(images), most))
+        flights = (self._begin(part, class_index, memory) for part in parts)
+        return self._landed(next(flights, None), flights)
+
+    def _landed(self, flight: _Flight | None, following: Iterator[_Flight]) -> Iterator[list[Output]]:
+        while flight is not None:
+            after = next(following, None)
+            yield self._land(flight)
+            flight = after
+
+    def _begin(self, images: Sequence[Image], class_index: int, memory: MemoryTensors | None) -> _Flight:
+        """Begins one run. Where the GPU is lost in that, another one is there when the run is waited for."""
+        frames = self._batch_of(images)
+        several = len(self._bundle.manifest.classes) > 1
+        indices = np.full(len(frames), class_index, np.int64) if several else None
+        with self._free:
+            submitted, backend = perf_counter(), self.backend
+            try:
+                collect = backend.submit(frames, indices, memory)
+            except DeviceLostError as error:
+                self._restart(error)
+                collect = None
+        return _Flight(len(images), submitted, backend, collect, lambda engine: engine.run(frames, indices, memory))
+
+    def _land(self, flight: _Flight) -> list[Output]:
+        """Waits for a run. One whose GPU was lost meanwhile, by whatever, is made once more; a second loss is final."""
+        with self._free:
+            # The engine was busy with another one until then, or begins only now.
+            started = perf_counter() if self.backend.in_flight == 1 else max(flight.submitted, self._landed_at)
+            answers = None
+            if flight.collect is not None and flight.backend is self.backend:
+                try:
+                    answers = flight.collect()
+                except DeviceLostError as error:
+                    self._restart(error)
+            maps, scores = answers or flight.again(self.backend)
+            self._landed_at = perf_counter()
+            milliseconds = (self._landed_at - started) * 1e3 / flight.count
+        # A map is in [0, 1], so its sum is finite unless a value is NaN; one pass, and no mask is made.
+        if not (np.isfinite(maps.sum()) and np.isfinite(scores).all()):
+            raise self._gave_nan()
+        return [Output(maps[i], float(scores[i]), milliseconds) for i in range(flight.count)]
 
     def describe(self, images: Sequence[Image]) -> Floats:
         """Descriptors of images, in runs as large as the bundle allows.
@@ -120,12 +172,16 @@ class Graph:
             try:
                 return work(self.backend)
             except DeviceLostError as error:
-                if self._revive is None:
-                    raise
-                log.warning("%s; starting it again", error)
-                self.backend.close()
-                self.backend = self._revive()
+                self._restart(error)
                 return work(self.backend)  # a second loss in a row is final
+
+    def _restart(self, error: DeviceLostError) -> None:
+        """Makes the engine anew, in the thread that met the loss; what was in flight is lost with the old one."""
+        if self._revive is None:
+            raise error
+        log.warning("%s; starting it again", error)
+        self.backend.close()
+        self.backend = self._revive()
 
     def _gave_nan(self) -> BackendError:
         return BackendError(

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle.manifest import MOST_TILES, TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import MOST_TILES, TileGrid
 from kanoclip.runtime.errors import FrameError, SettingsError
 from kanoclip.runtime.types import FloatMap, Image, Images
 

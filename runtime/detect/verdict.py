@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from time import perf_counter, thread_time
 
 from kanoclip.runtime.detect.graph import Output
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.regions import find_regions, peak_region, within
-from kanoclip.runtime.detect.thresholds import Limits
+from kanoclip.runtime.detect.settings.thresholds import Limits
 from kanoclip.runtime.detect.tiles import Tiling
 from kanoclip.runtime.types import Detection, Mask, Timings
 
@@ -45,6 +45,24 @@ def decide(frame: Prepared, outputs: Sequence[Output], tiling: Tiling, class_nam
         roi=limits.roi,
         pixel_threshold=thresholds.pixel,
     )
+
+
+def decide_all(
+    frames: Sequence[Prepared],
+    runs: Iterable[Sequence[Output]],
+    tiling: Tiling,
+    class_name: str,
+    limits: Limits,
+) -> list[Detection]:
+    """Decides on each frame once the outputs of all its tiles are there; `runs` has the graph's, run by run."""
+    detections: list[Detection] = []
+    outputs: list[Output] = []
+    for run in runs:
+        outputs += run
+        while len(outputs) >= tiling.count:
+            detections.append(decide(frames[len(detections)], outputs[: tiling.count], tiling, class_name, limits))
+            del outputs[: tiling.count]
+    return detections
 
 
 def since(wall: float, cpu: float) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import FLAVOURS
+from kanoclip.runtime.bundle.manifest.parts import FLAVOURS
 from kanoclip.runtime.engines.base import Backend, Report
 from kanoclip.runtime.engines.triton.address import SHAPE, TritonAddress, is_triton
 from kanoclip.runtime.errors import BackendError

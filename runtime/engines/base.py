@@ -5,20 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import (
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.signature import (
     DESCRIPTOR,
     FUSION_NUMBERS,
     MEMORY_INPUTS,
     ROWS,
     DescriptorInfo,
-    Manifest,
     TensorSpec,
 )
 from kanoclip.runtime.errors import BackendError
@@ -30,6 +30,8 @@ NEVER_WINS = -1e4
 """Bias of a row that is none: no cosine makes up for it, and fp16 holds it."""
 FETCHED = ("map", "score")
 """The outputs that `Backend.run` fetches: a descriptor is larger than both, and stays where it was computed."""
+Answers = tuple[Floats, Floats]
+"""Maps float32 [B, H, W] and scores float32 [B], both in [0, 1]."""
 Report = Callable[[str, float], None]
 """Called with a long step's name and the share of it that is done, 0 to 1."""
 
@@ -189,17 +191,20 @@ class Backend(Protocol):
 
     Attributes:
         name: Engine and device, such as `onnxruntime-cpu`.
+        on_cpu: Whether this machine's processor computes.
         workers: How many threads may run it at a time.
+        in_flight: How many batches it computes or holds ready at a time: so many may be submitted before the first is
+            collected, and one is computed while the answers of the one before are decided.
         fallback: Why it is on the CPU although there is an engine for the GPU; None where it is as it should be.
     """
 
     name: str
+    on_cpu: bool
     workers: int
+    in_flight: int
     fallback: str | None
 
-    def run(
-        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
-    ) -> tuple[Floats, Floats]:
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
         """Runs one batch.
 
         Args:
@@ -210,6 +215,24 @@ class Backend(Protocol):
 
         Returns:
             Maps float32 [B, H, W] and scores float32 [B], both in [0, 1].
+
+        Raises:
+            BackendError: The engine failed.
+        """
+        ...
+
+    def submit(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Callable[[], Answers]:
+        """Begins one batch, and does not wait for it.
+
+        Args:
+            frames: As `run` takes them; they must stay as they are until the answers are collected.
+            class_index: As `run` takes it.
+            memory: As `run` takes it. A batch keeps the one that it was submitted with.
+
+        Returns:
+            Collects the answers, once; raises as `run` does. An engine with one batch in flight computes only then.
 
         Raises:
             BackendError: The engine failed.
@@ -239,10 +262,22 @@ class Backend(Protocol):
         ...
 
 
-class BaseBackend:
-    """The part of `Backend` that an engine in this process has no need of."""
+class _Runs(Protocol):
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers: ...
 
+
+class BaseBackend:
+    """The part of `Backend` that an engine in this process with one batch in flight has no need of."""
+
+    on_cpu: bool = False
+    in_flight: int = 1
     fallback: str | None = None
+
+    def submit(
+        self: _Runs, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Callable[[], Answers]:
+        """See `Backend.submit`."""
+        return partial(self.run, frames, class_index, memory)
 
     def stop_waiting(self) -> None:
         """Nothing: it waits for no server."""
@@ -268,9 +303,7 @@ class FetchingBackend(BaseBackend, ABC):
             BackendError: The engine failed, or is closed.
         """
 
-    def run(
-        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
-    ) -> tuple[Floats, Floats]:
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
         """Runs one batch; see `Backend.run`."""
         maps, scores = self._fetch(FETCHED, Inputs.of(self._bundle.manifest, frames, class_index, memory))
         return maps, scores

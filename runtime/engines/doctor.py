@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import FLAVOURS
+from kanoclip.runtime.bundle.manifest.parts import FLAVOURS
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
 from kanoclip.runtime.engines.onnxruntime import BOTH_INSTALLED
 from kanoclip.runtime.engines.reference import Comparison, Reference

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, EXACT, ROWS, TensorSpec
+from kanoclip.runtime.bundle.manifest.schema import EXACT
+from kanoclip.runtime.bundle.manifest.signature import BATCH, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FetchingBackend,
     Floats,
@@ -108,7 +109,8 @@ class OnnxRuntimeBackend(FetchingBackend):
         # Older versions ignore `enable_fallback` above; the check of providers below holds for them.
         self._session.disable_fallback()
         self.name = f"onnxruntime-{SHORT[provider]}"
-        self.workers = workers if provider == CPU else 1
+        self.on_cpu = provider == CPU
+        self.workers = workers if self.on_cpu else 1
         if provider not in self._session.get_providers():
             raise _not_started(provider, _missing(ort, provider) or "its libraries load; --debug shows its own words")
         check_signature(bundle, _specs(self._session.get_inputs()), _specs(self._session.get_outputs()))

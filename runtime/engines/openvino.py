@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, MEMORY_INPUTS, ROWS, TensorSpec
+from kanoclip.runtime.bundle.manifest.signature import BATCH, MEMORY_INPUTS, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import (
     FetchingBackend,
     Floats,
@@ -44,7 +44,7 @@ class OpenVinoBackend(FetchingBackend):
                 manifest's.
         """
         self._requests: SimpleQueue[Any] | None = None
-        self.name = "openvino-bf16-cpu" if bf16 else "openvino-cpu"
+        self.name, self.on_cpu = "openvino-bf16-cpu" if bf16 else "openvino-cpu", True
         core, can_bf16 = _start()
         if bf16 and not can_bf16:
             raise BackendError("this processor has no bfloat16: choose --backend openvino, which computes in float32")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS, ROWS, Manifest
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS, ROWS
 from kanoclip.runtime.engines.base import Floats, Inputs, MemoryTensors
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.tolerances import BOUNDS
 from kanoclip.runtime.engines.base import Backend, Floats, Frames, Indices, MemoryTensors, whole_batches
 from kanoclip.runtime.errors import BundleError

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kanoclip.runtime.service.liveness import Liveness
-from kanoclip.runtime.stream.progress import Control, Progress
+from kanoclip.runtime.stream.control.progress import Progress
+from kanoclip.runtime.stream.control.protocol import Control
 
 MAX_FRAME_AGE_S = 10.0
 

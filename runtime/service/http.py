@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,11 +42,6 @@ class Answer(NamedTuple):
 def health_checks(health: Health) -> dict[str, Callable[[], Answer]]:
     """What answers /healthz and /readyz, for `serve_texts`."""
     return {"/healthz": partial(_checked, health.alive), "/readyz": partial(_checked, health.ready)}
-
-
-def serve_health(health: Health, address: tuple[str, int]) -> AbstractContextManager[tuple[str, int]]:
-    """Answers /healthz and /readyz in a thread while the block lasts; as `serve_texts` does."""
-    return serve_texts(health_checks(health), address, "health checks")
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from kanoclip.runtime.stream.progress import Progress
+from kanoclip.runtime.stream.control.progress import Progress
 
 STUCK_S = 30.0
 """A detector, or a main thread, that has not answered for so long is stuck."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.http import Answer
-from kanoclip.runtime.stream.progress import SCORE_BOUNDS, Control, Progress, SourceProgress
-from kanoclip.runtime.stream.stats import StageSummary
+from kanoclip.runtime.stream.control.progress import Progress, SourceProgress, StageSummary
+from kanoclip.runtime.stream.control.protocol import Control
+from kanoclip.runtime.stream.counters import SCORE_BOUNDS
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from kanoclip.runtime.errors import one_line
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.stream.progress import Progress
+from kanoclip.runtime.stream.control.progress import Progress
 
 log = logging.getLogger(__name__)
 

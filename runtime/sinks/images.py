@@ -11,11 +11,13 @@ from kanoclip.runtime.sinks.base import BaseSink
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.files import sink_errors
+from kanoclip.runtime.system.files.lock import Lock, LockedError
 from kanoclip.runtime.system.files.own import mark_folder
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.runtime.types import BadFrame, Detection, Frame
 
 JPEG_QUALITY = 90
+LOCK = ".kanoclip-images.lock"
 _REMEMBERED = 50_000
 """Names that are remembered, so that `x.bmp` and `x.bmp.jpg` do not end in one file: a folder that is watched has no
 last one."""
@@ -34,7 +36,8 @@ class ImageFolderSink(BaseSink):
         untrained: The bundle has seeded weights: every image says so.
 
     Raises:
-        SinkError: The folder cannot be made, or is the source's own, whose images would be overwritten.
+        SinkError: The folder cannot be made, is the source's own, whose images would be overwritten, or another sink
+            writes to it.
 
     Examples:
         >>> import numpy as np
@@ -58,7 +61,18 @@ class ImageFolderSink(BaseSink):
         if root is not None and folder.samefile(root):
             raise SinkError(f"{folder}: holds the source's own images, which would be overwritten; take another folder")
         with sink_errors(folder):
-            mark_folder(folder)
+            try:
+                self._lock = Lock(folder / LOCK)
+            except LockedError:
+                raise SinkError(
+                    f"{folder}: another process writes images there; give each a folder of its own"
+                ) from None
+        try:
+            with sink_errors(folder):
+                mark_folder(folder)
+        except BaseException:
+            self._lock.release()
+            raise
         self._folder = folder
         self._root = root
         self._untrained = untrained
@@ -88,7 +102,8 @@ class ImageFolderSink(BaseSink):
         """Writes nothing for an image that could not be read."""
 
     def close(self) -> None:
-        """Every image is finished as it is written: nothing is left to do."""
+        """Lets others write there. Every image is finished as it is written."""
+        self._lock.release()
 
     def _target(self, frame: Frame) -> Path:
         """The file for a frame; never one that this run has just written for another."""

@@ -14,21 +14,19 @@ class Outage:
         name: What the messages call the output.
         notify: Takes each message.
         meanwhile: What the stream does with results until it works: the end of the first message.
+
+    Attributes:
+        words: What is wrong now; None while all is well.
     """
 
     def __init__(self, name: str, notify: Callable[[str], None], meanwhile: str) -> None:
         self._name = name
         self._notify = notify
         self._meanwhile = meanwhile
-        self._words: str | None = None
+        self.words: str | None = None
         self._since = 0.0
         self._dropped_before = 0
         self._lock = threading.Lock()
-
-    @property
-    def words(self) -> str | None:
-        """What is wrong now; None while all is well."""
-        return self._words
 
     def begin(self, words: str, dropped: int) -> None:
         """Something is wrong, perhaps as before.
@@ -38,8 +36,8 @@ class Outage:
             dropped: Results dropped before it.
         """
         with self._lock:
-            first = self._words is None
-            self._words = words
+            first = self.words is None
+            self.words = words
             if first:
                 self._since = time.monotonic()
                 self._dropped_before = dropped
@@ -52,10 +50,10 @@ class Outage:
         Args:
             dropped: Results dropped until now.
         """
-        if self._words is None:
+        if self.words is None:
             return
         with self._lock:
-            over, self._words = self._words is not None, None
+            over, self.words = self.words is not None, None
             lasted = time.monotonic() - self._since
             missed = dropped - self._dropped_before
         if over:

@@ -90,3 +90,51 @@ class BaseSource:
     def health(self) -> SourceHealth | None:
         """None: there is no connection."""
         return None
+
+
+class WrappedSource:
+    """The part of `Source` that is the same for every source that changes another one's frames.
+
+    Args:
+        source: The source that it reads, and closes with itself.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    @property
+    def name(self) -> str:
+        """See `Source.name`."""
+        return self._source.name
+
+    @property
+    def live(self) -> bool:
+        """See `Source.live`."""
+        return self._source.live
+
+    @property
+    def count(self) -> int | None:
+        """See `Source.count`."""
+        return self._source.count
+
+    @property
+    def fps(self) -> float | None:
+        """See `Source.fps`."""
+        return self._source.fps
+
+    @property
+    def root(self) -> Path | None:
+        """See `Source.root`."""
+        return self._source.root
+
+    def interrupt(self) -> None:
+        """See `Source.interrupt`."""
+        self._source.interrupt()
+
+    def health(self) -> SourceHealth | None:
+        """See `Source.health`."""
+        return self._source.health()
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._source.close()

@@ -15,7 +15,7 @@ from kanoclip.runtime.types import Frame, Image
 
 
 def check_size(capture: cv2.VideoCapture, source: str, reading: Reading) -> None:
-    """Refuses frames that are too large, by what the capture states.
+    """Refuses frames that are too large, by what the capture states, and releases it then.
 
     Raises:
         SourceError: They are.
@@ -24,6 +24,7 @@ def check_size(capture: cv2.VideoCapture, source: str, reading: Reading) -> None
     if math.isfinite(width) and math.isfinite(height) and width > 0 and height > 0:
         refused = reading.too_large(Header(int(height), int(width)))
         if refused is not None:
+            capture.release()
             raise SourceError(f"{source}: {refused}")
 
 

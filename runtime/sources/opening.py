@@ -47,7 +47,7 @@ def open_camera(spec: int | str, stall_s: float | None = STALL_S, reading: Readi
         spec: Its index; or a string with the index, a device file (/dev/video2, /dev/v4l/by-id/...), `csi://N`, or
             `genicam://NAME`.
         stall_s: Seconds that a read may take at most, where that can be set; None for ever.
-        reading: How large the frames of a pipeline may be.
+        reading: How large the frames of a pipeline may be, and whether somebody looks at whole ones.
 
     Raises:
         SourceError: It is none of these, or cannot be opened.
@@ -165,7 +165,7 @@ def is_endless(spec: str, *, camera: bool = False) -> bool:
 def _name(spec: str, camera: bool) -> str:
     """What an unopened source is called, without credentials."""
     if is_gstreamer(spec):
-        return read_pipeline(spec)[1]
+        return read_pipeline(spec).name
     return f"camera {spec}" if camera else redact_url(spec)
 
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from kanoclip.runtime.errors import SourceError
-from kanoclip.runtime.sources.base import Source, SourceHealth
+from kanoclip.runtime.sources.base import Source, WrappedSource
 from kanoclip.runtime.types import BadFrame, Frame
 
 _LONGEST = 60
 
 
-class NamedSource:
+class NamedSource(WrappedSource):
     """A source whose frames carry its name.
 
     Args:
@@ -23,46 +23,19 @@ class NamedSource:
     """
 
     def __init__(self, source: Source, name: str) -> None:
-        self._source = source
-        self.name = name
+        super().__init__(source)
+        self._name = name
 
     @property
-    def live(self) -> bool:
-        """See `Source.live`."""
-        return self._source.live
-
-    @property
-    def count(self) -> int | None:
-        """See `Source.count`."""
-        return self._source.count
-
-    @property
-    def fps(self) -> float | None:
-        """See `Source.fps`."""
-        return self._source.fps
-
-    @property
-    def root(self) -> Path | None:
-        """See `Source.root`."""
-        return self._source.root
+    def name(self) -> str:
+        """Its own name."""
+        return self._name
 
     def frames(self) -> Iterator[Frame | BadFrame]:
         """Yields the images with the source's name in `stream`, and in `source` where that is no file."""
         given = self._source.name
         for item in self._source.frames():
             yield replace(item, stream=self.name, source=self.name if item.source == given else item.source)
-
-    def interrupt(self) -> None:
-        """See `Source.interrupt`."""
-        self._source.interrupt()
-
-    def health(self) -> SourceHealth | None:
-        """See `Source.health`."""
-        return self._source.health()
-
-    def close(self) -> None:
-        """Closes the source."""
-        self._source.close()
 
 
 def together(sources: Sequence[Source]) -> list[Source]:

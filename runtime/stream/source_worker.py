@@ -7,7 +7,8 @@ import time
 from contextlib import suppress
 
 from kanoclip.runtime.stream.run_state import Job, RunState
-from kanoclip.runtime.system.bounded_queue import MailboxClosedError
+from kanoclip.runtime.stream.supervision.sources import source_ended, source_failed
+from kanoclip.runtime.system.queues import MailboxClosedError
 from kanoclip.runtime.types import BadFrame, Frame
 
 
@@ -16,10 +17,6 @@ class SourceWorker(threading.Thread):
 
     Where no frame is dropped this thread resizes each one as well, right after it was decoded and while its pixels are
     in the cache.
-
-    Args:
-        run: What the threads share.
-        number: The number of the source among the run's.
     """
 
     def __init__(self, run: RunState, number: int) -> None:
@@ -38,9 +35,9 @@ class SourceWorker(threading.Thread):
             # What was read before is sound: it is scored and written before the error is reported. After a stop nothing
             # reads on, and a device's error about that is no failure.
             if not (self._run.stopped.is_set() or self._run.tally.sources[self._number].removed):
-                self._run.source_failed(self._number, error)
+                source_failed(self._run, self._number, error)
         finally:
-            self._run.source_ended(self._number)
+            source_ended(self._run, self._number)
             try:
                 source.close()
             except BaseException as error:
@@ -63,13 +60,12 @@ class SourceWorker(threading.Thread):
 
     def _job(self, item: Frame | BadFrame, spent: float) -> Job:
         """An item on its way to the detector; a frame that does not suit raises FrameError, as the source's failure."""
-        if isinstance(item, BadFrame):
-            return Job(self._number, item, None, spent)
-        spent += item.capture_cpu_ms
-        if not self._run.waits:
-            return Job(self._number, item, None, spent)
-        prepared = self._run.prepare(item)
-        if not self._run.shown:
-            # The full image goes no further; its memory, still in the cache, is there for the next one.
-            item = item.shrunk(prepared.image, (prepared.height, prepared.width))
+        prepared = None
+        if isinstance(item, Frame):
+            spent += item.capture_cpu_ms
+            if self._run.waits:
+                prepared = self._run.prepare(item)
+                if not self._run.shown:
+                    # The full image goes no further; its memory, still in the cache, is there for the next one.
+                    item = item.shrunk(prepared.image, (prepared.height, prepared.width))
         return Job(self._number, item, prepared, spent)

@@ -16,9 +16,9 @@ from kanoclip.runtime.sinks.base import BaseSink, Sink, SinkFactory
 from kanoclip.runtime.sources import Source, open_stream
 from kanoclip.runtime.sources.several import together
 from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.control.progress import RunSummary
 from kanoclip.runtime.stream.pipeline import Pipeline
-from kanoclip.runtime.stream.progress import RunSummary
-from kanoclip.runtime.system.bounded_queue import Mailbox, MailboxClosedError, Policy
+from kanoclip.runtime.system.queues import Mailbox, MailboxClosedError, Policy
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Image
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Stream:
     @property
     def summary(self) -> RunSummary:
         """What was done so far."""
-        return self._pipeline.summary()
+        return self._pipeline.live.summary()
 
     def add_reference(self, image: Image | None = None, class_name: str | None = None) -> MemoryCount:
         """Adds a good frame to the memory that the detector scores a class by, from the next frame on.
@@ -108,7 +108,7 @@ class Stream:
         name = class_name or self._class_name
         if image is not None:
             return self._references.add(FROM_OUTSIDE, self._detector.prepare(image, name), name)
-        latest = self._pipeline.latest()
+        latest = self._pipeline.live.latest()
         return self._references.add(latest.name, latest.prepared, name)
 
     def __iter__(self) -> Iterator[tuple[Frame, Detection]]:

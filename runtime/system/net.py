@@ -10,7 +10,10 @@ from urllib.parse import unquote
 
 from kanoclip.runtime.errors import SettingsError
 
-SECRET = re.compile(r"pass|pwd|pw$|token|key|secret|auth|sig|user|usr|proxy-id|login|credential", re.IGNORECASE)
+SECRET = re.compile(
+    r"pass|pwd|psw|pw$|token|key|secret|auth|sig|user|usr|proxy-id|login|credential|sess|jwt|hash|pin$|^(?:u|p|code)$",
+    re.IGNORECASE,
+)
 """Matches the names of fields whose values are not to be shown."""
 HIDDEN = "***"
 _EXAMPLES = ("USER:PASSWORD@", "://HOST")

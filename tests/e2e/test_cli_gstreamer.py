@@ -47,12 +47,17 @@ def test_a_pipeline_is_scored_to_its_end(fake, tmp_path):
 
 
 def test_a_failing_camera_is_one_line_after_its_frames(fake, tmp_path):
-    arguments = ["--camera", "csi://0?fps=60", "--no-reconnect", "--jsonl", "x.jsonl"]
+    arguments = ["--camera", "csi://0?fps=60", "--no-reconnect", "--jsonl", "x.jsonl", "--threshold", "0"]
     done = run(arguments, tmp_path, fake("dies"))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: csi://0?fps=60: stopped after 5 frames (exit code 1): ERROR: from element")
-    assert rows(tmp_path / "x.jsonl")
+    # Nobody looks at whole frames: halved ones come, and regions are in the pixels of the whole ones.
+    assert "nvvidconv flip-method=0 interpolation-method=1 ! video/x-raw,format=BGRx,width=960,height=540" in " ".join(
+        (tmp_path / "log").read_text().splitlines()
+    )
+    assert all(one["width"] > 6 for row in rows(tmp_path / "x.jsonl") for one in row["regions"])
+    assert any(row["regions"] for row in rows(tmp_path / "x.jsonl"))
 
 
 def test_sigterm_ends_the_run_and_the_pipeline(fake, tmp_path):

@@ -14,7 +14,7 @@ from learning import defective, folder, images
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.store import locked
 from kanoclip.runtime.cli.main import invoke
-from kanoclip.runtime.detect.reference.history import memory_of
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.roi_file import read_roi
 
 CPU = ("--backend", "onnxruntime", "--device", "cpu")

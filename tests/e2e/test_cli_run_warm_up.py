@@ -14,7 +14,7 @@ import cv2
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.detect.reference.history import memory_of
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 
 from .helpers import environment, in_process
 

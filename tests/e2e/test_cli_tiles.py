@@ -12,7 +12,7 @@ import pytest
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 
 from .helpers import environment
 

@@ -19,7 +19,7 @@ pytest.importorskip("tritonclient.grpc")
 from kanoclip.export.triton import write_repository
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 
 from .helpers import environment, in_process
 

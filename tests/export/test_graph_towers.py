@@ -1,4 +1,4 @@
-"""The deployed graph of every kind of tower: against torch, through ONNX Runtime, and what it costs."""
+"""The deployed graph of every kind of tower: against torch, and through ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import onnxruntime
 import pytest
 import small_towers
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from kanoclip.export.checks import check_graph, count_attention
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
+from kanoclip.export.quantisation.quantize import quantizable
 from kanoclip.runtime.bundle.tolerances import BOUNDS
-from kanoclip.train.backbones import empty_clip, get_backbone, seeded_clip
+from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, to_pixels
 
 from .conftest import randomise
@@ -78,8 +78,13 @@ def test_onnx_runtime_gives_torchs_answers_in_half_precision(tmp_path):
     made = small_towers.model("pe-core", shake)
     randomise(made)
     path = parity(made, "fp16", tmp_path)
-    # 4 blocks of the original path, 4 of the local one, and the pooling head.
-    assert count_attention(onnx.load(path, load_external_data=False).graph) == 9
+    # 4 blocks of the original path and 4 of the local one; the pooling head has no product of queries and keys.
+    graph = onnx.load(path, load_external_data=False).graph
+    assert count_attention(graph) == 8
+    # Its logits are products with a constant matrix, and int8 must leave them alone as it does Q K^T.
+    assert "tower.pool.probes" in {tensor.name for tensor in graph.initializer}
+    quantised = {name for node in graph.node if node.name in quantizable(graph) for name in node.input}
+    assert "tower.pool.out.weight" in quantised and "tower.pool.probes" not in quantised
 
 
 @pytest.mark.nightly
@@ -88,44 +93,8 @@ def test_onnx_runtime_gives_torchs_answers_for_every_kind(model, precision, tmp_
     parity(model, precision, tmp_path)
 
 
-RATIOS = {
-    "vit-b-16": 1.2,
-    "vit-l-14-336": 1.2,
-    "vit-b-32-256": 1.2,
-    "eva02-b-16": 1.2,
-    # A pooling head is asked about every patch of four stages alone, and no block can be cut short before it.
-    "siglip2-b-16": 1.36,
-    "siglip2-l-16-256": 1.23,
-    # 576 patches of width 192: attention is a third of the plain tower, and V-V attention as much again.
-    "pe-core-t-16-384": 1.67,
-    "pe-core-l-14-336": 1.27,
-}
-
-
-NIGHTLY = [name for name in RATIOS if name not in ("vit-b-16", "siglip2-b-16", "pe-core-t-16-384")]
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.nightly if name in NIGHTLY else ()) for name in RATIOS]
-)
-def test_products_against_the_plain_tower(name):
-    """The whole model, head included, against the image tower as its maker runs it; on tensors without values."""
-    backbone = get_backbone(name)
-    with torch.device("meta"):
-        clip = empty_clip(backbone).requires_grad_(False)
-        model = KAnoCLIP(clip, ModelConfig(name, backbone.native_size)).requires_grad_(False)
-        pixels, text = torch.zeros(1, 3, *backbone.native_size), torch.zeros(1, 2, model.tower.joint_width)
-        flops = []
-        for run in (lambda: model(pixels, text), lambda: clip.visual(pixels)):
-            counter = FlopCounterMode(display=False)
-            with counter:
-                run()
-            flops.append(counter.get_total_flops())
-    assert RATIOS[name] - 0.2 < flops[0] / flops[1] <= RATIOS[name]
-
-
 @pytest.mark.nightly
-@pytest.mark.parametrize(("name", "attention"), [("siglip2-b-16", 12 + 10 + 1), ("pe-core-t-16-384", 12 + 10 + 1)])
+@pytest.mark.parametrize(("name", "attention"), [("siglip2-b-16", 12 + 10), ("pe-core-t-16-384", 12 + 10)])
 def test_an_rtx_engine_fuses_the_attention_of_the_full_tower(name, attention, tmp_path):
     """Counted in the engine's bytes; no GPU is needed. Seeded: what is fused depends on shapes alone."""
     pytest.importorskip("tensorrt_rtx")

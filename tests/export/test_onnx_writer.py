@@ -151,3 +151,19 @@ def test_an_fp16_layer_norm_computes_in_float32_without_casts_around_it(plain):
         from_half = types.get(makers[norm.input[0]].input[0]) == onnx.TensorProto.FLOAT16
         around = makers[norm.input[0]].op_type == "Cast" and from_half and {one.op_type for one in readers} == {"Cast"}
         assert not around, norm.name
+
+
+def test_of_a_cross_attention_in_fp16_the_share_of_the_abnormal_state_alone_is_float32(plain):
+    graph = onnx.load(plain("fp16")).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    for stage in range(4):
+        own = [node for node in graph.node if node.name.startswith(f"head.stages.{stage}/")]
+        kinds = {
+            kind: {types[node.output[0]] for node in own if node.op_type == kind}
+            for kind in ("Sigmoid", "Softmax", "MatMul")
+        }
+        half, whole = {onnx.TensorProto.FLOAT16}, {onnx.TensorProto.FLOAT}
+        assert kinds == {"Sigmoid": whole, "Softmax": half, "MatMul": half}, stage
+        # Into the sigmoid, out of it, and into the sum with the text's tokens, which are float32 by themselves.
+        assert sum(node.op_type == "Cast" for node in own) == 3
+        assert not any(node.op_type == "ReduceSum" for node in own), "which is written with two casts"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kanoclip.export.parity import choose_grid, load_samples
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.errors import ExportError, SourceError
 
 FLAG = "--parity-images"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kanoclip.export.staging import check_output, staged
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.errors import ExportError
 
 

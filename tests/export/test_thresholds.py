@@ -6,7 +6,7 @@ import pytest
 
 from kanoclip.export.thresholds import DEFAULT, first_thresholds
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 
 
 @pytest.fixture(scope="module")

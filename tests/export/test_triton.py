@@ -9,7 +9,8 @@ from tritonclient.grpc import model_config_pb2
 
 from kanoclip.export.triton import CONFIG, write_repository
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of
-from kanoclip.runtime.bundle.manifest import MODEL_FILE, EngineInfo, FileInfo
+from kanoclip.runtime.bundle.manifest.parts import EngineInfo, FileInfo
+from kanoclip.runtime.bundle.manifest.schema import MODEL_FILE
 from kanoclip.runtime.errors import ExportError
 
 TYPES = {

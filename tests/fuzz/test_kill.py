@@ -13,9 +13,9 @@ import pytest
 from references import memory
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.store import locked, store
-from kanoclip.runtime.detect.reference.history import memory_of, put
+from kanoclip.runtime.detect.reference.stored.history import memory_of, put
 from kanoclip.runtime.detect.settings.saved_thresholds import write_settings
 from kanoclip.runtime.detect.settings.toml_file import TomlFile
 from kanoclip.runtime.ops.fleet.history import History, Installed

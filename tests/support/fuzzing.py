@@ -15,9 +15,10 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
+from health_server import serve_health
 
 from kanoclip.runtime.bundle.external_data import external_files
-from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
 from kanoclip.runtime.cli.run_options.line_file import read_line
 from kanoclip.runtime.detect.settings.roi_file import read_roi
 from kanoclip.runtime.errors import KanoclipError
@@ -27,7 +28,6 @@ from kanoclip.runtime.ops.fleet.stores.oci import read_index, with_tag, write_im
 from kanoclip.runtime.ops.report.results import Results
 from kanoclip.runtime.ops.score.listing import list_items
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.service.http import serve_health
 from kanoclip.runtime.sources.files.headers import image_size
 from kanoclip.runtime.sources.files.images import read_image, read_reduced
 from kanoclip.runtime.sources.files.reading import Reading
@@ -105,7 +105,7 @@ class Seeds:
         table = io.BytesIO()
         pq.write_table(pa.table({"path": ["a.png", "b.png"] * 50, "score": [0.1, 0.9] * 50}), table)
         self.table = table.getvalue()
-        manifest = Manifest.from_json(self.manifest.decode())
+        manifest = read_manifest(self.manifest.decode())
         address = "sha256:" + "a" * 64
         self.envelope = sign(Statement(address, "toy", "line3", now()), keys.signing)
         self.oci = write_image(manifest, self.manifest, address, self.envelope)
@@ -143,7 +143,7 @@ class Seeds:
 
 def manifests(seeds, draw):
     text = mutated(seeds.manifest, draw, text=True)
-    Manifest.from_json(text.decode("utf-8", "surrogateescape" if draw.random() < 0.2 else "replace"))
+    read_manifest(text.decode("utf-8", "surrogateescape" if draw.random() < 0.2 else "replace"))
 
 
 def graphs(seeds, draw):

@@ -11,8 +11,8 @@ import numpy as np
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
 from kanoclip.runtime.errors import FrameError, SettingsError, SourceError
-from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress, StreamState
-from kanoclip.runtime.stream.stats import StageSummary
+from kanoclip.runtime.stream.control.progress import Progress, RunSummary, SourceProgress, StageSummary
+from kanoclip.runtime.stream.control.protocol import StreamState
 from kanoclip.runtime.types import Detection, Frame, Region, Timings
 
 TOKEN = "correct-horse-battery-staple"

@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 
 from kanoclip.runtime.sinks import SinkFactory
+from kanoclip.runtime.stream.counters import StageStats
 from kanoclip.runtime.stream.sink_worker import SinkWorker
-from kanoclip.runtime.stream.stats import StageStats
-from kanoclip.runtime.system.bounded_queue import Mailbox, Policy
+from kanoclip.runtime.stream.supervision.sink_watch import SinkWatch
+from kanoclip.runtime.system.queues import Mailbox, Policy
 
 
 class CountingWorker(SinkWorker):
     handled = 0
 
-    def _write(self, result):
+    def _attempt(self, result):
         try:
-            super()._write(result)
+            super()._attempt(result)
         finally:
-            self.handled += 1
+            self.handled += result is not None
 
 
 class DrivenSink:
@@ -27,9 +28,10 @@ class DrivenSink:
         self._queue = Mailbox(4, Policy.DROP_OLDEST)
         self.stats = StageStats(name)
         self.worker = CountingWorker(SinkFactory(open, name, shows, **options), self._queue, self.stats)
+        self.watch = SinkWatch(self.worker, lossless=False)
         self._given = 0
         self.worker.start()
-        self._look_after(lambda: self.worker._opened.is_set())
+        self._look_after(lambda: self.worker.opened.is_set())
 
     @property
     def dropped(self):
@@ -37,7 +39,7 @@ class DrivenSink:
 
     @property
     def outage(self):
-        return self.worker.outage
+        return self.worker.faults.outage.words
 
     @property
     def inner(self):
@@ -50,9 +52,9 @@ class DrivenSink:
         self._give(bad)
 
     def close(self):
-        self.worker.finish()
+        self._queue.close()
         while self.worker.is_alive() and not self.worker.left:
-            self.worker.watch(hurry=True)
+            self.watch.look(hurry=True)
             time.sleep(0.001)
 
     def _give(self, result):
@@ -61,8 +63,8 @@ class DrivenSink:
         self._look_after(lambda: self.worker.handled + self._queue.dropped >= self._given)
 
     def _look_after(self, done):
-        while not (done() or self.worker._stuck or self.worker.error is not None):
-            self.worker.watch(hurry=False)
+        while not (done() or self.worker._refusing or self.worker.error is not None):
+            self.watch.look(hurry=False)
             time.sleep(0.0005)
         if self.worker.error is not None:
             raise self.worker.error

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.runtime.system import paths
-from kanoclip.train.backbones import Weights
 from kanoclip.train.checkpoint import LoadedModel, build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
+from kanoclip.train.weights.load import Weights
 
 SEEDED = Weights("seeded:0", None, trained=False)
 DEFAULT = ModelConfig("random-tiny", (48, 48))
@@ -236,7 +236,7 @@ def test_checkpoint_that_names_another_backbone(saved):
     assert "other weights of nano" in message and saved.name in message
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape", "nan", "infinity"])
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "float8", "nan", "infinity"])
 def test_wrong_tensors(saved, change):
     tensors = load_file(saved)
     if change == "missing":
@@ -245,6 +245,8 @@ def test_wrong_tensors(saved, change):
         tensors["tower.proj"] = torch.zeros(64, 64)
     elif change == "shape":
         tensors["head.adapter.up.bias"] = torch.zeros(1, 64)  # load_state_dict would not broadcast it, nor must this
+    elif change == "float8":
+        tensors["head.adapter.up.bias"] = tensors["head.adapter.up.bias"].to(torch.float8_e4m3fn)
     else:
         tensors["head.adapter.up.bias"][3] = float(change)
     save_file(tensors, saved)
@@ -265,6 +267,11 @@ def test_damaged_tensors(saved, content):
     }
     saved.write_bytes(damaged[content])
     assert "safetensors" in refused(saved)
+
+
+def test_a_clone_without_its_large_files(saved):
+    saved.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 4718592\n")
+    assert "is a Git LFS pointer to 4 MiB, not the weights: run `git lfs pull`" in refused(saved)
 
 
 def test_weights_it_was_not_trained_on(tmp_path, weights_file, shake, make_clip):

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 
 if TYPE_CHECKING:
@@ -93,27 +93,14 @@ def check(root: Path, dataset: str | None, categories: tuple[str, ...], deep: bo
             raise DataError(f"{root} looks like {', '.join(fits)}: choose one with --dataset")
         dataset = fits[0]
     found = open_dataset(dataset, root, categories=categories, split="all")
-    with _progress() as progress:
-        task = progress.add_task("", total=sum(len(category.samples) for category in found.categories))
-        report = inspect(found, deep=deep, advance=lambda: progress.advance(task))
+    total = sum(len(category.samples) for category in found.categories)
+    with counted(Console(stderr=True), "checking", total) as advance:
+        report = inspect(found, deep=deep, advance=advance)
     if as_json:
         click.echo(json.dumps(report.as_json(), indent=2))
     else:
         _print(report, Console(highlight=False))
     return 0 if report.complete else 1
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("checking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _print(report: Report, console: Console) -> None:

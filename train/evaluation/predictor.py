@@ -84,7 +84,7 @@ class BundlePredictor:
 
     def look(self, bundle: Bundle) -> None:
         """Looks at frames as a bundle of the same graph does, which may cut them otherwise."""
-        self.detector.decide_by(Settings(), bundle)
+        self.detector.rules.decide_by(Settings(), bundle)
         self.size = bundle.manifest.map_size
 
     def class_for(self, class_name: str) -> str:

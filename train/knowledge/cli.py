@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kanoclip.runtime.cli.run_options.kinds import Decimal
+from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError, KnowledgeError
 
@@ -126,7 +127,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Ask again about what the file knows already.")
 @click.option("--key-env", default="OPENAI_API_KEY", show_default=True, metavar="VARIABLE", help="Holds the key.")
 @click.option("--allow-http", is_flag=True, help="Send the key unencrypted to another machine.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds.")
+@click.option("--timeout", type=Decimal(min=0.1), default=120.0, show_default=True, help="Seconds.")
 @click.option(
     "--retries", type=click.IntRange(min=0), default=5, show_default=True, help="After 429, 5xx, broken lines."
 )
@@ -189,18 +190,8 @@ def build(
     save_knowledge(output, base)  # before the first question is paid for
     plan = Plan(model, vision_model, descriptions, per_image, parallel, normal)
     console = Console(stderr=True)
-    with Progress(
-        TextColumn("asking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=len(questions(base, targets, plan)))
-        failures = ask_all(base, targets, plan, Client(where), output, lambda: progress.advance(task))
+    with counted(console, "asking", len(questions(base, targets, plan)), quiet=quiet) as advance:
+        failures = ask_all(base, targets, plan, Client(where), output, advance)
     for line in failures[:_SHOWN_FAILURES]:
         console.print(f"failed: {line}", highlight=False, markup=False, soft_wrap=True)
     if failures:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from kanoclip.runtime.errors import KnowledgeError
+from kanoclip.runtime.system.net import has_secret
 from kanoclip.runtime.types import Image
 
 if TYPE_CHECKING:
@@ -58,13 +59,14 @@ def check_endpoint(endpoint: Endpoint, allow_http: bool) -> None:
     """
     try:
         parts = urlsplit(endpoint.url)
-        host = parts.hostname
+        host = parts.hostname if parts.port != 0 else None
     except ValueError:
         raise KnowledgeError("--endpoint is not a URL: give one such as https://api.openai.com/v1") from None
+    # Not by its parts: a `#` or `/` in a password ends the host early.
+    if "@" in endpoint.url or has_secret(endpoint.url):
+        raise KnowledgeError(f"--endpoint holds a user name, a password or a key: put the key into {endpoint.key_name}")
     if parts.scheme not in ("http", "https") or not host:
         raise KnowledgeError("--endpoint is not an http(s) URL: give one such as https://api.openai.com/v1")
-    if parts.username is not None or parts.password is not None:
-        raise KnowledgeError(f"--endpoint holds a user name or password: put the key into {endpoint.key_name}")
     if parts.scheme == "http" and endpoint.key is not None and not (allow_http or _loopback(host)):
         raise KnowledgeError(
             f"the key in {endpoint.key_name} would travel to {host} unencrypted: use https, or --allow-http if the "

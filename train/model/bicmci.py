@@ -9,6 +9,7 @@ is one vector again. No patch is projected for the cross-attentions at all; the 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -114,14 +115,15 @@ class BiCMCI(nn.Module):
         """
         patches = patches + RESIDUAL_SCALE * self.deformable_out(self.deformable(self.deformable_norm(patches)))
         normed = self.cross_patch_norm(patches)
-        logits = (normed @ text.probes).float()
-        # Softmax over two states is a sigmoid of the difference of their logits.
-        abnormal = torch.sigmoid(logits[..., :HEADS] + text.bias).to(patches.dtype)
+        logits = normed @ text.probes
+        # Softmax over two states is a sigmoid of the difference of their logits: the only float32 here.
+        abnormal = torch.sigmoid(logits[..., :HEADS].float() + text.bias).to(patches.dtype)
         refined_patches = patches + (text.normal + abnormal @ text.change)
         weights = torch.softmax(logits[..., HEADS:], dim=1).to(normed.dtype)
         # The mean of the patches' values is the value of their mean; each row keeps its own head's part of it.
         seen = self.visual_to_text_kv(weights.transpose(1, 2) @ normed).chunk(2, dim=-1)[1]
-        read = (seen * self.own_head.to(seen.dtype)).unflatten(1, (HEADS, 2)).sum(1)
+        # Each number has one term that is not 0. Added one by one: a sum is written with casts to float32 around it.
+        read = reduce(torch.add, (seen * self.own_head.to(seen.dtype)).chunk(HEADS, dim=1))
         refined_text = text.tokens + RESIDUAL_SCALE * self.visual_to_text_out(read)
         return refined_patches, refined_text
 

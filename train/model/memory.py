@@ -78,6 +78,6 @@ class MemoryFusion(nn.Module):
         count = descriptors.shape[0]
         flat = descriptors.flatten(0, 1)
         products = F.linear(flat.to(self.dtype), memory.to(self.dtype), bias.to(self.dtype))
-        nearest = products.amax(dim=-1).float()
+        nearest = products.float().amax(dim=-1)
         length = (1 - 2 * (flat * centre).sum(-1) + centre.square().sum()).clamp(min=EDGE).sqrt()
         return (1 - nearest / length).reshape(count, *self.grid)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kanoclip.runtime.bundle.bundle import SUFFIX
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 from kanoclip.runtime.system.installed import own_commit
 from kanoclip.runtime.system.paths import replace_file

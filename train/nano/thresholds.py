@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.errors import CalibrationError, KanoclipError
 from kanoclip.runtime.sources.files.images import read_image

@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from kanoclip.runtime.bundle.manifest import INTERPOLATION, RESIZE_RULE
+from kanoclip.runtime.bundle.manifest.parts import INTERPOLATION, RESIZE_RULE
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.model.towers.clip_vv import STAGES, ClipVV, ImageFeatures

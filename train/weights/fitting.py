@@ -10,11 +10,13 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.weights.archive import ArchiveError
-from kanoclip.train.weights.layouts import State, for_custom_text, for_plain_text
+from kanoclip.train.weights.formats.archive import ArchiveError, TensorError
+from kanoclip.train.weights.formats.layouts import State, for_custom_text, for_plain_text
 
 _POSITIONS = ("visual.positional_embedding", "visual.trunk.pos_embed")
 _PATCHES = ("visual.conv1.weight", "visual.trunk.patch_embed.proj.weight")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+"""What weights may be stored as: numbers that mean the same without a scale beside them."""
 _SCALARS = ("logit_scale", "logit_bias")
 
 
@@ -40,15 +42,19 @@ def fill(model: nn.Module, state: State) -> None:
     """Loads a state dict under open_clip's names; nothing is resized, and nothing may be missing or left over.
 
     Raises:
-        ArchiveError: The tensors are of another model, or not all of them are finite.
+        ArchiveError: The tensors are of another model.
+        TensorError: They are of this one, but not all of them are finite floating-point numbers.
     """
     fitted = named_for(model, state)
     wanted = model.state_dict()
     if difference := _difference(wanted, fitted):
         raise ArchiveError(difference)
     for name, tensor in fitted.items():
+        if wanted[name].is_floating_point() and tensor.dtype not in FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise TensorError(f"{name} is {kind}, without a scale: take the weights in float32, float16 or bfloat16")
         if not bool(torch.isfinite(tensor).all()):
-            raise ArchiveError(f"{name} holds NaN or infinity")
+            raise TensorError(f"{name} holds NaN or infinity: the training run that wrote it has failed")
     model.load_state_dict(fitted, strict=True)
 
 
@@ -95,17 +101,23 @@ def advice(
         if fits[key]:
             fitting.append(one.name)
     what = describe(state)
+    if what is None:
+        return "it is no CLIP with a vision transformer: see `kanoclip-export --list-backbones`"
     if fitting:
         return f"{what}: --backbone {' or '.join(fitting)} has that shape"
+    with torch.device("meta"):
+        own = describe(build(backbone.name).state_dict())
+    if what == own and quick_gelu in (None, backbone.quick_gelu):
+        return f"{what}, as {backbone.name} does, but not all of it or more: save the whole model's state_dict again"
     return f"{what}, which no backbone here has: see `kanoclip-export --list-backbones`"
 
 
-def describe(state: State) -> str:
-    """A tower's shape in words, from its tensors alone."""
+def describe(state: State) -> str | None:
+    """A tower's shape in words, from its tensors alone; None where there is no vision transformer."""
     patch = next((state[name] for name in _PATCHES if name in state), None)
     positions = next((state[name] for name in _POSITIONS if name in state), None)
-    if patch is None or positions is None or patch.dim() != 4:
-        return "it is no CLIP with a vision transformer"
+    if patch is None or positions is None or patch.dim() != 4 or positions.dim() < 2:
+        return None
     numbers = {name.split(".")[3] for name in state if name.startswith(("visual.transformer.resblocks.",))}
     numbers |= {name.split(".")[3] for name in state if name.startswith("visual.trunk.blocks.")}
     cells = positions.shape[-2]
@@ -121,7 +133,8 @@ def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> st
     missing, unknown = [n for n in wanted if n not in found], [n for n in found if n not in wanted]
     if not (shapes or missing or unknown):
         return None
-    if shapes == [name for name in shapes if name in _POSITIONS] and not missing and not unknown:
+    grids = [name for name in shapes if name in _POSITIONS and found[name].dim() == wanted[name].dim()]
+    if shapes == grids and not missing and not unknown:
         name = shapes[0]
         return f"its positions are for another grid, {found[name].shape[-2]} rows in place of {wanted[name].shape[-2]}"
     if shapes:

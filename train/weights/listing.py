@@ -9,8 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train.backbones import REGISTRY, UNSUITED, Backbone, Weights, empty_clip
+from kanoclip.train.backbones import REGISTRY, UNSUITED, Backbone, empty_clip
 from kanoclip.train.model.towers.clip_vv import ClipVV
+from kanoclip.train.weights.load import Weights
 from kanoclip.train.weights.published import NONE
 
 UNKNOWN = "unknown"

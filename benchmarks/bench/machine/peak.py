@@ -23,20 +23,17 @@ import numpy as np
 
 from kanoclip.benchmarks.bench.gemm import CHAIN, OPSET, SIDE, gemm_model
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of
-from kanoclip.runtime.bundle.manifest import (
+from kanoclip.runtime.bundle.manifest.parts import (
     FLAVOURS,
     INTERPOLATION,
-    MANIFEST_NAME,
-    MODEL_FILE,
     RESIZE_RULE,
-    SCHEMA,
     FileInfo,
-    Manifest,
     ModelInfo,
     Preprocessing,
     Thresholds,
-    graph_signature,
 )
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, MODEL_FILE, SCHEMA, Manifest
+from kanoclip.runtime.bundle.manifest.signature import graph_signature
 from kanoclip.runtime.engines import CPU_ONLY, create_backend
 from kanoclip.runtime.errors import BackendError, KanoclipError, one_line
 from kanoclip.runtime.system.hardware import own_cores
@@ -160,12 +157,12 @@ def _copy_by_cuda_python(device: str) -> Peak:
     gpu = open_device(gpu_index(device))
     try:
         gpu.enter()
-        source, target = gpu.allocate(COPIED["cuda"]), gpu.allocate(COPIED["cuda"])
+        stream, source, target = gpu.make_stream(), gpu.allocate(COPIED["cuda"]), gpu.allocate(COPIED["cuda"])
 
         def copy() -> None:
             kind = cudart.cudaMemcpyKind.cudaMemcpyDeviceToDevice
-            cudart.cudaMemcpyAsync(target, source, COPIED["cuda"], kind, gpu.stream)
-            gpu.synchronize()
+            cudart.cudaMemcpyAsync(target, source, COPIED["cuda"], kind, stream.handle)
+            stream.synchronize()
 
         rate = 2 * COPIED["cuda"] / _fastest(copy) / 1e9
         gpu.leave()

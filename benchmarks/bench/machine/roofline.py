@@ -11,7 +11,7 @@ from kanoclip.benchmarks.bench.machine.peak import Peak, gemm_ways, measure_copy
 from kanoclip.benchmarks.bench.runners.runners import Runner
 from kanoclip.benchmarks.bench.turns import Tick
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import GraphWork
+from kanoclip.runtime.bundle.manifest.parts import GraphWork
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.system.installed import is_installed
 

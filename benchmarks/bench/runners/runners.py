@@ -84,7 +84,7 @@ def open_runners(
         if any(backend.name == other.name for other in opened):
             backend.close()  # `auto` has taken the same engine
             continue
-        place = _place(backend.name, device)
+        place = _place(backend, device)
         opened.append(Runner(backend.name, name, backend, place, precisions(backend.name, bundle.manifest.precision)))
     if not opened:
         raise BackendError("nothing of what was asked for runs here: name another --backend")
@@ -180,8 +180,8 @@ class FrameRuns:
             backend.run(frames, indices)
 
 
-def _place(name: str, device: str) -> str:
-    if name.endswith("-cpu"):
+def _place(backend: Backend, device: str) -> str:
+    if backend.on_cpu:
         return "cpu"
     return device if device.startswith("cuda") else "cuda"
 

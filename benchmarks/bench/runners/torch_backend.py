@@ -11,7 +11,7 @@ import torch
 from kanoclip.benchmarks.bench.runners.split import Split
 from kanoclip.export.frame_resize import FrameResize
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import ModelInfo
+from kanoclip.runtime.bundle.manifest.parts import ModelInfo
 from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
@@ -49,6 +49,7 @@ class TorchBackend(BaseBackend):
         if half and not torch.cuda.is_available():
             raise BackendError("torch finds no GPU here: install a torch with CUDA, or choose --device cpu")
         torch.set_num_threads(threads or own_cores())
+        self.on_cpu = not half
         self.name = f"torch-{'compile-' if compiled else ''}{'cuda' if half else 'cpu'}"
         self._device, self._dtype = device, torch.float16 if half else torch.float32
         model, self.same_weights = _model(manifest.model)

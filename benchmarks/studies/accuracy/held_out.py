@@ -24,8 +24,9 @@ import click
 from safetensors.torch import save_file
 
 from kanoclip.benchmarks.studies.results import write_result
-from kanoclip.train.backbones import get_backbone, load_clip, seeded_clip
+from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.data.registry import open_dataset
+from kanoclip.train.weights.load import load_clip
 
 SHOWN = ("image_auroc", "pixel_auroc", "aupro")
 

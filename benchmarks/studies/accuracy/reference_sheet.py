@@ -26,7 +26,7 @@ from kanoclip.runtime.types import Detection, Image
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.registry import open_dataset
 from kanoclip.train.data.types import Category, Sample
-from kanoclip.train.evaluation.few_shot import observed
+from kanoclip.train.evaluation.few_shot.draws import observed
 
 _SIDE, _LINE, _GAP = 200, 22, 4
 RATE = 0.05
@@ -91,7 +91,7 @@ def main(root: Path, category: str, each: int, output: Path) -> None:
             memory = fit(references, descriptor_sha256=digest, rows=rows)
             set_by = promise(memory, RATE, None)
             limits = thresholds_of(set_by, manifest.thresholds, None, detector.backend.name, memory.created)
-            detector.use_memory(name, memory, limits)
+            detector.rules.use_memory(name, memory, limits)
             columns.append([cell(image, detector(image)) for image in images])
     titles = ("image", "zero-shot", "1 reference", "4 references")
     _, content = cv2.imencode(output.suffix, sheet(titles, columns), [cv2.IMWRITE_JPEG_QUALITY, 88])

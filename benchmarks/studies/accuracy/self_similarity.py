@@ -12,10 +12,11 @@ import torch
 
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.types import FloatMap, Image
-from kanoclip.train.backbones import get_backbone, load_clip
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.kanoclip import to_pixels
 from kanoclip.train.model.smoothing import MapSmoothing
 from kanoclip.train.model.towers.clip_vv import ClipVV
+from kanoclip.train.weights.load import load_clip
 
 
 class SelfSimilarity:

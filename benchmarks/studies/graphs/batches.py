@@ -28,9 +28,10 @@ from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines import BACKENDS
 from kanoclip.runtime.engines.autoselect import cpu_engines
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.hardware import workers_for
+from kanoclip.runtime.system.queues import Policy
 
 
 def export(folder: Path, most: int) -> Path:

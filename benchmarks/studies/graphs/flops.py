@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.export.work import gemm_flops
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.train.backbones import get_backbone, load_clip
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.towers.clip_vv import ClipVV
+from kanoclip.train.weights.load import load_clip
 
 
 class PlainTower(nn.Module):

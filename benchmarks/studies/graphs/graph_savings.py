@@ -31,7 +31,7 @@ from kanoclip.export.quantisation.calibration import plain_session
 from kanoclip.export.work import gemm_flops
 from kanoclip.runtime.bundle.tolerances import BOUNDS
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.train.backbones import get_backbone, load_clip
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.checkpoint import build_model, load_checkpoint
 from kanoclip.train.model.bicmci import HEADS, RESIDUAL_SCALE, BiCMCI, TextState
 from kanoclip.train.model.deformable import DeformableSelfAttention
@@ -39,6 +39,7 @@ from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, to_pixels
 from kanoclip.train.model.layers import attention, merge_heads, split_heads
 from kanoclip.train.model.towers.clip_vv import FinalBlock
 from kanoclip.train.weights import CHECKPOINT, packaged
+from kanoclip.train.weights.load import load_clip
 
 SHIPPED, TOWER = "as it ships", "plain image tower"
 ENGINES = ("onnxruntime", "openvino")

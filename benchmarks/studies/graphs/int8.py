@@ -34,7 +34,8 @@ from kanoclip.export.onnx_writer import BatchSpec, write_onnx
 from kanoclip.export.parity import load_samples
 from kanoclip.export.quantisation.quantize import quantizable
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of, shipped_bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, MODEL_FILE, FileInfo
+from kanoclip.runtime.bundle.manifest.parts import FileInfo
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, MODEL_FILE
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.engines.autoselect import cpu_engines
 from kanoclip.runtime.errors import KanoclipError

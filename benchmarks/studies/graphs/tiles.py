@@ -22,7 +22,7 @@ import numpy as np
 from kanoclip.benchmarks.studies.graphs.batches import export, rate
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.tiles import parse_grid

@@ -23,7 +23,7 @@ from kanoclip.train.data.images import read_image
 from kanoclip.train.data.registry import open_dataset
 from kanoclip.train.data.types import Category, Dataset
 from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
-from kanoclip.train.evaluation.few_shot import Protocol, draw_references, learned, observed
+from kanoclip.train.evaluation.few_shot.draws import Protocol, draw_references, learned, observed
 from kanoclip.train.evaluation.predictor import BundlePredictor
 
 OURS = "KAnoCLIP nano"
@@ -60,14 +60,14 @@ def main(root: Path, shots: tuple[int, ...], draws: int, categories: tuple[str, 
                 left = replace(category, samples=tuple(rest))
                 references, _ = observed(ours.detector, words, drawn, None)
                 memory, _ = learned(references, ours.detector.bundle.manifest, protocol, number)
-                ours.detector.use_memory(words, memory)
+                ours.detector.rules.use_memory(words, memory)
                 found[OURS].append(measured(dataset, left, ours))
                 images = [read_image(sample.image) for sample in drawn]
                 for rival in LIKE_OURS:
                     model = build(rival, weights)
                     fit(model, images)
                     found[rival.title].append(measured(dataset, left, RivalPredictor(model, rival.title)))
-            ours.detector.use_memory(words, None)
+            ours.detector.rules.use_memory(words, None)
             for title, results in found.items():
                 row: dict[str, Any] = {"category": category.name, "references": count, "model": title}
                 for name in METRICS:

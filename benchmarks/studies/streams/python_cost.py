@@ -27,8 +27,9 @@ from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, 
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.sinks import JsonLinesSink
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame
 
 CASES = tuple(product((1, 2), (1, 8)))
@@ -59,7 +60,7 @@ class MemorySource(BaseSource):
 class InstantBackend(BaseBackend):
     """Answers at once: a map with as many hot squares as asked for."""
 
-    name = "instant-cpu"
+    name, on_cpu = "instant-cpu", True
 
     def __init__(self, size: tuple[int, int], workers: int, batch: int, regions: int) -> None:
         self.workers = workers

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.json_fields import is_one_line
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked, store
 from kanoclip.runtime.cli.fitting.fit_options import FitOptions, fit_options
 from kanoclip.runtime.cli.fitting.frames import by_group, draw_scores, open_frames
@@ -27,8 +27,8 @@ from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.conformal import best_rate, bound, frames_needed
-from kanoclip.runtime.detect.reference.history import memory_of
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration import report

@@ -13,7 +13,7 @@ import numpy as np
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import check_place, locked, with_tiles
 from kanoclip.runtime.cli.fitting.frames import draw_scores, open_frames
 from kanoclip.runtime.cli.fitting.learn_options import AUTO, LearnOptions, learn_options
@@ -29,7 +29,7 @@ from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.learning.seen import takes_memory
-from kanoclip.runtime.detect.reference.history import memory_of, put, undo, without
+from kanoclip.runtime.detect.reference.stored.history import memory_of, put, undo, without
 from kanoclip.runtime.detect.reference.unlabelled import LEAST_FRAMES
 from kanoclip.runtime.errors import MemoryFileError
 from kanoclip.runtime.ops.calibration.plot import Histogram

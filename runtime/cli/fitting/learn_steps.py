@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.cli.fitting.frames import Frames, by_group
 from kanoclip.runtime.cli.fitting.learn_options import AUTO, LearnOptions
 from kanoclip.runtime.cli.terminal.building import builds_shown

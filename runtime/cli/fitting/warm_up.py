@@ -20,7 +20,7 @@ from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.learn.job import Learned
 from kanoclip.runtime.ops.learn.observe import Observed
 from kanoclip.runtime.ops.learn.sheet import draw_sheet, write_jpeg
-from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.control.stream_control import StreamControl
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +181,7 @@ class LineWarmUp:
             self._control.save_memory(path, found.class_name)
             self._is_saved = True
             return
-        from kanoclip.runtime.detect.reference.history import put
+        from kanoclip.runtime.detect.reference.stored.history import put
 
         put(Bundle.open(path), None, found.class_name, found.memory, found.thresholds)
         log.info("the memory of %s is saved in %s", found.class_name, path)

@@ -10,7 +10,7 @@ from kanoclip.runtime.cli.run_options.kinds import Kind, Number, OneOf, Switch
 from kanoclip.runtime.engines import BACKENDS, DEVICE, check_backend
 from kanoclip.runtime.engines.triton.address import SHAPE
 from kanoclip.runtime.errors import BackendError, SettingsError
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 
 TABLE_LIMIT = 40
 """Up to so many images the table is printed without a flag."""

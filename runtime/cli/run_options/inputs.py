@@ -6,7 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from itertools import islice, repeat
 from pathlib import Path
@@ -149,19 +149,23 @@ class SourceOptions:
         """Whether it goes on until it is stopped, as far as can be seen before it is open."""
         return is_endless(self.spec, camera=self.camera is not None)
 
-    def open(self) -> Source:
+    def open(self, model_size: tuple[int, int] | None = None) -> Source:
         """Opens it.
+
+        Args:
+            model_size: As `Reading.model_size`.
 
         Raises:
             SourceError: It cannot be opened.
         """
+        reading = reading_of(self.damaged, self.bit_depth, self.max_pixels)
         return open_stream(
             self.spec,
             camera=self.camera is not None,
             reconnect=self.reconnect,
             wait=self.wait_for_source,
             stall_s=self.stall_timeout or None,
-            reading=reading_of(self.damaged, self.bit_depth, self.max_pixels),
+            reading=replace(reading, model_size=model_size),
         )
 
 
@@ -215,8 +219,12 @@ class Inputs:
         """Whether images of one are not read at full size."""
         return any(one.reduced_jpeg for one in self.sources)
 
-    def open(self, detector: Detector) -> list[Source]:
+    def open(self, detector: Detector, *, watched: bool) -> list[Source]:
         """Opens them.
+
+        Args:
+            detector: Whose model the images are for.
+            watched: Whether somebody may look at whole images of a live source, now or later.
 
         Raises:
             click.UsageError: --reduced-jpeg was given with something else than images.
@@ -225,7 +233,7 @@ class Inputs:
         with ExitStack() as opened:
             sources: list[Source] = []
             for one in self.sources:
-                source = one.open()
+                source = one.open(None if watched else detector.frame_size)
                 opened.callback(source.close)
                 if one.reduced_jpeg:
                     if not isinstance(source, ImageSource):

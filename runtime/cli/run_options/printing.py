@@ -10,8 +10,8 @@ from typing import Any
 from kanoclip.runtime.cli.run_options.fields import options_of, table_of
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions
 from kanoclip.runtime.cli.run_options.line_file import LineConfig
-from kanoclip.runtime.cli.run_options.outputs import SinkOptions, type_of
 from kanoclip.runtime.cli.run_options.secrets import Secret, Url
+from kanoclip.runtime.cli.run_options.sinks.by_type import SinkOptions, type_of
 
 
 def printed(config: LineConfig, bundle: Path) -> str:

@@ -26,9 +26,9 @@ from kanoclip.runtime.service.shifts.counters import ShiftCounters
 from kanoclip.runtime.service.shifts.plan import ShiftPlan
 from kanoclip.runtime.service.systemd import Supervision
 from kanoclip.runtime.sinks import Sink
-from kanoclip.runtime.stream.control import StreamControl
+from kanoclip.runtime.stream.control.progress import Progress
+from kanoclip.runtime.stream.control.stream_control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline
-from kanoclip.runtime.stream.progress import Progress
 from kanoclip.runtime.system.net import parse_address
 from kanoclip.runtime.system.signals import Hangup, Hangups, stop_on_signals
 
@@ -280,7 +280,7 @@ class Watchers:
         self._supervision.tick(progress)
         if self._shifts is not None:
             self._shifts.tick(progress)
-        if self._pipeline.stopping:
+        if self._pipeline.live.stopping:
             self._supervision.stopping()
             return
         hangup = self._hangups.next()
@@ -289,7 +289,7 @@ class Watchers:
         elif hangup is Hangup.RELOAD:
             with self._supervision.reloading():
                 self._control.reload()
-            self._pipeline.reopen_sinks()
+            self._pipeline.live.reopen_sinks()
 
     def _answer_metrics(self) -> Answer:
         if self._metrics is None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import printable
 from kanoclip.runtime.sinks.draw.digits import apart
-from kanoclip.runtime.stream.progress import Progress, RunSummary
+from kanoclip.runtime.stream.control.progress import Progress, RunSummary
 from kanoclip.runtime.types import BadFrame, Result
 
 REFRESH_S = 0.1

@@ -9,7 +9,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.memory import Correction, Label, ReferenceMemory
 from kanoclip.runtime.errors import FrameError

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.warm_up import FrameLearner, WarmedUp, WarmUp, check_room
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.learning.conformal import Bound, best_rate, bound
 from kanoclip.runtime.detect.learning.spread import lowered
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from kanoclip.runtime.bundle.manifest import HISTORY, Thresholds
+from kanoclip.runtime.bundle.manifest.parts import HISTORY, Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.limits import RATE, limits_by, rate_of
@@ -18,7 +18,7 @@ from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.fit import fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.detect.reference.read import Own
+from kanoclip.runtime.detect.reference.stored.read import Own
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.engines.base import descriptor_of
 from kanoclip.runtime.errors import SettingsError
@@ -81,7 +81,7 @@ class LiveReferences:
         Raises:
             FrameError: The class is unknown.
         """
-        return MemoryCount.of(self._detector.memory_of(class_name))
+        return MemoryCount.of(self._detector.rules.memory_of(class_name))
 
     def saved(self, class_name: str) -> bool:
         """Whether a new start would score the class by the same memory.
@@ -89,7 +89,7 @@ class LiveReferences:
         Raises:
             FrameError: The class is unknown.
         """
-        return self._detector.own_memory(class_name) is None
+        return self._detector.rules.own_memory(class_name) is None
 
     def add(self, name: str, frame: Prepared, class_name: str) -> MemoryCount:
         """Adds a good frame to a class's memory; the first one makes the memory.
@@ -111,10 +111,10 @@ class LiveReferences:
         seen = self._detector.look(frame, class_name)  # inference, during which other changes are welcome
         with self._adding:
             while True:
-                old = self._detector.memory_of(class_name)
+                old = self._detector.rules.memory_of(class_name)
                 memory = self._grown(old, name, seen, class_name)  # the first one takes a while
                 with self._changing:
-                    if self._detector.memory_of(class_name) is old:
+                    if self._detector.rules.memory_of(class_name) is old:
                         self.use(class_name, memory, self._set_anew(memory, old is None, class_name))
                         return MemoryCount.of(memory)
 
@@ -125,7 +125,7 @@ class LiveReferences:
         thresholds: Thresholds | None = None,
         choice: Decision | None = None,
     ) -> None:
-        """As `Detector.use_memory`, with a way back.
+        """As `Rules.use_memory`, with a way back.
 
         Args:
             class_name: Whose.
@@ -134,13 +134,13 @@ class LiveReferences:
             choice: What is chosen over them from now on; None for what is chosen now.
         """
         with self._changing:
-            settings, own = self._detector.settings, self._detector.own_memory(class_name)
+            settings, own = self._detector.rules.settings, self._detector.rules.own_memory(class_name)
             before = _Before(self._file(class_name), own, settings.chosen.get(class_name, Decision()))
             if thresholds is None and own is not None:
                 thresholds = own.thresholds
             if choice is not None:
                 settings = settings.without_choice(class_name).choosing(class_name, choice)
-            self._detector.use_own(class_name, Own(memory, thresholds), settings)
+            self._detector.rules.use_own(class_name, Own(memory, thresholds), settings)
             self._before[class_name] = [*self._live(class_name), before][-HISTORY:]
 
     def can_undo(self, class_name: str) -> bool:
@@ -154,7 +154,7 @@ class LiveReferences:
             live = self._live(class_name)
             if not live:
                 return []
-            given = [one.own for one in live[1:]] + [self._detector.own_memory(class_name)]
+            given = [one.own for one in live[1:]] + [self._detector.rules.own_memory(class_name)]
             bundles = self._detector.bundle.manifest.thresholds_of(class_name)
             found = [(own.memory, own.thresholds or bundles) for own in given if own is not None and own.memory]
             if found and given[-1] is not None and given[-1].memory is not None:
@@ -178,8 +178,8 @@ class LiveReferences:
             last = earlier[-1]
             self._before[class_name] = earlier[:-1]
             choice = replace(last.choice, roi=None)  # a region that was drawn since stays
-            settings = self._detector.settings.without_choice(class_name).choosing(class_name, choice)
-            self._detector.use_own(class_name, last.own, settings)
+            settings = self._detector.rules.settings.without_choice(class_name).choosing(class_name, choice)
+            self._detector.rules.use_own(class_name, last.own, settings)
             return self.count(class_name)
 
     def reset(self, class_name: str) -> MemoryCount:
@@ -190,10 +190,10 @@ class LiveReferences:
             MemoryFileError: The bundle's first memory of the class cannot be read.
         """
         # Streams without a memory need no safetensors.
-        from kanoclip.runtime.detect.reference.history import thresholds_without
+        from kanoclip.runtime.detect.reference.stored.history import thresholds_without
 
         with self._changing:
-            if self._detector.memory_of(class_name) is None:
+            if self._detector.rules.memory_of(class_name) is None:
                 raise SettingsError(f"{class_name} has no memory: its scores are zero-shot ones already")
             self.use(class_name, None, thresholds_without(self._detector.bundle, class_name))
             return MemoryCount()
@@ -212,10 +212,10 @@ class LiveReferences:
             SettingsError: The class has no memory.
             BundleError: The bundle belongs to the package, is being changed, or cannot be written; nothing is changed.
         """
-        from kanoclip.runtime.detect.reference.history import put_steps  # as in `reset`
+        from kanoclip.runtime.detect.reference.stored.history import put_steps  # as in `reset`
 
         with self._changing:
-            memory, root = self._detector.memory_of(class_name), self._detector.bundle.root
+            memory, root = self._detector.rules.memory_of(class_name), self._detector.bundle.root
             if memory is None:
                 raise SettingsError(f"{class_name} has no memory to save: add a reference, or use --warm-up")
             if output is None and self.saved(class_name):
@@ -226,7 +226,7 @@ class LiveReferences:
                 steps = self.steps(class_name) or [(memory, self._in_use(class_name))]
                 place = put_steps(bundle, output, class_name, steps)
             if output is None:
-                self._detector.decide_by(self._detector.settings, self._detector.bundle.reread())
+                self._detector.rules.decide_by(self._detector.rules.settings, self._detector.bundle.reread())
                 self._before[class_name].clear()  # these steps are the bundle's by now
             return place
 
@@ -234,7 +234,7 @@ class LiveReferences:
         bundle = self._detector.bundle
         digest, most = takes_memory(bundle.manifest)
         grid = descriptor_of(bundle).grid
-        _, inside = self._detector.region_of(class_name)
+        _, inside = self._detector.rules.region_of(class_name)
         if old is not None:
             return append(old, name, seen.descriptors, seen.zero_shot, grid, most_rows=most, inside=inside)
         return fit(
@@ -252,7 +252,7 @@ class LiveReferences:
         rate = RATE if first else rate_of(base)
         if rate is None:
             return None
-        roi, _ = self._detector.region_of(class_name)
+        roi, _ = self._detector.rules.region_of(class_name)
         return limits_by(memory, base, roi, self._detector.backend.name, utc_now(), rate)
 
     def _live(self, class_name: str) -> list[_Before]:
@@ -267,7 +267,7 @@ class LiveReferences:
 
     def thresholds(self, class_name: str) -> Thresholds:
         """Those that belong to what a class is scored by; what settings have over them is left out."""
-        own = self._detector.own_memory(class_name)
+        own = self._detector.rules.own_memory(class_name)
         if own is not None and own.thresholds is not None:
             return own.thresholds
         return self._detector.bundle.manifest.thresholds_of(class_name)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle.manifest import Manifest
+from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.detect.reference.fit import References
 from kanoclip.runtime.errors import MemoryFileError
 from kanoclip.runtime.types import Image

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.corrections import bounded, digest_of, false_alarms, image_of, png_of, ruled
@@ -16,6 +16,7 @@ from kanoclip.runtime.detect.learning.lesson import LearnerSlot, Lessons
 from kanoclip.runtime.detect.learning.limits import limits_by, rate_of
 from kanoclip.runtime.detect.learning.live import LiveReferences, utc_now
 from kanoclip.runtime.detect.learning.seen import takes_memory
+from kanoclip.runtime.detect.learning.taught import Taught
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.memory import Correction, Label, ReferenceMemory
@@ -25,63 +26,6 @@ from kanoclip.runtime.errors import BundleError, SettingsError
 from kanoclip.runtime.types import Image
 
 Steps = list[tuple[ReferenceMemory, Thresholds]]
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What a correction did.
-
-    Attributes:
-        correction: The frame, with its score before and now.
-        threshold: The threshold now.
-        wrong: Whether the verdict was wrong; if not, nothing but the label is new.
-        right: Whether the verdict is right now.
-        false_alarms: What share of good frames to come is called anomalous at most, before and now; see
-            `corrections.false_alarms`.
-        references: How many stand behind that.
-        overridden: A flag or the settings file will override the threshold at the next start.
-        against: Earlier labels that the verdicts go against now.
-    """
-
-    correction: Correction
-    threshold: float
-    wrong: bool
-    right: bool
-    false_alarms: tuple[float, float]
-    references: int
-    overridden: bool
-    against: tuple[Correction, ...] = ()
-
-    def sentence(self) -> str:
-        """For a person, in a line or two."""
-        one = self.correction
-        now = f"it scores {one.score:.3f} (before: {one.before:.3f}), the threshold is {self.threshold:.3f}"
-        if self.threshold != one.threshold:
-            now += f" (before: {one.threshold:.3f})"
-        if not self.wrong:
-            return f"Labelled {one.label.value}. Its verdict was right already: {now}."
-        if not self.right:
-            return (
-                f"Labelled {one.label.value}, but that does not suffice: {now}. Frames labelled the other way score "
-                "the same or beyond, and no threshold tells them apart: learn anew, or undo a label."
-            )
-        verdict = "passes" if one.label is Label.FINE else "is found"
-        text = f"Labelled {one.label.value}: it {verdict} from now on; {now}."
-        before, after = self.false_alarms
-        if after != before:
-            text += (
-                f" Of good frames, up to about {after:.1%} will be called anomalous; it was {before:.1%} "
-                f"(by {self.references} references, each out of sample)."
-            )
-        if self.against:
-            names = "; ".join(f"{each.name} ({each.label.value})" for each in self.against[:3])
-            text += (
-                f" No threshold is right for all labels: the verdict is wrong now for {len(self.against)} labelled "
-                f"before, such as {names}."
-            )
-        if self.overridden:
-            text += " --threshold or [decision] overrides it at the next start: leave them out there."
-        return text
 
 
 class Teacher:
@@ -129,7 +73,7 @@ class Teacher:
 
     def memory(self, class_name: str) -> ReferenceMemory | None:
         """What a class is scored by; None for zero-shot."""
-        return self._detector.memory_of(class_name)
+        return self._detector.rules.memory_of(class_name)
 
     def copy_of(self, class_name: str) -> Path | None:
         """The copy of the bundle that a class was saved into; None for none."""
@@ -153,7 +97,7 @@ class Teacher:
         """What `undo` takes back, in a few words; empty for nothing."""
         if not self._references.can_undo(class_name) and class_name not in self._detector.bundle.manifest.references:
             return ""
-        memory = self._detector.memory_of(class_name)
+        memory = self._detector.rules.memory_of(class_name)
         if memory is None:
             return "the reset of the memory"
         if memory.corrections:
@@ -195,14 +139,14 @@ class Teacher:
             start, chosen = self._start(memory, class_name)
             thresholds = ruled(start, memory)
             with self._changing:
-                if self._detector.memory_of(class_name) is not old:
+                if self._detector.rules.memory_of(class_name) is not old:
                     raise SettingsError(f"the memory of {class_name} was changed meanwhile: try it again")
                 self._references.use(class_name, memory, thresholds, Decision())
                 in_use = self._detector.thresholds_of(class_name)
                 overridden = (in_use.image, in_use.pixel) != (thresholds.image, thresholds.pixel)
                 if overridden:  # by a flag or the file: what was corrected now must hold now
                     decision = Decision(threshold=thresholds.image, pixel_threshold=thresholds.pixel)
-                    self._detector.decide_by(self._detector.settings.choosing(class_name, decision))
+                    self._detector.rules.decide_by(self._detector.rules.settings.choosing(class_name, decision))
             self._count()
             last = corrections[-1]
             return Taught(
@@ -233,10 +177,12 @@ class Teacher:
             SettingsError: There is nothing to take back.
             BundleError: The bundle cannot be written; nothing is changed.
         """
-        from kanoclip.runtime.detect.reference.history import undo  # streams without a memory need no safetensors
+        from kanoclip.runtime.detect.reference.stored.history import (
+            undo,  # streams without a memory need no safetensors
+        )
 
         with self._teaching, self._changing:
-            old = self._detector.memory_of(class_name)
+            old = self._detector.rules.memory_of(class_name)
             if self._references.can_undo(class_name):
                 self._references.undo(class_name)
             else:
@@ -246,10 +192,10 @@ class Teacher:
                 check_place(root, None)
                 with locked(root):
                     undo(self._detector.bundle.reread(), class_name)
-                settings = self._detector.settings.without_choice(class_name)
-                self._detector.decide_by(settings, self._detector.bundle.reread())
+                settings = self._detector.rules.settings.without_choice(class_name)
+                self._detector.rules.decide_by(settings, self._detector.bundle.reread())
             self._count()
-            new = self._detector.memory_of(class_name)
+            new = self._detector.rules.memory_of(class_name)
             stay = set() if new is None else {(one.sha256, one.label) for one in new.corrections}
             gone = () if old is None else old.corrections
             return [one for one in gone if (one.sha256, one.label) not in stay]
@@ -284,7 +230,7 @@ class Teacher:
 
     def _save_into_copy(self, class_name: str, root: Path, saved: Steps) -> None:
         """Brings a copy to what is in use: back over steps that were undone since, and on by those that are new."""
-        from kanoclip.runtime.detect.reference.history import put_steps, undo
+        from kanoclip.runtime.detect.reference.stored.history import put_steps, undo
 
         steps = self._references.steps(class_name)
         common = _common(steps, saved)
@@ -298,7 +244,7 @@ class Teacher:
 
     def _memory_to_teach(self, class_name: str) -> ReferenceMemory:
         takes_memory(self._detector.bundle.manifest)
-        memory = self._detector.memory_of(class_name)
+        memory = self._detector.rules.memory_of(class_name)
         if memory is None:
             raise SettingsError(
                 f"{class_name} has no reference memory, which corrections go into: learn it from good frames first"
@@ -322,7 +268,7 @@ class Teacher:
         bundle = self._detector.bundle
         seen = self._detector.look(frame, class_name)
         _, most = takes_memory(bundle.manifest)
-        _, inside = self._detector.region_of(class_name)
+        _, inside = self._detector.rules.region_of(class_name)
         grid = descriptor_of(bundle).grid
         return append(old, name, seen.descriptors, seen.zero_shot, grid, most_rows=most, inside=inside)
 
@@ -335,7 +281,7 @@ class Teacher:
     def _start(self, memory: ReferenceMemory, class_name: str) -> tuple[Thresholds, bool]:
         """What the thresholds would be without corrections, and whether somebody chose them while the stream ran."""
         own, now = self._references.thresholds(class_name), self._detector.thresholds_of(class_name)
-        choice = self._detector.settings.chosen.get(class_name, Decision())
+        choice = self._detector.rules.settings.chosen.get(class_name, Decision())
         chosen = (choice.threshold, choice.pixel_threshold) != (None, None)
         if (own.image, own.pixel) != (now.image, now.pixel):
             origin = f"chosen while a stream ran, {utc_now()}"
@@ -343,7 +289,7 @@ class Teacher:
         rate = rate_of(own)
         if rate is None:
             return own, chosen
-        roi, _ = self._detector.region_of(class_name)
+        roi, _ = self._detector.rules.region_of(class_name)
         return limits_by(memory, own, roi, self._detector.backend.name, utc_now(), rate), chosen
 
     def _count(self) -> None:

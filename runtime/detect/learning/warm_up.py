@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.limits import limits_by
 from kanoclip.runtime.detect.learning.seen import Seen, references_of, takes_memory, thumbnail
@@ -121,7 +121,7 @@ def check_warm_up(detector: Detector, class_name: str, frames: int) -> None:
     """
     bundle = detector.bundle
     takes_memory(bundle.manifest)
-    if detector.memory_of(class_name) is not None:
+    if detector.rules.memory_of(class_name) is not None:
         raise SettingsError(
             f"{bundle.root} has a memory of {class_name} already: leave out --warm-up, or run kanoclip-learn --undo"
         )
@@ -193,7 +193,7 @@ class WarmUp:
             if collection is None:
                 collection = self._collections[known] = _Collection()
                 # Someone may have learned the class by other means meanwhile.
-                if self._only is None and self._detector.memory_of(known) is not None:
+                if self._only is None and self._detector.rules.memory_of(known) is not None:
                     collection.closed.set()
             if collection.closed.is_set() or collection.reserved == self._frames:
                 return
@@ -228,7 +228,9 @@ class WarmUp:
         with self._lock:
             collection = self._collections.get(class_name)
             if collection is None:
-                return self._only == class_name or (self._only is None and self._detector.memory_of(class_name) is None)
+                return self._only == class_name or (
+                    self._only is None and self._detector.rules.memory_of(class_name) is None
+                )
             return not collection.closed.is_set()
 
     def taken(self, class_name: str) -> int:
@@ -285,7 +287,7 @@ class WarmUp:
             log.warning("warm-up: the memory of %s is in use all the same: %s", class_name, one_line(error))
 
     def _failed(self, class_name: str, why: str) -> None:
-        stays = "zero-shot ones" if self._detector.memory_of(class_name) is None else "those by the memory before"
+        stays = "zero-shot ones" if self._detector.rules.memory_of(class_name) is None else "those by the memory before"
         log.warning("warm-up of %s failed, and its scores stay %s: %s", class_name, stays, why)
         self._on_failed(class_name, why)
 
@@ -301,7 +303,7 @@ class WarmUp:
         ordered = sorted(collection.seen.values(), key=lambda one: one[1])
         seen, names, sizes, thumbnails = zip(*ordered, strict=True)
         references = references_of(names, seen, descriptor_of(bundle).grid)
-        roi, inside = self._detector.region_of(class_name)
+        roi, inside = self._detector.rules.region_of(class_name)
         selection = every(references.descriptors) if self._good else select(references.descriptors, references.grid)
         used = np.flatnonzero(selection.frames)
         engine = self._detector.backend.name

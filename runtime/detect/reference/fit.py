@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.reference.coreset import CANDIDATES, greedy_rows, random_rows
 from kanoclip.runtime.detect.reference.fused import fuse, logits, nearest
 from kanoclip.runtime.detect.reference.memory import Fusion, ReferenceMemory, centred, make_tensors

@@ -10,7 +10,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle.manifest import FUSION_NUMBERS, Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.signature import FUSION_NUMBERS
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.engines.base import MemoryTensors
 
 Halves = npt.NDArray[np.float16]

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest, Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.bundle.store import check_place, store
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.thresholds import decided
+from kanoclip.runtime.detect.settings.thresholds import decided
 from kanoclip.runtime.errors import BundleError, SettingsError, one_line
 from kanoclip.runtime.system.files.regular import read_small
 from kanoclip.runtime.system.paths import config_path, replace_file
@@ -140,7 +142,7 @@ def own_settings(bundle: Path, sources: Sequence[str]) -> Path | None:
     """
     try:
         content = read_small(bundle / MANIFEST_NAME).decode()
-        manifest = Manifest.from_json(content)
+        manifest = read_manifest(content)
         folder = config_path()
     except (OSError, UnicodeDecodeError, BundleError):  # no bundle, which is reported elsewhere, or no home
         return None

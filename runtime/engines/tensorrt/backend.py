@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines.base import (
+    Answers,
     BaseBackend,
     Floats,
     Frames,
@@ -23,13 +24,16 @@ from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on
 from kanoclip.runtime.engines.tensorrt.building.provide import Compare, kernels_file, provide_engine
 from kanoclip.runtime.engines.tensorrt.device import Device, DeviceInfo
+from kanoclip.runtime.engines.tensorrt.execution import GpuTimes
 from kanoclip.runtime.engines.tensorrt.flavour import load_flavour
 from kanoclip.runtime.engines.tensorrt.open_device import open_device
-from kanoclip.runtime.engines.tensorrt.session import GpuTimes, Session
+from kanoclip.runtime.engines.tensorrt.session import Session
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError
 from kanoclip.runtime.system.installed import is_installed
 
 T = TypeVar("T")
+IN_FLIGHT = 2
+"""One batch is computed while the answers of the one before are decided; further ones would only wait."""
 
 log = logging.getLogger(__name__)
 
@@ -78,24 +82,31 @@ class TensorRtBackend(BaseBackend):
             try:
                 kernels = kernels_file(bundle, found, self._device.info)
 
-                def load(serialized: Serialized, stripped: bool = False) -> Session:
-                    return Session(bundle, self._device, found, serialized, stripped=stripped, kernels=kernels)
+                def load(serialized: Serialized, stripped: bool = False, in_flight: int = 1) -> Session:
+                    return Session(
+                        bundle,
+                        self._device,
+                        found,
+                        serialized,
+                        stripped=stripped,
+                        kernels=kernels,
+                        in_flight=in_flight,
+                    )
 
                 provided = provide_engine(
                     bundle, found, self._device.info, lambda: _infer(bundle, load), report, rebuild=rebuild
                 )
                 self.origin = provided.origin
                 log.info("engine: %s", provided.origin)
-                self._session = load(provided.serialized, provided.stripped)
+                self._session = load(provided.serialized, provided.stripped, IN_FLIGHT)
+                self.in_flight = self._session.in_flight
             finally:
                 self._device.leave()
         except BaseException:
             self._device.close()
             raise
 
-    def run(
-        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
-    ) -> tuple[Floats, Floats]:
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
         """Runs one batch; see `Backend.run`.
 
         Raises:
@@ -103,6 +114,18 @@ class TensorRtBackend(BaseBackend):
             BackendError: It is closed, or the GPU does not answer.
         """
         return self._on_device(lambda session: session.run(frames, class_index, memory))
+
+    def submit(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Callable[[], Answers]:
+        """Begins one batch; see `Backend.submit`.
+
+        Raises:
+            DeviceLostError: The GPU failed; a new backend may still work.
+            BackendError: It is closed, or the GPU does not answer.
+        """
+        collect = self._on_device(lambda session: session.submit(frames, class_index, memory))
+        return lambda: self._on_device(lambda _: collect())
 
     def describe(self, frames: Frames) -> Floats:
         """Computes the descriptors of one batch; see `Backend.describe`.
@@ -128,7 +151,7 @@ class TensorRtBackend(BaseBackend):
             raise
 
     def time(self, frames: Frames, class_index: Indices | None, *, graph: bool) -> GpuTimes:
-        """Measures a run; see `Session.time`.
+        """Measures a run; see `Execution.time`.
 
         Raises:
             DeviceLostError: The GPU failed.
@@ -137,9 +160,9 @@ class TensorRtBackend(BaseBackend):
         return self._on_device(lambda session: session.time(frames, class_index, graph=graph))
 
     @property
-    def has_graph(self) -> bool:
-        """Whether runs are launched as a graph that was recorded here: full TensorRT, after its first run."""
-        return self._session is not None and self._session.has_graph
+    def recorded(self) -> tuple[int, ...]:
+        """Batch sizes that are launched as a graph which was recorded here: full TensorRT's, after their first run."""
+        return () if self._session is None else self._session.recorded
 
     @property
     def device_info(self) -> DeviceInfo:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.engines.tensorrt.device import Device
+from kanoclip.runtime.engines.tensorrt.device import Device, Stream
 
 
 class Buffer(Protocol):
@@ -37,17 +37,17 @@ class Buffer(Protocol):
 class PinnedBuffer:
     """A discrete GPU: page-locked host memory, device memory, asynchronous copies between them."""
 
-    device: Device
+    stream: Stream
     host: npt.NDArray[Any]
     address: int
 
     def upload(self, rows: int) -> None:
         """See `Buffer`."""
-        self.device.upload(self.address, _bytes(self.host[:rows]))
+        self.stream.upload(self.address, _bytes(self.host[:rows]))
 
     def download(self, rows: int) -> None:
         """See `Buffer`."""
-        self.device.download(_bytes(self.host[:rows]), self.address)
+        self.stream.download(_bytes(self.host[:rows]), self.address)
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ class MappedBuffer:
         """Nothing to do."""
 
 
-def make_buffer(device: Device, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Buffer:
+def make_buffer(device: Device, stream: Stream, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Buffer:
     """Memory for one tensor, of the kind that suits the GPU.
 
     Args:
         device: The GPU.
+        stream: What copies between both sides.
         shape: Of the largest batch.
         dtype: Of the tensor.
 
@@ -80,7 +81,7 @@ def make_buffer(device: Device, shape: tuple[int, ...], dtype: npt.DTypeLike) ->
     host = memory.view(dtype).reshape(shape)
     if device.info.integrated:
         return MappedBuffer(host, seen)
-    return PinnedBuffer(device, host, device.allocate(size))
+    return PinnedBuffer(stream, host, device.allocate(size))
 
 
 def _bytes(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

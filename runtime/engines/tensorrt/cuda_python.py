@@ -43,19 +43,11 @@ class CudaPythonDevice:
         """
         self.lost = self.hung = False
         self._frees: list[Callable[[], Any]] = []
-        self._wait = Wait()
         found = int(_checked("look for GPUs", cudart.cudaGetDeviceCount()))
         if index >= found:
             raise BackendError(f"there is no GPU {index}, only {found}: choose --device cuda:N with a smaller N")
         _checked("use the GPU", cudart.cudaSetDevice(index))
         self.info = _describe(index)
-        self._stream = _checked("make a stream", cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
-        self._frees.append(lambda: cudart.cudaStreamDestroy(self._stream))
-
-    @property
-    def stream(self) -> int:
-        """The stream's handle."""
-        return int(self._stream)
 
     def enter(self) -> None:
         """CUDA's current device belongs to the thread."""
@@ -63,6 +55,14 @@ class CudaPythonDevice:
 
     def leave(self) -> None:
         """Nothing to undo."""
+
+    def make_stream(self) -> CudaPythonStream:
+        """See `Device.make_stream`."""
+        return CudaPythonStream(self)
+
+    def on_release(self, free: Callable[[], Any]) -> None:
+        """Has `release` call something, before what was made earlier is freed."""
+        self._frees.append(free)
 
     def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
         """Page-locked memory."""
@@ -79,6 +79,42 @@ class CudaPythonDevice:
         self._frees.append(lambda: cudart.cudaFree(address))
         return address
 
+    def mark(self) -> int:
+        """See `Device.mark`."""
+        return len(self._frees)
+
+    def release(self, mark: int) -> None:
+        """Newest first. After an error every call fails alike, and nothing more can be done."""
+        while len(self._frees) > mark and not self.hung:
+            self._frees.pop()()
+
+    def close(self) -> None:
+        """Frees everything."""
+        self.release(0)
+        if self.lost and not self.hung:
+            # An error in a kernel stays with the process's context: only a new one can work again.
+            cudart.cudaDeviceReset()
+            self.lost = False
+
+
+class CudaPythonStream:
+    """See `kanoclip.runtime.engines.tensorrt.device.Stream`."""
+
+    def __init__(self, device: CudaPythonDevice) -> None:
+        """Makes a stream.
+
+        Raises:
+            BackendError: The GPU has no room for it.
+        """
+        self._device, self._wait = device, Wait()
+        self._stream = _checked("make a stream", cudart.cudaStreamCreateWithFlags(cudart.cudaStreamNonBlocking))
+        device.on_release(lambda: cudart.cudaStreamDestroy(self._stream))
+
+    @property
+    def handle(self) -> int:
+        """As TensorRT takes it."""
+        return int(self._stream)
+
     def upload(self, target: int, source: Bytes) -> None:
         """Host to device, on the stream."""
         kind = cudart.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -92,7 +128,7 @@ class CudaPythonDevice:
     def synchronize(self) -> None:
         """Waits, not longer than PATIENCE."""
         if not self._wait.until(self._is_done):
-            self.hung = True
+            self._device.hung = True
             raise hang()
 
     def _is_done(self) -> bool:
@@ -120,7 +156,7 @@ class CudaPythonDevice:
             # indeed, the next run fails too.
             cudart.cudaGetLastError()
             raise CaptureError(str(error)) from error
-        self._frees.append(lambda: cudart.cudaGraphExecDestroy(launchable))
+        self._device.on_release(lambda: cudart.cudaGraphExecDestroy(launchable))
 
         def launch() -> None:
             _do("launch a graph", cudart.cudaGraphLaunch(launchable, self._stream))
@@ -128,38 +164,21 @@ class CudaPythonDevice:
         return launch
 
     def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
-        """See `Device.time`."""
-        mark, events = self.mark(), [self._event() for _ in range(len(parts) + 1)]
+        """See `Stream.time`."""
+        mark, events = self._device.mark(), [self._event() for _ in range(len(parts) + 1)]
         _do("time a run", cudart.cudaEventRecord(events[0], self._stream))
         for part, event in zip(parts, events[1:], strict=True):
             part()
             _do("time a run", cudart.cudaEventRecord(event, self._stream))
         self.synchronize()
         spent = [float(_do("time a run", cudart.cudaEventElapsedTime(*pair))) for pair in pairwise(events)]
-        self.release(mark)
+        self._device.release(mark)
         return spent
 
     def _event(self) -> Any:
         event = _checked("make an event", cudart.cudaEventCreate())
-        self._frees.append(lambda: cudart.cudaEventDestroy(event))
+        self._device.on_release(lambda: cudart.cudaEventDestroy(event))
         return event
-
-    def mark(self) -> int:
-        """See `Device.mark`."""
-        return len(self._frees)
-
-    def release(self, mark: int) -> None:
-        """Newest first. After an error every call fails alike, and nothing more can be done."""
-        while len(self._frees) > mark and not self.hung:
-            self._frees.pop()()
-
-    def close(self) -> None:
-        """Frees everything."""
-        self.release(0)
-        if self.lost and not self.hung:
-            # An error in a kernel stays with the process's context: only a new one can work again.
-            cudart.cudaDeviceReset()
-            self.lost = False
 
 
 def _describe(index: int) -> DeviceInfo:

@@ -56,64 +56,28 @@ class DeviceInfo:
     pci: str = ""
 
 
-class Device(Protocol):
-    """What the backend needs of a GPU. Everything happens on one stream that is not the default one.
-
-    Attributes:
-        info: Which GPU.
-        captures: Whether `capture` works with this binding.
-        lost: Set by whoever saw it fail: `close` then resets what this process has on it.
-        hung: It does not answer. Freeing anything would wait for it forever, so nothing is freed any more.
-    """
-
-    info: DeviceInfo
-    captures: bool
-    lost: bool
-    hung: bool
+class Stream(Protocol):
+    """Work on a GPU, one piece after the other; what is on other streams is computed beside it."""
 
     @property
-    def stream(self) -> int:
-        """The stream's handle, as TensorRT takes it."""
-        ...
-
-    def enter(self) -> None:
-        """Makes the GPU current in this thread; before anything else and before each run."""
-        ...
-
-    def leave(self) -> None:
-        """Undoes `enter`."""
-        ...
-
-    def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
-        """Page-locked host memory, which the GPU can copy from by itself.
-
-        Args:
-            size: Bytes.
-            mapped: The GPU reads and writes it where it is.
-
-        Returns:
-            The memory as uint8 [size], and its address for the GPU (0 unless mapped).
-        """
-        ...
-
-    def allocate(self, size: int) -> int:
-        """Device memory; its address."""
+    def handle(self) -> int:
+        """As TensorRT takes it."""
         ...
 
     def upload(self, target: int, source: Bytes) -> None:
-        """Copies from pinned to device memory, later, on the stream."""
+        """Copies from pinned to device memory, later."""
         ...
 
     def download(self, target: Bytes, source: int) -> None:
-        """Copies from device to pinned memory, later, on the stream."""
+        """Copies from device to pinned memory, later."""
         ...
 
     def synchronize(self) -> None:
-        """Waits for the stream, and not longer than PATIENCE.
+        """Waits for all that is on it, and not longer than PATIENCE.
 
         Raises:
             DeviceLostError: The GPU failed.
-            BackendError: It does not answer; `hung` is set.
+            BackendError: It does not answer; the device is `hung`.
         """
         ...
 
@@ -133,8 +97,52 @@ class Device(Protocol):
 
         Raises:
             DeviceLostError: The GPU failed.
-            BackendError: It does not answer; `hung` is set.
+            BackendError: It does not answer; the device is `hung`.
         """
+        ...
+
+
+class Device(Protocol):
+    """What the backend needs of a GPU. Everything happens on streams that are not the default one.
+
+    Attributes:
+        info: Which GPU.
+        captures: Whether `Stream.capture` works with this binding.
+        lost: Set by whoever saw it fail: `close` then resets what this process has on it.
+        hung: It does not answer. Freeing anything would wait for it forever, so nothing is freed any more.
+    """
+
+    info: DeviceInfo
+    captures: bool
+    lost: bool
+    hung: bool
+
+    def enter(self) -> None:
+        """Makes the GPU current in this thread; before anything else and before each run."""
+        ...
+
+    def leave(self) -> None:
+        """Undoes `enter`."""
+        ...
+
+    def make_stream(self) -> Stream:
+        """A stream of its own."""
+        ...
+
+    def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
+        """Page-locked host memory, which the GPU can copy from by itself.
+
+        Args:
+            size: Bytes.
+            mapped: The GPU reads and writes it where it is.
+
+        Returns:
+            The memory as uint8 [size], and its address for the GPU (0 unless mapped).
+        """
+        ...
+
+    def allocate(self, size: int) -> int:
+        """Device memory; its address."""
         ...
 
     def mark(self) -> int:

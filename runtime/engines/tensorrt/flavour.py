@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
-from kanoclip.runtime.bundle.manifest import FLAVOURS
+from kanoclip.runtime.bundle.manifest.parts import FLAVOURS
 from kanoclip.runtime.errors import BackendError, one_line
 
 FULL, RTX = "tensorrt", "tensorrt-rtx"

@@ -27,7 +27,7 @@ class PycudaDevice:
         """
         self.lost = self.hung = False
         self._allocations: list[Any] = []
-        self._wait = Wait()
+        self._closed = False
         try:
             driver.init()
             found = driver.Device.count()
@@ -36,18 +36,8 @@ class PycudaDevice:
             device = driver.Device(index)
             self._context = device.retain_primary_context()
             self.info = _describe(device, index)
-            self._context.push()
-            try:
-                self._stream = driver.Stream(1)  # CU_STREAM_NON_BLOCKING
-            finally:
-                self.leave()
         except driver.Error as error:
             raise BackendError(f"CUDA cannot use GPU {index}: {error}: check the driver") from error
-
-    @property
-    def stream(self) -> int:
-        """The stream's handle."""
-        return int(self._stream.handle)
 
     def enter(self) -> None:
         """Pycuda's current context belongs to the thread."""
@@ -57,6 +47,12 @@ class PycudaDevice:
         """Takes the context off this thread again."""
         with contextlib.suppress(driver.Error):  # a lost GPU's: the call that met it has said so
             driver.Context.pop()
+
+    def make_stream(self) -> PycudaStream:
+        """See `Device.make_stream`."""
+        stream = PycudaStream(self)
+        self._allocations.append(stream)
+        return stream
 
     def pinned(self, size: int, *, mapped: bool) -> tuple[Bytes, int]:
         """Page-locked memory."""
@@ -70,34 +66,6 @@ class PycudaDevice:
         memory = _checked(f"get {size} bytes of GPU memory", driver.mem_alloc, size)
         self._allocations.append(memory)
         return int(memory)
-
-    def upload(self, target: int, source: Bytes) -> None:
-        """Host to device, on the stream."""
-        _do("upload", driver.memcpy_htod_async, target, source, self._stream)
-
-    def download(self, target: Bytes, source: int) -> None:
-        """Device to host, on the stream."""
-        _do("download", driver.memcpy_dtoh_async, target, source, self._stream)
-
-    def synchronize(self) -> None:
-        """Waits, not longer than PATIENCE."""
-        if not self._wait.until(lambda: bool(_do("a run", self._stream.is_done))):
-            self.hung = True
-            raise hang()
-
-    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Not with this binding: `captures` says so."""
-        raise BackendError("pycuda has no CUDA graphs: install cuda-python")
-
-    def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
-        """See `Device.time`."""
-        events = [_checked("make an event", driver.Event) for _ in range(len(parts) + 1)]
-        _do("time a run", events[0].record, self._stream)
-        for part, event in zip(parts, events[1:], strict=True):
-            part()
-            _do("time a run", event.record, self._stream)
-        self.synchronize()
-        return [float(_do("time a run", before.time_till, after)) for before, after in pairwise(events)]
 
     def mark(self) -> int:
         """See `Device.mark`."""
@@ -113,7 +81,7 @@ class PycudaDevice:
 
     def close(self) -> None:
         """Frees everything and gives the context back; when that was its last user, errors go with it."""
-        if self._stream is None or self.hung:
+        if self._closed or self.hung:
             return
         try:
             self.enter()
@@ -121,10 +89,60 @@ class PycudaDevice:
         except BackendError:
             pass  # the GPU was lost, and its memory with it
         finally:
-            self._stream = None
+            self._closed = True
             # pycuda gives a context back where it is the current one, which it is no longer then, or where the thread
             # asks that made it. From any other thread it does nothing, and a lost GPU would stay lost.
             self._context.detach()
+
+
+class PycudaStream:
+    """See `kanoclip.runtime.engines.tensorrt.device.Stream`."""
+
+    def __init__(self, device: PycudaDevice) -> None:
+        """Makes a stream.
+
+        Raises:
+            BackendError: The GPU has no room for it.
+        """
+        self._device, self._wait = device, Wait()
+        self._stream = _checked("make a stream", driver.Stream, 1)  # CU_STREAM_NON_BLOCKING
+
+    @property
+    def handle(self) -> int:
+        """As TensorRT takes it."""
+        return int(self._stream.handle)
+
+    def free(self) -> None:
+        """Gives it back; pycuda does so where the last reference goes."""
+        self._stream = None
+
+    def upload(self, target: int, source: Bytes) -> None:
+        """Host to device, on the stream."""
+        _do("upload", driver.memcpy_htod_async, target, source, self._stream)
+
+    def download(self, target: Bytes, source: int) -> None:
+        """Device to host, on the stream."""
+        _do("download", driver.memcpy_dtoh_async, target, source, self._stream)
+
+    def synchronize(self) -> None:
+        """Waits, not longer than PATIENCE."""
+        if not self._wait.until(lambda: bool(_do("a run", self._stream.is_done))):
+            self._device.hung = True
+            raise hang()
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Not with this binding: `captures` says so."""
+        raise BackendError("pycuda has no CUDA graphs: install cuda-python")
+
+    def time(self, parts: Sequence[Callable[[], None]]) -> list[float]:
+        """See `Stream.time`."""
+        events = [_checked("make an event", driver.Event) for _ in range(len(parts) + 1)]
+        _do("time a run", events[0].record, self._stream)
+        for part, event in zip(parts, events[1:], strict=True):
+            part()
+            _do("time a run", event.record, self._stream)
+        self.synchronize()
+        return [float(_do("time a run", before.time_till, after)) for before, after in pairwise(events)]
 
 
 def _describe(device: Any, index: int) -> DeviceInfo:

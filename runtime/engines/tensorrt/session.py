@@ -1,21 +1,20 @@
-"""One engine, ready to run: context, memory, CUDA graph."""
+"""One engine, loaded and ready to run."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import BATCH, DESCRIPTOR, MEMORY_INPUTS, TensorSpec
+from kanoclip.runtime.bundle.manifest.signature import BATCH, DESCRIPTOR, TensorSpec
 from kanoclip.runtime.engines.base import (
     FETCHED,
+    Answers,
     BaseBackend,
     Floats,
     Frames,
@@ -27,11 +26,11 @@ from kanoclip.runtime.engines.base import (
     descriptor_of,
     fixed_rows,
 )
-from kanoclip.runtime.engines.tensorrt.buffers import Buffer, make_buffer
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized, refit
-from kanoclip.runtime.engines.tensorrt.device import CaptureError, Device, abandon, lost
+from kanoclip.runtime.engines.tensorrt.device import Device, abandon
+from kanoclip.runtime.engines.tensorrt.execution import Execution, GpuTimes
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour, collecting_logger
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, DeviceLostError
 from kanoclip.runtime.system.paths import replace_file
 
 _FUSED = "_gemm_mha"
@@ -41,23 +40,17 @@ _TYPES = {"UINT8": "uint8", "INT64": "int64", "FLOAT": "float32"}
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class GpuTimes:
-    """Milliseconds of one run, by the names that trtexec has for them.
+@dataclass(eq=False)
+class _Flight:
+    """A batch that was submitted.
 
     Attributes:
-        enqueue: Of the processor, until all is on the stream.
-        total: Of the GPU: both copies and the inference.
-        upload: Host to device; None where all is one graph.
-        compute: Inference; None likewise.
-        download: Device to host; None likewise.
+        execution: What computes it.
+        answers: Once they are there.
     """
 
-    enqueue: float
-    total: float
-    upload: float | None = None
-    compute: float | None = None
-    download: float | None = None
+    execution: Execution
+    answers: Answers | None = None
 
 
 class Session(BaseBackend):
@@ -78,6 +71,7 @@ class Session(BaseBackend):
         *,
         stripped: bool = False,
         kernels: Path | None = None,
+        in_flight: int = 1,
     ) -> None:
         """Loads the engine and prepares everything that a run needs.
 
@@ -88,6 +82,7 @@ class Session(BaseBackend):
             serialized: The engine.
             stripped: Its weights are taken from the bundle's graph.
             kernels: File in which TensorRT-RTX keeps what it compiles for this GPU; None for none.
+            in_flight: As `Backend.in_flight`; fewer where the GPU has no room for so many.
 
         Raises:
             BackendError: The engine does not load here, or is not the manifest's.
@@ -104,42 +99,38 @@ class Session(BaseBackend):
             raise BackendError(f"{flavour.title} cannot load the engine ({self._logger.reason}): build it again")
         if stripped:
             refit(flavour, self._engine, bundle.model_path)
-        self._bundle, manifest = bundle, bundle.manifest
+        self._bundle = bundle
         _check_signature(bundle, flavour.trt, self._engine)
-        self._context = self._make_context(flavour)
-        if self._context is None:
-            raise BackendError(f"{flavour.title} cannot prepare the engine ({self._logger.reason})")
-        self._inputs = {
-            spec.name: self._bind(spec, manifest.max_batch)
-            for spec in manifest.inputs
-            if spec.name not in MEMORY_INPUTS
-        }
-        # Not among the inputs, which are uploaded for every frame.
-        self._memory = {
-            spec.name: self._bind(spec, int(spec.shape[0]))
-            for spec in fixed_rows(manifest).inputs
-            if spec.name in MEMORY_INPUTS
-        }
-        self._held: MemoryTensors | None = None
-        self._outputs = {spec.name: self._bind(spec, manifest.max_batch) for spec in manifest.outputs}
-        self._dynamic, self._rows = manifest.dynamic_batch, 0
-        # TensorRT-RTX captures by itself: a graph of ours would freeze the kernels it starts with for good.
-        self._captures = device.captures and not flavour.is_rtx and not self._dynamic
-        self._graph: Callable[[], None] | None = None
+        self._ran = False
+        self._flying: list[_Flight] = []
+        self._executions = self._make_executions(flavour, in_flight)
+        self._idle = list(self._executions)
+        self.in_flight = len(self._executions)
 
-    def run(
-        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
-    ) -> tuple[Floats, Floats]:
+    def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
         """Runs one batch; see `Backend.run`.
 
         Raises:
             DeviceLostError: The GPU failed.
             BackendError: The GPU does not answer.
         """
-        self._infer(Inputs.of(self._bundle.manifest, frames, class_index, memory))
-        # The caller keeps a map for as long as it likes; the buffers are filled again by the next run.
-        maps, scores = (self._outputs[name].host[: len(frames)].copy() for name in FETCHED)
-        return maps, scores
+        return self.submit(frames, class_index, memory)()
+
+    def submit(
+        self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None
+    ) -> Callable[[], Answers]:
+        """Begins one batch; see `Backend.submit`.
+
+        Raises:
+            DeviceLostError: The GPU failed.
+            BackendError: The GPU does not answer.
+        """
+        execution = self._free()
+        execution.start(Inputs.of(self._bundle.manifest, frames, class_index, memory))
+        self._idle.remove(execution)
+        flight = _Flight(execution)
+        self._flying.append(flight)
+        return lambda: flight.answers or self._land(flight)
 
     def describe(self, frames: Frames) -> Floats:
         """Computes the descriptors of one batch; see `Backend.describe`.
@@ -149,16 +140,13 @@ class Session(BaseBackend):
             BackendError: The bundle has none, or the GPU does not answer.
         """
         descriptor_of(self._bundle)
-        manifest = self._bundle.manifest
-        self._infer(Inputs.of(manifest, frames, any_class(manifest, len(frames))))
-        # A copy of its own, after the run: `run` shares the CUDA graph and has no use for it.
-        found = self._outputs[DESCRIPTOR]
-        found.download(len(frames))
-        self._device.synchronize()
-        return np.array(found.host[: len(frames)])
+        manifest, execution = self._bundle.manifest, self._free()
+        execution.start(Inputs.of(manifest, frames, any_class(manifest, len(frames))))
+        execution.wait()
+        return execution.fetch(DESCRIPTOR)
 
     def time(self, frames: Frames, class_index: Indices | None, *, graph: bool) -> GpuTimes:
-        """Runs one batch and measures where its time goes, by the GPU's own clock.
+        """Runs one batch and measures where its time goes; see `Execution.time`.
 
         Args:
             frames: As `run` takes them, which has been called before; so are the classes.
@@ -169,68 +157,51 @@ class Session(BaseBackend):
             DeviceLostError: The GPU failed.
             BackendError: There is no graph, or the GPU does not answer.
         """
-        if graph and self._graph is None:
-            raise BackendError(f"{self.name} has no CUDA graph of its own here: leave it out")
-        self._fill(Inputs.of(self._bundle.manifest, frames, class_index))
-        parts = (self._graph,) if graph and self._graph is not None else (self._upload, self._execute, self._download)
-        started = time.perf_counter()
-        enqueued = started
-
-        def last() -> None:
-            nonlocal enqueued
-            enqueued = time.perf_counter()
-
-        spent = self._device.time([*parts, last])[:-1]
-        return GpuTimes((enqueued - started) * 1e3, sum(spent), *(() if graph else spent))
+        return self._free().time(Inputs.of(self._bundle.manifest, frames, class_index), graph=graph)
 
     @property
-    def has_graph(self) -> bool:
-        """Whether runs are launched as a graph that was recorded here."""
-        return self._graph is not None
+    def recorded(self) -> tuple[int, ...]:
+        """Batch sizes that are launched as a graph which was recorded here."""
+        return self._idle[-1].recorded if self._idle else ()
 
-    def _infer(self, inputs: Inputs) -> None:
-        """Runs one batch and waits for it: what FETCHED names is on the host then."""
-        first = self._rows == 0
-        self._fill(inputs)
-        if self._graph is not None:
-            self._graph()
-        else:
-            self._enqueue()
-        self._device.synchronize()
-        if first:
-            # The first run prepares what cannot be prepared while a graph is recorded.
-            if self._captures:
-                self._capture()
+    def _free(self) -> Execution:
+        """One that computes nothing. Where there is none, the oldest batch is waited for, and its answers are held."""
+        if not self._idle:
+            self._land(self._flying[0])
+        return self._idle[-1]  # the last one used, if all are free
+
+    def _land(self, flight: _Flight) -> Answers:
+        """Waits for a batch, and frees what computed it."""
+        flight.execution.wait()
+        # The caller keeps a map for as long as it likes; the memory is filled again by the next run.
+        maps, scores = (flight.execution.output(name).copy() for name in FETCHED)
+        flight.answers = maps, scores
+        self._flying.remove(flight)
+        self._idle.append(flight.execution)
+        if not self._ran:
+            self._ran = True
             self._keep_kernels()
+        return flight.answers
 
-    def _fill(self, inputs: Inputs) -> None:
-        """Puts a batch where the stream uploads it from."""
-        frames, class_index, rows = inputs.frames, inputs.class_index, len(inputs.frames)
-        self._take(inputs.memory)
-        if self._dynamic and rows != self._rows:
-            for name, buffer in self._inputs.items():
-                self._context.set_input_shape(name, (rows, *buffer.host.shape[1:]))
-        self._rows = rows
-        np.copyto(self._inputs["frame"].host[:rows], frames)
-        if class_index is not None:
-            np.copyto(self._inputs["class_index"].host[:rows], class_index)
-
-    def _capture(self) -> None:
-        """Records a run as a graph; without one, runs go on as they are."""
-        try:
-            self._graph = self._device.capture(self._enqueue)
-        except CaptureError as error:
-            log.warning("%s runs without a CUDA graph, at a little more processor time a frame (%s)", self.name, error)
-
-    def _take(self, memory: MemoryTensors | None) -> None:
-        """Uploads a reference memory, where it is another one than the last."""
-        if memory is None or memory is self._held or (info := self._bundle.manifest.memory) is None:
-            return
-        for name, value in memory.padded(info.rows).inputs().items():
-            np.copyto(self._memory[name].host, value)
-            self._memory[name].upload(len(value))
-        self._device.synchronize()
-        self._held = memory
+    def _make_executions(self, flavour: Flavour, count: int) -> list[Execution]:
+        """As many as there is room for, one at least."""
+        make_context = self._context_maker(flavour)
+        made: list[Execution] = []
+        while len(made) < count:
+            mark = self._device.mark()
+            try:
+                made.append(
+                    Execution(
+                        self._bundle, self._device, flavour, self._engine, make_context, lambda: self._logger.reason
+                    )
+                )
+            except BackendError as error:
+                if not made or isinstance(error, DeviceLostError):
+                    raise
+                self._device.release(mark)
+                log.warning("%s computes one frame after the other, with none ready beside it (%s)", self.name, error)
+                break
+        return made
 
     def fused_attention(self) -> int:
         """How many attention blocks run as one fused kernel, by the names of the engine's layers."""
@@ -241,41 +212,25 @@ class Session(BaseBackend):
 
     def close(self) -> None:
         """Drops the engine and its memory, in the order that TensorRT asks for."""
+        with suppress(BackendError):  # what is computed at present must not lose its memory
+            for flight in () if self._device.lost or self._device.hung else self._flying:
+                flight.execution.wait()
         if self._device.hung:
-            abandon(self._context, self._engine, self._runtime, self._compiled)
+            contexts = (context for execution in self._executions for context in execution.contexts)
+            abandon(*contexts, self._engine, self._runtime, self._compiled)
         elif not self._device.lost:
             self._keep_kernels()
-        self._graph = self._compiled = self._context = self._engine = self._runtime = None
+        for execution in self._executions:
+            execution.close()
+        for held in (self._executions, self._idle, self._flying):
+            held.clear()
+        self._compiled = self._engine = self._runtime = None
         self._device.release(self._mark)
 
-    def _enqueue(self) -> None:
-        """Copies, inference, copies: all on the one stream, so in this order."""
-        self._upload()
-        self._execute()
-        self._download()
-
-    def _upload(self) -> None:
-        for buffer in self._inputs.values():
-            buffer.upload(self._rows)
-
-    def _execute(self) -> None:
-        if not self._context.execute_async_v3(self._device.stream):
-            raise lost("a run", self._logger.reason)
-
-    def _download(self) -> None:
-        for name in FETCHED:
-            self._outputs[name].download(self._rows)
-
-    def _bind(self, spec: TensorSpec, batch: int) -> Buffer:
-        rest = tuple(axis for axis in spec.shape[1:] if isinstance(axis, int))
-        buffer = make_buffer(self._device, (batch, *rest), spec.dtype)
-        if not self._context.set_tensor_address(spec.name, buffer.address):
-            raise BackendError(f"{self.name} has no tensor {spec.name}: build the engine again")
-        return buffer
-
-    def _make_context(self, flavour: Flavour) -> Any:
+    def _context_maker(self, flavour: Flavour) -> Callable[[], Any]:
+        """What makes a context with memory of its own; what TensorRT-RTX compiles for one, all of them use."""
         if not flavour.is_rtx:
-            return self._engine.create_execution_context()
+            return lambda: self._engine.create_execution_context()
         config = self._engine.create_runtime_config()
         config.cuda_graph_strategy = flavour.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         self._compiled = config.create_runtime_cache()
@@ -284,7 +239,7 @@ class Session(BaseBackend):
             if self._compiled.deserialize(content):  # refuses what another GPU, driver or version has left
                 self._stored = content
         config.set_runtime_cache(self._compiled)
-        return self._engine.create_execution_context(config)
+        return lambda: self._engine.create_execution_context(config)
 
     def _keep_kernels(self) -> None:
         if self._compiled is None or self._kernels is None:

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.sources import Source, SourceHealth
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.stream.progress import Progress
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.sources import Source
+from kanoclip.runtime.sources.base import WrappedSource
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.control.progress import Progress
+from kanoclip.runtime.stream.pipeline import Pipeline
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Frame, Result
 
 
@@ -36,7 +38,7 @@ class Values:
     names: tuple[str, ...] = ()
 
 
-class EveryNth:
+class EveryNth(WrappedSource):
     """One frame of every N of a source; the others are read and not scored.
 
     Args:
@@ -45,28 +47,24 @@ class EveryNth:
     """
 
     def __init__(self, source: Source, step: int) -> None:
-        self._source, self._step = source, step
-        self.name, self.live, self.root = source.name, source.live, source.root
-        self.count = None if source.count is None else -(-source.count // step)
-        self.fps = None if source.fps is None else source.fps / step
+        super().__init__(source)
+        self._step = step
+
+    @property
+    def count(self) -> int | None:
+        """Frames that are scored."""
+        return None if self._source.count is None else -(-self._source.count // self._step)
+
+    @property
+    def fps(self) -> float | None:
+        """Scored frames per second of the recording."""
+        return None if self._source.fps is None else self._source.fps / self._step
 
     def frames(self) -> Iterator[Frame | BadFrame]:
         """Yields the first frame, the one N after it, and so on; images that cannot be read count as frames."""
         for number, item in enumerate(self._source.frames()):
             if number % self._step == 0:
                 yield item
-
-    def interrupt(self) -> None:
-        """See `Source.interrupt`."""
-        self._source.interrupt()
-
-    def health(self) -> SourceHealth | None:
-        """See `Source.health`."""
-        return self._source.health()
-
-    def close(self) -> None:
-        """Closes the source."""
-        self._source.close()
 
 
 def gather(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.errors import printable
 from kanoclip.runtime.ops.calibration.calibrate import INTERVAL, Calibration, Setting

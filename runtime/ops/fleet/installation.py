@@ -16,7 +16,8 @@ from datetime import datetime
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import SUFFIX, Bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.engines.base import Report
 from kanoclip.runtime.errors import BundleError, FleetError, KanoclipError
 from kanoclip.runtime.ops.fleet.address import content_address, short
@@ -234,7 +235,7 @@ class Installation:
         for address in self.versions():
             folder = self.version(address)
             with contextlib.suppress(BundleError, OSError, UnicodeDecodeError):
-                manifest = Manifest.from_json(read_small(folder / MANIFEST_NAME).decode())
+                manifest = read_manifest(read_small(folder / MANIFEST_NAME).decode())
                 found |= {info.sha256: folder / name for name, info in manifest.files.items()}
         return found
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import MANIFEST_LIMIT, Bundle, sha256_of
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, FileInfo, Manifest
+from kanoclip.runtime.bundle.manifest.parts import FileInfo
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, Manifest
 from kanoclip.runtime.engines.base import Report
 from kanoclip.runtime.errors import BundleError, FleetError
 from kanoclip.runtime.ops.fleet.address import content_address, short
@@ -108,7 +110,7 @@ def _look(store: Store, reference: Reference, trusted: Sequence[TrustedKey], uns
         raise FleetError(f"its manifest is not the one that was signed ({short(statement.bundle)}): it was changed")
     if reference.address is not None and reference.address != address:
         raise FleetError(f"it is {short(address)}, and not what was asked for")
-    manifest = Manifest.from_json(text.decode())
+    manifest = read_manifest(text.decode())
     if len(manifest.files) > _MOST_FILES:
         raise FleetError(f"it has {len(manifest.files)} files: {_MOST_FILES} is the most that is taken")
     if reserved := {MANIFEST_NAME, SIGNATURE_NAME} & manifest.files.keys():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.engines.base import Report
 from kanoclip.runtime.errors import BundleError, KanoclipError
 from kanoclip.runtime.ops.fleet.address import content_address

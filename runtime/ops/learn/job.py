@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle.manifest import Manifest, TileGrid
+from kanoclip.runtime.bundle.manifest.schema import Manifest
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.learning.seen import Seen, takes_memory
 from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.fit import fit, scores_of

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import IN_GRAPH, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import IN_GRAPH
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.seen import Seen, references_of, thumbnail
@@ -108,8 +109,8 @@ class Observer:
         return replace(seen, views=np.array(turned, np.float16).reshape(-1, *seen.descriptors.shape))
 
     def _cut_into(self, tiles: TileGrid | None) -> None:
-        bundle, settings = self._detector.bundle, self._detector.settings
-        self._detector.decide_by(settings, replace(bundle, manifest=with_tiles(bundle, tiles)))
+        bundle, settings = self._detector.bundle, self._detector.rules.settings
+        self._detector.rules.decide_by(settings, replace(bundle, manifest=with_tiles(bundle, tiles)))
 
 
 def observe(

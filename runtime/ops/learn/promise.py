@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.learning.conformal import best_rate, frames_needed
 from kanoclip.runtime.detect.learning.limits import worded
 from kanoclip.runtime.detect.learning.spread import lowered

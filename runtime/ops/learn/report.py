@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.ops.calibration import report as calibrated
 from kanoclip.runtime.ops.calibration.recall import RecallTable

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.detect.thresholds import limits_of
+from kanoclip.runtime.detect.settings.thresholds import limits_of
 from kanoclip.runtime.engines.triton.address import is_triton
 from kanoclip.runtime.errors import SettingsError, SinkError
 from kanoclip.runtime.ops.score.listing import list_items

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import SUFFIX, Bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.errors import BackendError, KanoclipError, SourceError, one_line
 from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.ops.score.run_folder import GOES_ON

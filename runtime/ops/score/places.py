@@ -7,15 +7,16 @@ import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from kanoclip.runtime.errors import SourceError, one_line
 from kanoclip.runtime.sources.files.images import too_long
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.system.files.regular import read_regular
+from kanoclip.runtime.system.net import has_secret
 
 PAUSES_S = (0.2, 1.0, 3.0)
 """Before each further try of what a network gave no answer to."""
+_LOGIN = re.compile(r"[^:]+://[^/@:?#]*:[^@]*@")
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://")
 
 
@@ -31,7 +32,8 @@ def filesystem_of(url: str) -> tuple[Any, str]:
         SourceError: fsspec or the library for this kind of URL is missing, the URL is none, or holds a password, which
             would end up in the table.
     """
-    if urlsplit(url).password is not None:
+    # Not by parsing alone: a `#`, `/` or `?` in a password ends what a parser takes for the host.
+    if _LOGIN.match(url) is not None or has_secret(f"http://host/?{url.partition('?')[2]}"):
         kind = url.partition(":")[0]
         raise SourceError(f"{kind}://: no password in a URL, for results hold it: let its library find it")
     try:

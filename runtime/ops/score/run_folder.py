@@ -7,9 +7,10 @@ progress that could disagree with that.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ GOES_ON = "what is done is saved: the same command goes on from there"
 SUFFIX = ".run"
 SCHEMA = 1
 _RUN, _LIST, _PARTS, _LOCK = "run.json", "pictures", "parts", "lock"
+MAPS_OF = ".kanoclip-maps"
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,29 @@ class RunFolder:
         """Says what the run is, and marks the folder of its maps as no source of images.
 
         Raises:
-            SinkError: The folder of maps cannot be written.
+            SinkError: The folder of maps cannot be written, or holds another table's.
         """
         if maps is not None:
             try:
                 maps.mkdir(parents=True, exist_ok=True)
+                self._take(maps)
                 mark_folder(maps)
             except OSError as error:
                 raise SinkError(f"{maps} cannot be written ({error.strerror}): choose another --maps") from error
         replace_file(self.root / _RUN, json.dumps(identity.as_json(), indent=1).encode(), durable=True)
+
+    def _take(self, maps: Path) -> None:
+        """Says whose maps a folder holds, which have the same names for every table.
+
+        Raises:
+            SinkError: Those of another table that is still there, or being made.
+            OSError: The folder cannot be written.
+        """
+        with suppress(FileNotFoundError, ValueError):
+            other = RunFolder(Path(os.fsdecode(read_small(maps / MAPS_OF))))
+            if (other.output.exists() or other.root.exists()) and other.output.resolve() != self.output.resolve():
+                raise SinkError(f"{maps} holds the maps of {other.output}: choose another --maps")
+        replace_file(maps / MAPS_OF, os.fsencode(self.output.absolute()))
 
     def forget(self) -> None:
         """Throws away what was begun."""

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import sha256_of
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.settings.settings import Settings

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MODEL_FILE
+from kanoclip.runtime.bundle.manifest.schema import MODEL_FILE
 from kanoclip.runtime.ops.score.listing import Item
 from kanoclip.runtime.system.hardware import available_bytes, own_cores
 

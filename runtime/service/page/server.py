@@ -28,7 +28,8 @@ from kanoclip.runtime.service.page.options import PageOptions
 from kanoclip.runtime.service.page.snapshot_gallery import SnapshotGallery
 from kanoclip.runtime.service.page.teaching.labels import LabelledSet
 from kanoclip.runtime.service.shifts.counters import ShiftCounters
-from kanoclip.runtime.stream.progress import Control
+from kanoclip.runtime.stream.control.protocol import Control
+from kanoclip.runtime.system.files.regular import check_regular, no_password
 
 log = logging.getLogger(__name__)
 
@@ -215,7 +216,8 @@ def _check_certificate(options: PageOptions) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     assert options.tls_cert is not None
     try:
-        context.load_cert_chain(options.tls_cert, options.tls_key, password=_no_password)
+        check_regular(options.tls_cert, options.tls_key)
+        context.load_cert_chain(options.tls_cert, options.tls_key, password=no_password)
     except ssl.SSLError as error:
         hint = "" if options.tls_key else "; --tls-key names the key where it has a file of its own"
         raise SettingsError(
@@ -223,8 +225,3 @@ def _check_certificate(options: PageOptions) -> None:
         ) from error
     except OSError as error:
         raise SettingsError(f"--tls-cert/--tls-key: {error.filename or options.tls_cert}: {error.strerror}") from error
-
-
-def _no_password() -> str:
-    """An encrypted key would otherwise ask at the terminal."""
-    return ""

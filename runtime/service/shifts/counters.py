@@ -15,7 +15,7 @@ from typing import Any
 
 from kanoclip.runtime.errors import SettingsError, one_line
 from kanoclip.runtime.service.shifts.plan import ShiftPlan
-from kanoclip.runtime.stream.progress import Progress, SourceProgress
+from kanoclip.runtime.stream.control.progress import Progress, SourceProgress
 from kanoclip.runtime.system.files.lock import Lock, LockedError
 from kanoclip.runtime.system.files.regular import read_regular
 from kanoclip.runtime.system.paths import replace_file

@@ -17,6 +17,7 @@ from kanoclip.runtime.errors import SettingsError, SinkError, one_line
 from kanoclip.runtime.sinks.events.mqtt_config import MqttConfig
 from kanoclip.runtime.sinks.events.outbox import Outbox, OutboxSink, record_bytes
 from kanoclip.runtime.system.backoff import Backoff
+from kanoclip.runtime.system.files.regular import check_regular, no_password
 from kanoclip.runtime.types import Detection, Frame
 
 if TYPE_CHECKING:
@@ -275,12 +276,14 @@ def _tls(config: MqttConfig) -> ssl.SSLContext:
         SettingsError: A file cannot be read as what it should be.
     """
     try:
+        check_regular(config.ca)
         context = ssl.create_default_context(cafile=str(config.ca) if config.ca is not None else None)
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"--mqtt-ca {config.ca}: no certificates in PEM form ({one_line(error)})") from None
     if config.cert is not None:
         try:
-            context.load_cert_chain(config.cert, config.key)
+            check_regular(config.cert, config.key)
+            context.load_cert_chain(config.cert, config.key, no_password)
         except (OSError, ssl.SSLError) as error:
             raise SettingsError(
                 f"--mqtt-cert {config.cert}: no certificate with its key in PEM form ({one_line(error)})"

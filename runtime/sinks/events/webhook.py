@@ -20,6 +20,7 @@ from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sinks.events.outbox import OutboxSink, record_bytes
 from kanoclip.runtime.sinks.events.webhook_config import Picture, WebhookConfig
 from kanoclip.runtime.system.backoff import Backoff
+from kanoclip.runtime.system.files.regular import check_regular
 from kanoclip.runtime.types import Detection, Frame, Image
 
 if TYPE_CHECKING:
@@ -99,8 +100,10 @@ class WebhookSink(OutboxSink[_Message]):
         self._config = config
         self._untrained = untrained
         self._canvas = Canvas()
-        if config.ca is not None and not config.ca.is_file():
-            raise SettingsError(f"--webhook-ca {config.ca}: no such file")
+        try:
+            check_regular(config.ca)
+        except OSError as error:
+            raise SettingsError(f"--webhook-ca {config.ca}: {error.strerror}") from None
         self._pool = urllib3.PoolManager(
             num_pools=1,
             retries=False,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from kanoclip.runtime.sources.files.headers import JPEG, header_of, orientation_of
+from kanoclip.runtime.sources.files.headers import JPEG, PNG, header_of, is_whole_png, orientation_of
 from kanoclip.runtime.sources.files.jpeg import decode_jpeg, turned
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.files.samples import Samples, samples_of
@@ -61,7 +63,11 @@ def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Readin
         return samples.refused
     if samples.pages > 1:
         log.warning("%s: only the first of its %d pages is scored", path or "an image", samples.pages)
-    plain = samples.bits <= 8 and not samples.alpha
+    plain = samples.bits <= 8 and not samples.alpha and samples.most is None
+    # First, and not beside this image: of both at a time there may be too much.
+    folder = None
+    if samples.bits > 8 and samples.most is samples.real_bits is reading.bit_depth is None and path is not None:
+        folder = _depth_of_folder(path.parent)
     deep = cv2.IMREAD_UNCHANGED if samples.alpha else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     image = decode_as(raw, cv2.IMREAD_COLOR if plain else deep, reading)
     if isinstance(image, str) or plain:
@@ -69,9 +75,14 @@ def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Readin
     if image.dtype not in (np.uint8, np.uint16):
         return f"its samples are of the type {image.dtype}: convert it to 8 or 16 bits"
     colours = image if image.ndim == 2 else image[:, :, :3]
-    shown = (
-        colours if image.dtype == np.uint8 else _to_8_bits(colours, reading.bit_depth or _depth(colours, samples, path))
-    )
+    if samples.most is not None and reading.bit_depth is None:
+        shown = _scaled(colours, samples.most)
+    elif image.dtype == np.uint8:
+        shown = colours
+    else:
+        shown = _to_8_bits(colours, reading.bit_depth or _depth(colours, samples, path, folder))
+    if samples.inverted:
+        shown = np.asarray(cv2.bitwise_not(shown))
     if shown.ndim == 2 or shown.shape[2] == 1:
         shown = np.asarray(cv2.cvtColor(shown, cv2.COLOR_GRAY2BGR))
     if image.ndim == 3 and image.shape[2] == 4:
@@ -82,7 +93,11 @@ def decode(raw: bytes, scale: int = 1, path: Path | None = None, reading: Readin
 def refusal(raw: bytes, reading: Reading = AS_IT_IS) -> str | None:
     """Why a file is not even given to a decoder: its format is none that is read, or its header states too much."""
     header = header_of(raw)
-    return UNKNOWN if header is None else reading.too_large(header)
+    if header is None:
+        return UNKNOWN
+    if raw.startswith(PNG) and not is_whole_png(raw):
+        return "damaged (a chunk ends behind the file)"
+    return reading.too_large(replace(header, depth=header.depth + len(raw) // header.pixels))
 
 
 def decode_as(raw: bytes, flags: int, reading: Reading = AS_IT_IS) -> np.ndarray | str:
@@ -119,27 +134,50 @@ def _jpeg(raw: bytes, scale: int, path: Path | None, reading: Reading) -> Image 
 
 
 def _to_8_bits(values: np.ndarray, bits: int) -> np.ndarray:
-    return np.asarray(np.minimum(values >> (bits - 8), 255), np.uint8)
+    """The upper 8 of so many bits; some rows at a time."""
+    shown = np.empty(values.shape, np.uint8)
+    for rows in _strips(values):
+        shown[rows] = np.minimum(values[rows] >> (bits - 8), 255)
+    return shown
+
+
+def _scaled(values: np.ndarray, most: int) -> np.ndarray:
+    """8 bits of samples that end anywhere; some rows at a time."""
+    shown = np.empty(values.shape, np.uint8)
+    for rows in _strips(values):
+        shown[rows] = np.minimum((values[rows].astype(np.uint32) * 255 + most // 2) // most, 255)
+    return shown
+
+
+def _strips(values: np.ndarray) -> Iterator[slice]:
+    """Slices of rows."""
+    rows = max(1, _STRIP // values.shape[1])
+    return (slice(top, top + rows) for top in range(0, len(values), rows))
 
 
 def _over_background(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Composites over `BACKGROUND`; some rows at a time, since it takes 30 bytes a pixel."""
     shown = np.empty(colours.shape, np.uint8)
-    rows = max(1, _STRIP // colours.shape[1])
-    for top in range(0, len(colours), rows):
-        part = alpha[top : top + rows].astype(np.float32)[:, :, None] / np.float32(np.iinfo(alpha.dtype).max)
-        shown[top : top + rows] = np.rint(colours[top : top + rows] * part + BACKGROUND * (1 - part))
+    for rows in _strips(colours):
+        part = alpha[rows].astype(np.float32)[:, :, None] / np.float32(np.iinfo(alpha.dtype).max)
+        shown[rows] = np.rint(colours[rows] * part + BACKGROUND * (1 - part))
     return shown
 
 
-def _depth(values: np.ndarray, samples: Samples, path: Path | None) -> int:
-    """Bits that the samples of a 16-bit image really have."""
+def _depth(values: np.ndarray, samples: Samples, path: Path | None, folder: int | None) -> int:
+    """Bits that the samples of a 16-bit image really have, beside others of its folder."""
     own = _range(values)
     if samples.real_bits is not None and own <= samples.real_bits:  # else they are spread over all 16 bits
         return max(8, samples.real_bits)
-    if samples.real_bits is not None or path is None:
+    if path is None or folder is None:
         return own
-    folder = _depth_of_folder(path.parent)
+    if own > folder:
+        _warn_once(
+            path.parent,
+            own,
+            f"{path}: an image of {own} bits beside its folder's first ones of {folder} bits, which are shown "
+            f"brighter: --bit-depth {own} takes all alike",
+        )
     if folder - own <= MOST_DARKER:
         return max(own, folder)
     _warn_once(
@@ -148,6 +186,19 @@ def _depth(values: np.ndarray, samples: Samples, path: Path | None) -> int:
         f"{path}: nearly black beside its folder's images of {folder} bits; taken as one of {own} bits",
     )
     return own
+
+
+def _range_of(path: Path) -> int | None:
+    """The depth of an image file of 16 bits, by its range; None for another, or one that states its depth."""
+    try:
+        raw = read_regular(path, AS_IT_IS.max_bytes) or b""
+    except OSError:
+        return None
+    samples = samples_of(raw)
+    if samples.bits != 16 or samples.real_bits is not None or samples.most is not None or samples.refused:
+        return None
+    image = decode_as(raw, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
+    return _range(image) if not isinstance(image, str) and image.dtype == np.uint16 else None
 
 
 def _warn_once(folder: Path, bits: int, words: str) -> None:
@@ -187,14 +238,8 @@ def _first_of(folder: Path) -> list[int]:
     except OSError:  # of a folder that has gone, what was seen counts
         return found
     for path in paths[: 4 * LOOKED_AT]:
-        try:
-            raw = read_regular(path, AS_IT_IS.max_bytes) or b""
-        except OSError:
-            continue
-        samples = samples_of(raw)
-        if samples.bits == 16 and samples.real_bits is None and not samples.refused:
-            image = decode_as(raw, cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH)
-            found += [_range(image)] if not isinstance(image, str) and image.dtype == np.uint16 else []
+        if (bits := _range_of(path)) is not None:
+            found.append(bits)
         if len(found) == LOOKED_AT:
             break
     return found

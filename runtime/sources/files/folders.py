@@ -73,9 +73,9 @@ class Links:
                     real = f"{here.rstrip('/')}/{entry.name}"
                     if real != self._root and real not in self._followed:
                         yield Name(entry.name, entry.path, entry.is_dir())
-                elif entry.is_dir() or is_image(entry.name):
+                elif (leads := _is_folder(entry)) is not False or is_image(entry.name):
                     if self._follow(os.path.realpath(entry.path), here):
-                        yield Name(entry.name, entry.path, entry.is_dir())
+                        yield Name(entry.name, entry.path, bool(leads))
                     else:
                         self._left_out.append(entry.path)
         except OSError as error:
@@ -105,6 +105,14 @@ class Links:
             return False
         self._followed.add(target)
         return True
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
+    """Whether a link leads to a folder; None where it leads round in a circle."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return None
 
 
 def images_in(folder: str) -> Iterator[str]:

@@ -6,9 +6,12 @@ simplejpeg has the same decoder, gives the same pixels, and tells.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import cv2
 import numpy as np
 
+from kanoclip.runtime.errors import one_line
 from kanoclip.runtime.sources.files.headers import orientation_of
 from kanoclip.runtime.types import Image
 
@@ -23,8 +26,6 @@ _SCALES = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
-_WARNINGS = ("Corrupt JPEG data", "Premature end of JPEG", "Inconsistent progression")
-"""How libjpeg's messages about damaged data begin; other errors are of kinds that OpenCV may know how to decode."""
 _TURNS: dict[int, tuple[int | None, int | None]] = {
     2: (None, 1),
     3: (cv2.ROTATE_180, None),
@@ -49,15 +50,21 @@ def decode_jpeg(raw: bytes, scale: int) -> tuple[Image | None, str]:
         empty if nothing is.
     """
     damage = ""
+    header = None
     if simplejpeg is not None:
+        with suppress(ValueError):  # of a form that it does not know, and OpenCV may
+            header = simplejpeg.decode_jpeg_header(raw)
+    if header is not None:
+        height, width, colours, _ = header
+        printed = colours in ("CMYK", "YCCK")
+        least = {"min_height": -(-height // scale), "min_width": -(-width // scale)} if scale > 1 else {}
         try:
-            height, width, colours, _ = simplejpeg.decode_jpeg_header(raw)
-            if colours not in ("CMYK", "YCCK"):
-                least = {"min_height": -(-height // scale), "min_width": -(-width // scale)} if scale > 1 else {}
-                return turned(simplejpeg.decode_jpeg(raw, "BGR", **least), orientation_of(raw)), ""
-        except ValueError as error:
-            words = str(error)
-            damage = words if words.startswith(_WARNINGS) else ""
+            image = simplejpeg.decode_jpeg(raw, "CMYK" if printed else "BGR", **least)
+            if not printed:  # of which OpenCV makes BGR
+                return turned(image, orientation_of(raw)), ""
+            del image
+        except ValueError as error:  # what comes after a good header: data that are cut, or markers in their midst
+            damage = one_line(error) or "no reason given"
     try:
         image = cv2.imdecode(np.frombuffer(raw, dtype=np.uint8), _SCALES[scale])
     except cv2.error:  # for one, more pixels than OpenCV's limit

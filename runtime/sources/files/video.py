@@ -47,11 +47,7 @@ class VideoSource(BaseSource):
                 f"{path}: not a video that OpenCV can decode (damaged, cut short or an unknown codec); "
                 "try playing it, or convert it to H.264 .mp4"
             )
-        try:
-            check_size(self._capture, self.name, reading)
-        except SourceError:
-            self._capture.release()
-            raise
+        check_size(self._capture, self.name, reading)
         self.count = frame_count(self._capture)
         self.fps = frame_rate(self._capture)
 

@@ -19,6 +19,8 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
@@ -66,7 +68,7 @@ class GStreamerSource(BaseSource):
             `gst://` and a pipeline up to raw video, as `gst-launch-1.0` takes it and split as a shell would; passwords
             in it are used and never shown.
         stall_s: How long each frame after the first may take; None waits for ever.
-        reading: How large its frames may be.
+        reading: How large its frames may be, and whether somebody looks at whole ones.
 
     Raises:
         SourceError: It is not of that form, the tool is missing, or no frame comes.
@@ -79,7 +81,7 @@ class GStreamerSource(BaseSource):
         self._stall_s = math.inf if stall_s is None else stall_s
         self._kind = spec.partition("://")[0]
         self._endless = not spec.startswith(GST)
-        pipeline, self.name = read_pipeline(spec)
+        pipeline, self.name, self._full_size = read_pipeline(spec, reading.model_size)
         self._hidden = [(token, redact_property(token)) for token in pipeline if redact_property(token) != token]
         self._deadline = time.monotonic() + OPEN_TIMEOUT_S
         self._launch = GstLaunch(self.name, [*pipeline, *_TAIL])
@@ -131,7 +133,8 @@ class GStreamerSource(BaseSource):
             except StreamFormatError as error:
                 raise self._failure(f"frame {index} cannot be read ({error})") from error
             # The wait for the sensor costs nothing, so that only the way through the pipe counts.
-            yield Frame(index, self.name, captured_at, image, (time.perf_counter() - started) * 1e3)
+            spent = (time.perf_counter() - started) * 1e3
+            yield Frame(index, self.name, captured_at, image, spent, full_size=self._full_size)
             index += 1
         code = self._launch.finish()
         if code or self._endless or not index:
@@ -169,21 +172,54 @@ class GStreamerSource(BaseSource):
         return "try the pipeline with gst-launch-1.0 and fakesink at its end"
 
 
-def read_pipeline(spec: str) -> tuple[list[str], str]:
+class Pipeline(NamedTuple):
+    """What a source string stands for.
+
+    Attributes:
+        arguments: Of `gst-launch-1.0`, up to raw video.
+        name: The string as it may be shown.
+        full_size: (height, width) of the whole frame, where a smaller one comes.
+    """
+
+    arguments: list[str]
+    name: str
+    full_size: tuple[int, int] | None = None
+
+
+def read_pipeline(spec: str, model: tuple[int, int] | None = None) -> Pipeline:
     """Reads what a source string stands for; opens nothing.
 
-    Returns:
-        The pipeline's arguments, and the string as it may be shown.
+    Args:
+        spec: As `GStreamerSource` takes it.
+        model: As `Reading.model_size`.
 
     Raises:
         SourceError: It is not of the form that its kind has.
     """
     if spec.startswith(CSI):
-        return CsiCamera.parse(spec).pipeline(), spec
+        camera = CsiCamera.parse(spec)
+        return Pipeline(camera.pipeline(model), spec, camera.full_size if camera.halvings(model) else None)
     if spec.startswith(GENICAM):
-        return GenicamCamera.parse(spec).pipeline(), spec
+        return Pipeline(GenicamCamera.parse(spec).pipeline(), spec)
     pipeline = _split(spec)
-    return pipeline, GST + " ".join(map(redact_property, pipeline))
+    return Pipeline(pipeline, GST + " ".join(map(redact_property, pipeline)))
+
+
+def files_of_pipeline(spec: str) -> list[Path]:
+    """The files that a `gst://` string reads: what its elements name as `location` or as a `file://` address.
+
+    One that cannot be split is refused where it is opened.
+    """
+    try:
+        tokens = _split(spec)
+    except SourceError:
+        return []
+    named = [token.partition("=") for token in tokens]
+    return [
+        Path(unquote(value.removeprefix("file://")) if value.startswith("file://") else value)
+        for name, _, value in named
+        if (name == "location" and "://" not in value) or (name in ("location", "uri") and value.startswith("file://"))
+    ]
 
 
 def _split(spec: str) -> list[str]:

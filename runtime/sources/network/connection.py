@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import Source
-from kanoclip.runtime.system.bounded_queue import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
 from kanoclip.runtime.system.net import redact_text
+from kanoclip.runtime.system.queues import Mailbox, MailboxClosedError, MailboxEmptyError, Policy
 from kanoclip.runtime.types import BadFrame, Frame
 
 

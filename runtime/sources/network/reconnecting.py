@@ -192,7 +192,6 @@ class _Outage:
         self.reason: str | None = None
         self._name = name
         self._ever = False
-        self._tries = 0
         self._reported: set[str] = set()  # kinds of outage that were reported, and whose end was not
         self._began = 0.0  # of the outage that was reported
         self._unsteady = False
@@ -204,11 +203,8 @@ class _Outage:
         now = time.monotonic()
         if self.lost_since is None:
             self.lost_since = now
-            self._tries = 0
             if self._ever:
                 self._losses += 1
-        else:
-            self._tries += 1
         self.reason = reason
         kind = _kind(reason)
         if not self._reported:

@@ -60,11 +60,7 @@ class UrlSource(BaseSource):
         self._capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, options)
         if not self._capture.isOpened():
             raise refusal(address)
-        try:
-            check_size(self._capture, self.name, reading)
-        except SourceError:
-            self._capture.release()
-            raise
+        check_size(self._capture, self.name, reading)
         self.count = frame_count(self._capture)
         self.live = self.count is None
         self.fps = frame_rate(self._capture)

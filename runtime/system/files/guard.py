@@ -41,15 +41,17 @@ class Written:
         flag: Names it in the message: the flag, or the line of the settings file.
         path: A file, or a folder.
         replaced: It gives way as a whole, with all that lies below it.
+        filled: A folder that is filled with images, and read as a source no more.
     """
 
     flag: str
     path: Path
     replaced: bool = False
+    filled: bool = False
 
 
 def refuse_overwriting(written: Iterable[Written], read: Iterable[Read]) -> None:
-    """Refuses outputs that would overwrite something that is read, by whatever name: `..`, a symlink, a hard link.
+    """Refuses outputs that would overwrite what is read, or each other, by whatever name: `..`, a symlink, a hard link.
 
     Args:
         written: The outputs, none of which is open yet.
@@ -64,11 +66,21 @@ def refuse_overwriting(written: Iterable[Written], read: Iterable[Read]) -> None
         Traceback (most recent call last):
         kanoclip.runtime.errors.SinkError: --jsonl clip.mp4 would overwrite the source clip.mp4: name another place
     """
-    inputs = list(read)
-    for output in written:
+    inputs, outputs = list(read), list(written)
+    for place, output in enumerate(outputs):
         for one in inputs:
             if (hit := _hit(output, one)) is not None:
                 raise SinkError(f"{output.flag} {output.path} would overwrite {one.what} {hit}: name another place")
+            if output.filled and (hit := _held(output, one)) is not None:
+                raise SinkError(
+                    f"{output.flag} {output.path} holds images of {one.what}, such as {hit}, which would be left out "
+                    "as outputs later: name another folder"
+                )
+        for other in outputs[:place]:
+            if _resolved(output.path) == _resolved(other.path) or _same(output.path, other.path):
+                raise SinkError(
+                    f"{output.flag} {output.path} would overwrite what {other.flag} writes: give each its own place"
+                )
 
 
 def _hit(output: Written, one: Read) -> Path | None:
@@ -83,6 +95,14 @@ def _hit(output: Written, one: Read) -> Path | None:
     except (OSError, ValueError):  # what is not there yet is no source
         return None
     return None if stat.S_ISDIR(own.st_mode) else next((path for path in one.files() if _is(own, path)), None)
+
+
+def _held(output: Written, one: Read) -> Path | None:
+    """A file that is read and lies in the output's folder; None for none."""
+    if not output.path.is_dir():
+        return None
+    here = _resolved(output.path)
+    return next((path for path in one.files() if _below(_resolved(path), here)), None)
 
 
 def _resolved(path: Path) -> str:

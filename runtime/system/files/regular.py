@@ -35,6 +35,26 @@ def open_regular(path: Path) -> BinaryIO:
         raise
 
 
+def check_regular(*paths: Path | None) -> None:
+    """Refuses what is no file, for libraries that open it by its name and would wait for a pipe's writer.
+
+    Args:
+        paths: The files; None for none.
+
+    Raises:
+        OSError: As `open_regular` has it, with the file's name.
+    """
+    for path in paths:
+        if path is not None:
+            with closing(open_regular(path)):
+                pass
+
+
+def no_password() -> str:
+    """For keys that are encrypted: OpenSSL would otherwise ask at the terminal, and wait."""
+    return ""
+
+
 def read_regular(path: Path, limit: int) -> bytes | None:
     """A file's content.
 

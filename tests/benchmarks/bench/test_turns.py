@@ -11,7 +11,8 @@ from kanoclip.benchmarks.bench.machine.roofline import work_of
 from kanoclip.benchmarks.bench.runners.runners import FrameRuns, Runner, first_batch, tiles_title
 from kanoclip.benchmarks.bench.turns import batch_sizes, drift, take_turns
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import GraphWork, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import GraphWork
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.errors import SinkError
+from kanoclip.runtime.ops.score.run_folder import Identity, RunFolder
+from kanoclip.runtime.sinks.images import ImageFolderSink
 from kanoclip.runtime.sinks.jsonl import JsonLinesSink, Rotation
 from kanoclip.runtime.sinks.video.video import VideoSink
 from kanoclip.runtime.types import BadFrame
@@ -87,6 +90,31 @@ def test_a_video_has_one_writer(tmp_path):
         first.close()
     VideoSink(path, 10, live=False, untrained=False).close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_annotated_images_has_one_writer(tmp_path):
+    first = ImageFolderSink(tmp_path / "out", None, untrained=False)
+    with pytest.raises(SinkError, match="another process writes images there; give each a folder of its own"):
+        ImageFolderSink(tmp_path / "out", tmp_path, untrained=False)
+    first.close()
+    ImageFolderSink(tmp_path / "out", None, untrained=False).close()
+
+
+def test_a_folder_of_maps_belongs_to_one_table(tmp_path):
+    identity = Identity(*(None,) * len(fields(Identity)))
+    runs = [RunFolder(tmp_path / name) for name in ("a.parquet", "b.parquet")]
+    for run in runs:
+        run.root.mkdir()
+    runs[0].begin(identity, tmp_path / "maps")
+    runs[0].begin(identity, tmp_path / "maps")
+    with pytest.raises(SinkError, match=r"holds the maps of .*a\.parquet: choose another --maps"):
+        runs[1].begin(identity, tmp_path / "maps")
+    runs[0].remove()
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(SinkError, match="holds the maps"):
+        runs[1].begin(identity, tmp_path / "maps")
+    (tmp_path / "a.parquet").unlink()  # and with it the maps' meaning
+    runs[1].begin(identity, tmp_path / "maps")
 
 
 def test_two_runs(place, toy_bundle):

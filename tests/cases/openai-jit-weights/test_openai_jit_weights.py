@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train.backbones import get_backbone, load_clip, seeded_clip
+from kanoclip.train.backbones import get_backbone, seeded_clip
+from kanoclip.train.weights.load import load_clip
 
 TINY = get_backbone("random-tiny")
 QUICK = replace(TINY, quick_gelu=True)  # as all of OpenAI's are

@@ -92,8 +92,8 @@ def test_a_plot_beside_the_images(folder, toy_bundle, scored):
 
 def test_maps_beside_the_images(folder, toy_bundle):
     parquet = pytest.importorskip("pyarrow.parquet")
-    line = ["--bundle", str(toy_bundle), "--source", "in", "--maps", "in/maps", "--processes", "1", "--quiet"]
+    line = ["--bundle", str(toy_bundle), "--source", "in", "--processes", "1", "--quiet"]
     for name in ("a.parquet", "b.parquet"):
-        assert invoke("kanoclip-score", "score", [*line, "--output", name]) == 0
+        assert invoke("kanoclip-score", "score", [*line, "--maps", f"in/maps-{name}", "--output", name]) == 0
         assert parquet.read_table(name)["path"].to_pylist() == IMAGES
-    assert list(Path("in/maps").rglob("*.png"))
+    assert list(Path("in/maps-a.parquet").rglob("*.png"))

@@ -28,6 +28,8 @@ def folder(tmp_path, toy_bundle, monkeypatch):
     for n in range(3):
         cv2.imwrite(f"in/{n}.png", np.full((40, 40, 3), 60 * n, np.uint8))
     os.link("in/1.png", "one.png")
+    Path("in/sub").mkdir()
+    shutil.copy("in/1.png", "in/sub/0.png")
     Path("line.toml").write_text('[decision]\nroi = "roi.json"\n')
     Path("roi.json").write_text(json.dumps({"units": "relative", "keep": [[[0, 0], [1, 0], [1, 1], [0, 1]]]}))
     return tmp_path
@@ -69,16 +71,35 @@ def contents(folder):
         "kanoclip-calibrate a.kanoclip --source in --dry-run --plot a.kanoclip/plot.png",
         "kanoclip-learn a.kanoclip --source in --plot in/1.png",
         "kanoclip-learn a.kanoclip --source in --roi roi.json --foreground roi.json",
+        # Annotated images of `in/0.png` would be `in/sub/0.png`, a source, and `in/sub` be left out later.
+        "kanoclip-run --source in --output in/sub",
+        "kanoclip-run --source in --snapshots in/sub",
+        "kanoclip-run --source in/**/*.png --output in/sub",
+        "kanoclip-run --source in/sub/0.png --snapshots in",
+        "kanoclip-run --source watch://in?done=done --output done",
+        "kanoclip-run --source watch://in?done=done --output done/sub",
+        "kanoclip-run --source gst://filesrc\0location=clip.mp4\0!\0decodebin --output clip.mp4",
+        "kanoclip-run --source gst://uridecodebin\0uri=file://CWD/clip.mp4 --output ./clip.mp4",
+        "kanoclip-doctor a.kanoclip --report a.kanoclip/manifest.json",
+        "kanoclip-bench a.kanoclip --output b.json --html ./b.json",
+        "kanoclip-bench a.kanoclip --markdown b.json --resume b.json",
+        "kanoclip-eval --dataset folder --root in --output x.json --csv x.json",
+        "kanoclip-bundle push a.kanoclip a.kanoclip",
+        "kanoclip-bundle push a.kanoclip file://CWD/a.kanoclip/store",
+        "kanoclip-bundle pull store --unsigned --output a.kanoclip/new",
     ],
 )
 def test_nothing_that_is_read_is_overwritten(line, folder, capfd):
     before = contents(folder)
-    program, *arguments = line.split()
+    program, *arguments = [one.replace("\0", " ").replace("CWD", str(folder)) for one in line.split()]
     code = invoke(program, program.partition("-")[2], arguments)
-    (shown,) = capfd.readouterr().err.splitlines()
+    *_, shown = capfd.readouterr().err.splitlines()  # doctor says what machine it is first
     assert code in (1, 2)
     assert shown.startswith("error: ")
-    assert any(words in shown for words in ("would overwrite", "exclude", "leave out --roi", "own file")), shown
+    assert any(
+        words in shown
+        for words in ("would overwrite", "exclude", "leave out --roi", "own file", "left out", "lies in the")
+    ), shown
     assert contents(folder) == before
 
 
@@ -105,9 +126,11 @@ def test_a_table_of_scores_is_not_overwritten(folder, capfd):
 def test_a_page_is_not_written_over_its_table(folder, capfd):
     pytest.importorskip("pyarrow")
     Path("t.parquet").write_bytes(b"rows")
-    for more in ("--output t.parquet", "--output x/../t.parquet", "--reference o.parquet --output o.parquet"):
-        assert invoke("kanoclip-report", "report", ["t.parquet", *more.split()]) == 1
-        assert "would overwrite" in capfd.readouterr().err
+    os.link("t.parquet", "hard.html")
+    for more in ("--output t.parquet", "--output hard.html", "--reference o.html --output o.html", "--output in/0.png"):
+        assert invoke("kanoclip-report", "report", ["t.parquet", *more.split()]) in (1, 2)
+        shown = capfd.readouterr().err
+        assert "would overwrite" in shown or "is an .html file" in shown
     assert Path("t.parquet").read_bytes() == b"rows"
 
 

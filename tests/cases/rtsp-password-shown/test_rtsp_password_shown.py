@@ -34,6 +34,8 @@ def test_an_unescaped_delimiter(toy_bundle, capfd, mark, log_format):
         "rtsp://127.0.0.1:9/user=admin&password=Secret1&channel=1",
         "rtsp://127.0.0.1:9/user=admin_password=Secret1_channel=1_stream=0.sdp",
         "rtsp://127.0.0.1:9/live;password=Secret1",
+        "rtsp://127.0.0.1:9/live?psw=Secret1",
+        "http://127.0.0.1:9/cgi?p=Secret1",
         "http://127.0.0.1:9/%3Fpassword%3DSecret1",
         "rtsp://admin:Secret1@[127.0.0.1/ch1",
         "rtsp://admin:Secret1 with blanks@127.0.0.1:9/ch1",
@@ -68,6 +70,28 @@ def test_addresses_of_outputs_and_engines(toy_bundle, capfd, flag, url):
     out, err = capfd.readouterr()
     assert code in (1, 2)
     assert "ecret1" not in out + err
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "score --output x.parquet --source sftp://me:Se#cret1@127.0.0.1:9/x",
+        "score --output x.parquet --source http://127.0.0.1:9/x.png?sig=Secret1",
+        "bundle list ftp://me:Se#cret1@127.0.0.1:9/x",
+        "bundle list hf://me:Secret1/x",
+        "export --from-hub me:Secret1@x/y/z@r",
+        "knowledge build --model m --class x --output kb.json --endpoint http://me:Se#cret1@127.0.0.1:9/v1",
+        "knowledge build --model m --class x --output kb.json --endpoint http://127.0.0.1:9/v1?api-key=Secret1",
+        "data check rtsp://me:Se#cret1@127.0.0.1:9/x",
+    ],
+)
+def test_addresses_of_other_commands(tmp_path, monkeypatch, capfd, line):
+    monkeypatch.chdir(tmp_path)
+    name, *given = line.split()
+    assert invoke(f"kanoclip-{name}", name, given) in (1, 2)
+    out, err = capfd.readouterr()
+    assert "cret1" not in out + err and "'Se'" not in out + err and "unexpected" not in err
+    assert not list(tmp_path.iterdir())
 
 
 def arguments(bundle, url, log_format):

@@ -48,6 +48,8 @@ def test_more_loops_and_links(tree):
     (root / "linked-2").symlink_to("../real")
     (root / "nowhere.png").symlink_to("gone.png")
     (root / "z-whole").symlink_to(Path("far").resolve())
+    (root / "round").symlink_to("about")
+    (root / "about").symlink_to("round")
     far = Path("far")
     far.mkdir()
     shutil.copy("a.png", far / "b.png")

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train.backbones import get_backbone, load_clip, seeded_clip
+from kanoclip.train.backbones import get_backbone, seeded_clip
+from kanoclip.train.weights.load import load_clip
 
 TINY = get_backbone("random-tiny")
 

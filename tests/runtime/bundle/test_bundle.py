@@ -13,7 +13,8 @@ import pytest
 
 from kanoclip.runtime.bundle import bundle as bundle_module
 from kanoclip.runtime.bundle.bundle import BLOCK, Bundle, find_bundle, sha256_of, shipped_bundle
-from kanoclip.runtime.bundle.manifest import FileInfo, Manifest
+from kanoclip.runtime.bundle.manifest.parts import FileInfo
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
 from kanoclip.runtime.errors import BundleError
 
 
@@ -34,7 +35,7 @@ def refused(path, *words):
 def add_file(folder, name, data, *, write=True):
     """Lists a file in the manifest, and writes it."""
     path = folder / "manifest.json"
-    manifest = Manifest.from_json(path.read_text())
+    manifest = read_manifest(path.read_text())
     info = FileInfo(hashlib.sha256(data).hexdigest(), len(data))
     path.write_text(replace(manifest, files=manifest.files | {name: info}).to_json())
     if write:

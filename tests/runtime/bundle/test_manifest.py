@@ -10,18 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kanoclip.runtime.bundle.manifest import (
+from kanoclip.runtime.bundle.manifest.checking import is_safe_path
+from kanoclip.runtime.bundle.manifest.parts import EngineInfo, FileInfo, GraphWork, Thresholds
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.signature import (
     BATCH,
     DESCRIPTOR_CHANNELS,
     DescriptorInfo,
-    EngineInfo,
-    FileInfo,
-    GraphWork,
-    Manifest,
     TensorSpec,
-    Thresholds,
     graph_signature,
-    is_safe_path,
 )
 from kanoclip.runtime.errors import BundleError
 
@@ -34,7 +31,7 @@ def full(make_toy_bundle, tmp_path_factory):
     folder = make_toy_bundle(
         tmp_path_factory.mktemp("manifest"), classes=("näil", "wood screw"), dynamic=True, max_batch=4, grid=(4, 8)
     )
-    manifest = Manifest.from_json((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest((folder / "manifest.json").read_text(encoding="utf-8"))
     return replace(
         manifest,
         files=manifest.files | {"engines/a.plan": FileInfo(DIGEST, 0)},
@@ -54,7 +51,7 @@ def value(full):
 
 def refused(value, *words):
     with pytest.raises(BundleError) as caught:
-        Manifest.from_json(value if isinstance(value, str) else json.dumps(value))
+        read_manifest(value if isinstance(value, str) else json.dumps(value))
     message = str(caught.value)
     assert message.splitlines() == [message] and message.isprintable(), repr(message)
     for word in words:
@@ -90,19 +87,19 @@ def dotted(path):
 
 
 def test_round_trip(full):
-    assert Manifest.from_json(full.to_json()) == full
+    assert read_manifest(full.to_json()) == full
     assert "näil" in full.to_json()
     assert full.dynamic_batch
     assert full.model.image_size == (32, 32)
 
 
 def test_a_graph_that_resizes_takes_frames_of_any_size(value):
-    assert Manifest.from_json(json.dumps(value)).frame_size == (32, 32)
+    assert read_manifest(json.dumps(value)).frame_size == (32, 32)
     value["preprocessing"]["resize"] = "stretch in the graph"
     value["inputs"][0]["shape"] = ["batch", 480, 640, 3]
-    manifest = Manifest.from_json(json.dumps(value))
+    manifest = read_manifest(json.dumps(value))
     assert manifest.frame_size == (480, 640) and manifest.model.image_size == (32, 32)
-    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert read_manifest(manifest.to_json()) == manifest
     for shape in (["batch", 480, 640], ["batch", "batch", 640, 3], ["batch", 480, 640, 4]):
         value["inputs"][0]["shape"] = shape
         refused(value, "inputs")
@@ -112,7 +109,7 @@ def test_a_graph_that_resizes_takes_frames_of_any_size(value):
 
 def test_a_bundle_of_before_is_read_without_a_count_of_its_work(value):
     del value["work"]
-    assert Manifest.from_json(json.dumps(value)).work is None
+    assert read_manifest(json.dumps(value)).work is None
 
 
 @given(
@@ -136,12 +133,12 @@ def test_any_descriptor_round_trips_beside_the_other_outputs(full, grid, channel
             outputs=listed,
             descriptor=descriptor,
         )
-        assert Manifest.from_json(manifest.to_json()) == manifest
+        assert read_manifest(manifest.to_json()) == manifest
         assert ("descriptor" in json.loads(manifest.to_json())) is (descriptor is not None)
     with pytest.raises(BundleError, match="'outputs'"):
-        Manifest.from_json(replace(manifest, descriptor=info).to_json())
+        read_manifest(replace(manifest, descriptor=info).to_json())
     with pytest.raises(BundleError, match="'outputs'"):
-        Manifest.from_json(replace(manifest, outputs=outputs).to_json())
+        read_manifest(replace(manifest, outputs=outputs).to_json())
 
 
 @pytest.mark.parametrize(
@@ -164,7 +161,7 @@ def test_fields_of_a_descriptor_are_checked(value, name, wrong, words):
 
 def test_a_fixed_batch_round_trips(toy_bundle):
     text = (toy_bundle / "manifest.json").read_text(encoding="utf-8")
-    manifest = Manifest.from_json(text)
+    manifest = read_manifest(text)
     assert manifest.to_json() == text
     assert not manifest.dynamic_batch
     assert manifest.parity is None and manifest.model.weights_sha256 is None
@@ -263,7 +260,7 @@ def test_numbers_that_no_float_holds(full, number):
 @pytest.mark.parametrize("time", ["2026-01-02T03:04:05+00:00", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123+00:00"])
 def test_times(value, time):
     value["created"] = time
-    assert Manifest.from_json(json.dumps(value)).created == time
+    assert read_manifest(json.dumps(value)).created == time
 
 
 @pytest.mark.parametrize(
@@ -284,7 +281,7 @@ def test_thresholds_are_shares(value, name, number):
 
 def test_thresholds_may_be_whole_numbers(value):
     value["thresholds"] |= {"image": 0, "pixel": 1, "min_area": 0}
-    assert Manifest.from_json(json.dumps(value)).thresholds == Thresholds(0.0, 1.0, 0, "made up for tests")
+    assert read_manifest(json.dumps(value)).thresholds == Thresholds(0.0, 1.0, 0, "made up for tests")
 
 
 @pytest.mark.parametrize(
@@ -319,7 +316,7 @@ def test_unsafe_paths(value, name):
 def test_safe_paths(value, name):
     assert is_safe_path(name)
     value["files"][name] = {"sha256": DIGEST, "size": 1}
-    assert name in Manifest.from_json(json.dumps(value)).files
+    assert name in read_manifest(json.dumps(value)).files
 
 
 @pytest.mark.parametrize("digest", ["", DIGEST[:-1], DIGEST + "0", DIGEST.upper(), DIGEST + "\n", "g" * 64])
@@ -333,7 +330,7 @@ def test_digests_of_what_it_was_made_from(value, name):
     value["model"][name] = "a" * 63
     refused(value, f"'model.{name}'", "sha256 digest")
     value["model"][name] = None
-    assert getattr(Manifest.from_json(json.dumps(value)).model, name) is None
+    assert getattr(read_manifest(json.dumps(value)).model, name) is None
 
 
 @pytest.mark.parametrize(
@@ -414,11 +411,11 @@ def test_any_change_is_taken_or_refused_cleanly(full, data):
     path = data.draw(st.sampled_from(sorted(walk(value), key=repr)))
     parent(value, path)[path[-1]] = data.draw(JSON)
     try:
-        manifest = Manifest.from_json(json.dumps(value))
+        manifest = read_manifest(json.dumps(value))
     except BundleError as error:
         assert len(str(error).splitlines()) == 1
     else:
-        assert Manifest.from_json(manifest.to_json()) == manifest
+        assert read_manifest(manifest.to_json()) == manifest
 
 
 @pytest.fixture
@@ -427,7 +424,7 @@ def calibrated(full):
 
 
 def test_thresholds_of_a_class_and_of_the_others(calibrated):
-    assert Manifest.from_json(calibrated.to_json()) == calibrated
+    assert read_manifest(calibrated.to_json()) == calibrated
     assert calibrated.thresholds_of("wood screw") == Thresholds(0.75, 0.25, 9, "measured", DIGEST)
     assert calibrated.thresholds_of("näil") is calibrated.thresholds
 
@@ -437,7 +434,7 @@ def test_what_came_later_is_left_out_where_it_says_nothing(full):
     plain = replace(full, class_thresholds={}, work=None, descriptor=None, outputs=full.outputs[:2])
     value = json.loads(plain.to_json())
     assert not {"class_thresholds", "work", "descriptor"} & set(value) and "roi" not in value["thresholds"]
-    assert Manifest.from_json(json.dumps(value)) == plain
+    assert read_manifest(json.dumps(value)) == plain
 
 
 def test_thresholds_of_a_class_that_is_not_in_the_bundle(calibrated):

@@ -11,15 +11,10 @@ from pathlib import Path
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import (
-    IN_GRAPH,
-    MANIFEST_NAME,
-    FileInfo,
-    Manifest,
-    ReferenceInfo,
-    Thresholds,
-    TileGrid,
-)
+from kanoclip.runtime.bundle.manifest.parts import IN_GRAPH, FileInfo, ReferenceInfo, Thresholds
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import check_place, locked, store, with_tiles, write
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system import paths
@@ -133,7 +128,7 @@ def test_other_tiles_for_the_same_graph(toy_bundle):
     manifest = with_tiles(bundle, grid)
     assert replace(manifest, tiles=None) == bundle.manifest and manifest.tiles == grid
     assert manifest.map_size == (32 + 54, 32) and bundle.manifest.map_size == (32, 32)
-    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert read_manifest(manifest.to_json()) == manifest
     tiled = replace(bundle, manifest=manifest)
     assert with_tiles(tiled, grid) is manifest
     assert with_tiles(tiled, None) == with_tiles(tiled, TileGrid(1, 1, 0.15)) == bundle.manifest

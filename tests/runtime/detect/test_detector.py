@@ -18,10 +18,12 @@ from hypothesis.extra import numpy as arrays
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.regions import find_regions, peak_region
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.engines import create_backend
+from kanoclip.runtime.engines.base import BaseBackend
 from kanoclip.runtime.errors import BackendError, BundleError, DeviceLostError, FrameError, KanoclipError, SettingsError
 from kanoclip.runtime.types import RegionOfInterest
 
@@ -54,10 +56,10 @@ def noise(count, size=(32, 32)):
     return list(np.random.default_rng(0).integers(0, 256, (count, *size, 3), np.uint8))
 
 
-class FakeBackend:
+class FakeBackend(BaseBackend):
     """Gives what it is told, and keeps what it is asked."""
 
-    name, workers = "fake", 1
+    name, on_cpu, workers = "fake", False, 1
 
     def __init__(self, spoil=lambda maps, scores: None):
         self.spoil, self.calls, self.closed, self.number = spoil, [], False, 1.0
@@ -361,7 +363,7 @@ def test_options_are_named(toy_bundle):
     assert kinds == {inspect.Parameter.KEYWORD_ONLY}
 
 
-class Losing:
+class Losing(BaseBackend):
     """An engine whose GPU is lost in its first `times` runs; counts how often it was closed."""
 
     name, workers = "losing", 1
@@ -440,12 +442,12 @@ def test_nothing_to_score(detector):
 
 
 @pytest.mark.parametrize(
-    ("dynamic", "most", "engine", "expected"),
-    [(False, 4, "x-cpu", 4), (True, 4, "x-cpu", 1), (True, 4, "x-cuda", 4), (False, 1, "x-cuda", 1)],
+    ("dynamic", "most", "on_cpu", "expected"),
+    [(False, 4, True, 4), (True, 4, True, 1), (True, 4, False, 4), (False, 1, False, 1)],
 )
-def test_how_many_frames_a_run_are_best(make_toy_bundle, tmp_path, dynamic, most, engine, expected):
+def test_how_many_frames_a_run_are_best(make_toy_bundle, tmp_path, dynamic, most, on_cpu, expected):
     detector = fake(make_toy_bundle(tmp_path, dynamic=dynamic, max_batch=most))
-    detector.backend.name = engine
+    detector.backend.on_cpu = on_cpu
     assert detector.batch_size == expected
     detector.warmup(2)
     assert [len(frames) for frames, _ in detector.backend.calls] == [expected] * 2
@@ -486,10 +488,10 @@ def test_settings_of_a_class(two_classes):
         assert (plain.threshold, plain.roi) == (0.3, None)
         assert (inverted.threshold, inverted.roi, inverted.is_anomalous) == (0.9, LEFT, False)
         assert detector.thresholds_of("plain").min_area == detector.thresholds_of("inverted").min_area == 5
-        detector.decide_by(Settings(Decision(threshold=0.1)))
+        detector.rules.decide_by(Settings(Decision(threshold=0.1)))
         assert detector(grey(51)).threshold == detector(grey(51), "inverted").threshold == 0.1
         with pytest.raises(SettingsError, match=r"\[class.nut\] is not in this bundle"):
-            detector.decide_by(Settings(classes={"nut": Decision()}))
+            detector.rules.decide_by(Settings(classes={"nut": Decision()}))
         assert detector(grey(51)).threshold == 0.1
 
 
@@ -703,10 +705,10 @@ def test_a_frame_cut_into_other_tiles_is_not_looked_at(tiled):
 
 def test_the_region_in_each_tile_s_map(tiled):
     top = RegionOfInterest("top.json", keep=(((0.0, 0.0), (1.0, 0.0), (1.0, 0.25), (0.0, 0.25)),))
-    roi, inside = fake(tiled, roi=top).region_of()
+    roi, inside = fake(tiled, roi=top).rules.region_of()
     assert roi is top and inside.shape == (3, 32, 32)
     assert inside[0, :18].all() and not inside[0, 22:].any() and not inside[1:].any()
-    assert fake(tiled).region_of("object") == (None, None)
+    assert fake(tiled).rules.region_of("object") == (None, None)
 
 
 def test_a_thread_too_many_waits_until_the_engine_is_free(toy_bundle):

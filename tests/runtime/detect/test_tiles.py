@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanoclip.runtime.bundle.manifest import MOST_TILES, TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import MOST_TILES, TileGrid
 from kanoclip.runtime.detect.tiles import MOST_OVERLAP, WHOLE, Tiling, auto_grid, parse_grid
 from kanoclip.runtime.errors import FrameError, SettingsError
 

@@ -18,7 +18,9 @@ import pytest
 
 from kanoclip.runtime import engines
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of, shipped_bundle
-from kanoclip.runtime.bundle.manifest import FileInfo, Manifest, TensorSpec
+from kanoclip.runtime.bundle.manifest.parts import FileInfo
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.signature import TensorSpec
 from kanoclip.runtime.engines import BACKENDS, create_backend
 from kanoclip.runtime.engines import onnxruntime as backend_module
 from kanoclip.runtime.errors import BackendError
@@ -410,7 +412,7 @@ def test_a_file_that_is_no_graph(make_toy_bundle, tmp_path, data):
     (folder / "model.onnx").write_bytes(data)
     info = FileInfo(sha256_of(folder / "model.onnx"), len(data))
     path = folder / "manifest.json"
-    path.write_text(replace(Manifest.from_json(path.read_text()), files={"model.onnx": info}).to_json())
+    path.write_text(replace(read_manifest(path.read_text()), files={"model.onnx": info}).to_json())
     refused(Bundle.open(folder), device="cpu", words=["cannot load", str(folder / "model.onnx"), "on cpu"])
 
 

@@ -17,7 +17,9 @@ import pytest
 
 import kanoclip.runtime.bundle.shipped
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of
-from kanoclip.runtime.bundle.manifest import FileInfo, Manifest, TensorSpec
+from kanoclip.runtime.bundle.manifest.parts import FileInfo
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.signature import TensorSpec
 from kanoclip.runtime.engines import CPU_ONLY, create_backend
 from kanoclip.runtime.engines import openvino as backend_module
 from kanoclip.runtime.engines.reference import Reference
@@ -184,7 +186,7 @@ def test_a_graph_that_is_not_the_manifests(make_toy_bundle, tmp_path, kind):
     (folder / "model.onnx").write_bytes(data)
     path = folder / "manifest.json"
     files = {"model.onnx": FileInfo(sha256_of(folder / "model.onnx"), len(data))}
-    path.write_text(replace(Manifest.from_json(path.read_text()), files=files).to_json())
+    path.write_text(replace(read_manifest(path.read_text()), files=files).to_json())
     refused(Bundle.open(folder), words=[str(folder), f"the graph's {kind}", "again"])
 
 
@@ -201,7 +203,7 @@ def test_a_file_that_is_no_graph(make_toy_bundle, tmp_path, data):
     (folder / "model.onnx").write_bytes(data)
     path = folder / "manifest.json"
     files = {"model.onnx": FileInfo(sha256_of(folder / "model.onnx"), len(data))}
-    path.write_text(replace(Manifest.from_json(path.read_text()), files=files).to_json())
+    path.write_text(replace(read_manifest(path.read_text()), files=files).to_json())
     refused(Bundle.open(folder), words=[str(folder)])
 
 

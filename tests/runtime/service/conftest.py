@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kanoclip.runtime.stream.progress import Progress, SourceProgress, StreamState
+from kanoclip.runtime.stream.control.progress import Progress, SourceProgress
+from kanoclip.runtime.stream.control.protocol import StreamState
 
 
 class Clock:

@@ -11,11 +11,12 @@ import urllib.request
 from contextlib import ExitStack
 
 import pytest
+from health_server import serve_health
 
 from kanoclip.runtime.errors import ServiceError
 from kanoclip.runtime.service import http
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.service.http import CLIENTS, serve_health
+from kanoclip.runtime.service.http import CLIENTS
 
 
 def get(address, path, method="GET"):

@@ -17,9 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.http import serve_texts
 from kanoclip.runtime.service.prometheus import MAX_SOURCES, StreamMetrics
-from kanoclip.runtime.stream.counters import Tally
-from kanoclip.runtime.stream.progress import SCORE_BOUNDS, RunSummary, StreamState
-from kanoclip.runtime.stream.stats import StageSummary
+from kanoclip.runtime.stream.control.figures import progress_of
+from kanoclip.runtime.stream.control.progress import RunSummary, StageSummary
+from kanoclip.runtime.stream.control.protocol import StreamState
+from kanoclip.runtime.stream.counters import SCORE_BOUNDS, Tally
 from kanoclip.runtime.types import Detection, Frame, Timings
 
 STATE = StreamState("nano", "onnxruntime", ("camera 0",), ("nut",), "nut", 0.5, 0.4, False, True)
@@ -46,7 +47,7 @@ class FakeControl:
         return replace(STATE, sources=self.names)
 
     def progress(self):
-        return self.tally.progress(self.pushed_out, self.sink_dropped, paused=False)
+        return progress_of(self.tally, self.pushed_out, self.sink_dropped, paused=False)
 
     def summary(self):
         return RunSummary(0, 0, 0, 0, {}, 1.0, STAGES, False)

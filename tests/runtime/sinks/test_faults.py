@@ -26,8 +26,9 @@ from kanoclip.runtime.sinks.snapshots.sink import SnapshotConfig, SnapshotSink
 from kanoclip.runtime.sinks.video.encoders import h264_recipe
 from kanoclip.runtime.sinks.video.video import VideoSink
 from kanoclip.runtime.sources import open_source
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
+from kanoclip.runtime.system.queues import Policy
 
 pytestmark = pytest.mark.timeout(300)
 FPS = 25
@@ -41,7 +42,10 @@ class Detector:
     def prepare(self, frame, class_name=None, size=None):
         return Prepared(frame[:8, :8], *frame.shape[:2], 0.1, 0.1)
 
-    def infer(self, frames, class_name=None):
+    def submit(self, frames, class_name=None):
+        return lambda: self.infer(frames, class_name)
+
+    def infer(self, frames, class_name):
         np.sort(np.random.default_rng(0).random(20_000))  # some work for a processor, as an engine has
         return [ANOMALY for _ in frames]
 

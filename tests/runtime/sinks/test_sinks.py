@@ -13,6 +13,7 @@ import pytest
 
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.sinks import ImageFolderSink, JsonLinesSink, VideoSink, WindowSink, has_display
+from kanoclip.runtime.sinks.images import LOCK
 from kanoclip.runtime.sinks.video.video import fit
 from kanoclip.runtime.system.files.own import MARK
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Region, Timings
@@ -34,7 +35,7 @@ def frame(source="camera 0", index=0, size=(240, 320), at=1_700_000_000.25, leve
 
 
 def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != MARK)
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name not in (MARK, LOCK))
 
 
 def test_images_mirror_the_source_s_tree_and_overwrite(tmp_path):

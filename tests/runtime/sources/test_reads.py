@@ -18,7 +18,7 @@ def test_a_file_a_folder_a_pattern_and_a_watched_folder(tmp_path, monkeypatch):
     for name in ("a.png", "b.jpg", "c.txt"):
         Path("in", name).touch()
     (one,) = reads_of("in/a.png")
-    assert (one.path, list(one.files())) == (Path("in/a.png"), [])
+    assert (one.path, list(one.files())) == (Path("in/a.png"), [Path("in/a.png")])
     for spec in ("in", "in/*", "watch://in"):
         (one,) = reads_of(spec)
         assert sorted(one.files()) == [Path("in/a.png"), Path("in/b.jpg")], spec

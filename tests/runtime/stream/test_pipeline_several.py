@@ -18,8 +18,9 @@ from kanoclip.runtime.errors import FrameError, SettingsError, SinkError, Source
 from kanoclip.runtime.sinks import BaseSink, SinkFactory
 from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import NamedSource, together
-from kanoclip.runtime.stream.pipeline import Pipeline, PipelineConfig
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.stream.config import PipelineConfig
+from kanoclip.runtime.stream.pipeline import Pipeline
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 
 pytestmark = pytest.mark.timeout(60)
@@ -69,7 +70,10 @@ class Detector:
             raise FrameError("belt.json was drawn on an image of another shape")
         return Prepared(frame, *(size or frame.shape[:2]), 0.0, 0.0)
 
-    def infer(self, frames, class_name=None):
+    def submit(self, frames, class_name=None):
+        return lambda: self.infer(frames, class_name)
+
+    def infer(self, frames, class_name):
         time.sleep(self._pause)
         self.runs.append([int(frame.image[1, 1, 0]) for frame in frames])
         return [
@@ -343,12 +347,12 @@ def test_a_learner_gets_every_scored_frame_of_every_source(workers):
             with lock:
                 seen.append((name, int(frame.image[1, 1, 0])))
 
-    pipeline.learn_by(Learner())
+    pipeline.live.learn_by(Learner())
     with pytest.raises(FrameError, match="video 1: no frame has been scored yet"):
-        pipeline.latest("video 1")
+        pipeline.live.latest("video 1")
     assert pipeline.run().frames == 30
     assert sorted(seen) == sorted((f"video {n}, frame {i}", n) for n in range(3) for i in range(12) if i not in (3, 7))
-    assert pipeline.latest("video 1").name == "video 1, frame 11"
-    assert pipeline.latest().name in {f"video {n}, frame 11" for n in range(3)}
+    assert pipeline.live.latest("video 1").name == "video 1, frame 11"
+    assert pipeline.live.latest().name in {f"video {n}, frame 11" for n in range(3)}
     with pytest.raises(FrameError, match="unknown source 'video 9': this stream has video 0, video 1, video 2"):
-        pipeline.latest("video 9")
+        pipeline.live.latest("video 9")

@@ -13,7 +13,7 @@ from kanoclip.runtime import Detector, Stream
 from kanoclip.runtime.errors import FrameError, SinkError, SourceError
 from kanoclip.runtime.sinks import BaseSink
 from kanoclip.runtime.sources import BaseSource
-from kanoclip.runtime.system.bounded_queue import Policy
+from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame
 
 pytestmark = pytest.mark.timeout(60)
@@ -151,7 +151,7 @@ def test_a_good_frame_of_the_loop_becomes_a_reference(make_toy_bundle, tmp_path)
                 assert stream.add_reference().references == 2
             elif found.threshold != 0.5:
                 break
-        first, second = detector.memory_of().names
+        first, second = detector.rules.memory_of().names
         assert first == "a frame given while the stream ran" and second.startswith("grey, frame ")
         assert found.threshold == detector.thresholds_of().image
         with pytest.raises(FrameError, match="unknown class 'nut'"):

@@ -4,10 +4,10 @@ import torch
 
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.train.backbones import Weights
 from kanoclip.train.checkpoint import LoadedModel
 from kanoclip.train.evaluation.predictor import BundlePredictor, CheckpointPredictor
 from kanoclip.train.model.kanoclip import to_pixels
+from kanoclip.train.weights.load import Weights
 
 
 @pytest.fixture

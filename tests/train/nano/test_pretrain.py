@@ -7,12 +7,13 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.train.backbones import get_backbone, load_clip
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.towers.clip_vv import ClipVV
 from kanoclip.train.nano import pretrain as module
 from kanoclip.train.nano.objective import PretrainConfig, Pretraining
 from kanoclip.train.nano.pretrain import main, pretrain
 from kanoclip.train.nano.tokens import TokenFiles
+from kanoclip.train.weights.load import load_clip
 
 CONFIG = PretrainConfig(steps=6, batch_size=4, warmup_steps=2)
 

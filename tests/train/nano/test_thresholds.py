@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.thresholds import good_and_bad, joint_threshold, main, set_thresholds

@@ -2,15 +2,23 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.errors import TrainingError
+from kanoclip.train.checkpoint import load_checkpoint
+from kanoclip.train.evaluation.predictor import CheckpointPredictor
+from kanoclip.train.model.kanoclip import to_pixels
 from kanoclip.train.model.towers.clip_vv import ImageFeatures
 from kanoclip.train.training.cache import FeatureCache, features_shape, pack, tower_key, unpack
+from kanoclip.train.weights import CHECKPOINT, packaged
 
+EXAMPLES = Path(__file__).parents[3] / "examples" / "hazelnut_toy" / "test"
 SHAPE = (9, 4)
 FILE = 2 * 9 * 4 + 128
 
@@ -154,6 +162,32 @@ def test_a_stems_distances_travel_with_the_tokens(normal):
     back = unpack(packed, 6)
     torch.testing.assert_close(back.distance, distance, atol=1e-2, rtol=1e-3)
     torch.testing.assert_close(back.global_token, torch.nn.functional.normalize(image.global_token), atol=1e-3, rtol=0)
+
+
+def test_what_is_read_back_is_within_the_stated_bound(tmp_path):
+    """docs/training.md, "The feature cache": nano on photographs, beside what `kanoclip-eval` computes."""
+    predictor = CheckpointPredictor(load_checkpoint(packaged(CHECKPOINT)), "cpu", "nano")
+    model, tower = predictor.model, predictor.model.tower
+    images = [cv2.imread(str(path)) for path in sorted(EXAMPLES.glob("*/*"))[::4]]
+    expected = predictor.predict(images, "hazelnut")
+    cache = FeatureCache(tmp_path, tower_key(tower, "no"), features_shape(tower), 2**30)
+    with torch.no_grad():
+        frames = torch.from_numpy(np.stack([resize(image, *tower.size) for image in images]))
+        fresh = tower(to_pixels(frames, tower.normalisation))
+        for number, features in enumerate(pack(fresh)):
+            cache.store(str(number), features)
+        stored = [cache.load(str(number)) for number in range(len(images))]
+        back = unpack(torch.stack(stored), tower.grid[0] * tower.grid[1])
+        for one, two in zip((*fresh.patches, fresh.global_token), (*back.patches, back.global_token), strict=True):
+            difference = (torch.nn.functional.normalize(one, dim=-1) - two).norm(dim=-1)
+            assert 0 < difference.max() < 2**-11
+        torch.testing.assert_close(back.distance, fresh.distance, rtol=2**-11, atol=1e-6)
+        text = model.text_features(["hazelnut"])
+        output = model.head(back, text, model.head.text_states(text))
+    assert len(images) == 6
+    for number, (anomaly_map, score) in enumerate(expected):
+        assert np.abs(output.map[number].numpy() - anomaly_map).max() < 1e-3
+        assert float(output.score[number]) == pytest.approx(score, abs=1e-3)
 
 
 def test_key_follows_all_that_changes_features(make_model):

@@ -9,8 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kanoclip.train.backbones import get_backbone, load_clip, seeded_clip
+from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.model.towers.clip_vv import ClipVV
+from kanoclip.train.weights.load import load_clip
 
 pytestmark = pytest.mark.nightly
 

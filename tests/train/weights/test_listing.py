@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train import backbones
-from kanoclip.train.backbones import REGISTRY, Weights, get_backbone
+from kanoclip.train.backbones import REGISTRY, get_backbone
 from kanoclip.train.weights.listing import check_licence, licence_title, list_backbones, unsuited
+from kanoclip.train.weights.load import Weights, load_clip
 from kanoclip.train.weights.published import APPLE, MIT
 
 FILE = Weights("file:a.pt", "0" * 64, trained=True, layout="open_clip")
@@ -56,5 +56,5 @@ def test_an_unknown_file_is_said_to_be_unknown():
 
 
 def test_nano_is_ours():
-    _, weights = backbones.load_clip(get_backbone("nano"))
+    _, weights = load_clip(get_backbone("nano"))
     assert licence_title(get_backbone("nano"), weights) == "Apache-2.0" and weights.title == "packaged"

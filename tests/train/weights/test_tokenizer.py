@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from kanoclip.runtime.errors import CheckpointError
-from kanoclip.train.backbones import Weights, get_backbone, tokenizer_of
+from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.text import LearnablePrompts, TextEncoder
+from kanoclip.train.weights.load import Weights, tokenizer_of
 from kanoclip.train.weights.tokenizer import GemmaTokenizer
 
 tokenizers = pytest.importorskip("tokenizers")

@@ -1,14 +1,17 @@
-"""What `kanoclip-eval --suite` does: every row on every dataset that has a folder."""
+"""What `kanoclip-eval --suite` does: every row on every dataset that has a folder, all of it opened once before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from kanoclip.runtime.cli.terminal.console import Console
+from kanoclip.runtime.errors import KanoclipError, SettingsError
 from kanoclip.train.data.registry import open_dataset
-from kanoclip.train.data.types import Dataset
 from kanoclip.train.evaluation.ablation.rows import ROWS
 from kanoclip.train.evaluation.ablation.rows import Row as AblationRow
 from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
@@ -19,6 +22,19 @@ from kanoclip.train.evaluation.suite.methods import TITLES, Frozen, at_sizes, op
 from kanoclip.train.evaluation.suite.tables import Found, Measured
 
 Bar = Callable[[int], AbstractContextManager[Callable[[], None]]]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A model of a row, and where it is measured; a row of checkpoints may have one for each dataset.
+
+    Attributes:
+        open: Loads it.
+        names: Datasets.
+    """
+
+    open: Callable[[], Predictor]
+    names: tuple[str, ...]
 
 
 def run_suite(suite: Suite, config: EvaluationConfig, device: str, console: Console, bar: Bar) -> Found:
@@ -32,81 +48,87 @@ def run_suite(suite: Suite, config: EvaluationConfig, device: str, console: Cons
         bar: Makes a progress bar over a number of images.
 
     Raises:
-        KanoclipError: A dataset or a checkpoint is no good: before anything is measured, where that can be seen.
+        KanoclipError: A dataset or a model is no good, before anything is measured; or an image cannot be read.
     """
-    datasets = {name: open_dataset(name, root) for name, root in suite.roots.items()}
+    plans = _plans(suite, device)
+    with _about(suite):
+        datasets = {name: open_dataset(name, root) for name, root in suite.roots.items()}
+        table_3 = {name: _rows(suite, name, device, console) for name in suite.ablation if name in datasets}
+        # Hours may lie before the last row: what is wrong with it is said now.
+        for part in (*chain(*(parts for _, parts in plans)), *(part for rows in table_3.values() for _, part in rows)):
+            part.open().close()
     for name in suite.missing:
         console.print(f"{name}: no folder in {suite.path}, left out", highlight=False, markup=False)
 
-    def over(predictor: Predictor, names: Iterable[str], title: str) -> dict[str, Results]:
+    def measured(part: _Part, title: str) -> tuple[str, dict[str, Results]]:
+        predictor = part.open()
+        size = predictor.about["image_size"][0]
         results = {}
         try:
-            for name in names:
-                console.print(f"{title}: {name}", highlight=False, markup=False)
-                results[name] = _measure(datasets[name], predictor, config, bar)
+            for name in part.names:
+                console.print(f"{title}, {size} px: {name}", highlight=False, markup=False)
+                with bar(sum(len(category.samples) for category in datasets[name].categories)) as advance:
+                    results[name] = evaluate(datasets[name], predictor, config, advance)
         finally:
             predictor.close()
-        return results
+        return f"{title}, {size} px", results
 
     rows = []
-    frozen = [Frozen(kind, suite.backbone or "", suite.weights, None, suite.sigma) for kind in suite.baselines]
-    for method in at_sizes(frozen, suite.sizes):
-        predictor = method.open(device)
-        title = _title(TITLES[method.kind], predictor)
-        rows.append(Measured(title, over(predictor, datasets, title)))
-    for size in (suite.sizes or (None,)) if suite.checkpoints else ():
-        files: dict[Path, list[str]] = {}
-        for name in datasets:
-            if (file := suite.checkpoint(name)) is not None:
-                files.setdefault(file, []).append(name)
+    for title, parts in plans:
         found: dict[str, Results] = {}
-        title = "KAnoCLIP"
-        for file, names in files.items():
-            predictor = open_checkpoint(file, suite.weights, size, suite.sigma, device)
-            title = _title("KAnoCLIP", predictor)
-            found |= over(predictor, names, title)
-        rows.append(Measured(title, {name: found[name] for name in datasets if name in found}))
+        titled = title
+        for part in parts:
+            titled, results = measured(part, title)
+            found |= results
+        rows.append(Measured(titled, {name: found[name] for name in datasets if name in found}))
     ablation = {
-        name: _ablation(suite, folder, datasets[name], config, device, console, bar)
-        for name, folder in suite.ablation.items()
-        if name in datasets
+        name: [(row, measured(part, row.name)[1][name]) for row, part in found_rows]
+        for name, found_rows in table_3.items()
     }
     return Found(tuple(rows), ablation, suite.missing)
 
 
-def _title(method: str, predictor: Predictor) -> str:
-    return f"{method}, {predictor.about['image_size'][0]} px"
+def _plans(suite: Suite, device: str) -> list[tuple[str, list[_Part]]]:
+    """Rows of tables 1 and 2: what is trained by nobody, then checkpoints, each at every size."""
+    names = tuple(suite.roots)
+    frozen = [Frozen(kind, suite.backbone or "", suite.weights, None, suite.sigma) for kind in suite.baselines]
+    plans = [
+        (TITLES[method.kind], [_Part(partial(method.open, device), names)]) for method in at_sizes(frozen, suite.sizes)
+    ]
+    files: dict[Path, list[str]] = {}
+    for name in names:
+        if (file := suite.checkpoint(name)) is not None:
+            files.setdefault(file, []).append(name)
+    for size in (suite.sizes or (None,)) if files else ():
+        parts = [
+            _Part(partial(open_checkpoint, file, suite.weights, size, suite.sigma, device), tuple(own))
+            for file, own in files.items()
+        ]
+        plans.append(("KAnoCLIP", parts))
+    return plans
 
 
-def _measure(dataset: Dataset, predictor: Predictor, config: EvaluationConfig, bar: Bar) -> Results:
-    with bar(sum(len(category.samples) for category in dataset.categories)) as advance:
-        return evaluate(dataset, predictor, config, advance)
-
-
-def _ablation(
-    suite: Suite,
-    folder: Path,
-    dataset: Dataset,
-    config: EvaluationConfig,
-    device: str,
-    console: Console,
-    bar: Bar,
-) -> list[tuple[AblationRow, Results]]:
+def _rows(suite: Suite, dataset: str, device: str, console: Console) -> list[tuple[AblationRow, _Part]]:
     """Table 3's rows whose checkpoints are there; the first has none, and is CLIP as it is."""
-    done = []
+    rows = []
     for row in ROWS:
-        file = folder / f"{row.name}.safetensors"
-        predictor: Predictor
+        file = suite.ablation[dataset] / f"{row.name}.safetensors"
+        opened: Callable[[], Predictor]
         if not row.trains:
-            predictor = Frozen("clip", suite.backbone or "", suite.weights, None, suite.sigma).open(device)
+            opened = partial(Frozen("clip", suite.backbone or "", suite.weights, None, suite.sigma).open, device)
         elif file.is_file():
-            predictor = open_checkpoint(file, suite.weights, None, suite.sigma, device)
+            opened = partial(open_checkpoint, file, suite.weights, None, suite.sigma, device)
         else:
             console.print(f"{file}: not there, left out of table 3", highlight=False, markup=False)
             continue
-        try:
-            console.print(f"{row.name}: {dataset.name}", highlight=False, markup=False)
-            done.append((row, _measure(dataset, predictor, config, bar)))
-        finally:
-            predictor.close()
-    return done
+        rows.append((row, _Part(opened, (dataset,))))
+    return rows
+
+
+@contextmanager
+def _about(suite: Suite) -> Iterator[None]:
+    """Puts the suite file's name in front of what is wrong with that which it names."""
+    try:
+        yield
+    except KanoclipError as error:
+        raise SettingsError(f"{suite.path}: {error}") from error

@@ -69,6 +69,9 @@ def read_suite(path: Path) -> Suite:
     for name, folder in roots.items():
         if not folder.is_dir():
             raise _wrong(path, f"roots.{name} is {folder}, which is no folder: correct it, or leave the line out")
+        other = next(one for one, its in roots.items() if its.resolve() == folder.resolve())
+        if other != name:
+            raise _wrong(path, f"roots.{other} and roots.{name} are the same folder: correct one of them")
     checkpoints = _paths(path, value, "checkpoints", (DEFAULT, *DATASETS))
     for name, file in checkpoints.items():
         if not file.is_file():

@@ -110,30 +110,41 @@ class FinalBlock(Block):
 
 
 class AttentionPool(nn.Module):
-    """A pooling head of attention (MAP), and what it makes of a token that it sees alone."""
+    """A pooling head of attention (MAP), and what it makes of a token that it sees alone.
+
+    The query is a constant, so no token is projected: the query times the key projection is one vector a head, which
+    every token is compared with, and the mean of the tokens' values is the value of their mean. The result is the same
+    but for rounding.
+    """
+
+    own_head: Tensor
 
     def __init__(self, parts: PoolParts) -> None:
         """Shares the head's feed-forward part; its query and its projections are split or joined once."""
         super().__init__()
-        self.heads = parts.heads
-        width = parts.kv_weight.shape[1]
-        # Two equal rows: TensorRT-RTX does not fuse attention of a single row over 8 heads or more.
-        query = parts.query.detach().reshape(1, 1, width).expand(1, 2, width)
-        self.query = nn.Parameter(split_heads(query, parts.heads).contiguous())
+        heads, width = parts.heads, parts.kv_weight.shape[1]
         weight, bias = parts.kv_weight.detach(), parts.kv_bias.detach()
-        self.k, self.v = linear(weight[:width], bias[:width]), linear(weight[width:], bias[width:])
+        key, value = weight.chunk(2)
+        query = parts.query.detach().reshape(heads, -1) * (width // heads) ** -0.5
+        # The key's bias is left out: it adds the same to every token's logit, which softmax does not see.
+        probes = torch.einsum("hd,hdc->ch", query, key.unflatten(0, (heads, -1)))
+        self.probes = nn.Parameter(probes.contiguous())
+        self.v = linear(value, bias[width:])
         self.out = parts.out
         out = parts.out.weight.detach()
         # Attention to one token is that token's V, whatever the query: two projections in a row, made one.
-        self.alone = linear(out @ weight[width:], out @ bias[width:] + parts.out.bias.detach())
+        self.alone = linear(out @ value, out @ bias[width:] + parts.out.bias.detach())
         self.norm = share_layer_norm(parts.norm)
         self.fc, self.activation, self.proj = parts.fc, parts.activation, parts.proj
+        own_head = torch.eye(heads, device=value.device).repeat_interleave(width // heads, 1)
+        self.register_buffer("own_head", own_head, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Normalised tokens [B, N, C] -> what the query reads of them all, [B, C]."""
-        k, v = split_heads(self.k(tokens), self.heads), split_heads(self.v(tokens), self.heads)
-        attended = attention(self.query.expand(k.shape[0], -1, -1, -1), k, v)[:, :, :1]
-        return self._finish(self.out(merge_heads(attended)))[:, 0]
+        weights = torch.softmax((tokens @ self.probes).float(), dim=1).to(tokens.dtype)
+        # Each head's mean token [B, heads, C], and of its value the head's own channels.
+        seen = self.v(weights.transpose(1, 2) @ tokens) * self.own_head.to(tokens.dtype)
+        return self._finish(self.out(seen.sum(1)))
 
     def each(self, tokens: Tensor) -> Tensor:
         """Normalised tokens [B, N, C] -> the head's answer to each of them alone, [B, N, C]."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS
+from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS
 from kanoclip.runtime.engines.tensorrt.building.attention import attention_blocks, keep_in_float32
 from kanoclip.runtime.engines.tensorrt.building.key import short_name
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour, collecting_logger

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import EngineInfo
+from kanoclip.runtime.bundle.manifest.parts import EngineInfo
 from kanoclip.runtime.engines.tensorrt.device import DeviceInfo, platform_name
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 

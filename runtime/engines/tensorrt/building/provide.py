@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import EXACT
+from kanoclip.runtime.bundle.manifest.schema import EXACT
 from kanoclip.runtime.engines.base import Report
 from kanoclip.runtime.engines.reference import Comparison
 from kanoclip.runtime.engines.tensorrt.building.build import BuildOptions, Serialized, build_engine, count_attention

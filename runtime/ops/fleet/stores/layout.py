@@ -6,18 +6,23 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, sha256, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import INDEX, digest_of, read_index, tags_of, with_tag
-from kanoclip.runtime.system.net import redact_url
+from kanoclip.runtime.system.net import ESCAPE_HINT, has_secret, redact_url
 
 LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
 
 
 class FolderLayout:
-    """A folder of `index.json` and `blobs/sha256/`; see `Store`."""
+    """A folder of `index.json` and `blobs/sha256/`; see `Store`.
+
+    Attributes:
+        folder: Where it is on this machine; None where it is elsewhere.
+    """
 
     def __init__(self, url: str) -> None:
         """Opens the file system; nothing is read.
@@ -27,17 +32,25 @@ class FolderLayout:
         """
         self.shown = redact_url(url)
         try:
+            from fsspec import available_protocols
             from fsspec.core import url_to_fs
             from fsspec.implementations.local import LocalFileSystem
         except ImportError:
             raise FleetError(f"{self.shown} needs fsspec: pip install 'kanoclip-edge[fleet]'") from None
+        scheme, mark, _ = url.partition("://")
+        if mark and scheme not in available_protocols():
+            raise FleetError(f"{self.shown} cannot be used: fsspec has no file system called {scheme}")
         try:
             self._fs: Any
             self._fs, root = url_to_fs(url)
+        except ValueError as error:  # whose words quote what was taken for the port, which may be of a password
+            why = ESCAPE_HINT if has_secret(url) else one_line(error)
+            raise FleetError(f"{self.shown} cannot be used: {why}") from None
         except Exception as error:  # each file system has its own; an absent one is an ImportError, with the remedy
             raise FleetError(f"{self.shown} cannot be used: {one_line(error)}") from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
+        self.folder = Path(self._root) if self._local else None
 
     def image(self, tag: str) -> bytes:
         """See `Store`."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kanoclip.runtime.bundle.json_fields import is_one_line
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, Manifest
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.stores.blobs import sha256
 

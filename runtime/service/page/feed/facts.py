@@ -10,7 +10,8 @@ from typing import Any
 
 from kanoclip.runtime.service.page.feed.hub import Hub
 from kanoclip.runtime.service.page.teaching.view import summary
-from kanoclip.runtime.stream.progress import Control, Progress, StreamState
+from kanoclip.runtime.stream.control.progress import Progress
+from kanoclip.runtime.stream.control.protocol import Control, StreamState
 from kanoclip.runtime.system import hardware as machine
 
 HEALTH_EVERY_S = 1.0

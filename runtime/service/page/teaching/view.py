@@ -6,7 +6,7 @@ from typing import Any
 
 from kanoclip.runtime.detect.learning.teacher import Teacher
 from kanoclip.runtime.detect.reference.memory import Label
-from kanoclip.runtime.stream.progress import Control
+from kanoclip.runtime.stream.control.protocol import Control
 
 
 def summary(teacher: Teacher) -> dict[str, Any]:

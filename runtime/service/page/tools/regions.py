@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from kanoclip.runtime.detect.settings.roi_file import region_in
-from kanoclip.runtime.detect.thresholds import UNKEPT
+from kanoclip.runtime.detect.settings.thresholds import UNKEPT
 from kanoclip.runtime.service.page.feed.facts import Facts
 from kanoclip.runtime.service.page.requests import BadRequestError, values_of, who
 

@@ -6,7 +6,7 @@ from kanoclip.benchmarks.bench.machine.peak import Peak
 from kanoclip.benchmarks.bench.machine.roofline import floor, work_of
 from kanoclip.benchmarks.bench.runners.runners import precisions
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import GraphWork
+from kanoclip.runtime.bundle.manifest.parts import GraphWork
 
 WORK = GraphWork(gemm_flops=2 * 10**9, weight_bytes=4 * 10**6, frame_bytes=10**6)
 

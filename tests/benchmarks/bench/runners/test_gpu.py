@@ -12,7 +12,7 @@ from kanoclip.benchmarks.bench.runners.gpu import measure_gpu
 from kanoclip.benchmarks.bench.runners.runners import Runner
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
-from kanoclip.runtime.engines.tensorrt.session import GpuTimes
+from kanoclip.runtime.engines.tensorrt.execution import GpuTimes
 
 
 class Timed(TensorRtBackend):
@@ -22,8 +22,8 @@ class Timed(TensorRtBackend):
         self.graph, self.runs, self.timed = graph, 0, []
 
     @property
-    def has_graph(self):
-        return self.graph
+    def recorded(self):
+        return (1,) if self.graph else ()
 
     def run(self, frames, class_index, memory=None):
         self.runs += 1

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from kanoclip.benchmarks.studies.accuracy import held_out
 from kanoclip.benchmarks.studies.accuracy.held_out import main, mean_of, write_tower
-from kanoclip.train.backbones import get_backbone, load_clip
+from kanoclip.train.backbones import get_backbone
+from kanoclip.train.weights.load import load_clip
 
 
 @pytest.mark.parametrize("seeded", ["text", "all"])

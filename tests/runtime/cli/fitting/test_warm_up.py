@@ -66,4 +66,4 @@ def test_a_sheet_that_cannot_be_written_is_one_line_and_the_copy_is_made(detecto
 def test_a_copy_that_cannot_be_written_is_one_line_and_the_memory_is_in_use(detector, tmp_path, caplog):
     found = warm_up(detector, WarmUpOptions(3, tmp_path / "w.jpg", tmp_path / "none" / "own.kanoclip"))
     assert found["classes"]["nut"]["saved_to"] is None and (tmp_path / "w.jpg").exists()
-    assert "the memory of nut is in use all the same" in caplog.text and detector.memory_of("nut") is not None
+    assert "the memory of nut is in use all the same" in caplog.text and detector.rules.memory_of("nut") is not None

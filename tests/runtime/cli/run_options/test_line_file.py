@@ -14,8 +14,10 @@ from kanoclip.runtime.cli.run_options.fields import given_flags, options_of
 from kanoclip.runtime.cli.run_options.inputs import Inputs, SourceOptions
 from kanoclip.runtime.cli.run_options.kinds import Number, OneOf, PathName, Size, Switch, Texts
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, TABLES, LineConfig, read_line
-from kanoclip.runtime.cli.run_options.outputs import SINKS, ImagesOptions, Outputs, VideoOptions
 from kanoclip.runtime.cli.run_options.secrets import Secret, SecretText, Url
+from kanoclip.runtime.cli.run_options.sinks.by_type import SINKS
+from kanoclip.runtime.cli.run_options.sinks.files import ImagesOptions, VideoOptions
+from kanoclip.runtime.cli.run_options.sinks.outputs import Outputs
 from kanoclip.runtime.detect.settings.settings_file import KEYS, read_settings
 from kanoclip.runtime.errors import SettingsError
 

@@ -16,9 +16,9 @@ from kanoclip.runtime.cli.run_options.fields import options_of
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions
 from kanoclip.runtime.cli.run_options.kinds import Number, OneOf, PathName, Size, Switch, Texts
 from kanoclip.runtime.cli.run_options.line_file import TABLES, LineConfig, read_line
-from kanoclip.runtime.cli.run_options.outputs import SINKS
 from kanoclip.runtime.cli.run_options.printing import printed
 from kanoclip.runtime.cli.run_options.secrets import LoginName, Secret, SecretText, Url
+from kanoclip.runtime.cli.run_options.sinks.by_type import SINKS
 from kanoclip.runtime.detect.alarm import AlarmRule
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.service.shifts.plan import ShiftPlan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from kanoclip.runtime.cli.terminal.status import ImageTable, StatusLine, print_summary, status_text, summary_json
-from kanoclip.runtime.stream.progress import Progress, RunSummary, SourceProgress
-from kanoclip.runtime.stream.stats import RESERVOIR, WINDOW, Latency, SlidingWindow, StageStats, StageSummary
+from kanoclip.runtime.stream.control.figures import Latency, cost_of, latency_of, rate_of
+from kanoclip.runtime.stream.control.progress import Progress, RunSummary, SourceProgress, StageSummary
+from kanoclip.runtime.stream.counters import RESERVOIR, WINDOW, StageStats, Tally
 from kanoclip.runtime.types import BadFrame, Detection, Frame, Timings
 
 SUMMARY = RunSummary(
@@ -40,7 +42,7 @@ def test_short_runs_have_exact_figures(values):
     stats = StageStats("x")
     for value in values:
         stats.add(value)
-    summary = stats.summary()
+    summary = cost_of(stats)
     assert summary.count == len(values)
     assert summary.mean == pytest.approx(np.mean(values))
     assert summary.p50 == pytest.approx(np.percentile(values, 50))
@@ -53,8 +55,8 @@ def test_long_runs_stay_small_and_close():
     stats = StageStats("x")
     for value in values:
         stats.add(value)
-    assert len(stats._sample) == RESERVOIR
-    summary = stats.summary()
+    assert len(stats.sample) == RESERVOIR
+    summary = cost_of(stats)
     assert summary.mean == pytest.approx(values.mean())
     assert summary.p50 == pytest.approx(np.percentile(values, 50), rel=0.1)
     assert summary.p95 == pytest.approx(np.percentile(values, 95), rel=0.03)
@@ -62,32 +64,32 @@ def test_long_runs_stay_small_and_close():
 
 
 def test_nothing_measured_gives_zeros():
-    assert StageStats("x").summary() == StageSummary("x", 0, 0.0, 0.0, 0.0, 0.0)
-    assert SlidingWindow().rate(5.0) == 0.0
-    assert SlidingWindow().latency() == Latency(0.0, 0.0, 0.0)
+    assert cost_of(StageStats("x")) == StageSummary("x", 0, 0.0, 0.0, 0.0, 0.0)
+    assert rate_of(deque(), 5.0) == 0.0
+    assert latency_of(deque()) == Latency(0.0, 0.0, 0.0)
 
 
 def test_the_window_forgets_what_is_old():
-    window = SlidingWindow()
+    window = Tally([], recent=True).times
     for index in range(1000):
-        window.add(index * 1.0, 500.0)
+        window.append((index * 1.0, 500.0))
     for index in range(WINDOW):
-        window.add(1000 + index * 0.1, 20.0)
-    assert window.rate(1000 + 25.6) == pytest.approx(10)
-    assert window.latency() == Latency(20.0, 20.0, 20.0)
+        window.append((1000 + index * 0.1, 20.0))
+    assert rate_of(window, 1000 + 25.6) == pytest.approx(10)
+    assert latency_of(window) == Latency(20.0, 20.0, 20.0)
 
 
 def test_the_rate_of_a_stream_that_stands_still_sinks():
-    window = SlidingWindow()
+    window = Tally([], recent=True).times
     for index in range(300):
-        window.add(index / 30, 20.0)
+        window.append((index / 30, 20.0))
     last = 299 / 30
-    assert window.rate(last + 0.9) == pytest.approx(30), "a moment's silence means nothing"
-    assert window.rate(last + 10) == pytest.approx(0.1)
-    slow = SlidingWindow()
-    slow.add(0.0, 20.0)
-    slow.add(4.0, 20.0)
-    assert slow.rate(10.0) == pytest.approx(0.25), "a frame takes four seconds here"
+    assert rate_of(window, last + 0.9) == pytest.approx(30), "a moment's silence means nothing"
+    assert rate_of(window, last + 10) == pytest.approx(0.1)
+    slow = Tally([], recent=True).times
+    slow.append((0.0, 20.0))
+    slow.append((4.0, 20.0))
+    assert rate_of(slow, 10.0) == pytest.approx(0.25), "a frame takes four seconds here"
 
 
 def test_percentiles_of_a_live_stream_are_of_its_last_frames():
@@ -96,7 +98,7 @@ def test_percentiles_of_a_live_stream_are_of_its_last_frames():
         stats.add(1.0)
     for _ in range(RESERVOIR):
         stats.add(12.0)
-    summary = stats.summary()
+    summary = cost_of(stats)
     assert (summary.p50, summary.p95, summary.p99) == (12.0, 12.0, 12.0)
     assert (summary.count, summary.mean) == (11 * RESERVOIR, pytest.approx(2.0))
 

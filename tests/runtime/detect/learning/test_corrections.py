@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from references import memory
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.learning.corrections import MARGIN, MOST_IMAGES, bounded, false_alarms, placed, ruled
 from kanoclip.runtime.detect.learning.limits import limits_by, rate_of
 from kanoclip.runtime.detect.reference.memory import Correction, Label

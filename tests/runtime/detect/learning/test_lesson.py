@@ -22,7 +22,7 @@ class Slot:
 def lessons(detector):
     """The lessons of a toy bundle, the slot, and what is given frames to it."""
     slot, ended = Slot(), []
-    made = Lessons(detector, slot, detector.use_memory, lambda: ended.append(1))
+    made = Lessons(detector, slot, detector.rules.use_memory, lambda: ended.append(1))
 
     def look(count, class_name="nut", start=0):
         learner = slot.learner
@@ -48,11 +48,11 @@ def test_it_learns_one_class_and_gives_the_slot_back(detector, lessons):
     state = made.state()
     assert not state.going and not state.failed and state.message.startswith("nut is learned from 4 of 4 frames")
     assert slot.learner is before and ended == [1]
-    assert detector.memory_of("nut").names == ("0.png", "1.png", "2.png", "3.png")
-    assert detector.memory_of("bolt") is None
+    assert detector.rules.memory_of("nut").names == ("0.png", "1.png", "2.png", "3.png")
+    assert detector.rules.memory_of("bolt") is None
     made.begin("nut", 3, good=False)  # anew, over the memory that is there
     look(3, start=10).finish()
-    assert "10.png" in detector.memory_of("nut").names
+    assert "10.png" in detector.rules.memory_of("nut").names
 
 
 def test_a_line_that_stands_still_is_told_to_run(detector, lessons, monkeypatch):
@@ -75,7 +75,7 @@ def test_it_is_cancelled(detector, lessons):
     image = np.zeros((32, 32, 3), np.uint8)
     learner.look("late.png", detector.prepare(image, "nut"), image, "nut")
     learner.finish()
-    assert detector.memory_of("nut") is None and not made.state().going
+    assert detector.rules.memory_of("nut") is None and not made.state().going
 
 
 def test_an_error_ends_it_in_one_line(detector, lessons, monkeypatch):
@@ -85,7 +85,7 @@ def test_an_error_ends_it_in_one_line(detector, lessons, monkeypatch):
     look(3).finish()
     state = made.state()
     assert state.failed and state.message == "nothing was learned of nut: division by zero"
-    assert slot.learner is None and ended == [1] and detector.memory_of("nut") is None
+    assert slot.learner is None and ended == [1] and detector.rules.memory_of("nut") is None
 
 
 def test_what_makes_no_sense_is_refused(lessons):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from references import memory
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.learning.limits import RATE, limits_by, rate_of
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.types import RegionOfInterest

@@ -10,10 +10,11 @@ import pytest
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import Thresholds, TileGrid
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import locked, store
 from kanoclip.runtime.detect.learning.live import LiveReferences, MemoryCount
-from kanoclip.runtime.detect.reference.history import put, undo
+from kanoclip.runtime.detect.reference.stored.history import put, undo
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import BundleError, FrameError, MemoryFileError, SettingsError
 
@@ -32,12 +33,12 @@ def test_the_first_reference_makes_the_memory_and_its_thresholds(detector):
     live, zero_shot = LiveReferences(detector), detector(noise(0), "nut")
     assert live.count("nut") == MemoryCount(0, 0) and live.saved("nut")
     assert add(live, detector, 1) == MemoryCount(1, 16)
-    memory, thresholds = detector.memory_of("nut"), detector.thresholds_of("nut")
+    memory, thresholds = detector.rules.memory_of("nut"), detector.thresholds_of("nut")
     assert memory.names == ("1.png",) and "added while a stream ran" in memory.note
     assert memory.loo_scores[0] < thresholds.image <= memory.loo_scores[0] + 1e-6
     assert thresholds.origin.startswith("conformal: false-alarm rate 0.5 by 1 references")
     assert not live.saved("nut") and live.saved("bolt")
-    assert detector.memory_of("bolt") is None and detector.thresholds_of("bolt").image == 0.5
+    assert detector.rules.memory_of("bolt") is None and detector.thresholds_of("bolt").image == 0.5
     assert detector(noise(0), "nut").score != zero_shot.score
 
 
@@ -45,7 +46,7 @@ def test_each_further_one_is_out_of_sample_and_moves_the_threshold(detector):
     live = LiveReferences(detector)
     for seed in range(1, 5):
         assert add(live, detector, seed).references == seed
-    memory = detector.memory_of("nut")
+    memory = detector.rules.memory_of("nut")
     assert len(memory.rows) == ROWS, "bounded by the graph"
     assert detector.thresholds_of("nut").image > memory.loo_scores.max()
     assert "by 4 references" in detector.thresholds_of("nut").origin
@@ -56,7 +57,7 @@ def test_thresholds_of_another_kind_stay(folder, detector, origin):
     live = LiveReferences(detector)
     add(live, detector, 1)
     by_hand = Thresholds(0.7, 0.8, 3, origin)
-    live.use("nut", detector.memory_of("nut"), by_hand)
+    live.use("nut", detector.rules.memory_of("nut"), by_hand)
     add(live, detector, 2)
     assert detector.thresholds_of("nut") == by_hand
 
@@ -91,7 +92,7 @@ def test_what_is_saved_is_what_a_new_start_scores_by(folder, detector):
     with Detector.load(folder, backend="onnxruntime", threads=1) as again:
         found = again(noise(0), "nut")
         assert (found.score, found.threshold) == (now.score, now.threshold)
-        assert again.memory_of("bolt") is None and again.thresholds_of("bolt").image == 0.5
+        assert again.rules.memory_of("bolt") is None and again.thresholds_of("bolt").image == 0.5
     assert live.save("nut") == folder, "nothing to do"
     with pytest.raises(SettingsError, match="nothing to undo"):
         live.undo("nut")
@@ -110,7 +111,7 @@ def test_saved_steps_do_not_come_again_when_they_are_undone_in_the_bundle(folder
     live.save("nut")
     for _ in range(2):  # the bundle's memory is the one that the steps began with
         undo(Bundle.open(folder), "nut")
-        detector.decide_by(detector.settings, detector.bundle.reread())
+        detector.rules.decide_by(detector.rules.settings, detector.bundle.reread())
     assert not live.can_undo("nut") and live.steps("nut") == [] and live.count("nut") == MemoryCount()
 
 
@@ -127,7 +128,7 @@ def test_saved_into_a_copy(folder, detector, tmp_path):
 def test_thresholds_chosen_over_it_are_saved_with_it(folder, detector):
     live = LiveReferences(detector)
     add(live, detector, 1)
-    detector.decide_by(Settings().choosing("nut", Decision(threshold=0.75)))
+    detector.rules.decide_by(Settings().choosing("nut", Decision(threshold=0.75)))
     live.save("nut")
     saved = Bundle.open(folder).manifest.thresholds_of("nut")
     assert saved.image == 0.75 and saved.origin.startswith("chosen while a stream ran")
@@ -148,18 +149,18 @@ def test_what_cannot_be_saved_leaves_all_as_it_is(folder, detector, monkeypatch)
 def test_a_memory_learned_meanwhile_takes_the_place_of_the_live_one(folder, detector):
     live = LiveReferences(detector)
     add(live, detector, 1)
-    live_one = detector.memory_of("nut")
+    live_one = detector.rules.memory_of("nut")
     store(Bundle.open(folder), None, "bolt", Thresholds(0.9, 0.8, 3, "conformal"))
-    detector.decide_by(Settings(), detector.bundle.reread())
-    assert detector.memory_of("nut") is live_one, "another change of the bundle leaves it"
+    detector.rules.decide_by(Settings(), detector.bundle.reread())
+    assert detector.rules.memory_of("nut") is live_one, "another change of the bundle leaves it"
     assert detector.thresholds_of("nut").image != 0.5 and detector.thresholds_of("bolt").image == 0.9
     put(Bundle.open(folder), None, "nut", replace(live_one, names=("learned.png",)), Thresholds(0.6, 0.6, 0, "learn"))
-    detector.decide_by(Settings(), detector.bundle.reread())
-    assert detector.memory_of("nut").names == ("learned.png",) and detector.thresholds_of("nut").image == 0.6
+    detector.rules.decide_by(Settings(), detector.bundle.reread())
+    assert detector.rules.memory_of("nut").names == ("learned.png",) and detector.thresholds_of("nut").image == 0.6
     with pytest.raises(SettingsError, match="nothing to undo"):
         live.undo("nut")
     add(live, detector, 2)
-    assert detector.memory_of("nut").names == ("learned.png", "2.png")
+    assert detector.rules.memory_of("nut").names == ("learned.png", "2.png")
     live.reset("nut")
     assert detector.thresholds_of("nut").image == 0.5, "as before the first memory"
 
@@ -179,7 +180,7 @@ def test_tiles(make_toy_bundle, tmp_path):
         live = LiveReferences(detector)
         for seed in (1, 2):
             live.add(f"{seed}.png", detector.prepare(noise(seed, (64, 40))), "object")
-        memory = detector.memory_of()
+        memory = detector.rules.memory_of()
         assert memory.tiles == TileGrid(2, 1, 0.25) and len(memory.names) == 2
         live.save("object")
     assert Bundle.open(folder).manifest.references
@@ -201,6 +202,6 @@ def test_additions_from_several_threads_while_frames_are_scored(detector):
         thread.join(60)
     stop.set()
     scoring.join(60)
-    memory = detector.memory_of("nut")
+    memory = detector.rules.memory_of("nut")
     assert sorted(memory.names) == [f"{seed}.png" for seed in range(1, 7)] and seen
     assert live.count("nut").references == 6

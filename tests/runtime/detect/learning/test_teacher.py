@@ -12,12 +12,12 @@ from learning import images
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import HISTORY
+from kanoclip.runtime.bundle.manifest.parts import HISTORY
 from kanoclip.runtime.bundle.store import locked
 from kanoclip.runtime.detect.learning.live import LiveReferences
 from kanoclip.runtime.detect.learning.teacher import Teacher
-from kanoclip.runtime.detect.reference.history import memory_of
 from kanoclip.runtime.detect.reference.memory import Label
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.errors import BundleError, SettingsError
 
@@ -54,7 +54,7 @@ class Line:
             learner.look(f"{number}.png", self.detector.prepare(image), image, None)
         learner.finish()
         assert self.teacher.lessons.state().message.startswith("object is learned from 8 of 8 frames; the threshold is")
-        LEARNED.append((self.detector.memory_of(NAME), self.detector.thresholds_of(NAME)))
+        LEARNED.append((self.detector.rules.memory_of(NAME), self.detector.thresholds_of(NAME)))
 
     def found(self, image):
         found = self.detector(image)
@@ -73,7 +73,7 @@ def loaded():
 @pytest.fixture
 def line(loaded):
     """Of the package's bundle, which cannot be written."""
-    loaded.use_own(NAME, None, Settings())
+    loaded.rules.use_own(NAME, None, Settings())
     return Line(loaded)
 
 
@@ -122,7 +122,7 @@ def test_fine_and_bad_hold_together_and_go_back_to_the_bit(line):
     line.teacher.undo(NAME)
     assert [line.found(image) for image in probes] == states[0]
     line.teacher.undo(NAME)
-    assert line.detector.memory_of(NAME) is None
+    assert line.detector.rules.memory_of(NAME) is None
     with pytest.raises(SettingsError, match="nothing to undo"):
         line.teacher.undo(NAME)
 
@@ -133,7 +133,7 @@ def test_a_right_verdict_is_a_label_and_no_more(line):
     fine, bad = line.label(Label.FINE, GOOD[8]), line.label(Label.BAD, STAIN)
     assert not fine.wrong and not bad.wrong and "right already" in fine.sentence()
     assert (line.found(GOOD[8]), line.found(STAIN)) == before
-    assert len(line.detector.memory_of(NAME).names) == 8
+    assert len(line.detector.rules.memory_of(NAME).names) == 8
 
 
 def test_labels_that_no_threshold_tells_apart_are_said_plainly(line):
@@ -154,7 +154,7 @@ def test_labels_that_no_threshold_tells_apart_are_said_plainly(line):
 def test_a_threshold_chosen_by_hand_is_where_the_rule_starts_and_comes_back(line):
     line.learn()
     chosen = Settings().choosing(NAME, Decision(threshold=0.95, pixel_threshold=0.95))
-    line.detector.decide_by(chosen)
+    line.detector.rules.decide_by(chosen)
     score, threshold, _ = line.found(STAIN)
     assert threshold == 0.95 and score > 0.95
     assert line.label(Label.FINE, STAIN).threshold == pytest.approx(0.95, abs=1e-6)
@@ -163,10 +163,10 @@ def test_a_threshold_chosen_by_hand_is_where_the_rule_starts_and_comes_back(line
 
 
 def test_a_flag_does_not_keep_a_correction_from_working(loaded):
-    loaded.use_own(NAME, None, Settings())
+    loaded.rules.use_own(NAME, None, Settings())
     line = Line(loaded)
     line.learn()
-    loaded.decide_by(Settings(flags=Decision(threshold=0.99)))
+    loaded.rules.decide_by(Settings(flags=Decision(threshold=0.99)))
     missed = stained(np.s_[32:64, 64:96], [0, 1, 2], 60)
     assert not line.found(missed)[2]
     said = line.label(Label.BAD, missed)
@@ -265,5 +265,5 @@ def test_corrections_from_several_threads_are_made_one_after_the_other(line):
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert errors == [] and len(line.detector.memory_of(NAME).corrections) == 3
+    assert errors == [] and len(line.detector.rules.memory_of(NAME).corrections) == 3
     assert HISTORY >= 4 and line.teacher.unsaved(NAME) == 4

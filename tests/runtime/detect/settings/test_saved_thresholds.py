@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.bundle.store import store
 from kanoclip.runtime.detect.settings import saved_thresholds
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, not_used, own_settings, save

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import MEMORY_INPUTS
+from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS
 from kanoclip.runtime.engines.base import MemoryTensors, fixed_rows
+from kanoclip.runtime.engines.tensorrt.building import provide
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 
 Status = enum.IntEnum(
@@ -33,6 +34,8 @@ Status = enum.IntEnum(
     },
 )
 OK = Status.cudaSuccess
+SCRATCH = 12_345
+"""Bytes that the engine computes in."""
 
 
 class FakeCuda:
@@ -50,8 +53,11 @@ class FakeCuda:
     def __init__(self, integrated=False):
         self.integrated = integrated
         self.memory = {}
-        self.queue, self.captured, self.graphs = [], None, {}
-        self.launches, self.resets, self.forgotten = 0, 0, 0
+        self.queues, self.captured, self.graphs = {}, None, {}
+        """What waits on each stream, by its handle; what is captured, as (stream, work); recorded graphs."""
+        self.order = []
+        """Inferences in the order in which they were put on streams and waited for: ("start" or "wait", stream)."""
+        self.launches, self.resets, self.forgotten, self.streams = 0, 0, 0, 0
         self.downloads, self.uploads = [], []
         """Bytes of each copy to the host, as it is made."""
         self.events, self.clock = {}, 0.0
@@ -62,8 +68,9 @@ class FakeCuda:
         """How often a stream says that it is not ready yet."""
         self._asked = 0
 
-    def put(self, work):
-        (self.queue if self.captured is None else self.captured).append(work)
+    def put(self, stream, work):
+        captured = self.captured is not None and self.captured[0] == stream
+        (self.captured[1] if captured else self.queues[stream]).append(work)
 
     def _status(self, name):
         return self.fail.get(name, OK)
@@ -93,7 +100,7 @@ class FakeCuda:
         return OK, len(self.events) - 1
 
     def cudaEventRecord(self, event, stream):
-        self.put(lambda: self.events.update({event: self.clock}))
+        self.put(stream, lambda: self.events.update({event: self.clock}))
         return (OK,)
 
     def cudaEventElapsedTime(self, start, end):
@@ -108,9 +115,18 @@ class FakeCuda:
 
     def cudaStreamCreateWithFlags(self, flags):
         assert flags == self.cudaStreamNonBlocking
-        return OK, 0x5EA
+        if (status := self._status("cudaStreamCreateWithFlags")) != OK:
+            return status, None
+        return OK, self.make_stream()
+
+    def make_stream(self):
+        handle = 0x5EA + self.streams
+        self.streams += 1
+        self.queues[handle] = []
+        return handle
 
     def cudaStreamDestroy(self, stream):
+        del self.queues[stream]
         return (OK,)
 
     def _allocate(self, name, size):
@@ -125,7 +141,7 @@ class FakeCuda:
         return self._allocate("cudaHostAlloc", size)
 
     def cudaMalloc(self, size):
-        assert not self.integrated, "an integrated GPU needs no second copy"
+        assert not self.integrated or size == SCRATCH, "an integrated GPU needs no second copy"
         return self._allocate("cudaMalloc", size)
 
     def cudaHostGetDevicePointer(self, address, flags):
@@ -139,7 +155,7 @@ class FakeCuda:
 
     def cudaMemcpyAsync(self, target, source, size, kind, stream):
         if (status := self._status("cudaMemcpyAsync")) == OK:
-            self.put(lambda: self._copy(target, source, size, kind))
+            self.put(stream, lambda: self._copy(target, source, size, kind))
         return (status,)
 
     def _copy(self, target, source, size, kind):
@@ -157,18 +173,20 @@ class FakeCuda:
         if self._asked <= self.asked_before_done:
             return (Status.cudaErrorNotReady,)
         self._asked = 0
-        queue, self.queue = self.queue, []
+        queue, self.queues[stream] = self.queues[stream], []
         for work in queue:
             work()
+        if any(isinstance(work, Inference) for work in queue):
+            self.order.append(("wait", stream))
         return (OK,)
 
     def cudaStreamBeginCapture(self, stream, mode):
         if (status := self._status("cudaStreamBeginCapture")) == OK:
-            self.captured = []
+            self.captured = (stream, [])
         return (status,)
 
     def cudaStreamEndCapture(self, stream):
-        graph, self.captured = self.captured, None
+        (_, graph), self.captured = self.captured, None
         return self._status("cudaStreamEndCapture"), graph
 
     def cudaGetLastError(self):
@@ -184,7 +202,8 @@ class FakeCuda:
 
     def cudaGraphLaunch(self, graph, stream):
         self.launches += 1
-        self.queue += self.graphs[graph]
+        self.queues[stream] += self.graphs[graph]
+        self.order.append(("start", stream))
         return (self._status("cudaGraphLaunch"),)
 
     def cudaGraphExecDestroy(self, graph):
@@ -194,7 +213,7 @@ class FakeCuda:
     def cudaDeviceReset(self):
         self.resets += 1
         self.fail.clear()
-        self.queue, self.captured = [], None
+        self.queues, self.captured = {}, None
         return (OK,)
 
     def cudaGetErrorString(self, status):
@@ -212,6 +231,7 @@ class FakeRtx:
 
     TensorIOMode = enum.IntEnum("TensorIOMode", {"INPUT": 1, "OUTPUT": 2})
     LayerInformationFormat = enum.IntEnum("LayerInformationFormat", {"ONELINE": 0, "JSON": 1})
+    ExecutionContextAllocationStrategy = enum.IntEnum("Strategy", {"STATIC": 0, "USER_MANAGED": 2})
     CudaGraphStrategy = enum.IntEnum("CudaGraphStrategy", {"DISABLED": 0, "WHOLE_GRAPH_CAPTURE": 1})
 
     def __init__(self, cuda, bundle, describe, answer):
@@ -244,7 +264,7 @@ class Engine:
         self.specs = [*trt.manifest.inputs, *trt.manifest.outputs]
         if facts.get("reversed"):
             self.specs.reverse()
-        self.num_io_tensors = len(self.specs)
+        self.num_io_tensors, self.device_memory_size_v2 = len(self.specs), SCRATCH
         self.config = None
 
     def get_tensor_name(self, number):
@@ -273,8 +293,9 @@ class Engine:
         return self.config
 
     def create_execution_context(self, config=None):
-        assert config is self.config
-        self.trt.contexts.append(Context(self))
+        managed = config is self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        assert managed or config is self.config
+        self.trt.contexts.append(Context(self, managed))
         return self.trt.contexts[-1]
 
     def create_engine_inspector(self):
@@ -299,10 +320,25 @@ class Kernels:
         return self.content or b""
 
 
+class Inference:
+    """A run on a stream."""
+
+    def __init__(self, compute):
+        self.compute = compute
+
+    def __call__(self):
+        self.compute()
+
+
 class Context:
-    def __init__(self, engine):
+    def __init__(self, engine, managed):
         self.engine, self.trt = engine, engine.trt
         self.addresses, self.shapes, self.runs = {}, {}, 0
+        self.scratch = None if managed else "its own"
+
+    def set_device_memory(self, address, size):
+        assert size == SCRATCH and address in self.trt.cuda.memory
+        self.scratch = address
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
@@ -314,9 +350,12 @@ class Context:
 
     def execute_async_v3(self, stream):
         self.runs += 1
+        assert self.scratch is not None, "it computes in no memory"
         if self.trt.fails:
             return False
-        self.trt.cuda.put(self._compute)
+        if self.trt.cuda.captured is None:
+            self.trt.cuda.order.append(("start", stream))
+        self.trt.cuda.put(stream, Inference(self._compute))
         if (kernels := getattr(self.engine, "kernels", None)) is not None:
             kernels.content = b"kernels for the Fake RTX"
         return True
@@ -377,7 +416,8 @@ def with_engines():
 
     def add(bundle, engines):
         from kanoclip.runtime.bundle.bundle import sha256_of
-        from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, FileInfo
+        from kanoclip.runtime.bundle.manifest.parts import FileInfo
+        from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 
         files = dict(bundle.manifest.files)
         for info, content in engines:
@@ -390,3 +430,20 @@ def with_engines():
         return Bundle.open(bundle.root)
 
     return add
+
+
+@pytest.fixture
+def builds(monkeypatch):
+    """Builds that take no time: a list of what was asked for; `drift` says how wrong each choice is."""
+    asked = []
+
+    def build(flavour, onnx_path, options, progress):
+        asked.append(options)
+        progress(0.5)
+        return memoryview(json.dumps({"drift": asked_drift[0](options.fp32_attention)}).encode())
+
+    asked_drift = [lambda chosen: 0.0]
+    monkeypatch.setattr(provide, "build_engine", build)
+    monkeypatch.setattr(provide, "count_attention", lambda flavour, path: 8)
+    build.asked, build.drift = asked, asked_drift
+    return build

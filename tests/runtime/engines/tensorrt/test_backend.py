@@ -11,12 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle.manifest import EngineInfo
+from kanoclip.runtime.bundle.manifest.parts import EngineInfo
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
-from kanoclip.runtime.engines.tensorrt import device
+from kanoclip.runtime.engines.tensorrt import device, execution
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
-from kanoclip.runtime.engines.tensorrt.building import provide
 from kanoclip.runtime.engines.tensorrt.device import platform_name
 from kanoclip.runtime.engines.tensorrt.open_device import open_device
 from kanoclip.runtime.errors import BackendError, DeviceLostError
@@ -26,23 +25,6 @@ ENGINE = json.dumps({}).encode()
 
 def silent(step, share):
     pass
-
-
-@pytest.fixture
-def builds(monkeypatch):
-    """Builds that take no time: a list of what was asked for; `drift` says how wrong each choice is."""
-    asked = []
-
-    def build(flavour, onnx_path, options, progress):
-        asked.append(options)
-        progress(0.5)
-        return memoryview(json.dumps({"drift": asked_drift[0](options.fp32_attention)}).encode())
-
-    asked_drift = [lambda chosen: 0.0]
-    monkeypatch.setattr(provide, "build_engine", build)
-    monkeypatch.setattr(provide, "count_attention", lambda flavour, path: 8)
-    build.asked, build.drift = asked, asked_drift
-    return build
 
 
 def frames(machine, seed=0, rows=None):
@@ -139,12 +121,61 @@ def test_rtx_captures_by_itself(make_machine, builds):
     assert context.engine.config.cuda_graph_strategy == machine.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
 
 
-def test_a_dynamic_batch_is_not_captured(make_machine, builds):
-    machine = make_machine("tensorrt", max_batch=4, dynamic=True)
+def test_each_batch_size_is_a_graph_of_its_own(make_machine, builds):
+    machine = make_machine("tensorrt", max_batch=4, dynamic=True, samples=0)
     backend = open_backend(machine)
-    for rows in (2, 2, 3):
-        assert_right(machine, backend, rows, rows)
-    assert machine.cuda.launches == 0
+    (_, addresses) = [dict(one.addresses) for one in machine.trt.contexts]
+    assert backend.recorded == ()
+    for seed, rows in enumerate([2, 2, 3, 2, 4, 3, 3, 1, 2]):
+        assert_right(machine, backend, seed, rows)
+    _, *contexts = machine.trt.contexts  # the first one is for a second batch in flight
+    assert len(contexts) == 5, "one for any size, and one for each of the four in use"
+    assert [one.runs for one in contexts] == [0, 2, 2, 2, 2], "once as it is, once to be captured"
+    assert machine.cuda.launches == 9 - 4 and len(machine.cuda.graphs) == 4
+    assert [one.shapes["frame"][0] for one in contexts[1:]] == [2, 3, 4, 1]
+    # They compute in one memory, one after the other, and read and write the same.
+    assert len({one.scratch for one in contexts}) == 1 and all(one.addresses == addresses for one in contexts)
+    assert backend.recorded == (2, 3, 4, 1)
+    backend.close()
+    assert not machine.cuda.memory and not machine.cuda.graphs
+
+
+def test_there_are_not_more_graphs_than_a_few(make_machine, builds, monkeypatch):
+    monkeypatch.setattr(execution, "MOST_GRAPHS", 2)
+    machine = make_machine("tensorrt", max_batch=4, dynamic=True, samples=0)
+    backend = open_backend(machine)
+    for seed, rows in enumerate([1, 2, 3, 4, 4, 3, 1, 2, 3]):
+        assert_right(machine, backend, seed, rows)
+    assert [one.runs for one in machine.trt.contexts] == [0, 5, 2, 2] and machine.cuda.launches == 2
+    assert len(machine.cuda.graphs) == 2, "none is thrown away to be recorded again"
+
+
+def test_a_refused_graph_of_one_batch_size_leaves_the_others_alone(make_machine, builds, caplog):
+    machine = make_machine("tensorrt", max_batch=4, dynamic=True, samples=0)
+    backend = open_backend(machine)
+    caplog.clear()
+    assert_right(machine, backend, 0, 2)
+    machine.cuda.fail["cudaStreamEndCapture"] = 901
+    assert_right(machine, backend, 1, 3)
+    machine.cuda.fail.clear()
+    for seed, rows in enumerate([2, 3, 4, 4, 3]):
+        assert_right(machine, backend, seed, rows)
+    assert machine.cuda.launches == 2 and len(machine.cuda.graphs) == 2  # of 2 and 4
+    assert [one.runs for one in machine.trt.contexts] == [0, 0, 2, 4, 2], "3 is not tried again"
+    (line,) = caplog.messages
+    assert "tensorrt-cuda runs without a CUDA graph at batch size 3, " in line
+    backend.close()
+    assert machine.cuda.resets == 0 and not machine.cuda.memory
+
+
+def test_rtx_and_static_engines_need_one_context_for_a_batch_in_flight(make_machine, builds):
+    for flavour, options in (("tensorrt-rtx", {"max_batch": 4, "dynamic": True}), ("tensorrt", {"max_batch": 3})):
+        machine = make_machine(flavour, samples=0, **options)
+        backend = open_backend(machine)
+        for seed in range(3):
+            assert_right(machine, backend, seed)
+        assert [one.scratch for one in machine.trt.contexts] == ["its own"] * 2
+        backend.close()
 
 
 def test_rtx_keeps_what_it_has_compiled_for_the_next_start(make_machine, builds, tmp_path, monkeypatch):
@@ -316,8 +347,8 @@ def test_a_run_is_timed_by_the_gpus_own_clock(make_machine, builds, flavour):
     down = (32 * 32 + 1) * 4 / 1024
     assert (found.upload, found.compute, found.download) == (3.0, 50.0, pytest.approx(down))
     assert found.total == pytest.approx(53 + down) and found.enqueue > 0
-    assert backend.has_graph is (flavour == "tensorrt")
-    if backend.has_graph:
+    assert backend.recorded == ((1,) if flavour == "tensorrt" else ())
+    if backend.recorded:
         whole = backend.time(frames(machine), None, graph=True)
         assert whole.total == found.total and whole.upload is whole.compute is whole.download is None
     else:
@@ -486,7 +517,7 @@ def test_descriptors_are_copied_only_where_they_are_wanted(
         assert machine.cuda.downloads == ([] if integrated else [*answers, rows * 32 * 3 * 4])
     for found, wanted in kept:
         np.testing.assert_allclose(found, wanted, atol=1e-6)
-    assert (machine.cuda.launches > 0) is (flavour == "tensorrt" and not options.get("dynamic"))
+    assert (machine.cuda.launches > 0) is (flavour == "tensorrt")
     backend.close()
     assert machine.cuda.memory == {}
     with pytest.raises(BackendError, match="is closed"):
@@ -513,7 +544,7 @@ def test_a_memory_is_uploaded_once_and_padded(
         assert machine.cuda.uploads[-1:] == frame
         backend.run(given, None, memory)
         assert machine.cuda.uploads[-2:] == 2 * frame  # nothing between the two but the frames
-    assert (machine.cuda.launches > 0) is (flavour == "tensorrt" and not options.get("dynamic"))
+    assert (machine.cuda.launches > 0) is (flavour == "tensorrt")
     backend.close()
     assert machine.cuda.memory == {}
 

@@ -39,13 +39,25 @@ def export(folder, *arguments):
 @pytest.mark.parametrize("precision", ["--fp16", "--fp32"])
 @pytest.mark.parametrize("batch", [[], ["--dynamic-batch", "4"]])
 def test_an_engine_built_here_agrees_and_is_kept(tmp_path, flavour, precision, batch):
-    path, _ = export(tmp_path, precision, *batch)
+    path, manifest = export(tmp_path, precision, *batch)
     first = compare(Bundle.open(path), flavour)
     assert first.agrees and first.engine.startswith("built now")
     if precision == "--fp16":
-        assert first.fused_attention == 18
+        assert first.fused_attention == manifest["parity"]["attention_blocks"]
     second = compare(Bundle.open(path), flavour)
     assert second.agrees and second.engine.startswith("built here before")
+    if not batch:
+        return
+    frames = [cv2.imread(str(image)) for image in IMAGES]
+    with (
+        Detector.load(path, backend=flavour) as fast,
+        Detector.load(path, backend="onnxruntime", device="cpu") as plain,
+    ):
+        theirs = plain.batch(frames)
+        for count in (1, 3, 3, 1, 4, 2, 4, 3):
+            for mine, other in zip(fast.batch(frames[:count]), theirs, strict=False):
+                np.testing.assert_allclose(mine.map, other.map, atol=2e-2)
+        assert sorted(fast.backend.recorded) == ([1, 2, 3, 4] if flavour == "tensorrt" else [])
 
 
 @pytest.mark.parametrize("options", [[], ["--strip-weights"], ["--compatibility", "ampere-plus"]], ids=str)
@@ -69,7 +81,13 @@ def test_frames_in_a_row_are_those_of_the_cpu(tmp_path, flavour):
         Detector.load(path, backend=flavour) as fast,
         Detector.load(path, backend="onnxruntime", device="cpu") as plain,
     ):
-        for frame in frames * 3:
-            mine, theirs = fast(frame), plain(frame)
-            assert mine.score == pytest.approx(theirs.score, abs=1e-2)
-            np.testing.assert_allclose(mine.map, theirs.map, atol=2e-2)
+        theirs = plain.batch(frames)
+        for frame, other in zip(frames * 3, theirs * 3, strict=True):
+            mine = fast(frame)
+            assert mine.score == pytest.approx(other.score, abs=1e-2)
+            np.testing.assert_allclose(mine.map, other.map, atol=2e-2)
+        assert fast.in_flight == 2
+        flying = [fast.submit([fast.prepare(frames[0])])]
+        for number in range(1, 16):
+            flying.append(fast.submit([fast.prepare(frames[number % 4])]))
+            np.testing.assert_allclose(flying.pop(0)()[0].map, theirs[(number - 1) % 4].map, atol=2e-2)

@@ -89,9 +89,10 @@ class FakePycuda(ModuleType):
 
         def done():
             self.check("is_done")
-            return self.cuda.cudaStreamQuery(0)[0] == 0
+            return self.cuda.cudaStreamQuery(handle)[0] == 0
 
-        return SimpleNamespace(handle=7, is_done=done)
+        handle = self.cuda.make_stream()
+        return SimpleNamespace(handle=handle, is_done=done)
 
     def _block(self, size):
         _, address = self.cuda._allocate("any", size)
@@ -120,17 +121,17 @@ class FakePycuda(ModuleType):
         number = self.cuda.cudaEventCreate()[1]
         return SimpleNamespace(
             number=number,
-            record=lambda stream: self.cuda.cudaEventRecord(number, stream),
+            record=lambda stream: self.cuda.cudaEventRecord(number, stream.handle),
             time_till=lambda other: self.cuda.cudaEventElapsedTime(number, other.number)[1],
         )
 
     def memcpy_htod_async(self, target, source, stream):
         self.check("memcpy_htod_async")
-        self.cuda.put(lambda: ctypes.memmove(target, source.ctypes.data, source.nbytes))
+        self.cuda.put(stream.handle, lambda: ctypes.memmove(target, source.ctypes.data, source.nbytes))
 
     def memcpy_dtoh_async(self, target, source, stream):
         self.check("memcpy_dtoh_async")
-        self.cuda.put(lambda: ctypes.memmove(target.ctypes.data, source, target.nbytes))
+        self.cuda.put(stream.handle, lambda: ctypes.memmove(target.ctypes.data, source, target.nbytes))
 
 
 class Owner:
@@ -234,7 +235,7 @@ def test_a_gpu_that_does_not_answer(pycuda, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("call", "words"), [("init", "no driver"), ("mem_alloc", "GPU memory"), ("Stream", "check the")]
+    ("call", "words"), [("init", "no driver"), ("mem_alloc", "GPU memory"), ("Stream", "make a stream")]
 )
 def test_what_cannot_be_had(pycuda, call, words):
     machine = pycuda()

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration.calibrate import calibrate

@@ -10,7 +10,8 @@ from learning import observed
 from references import DIGEST, frames, references, unit
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import DescriptorInfo, MemoryInfo, TileGrid
+from kanoclip.runtime.bundle.manifest.signature import DescriptorInfo, MemoryInfo
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.reference.fit import References
 from kanoclip.runtime.detect.reference.fused import fused
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling

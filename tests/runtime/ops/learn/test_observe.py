@@ -8,7 +8,7 @@ import pytest
 from learning import folder, images
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.tiles import Tiling
 from kanoclip.runtime.engines import create_backend

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from references import memory
 
-from kanoclip.runtime.bundle.manifest import Thresholds
+from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.learning.conformal import best_rate, bound
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.learn.promise import promise, thresholds_of

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from references import memory
 
-from kanoclip.runtime.bundle.manifest import TileGrid
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.reference.memory import Fusion
 from kanoclip.runtime.ops.learn.verdict import FAR, decide, distance_at
 

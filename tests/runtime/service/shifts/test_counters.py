@@ -11,7 +11,7 @@ import pytest
 from kanoclip.runtime.errors import SettingsError
 from kanoclip.runtime.service.shifts.counters import FILE, MAX_ROWS, SAVE_S, Counts, ShiftCounters
 from kanoclip.runtime.service.shifts.plan import ShiftPlan
-from kanoclip.runtime.stream.progress import Progress, SourceProgress
+from kanoclip.runtime.stream.control.progress import Progress, SourceProgress
 
 PLAN = ShiftPlan.parse("6:00,14:00,22:00")
 NOON = 1_750_000_000.0 - 1_750_000_000.0 % 3600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.sinks.events.mqtt import MqttSink
 from kanoclip.runtime.sinks.events.mqtt_config import MqttConfig
 
 NOBODY: dict[str, str] = {}
@@ -58,3 +60,27 @@ def test_no_message_holds_the_password(password):
             assert "QQ" not in str(error)
         else:
             assert "QQ" not in config.shown + repr(config)
+
+
+@pytest.mark.parametrize("flag", ["ca", "cert", "key"])
+def test_a_pipe_in_place_of_a_certificate_is_not_waited_for(tmp_path, flag):
+    pytest.importorskip("paho.mqtt")
+    os.mkfifo(tmp_path / "pipe.pem")
+    (tmp_path / "file.pem").touch()
+    given = {"cert": tmp_path / "file.pem", flag: tmp_path / "pipe.pem"}
+    config = MqttConfig.parse("mqtts://127.0.0.1:9/line", **given)
+    with pytest.raises(SettingsError, match=r"in PEM form .*it is no regular file.*pipe\.pem"):
+        MqttSink(config, print)
+
+
+def test_an_encrypted_key_asks_nobody(tmp_path):
+    """OpenSSL asked at the terminal, and waited."""
+    pytest.importorskip("paho.mqtt")
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
+    encryption = serialization.BestAvailableEncryption(b"secret")
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, encryption)
+    (tmp_path / "key.pem").write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*form))
+    config = MqttConfig.parse("mqtts://127.0.0.1:9/line", cert=tmp_path / "key.pem", key=tmp_path / "key.pem")
+    with pytest.raises(SettingsError, match="no certificate with its key in PEM form"):
+        MqttSink(config, print)

@@ -271,5 +271,5 @@ def test_what_does_not_go_together(tmp_path):
     with pytest.raises(SettingsError, match="printable ASCII") as caught:
         WebhookConfig.parse("http://h/", environment={"KANOCLIP_WEBHOOK_TOKEN": "hush\nX: y"})
     assert "hush" not in str(caught.value)
-    with pytest.raises(SettingsError, match="no such file"):
+    with pytest.raises(SettingsError, match="No such file"):
         sink_to(0, [], url="https://h/", ca=tmp_path / "none.pem")

@@ -73,6 +73,44 @@ def test_colours_of_16_bits(tmp_path):
     assert (decode(encoded(spread(12, image))) == image).all()
 
 
+@pytest.mark.parametrize("most", [15, 100, 256, 1000, 40_000])
+@pytest.mark.parametrize("kind", [b"P5", b"P6", b"P2"])
+def test_white_that_is_no_whole_number_of_bits(kind, most):
+    values = np.repeat(GREY.astype(int) * most // 255, 3 if kind == b"P6" else 1)
+    text = b" ".join(b"%d" % one for one in values) + b"\n"
+    raw = text if kind == b"P2" else values.astype(">u2" if most > 255 else "u1").tobytes()
+    image = decode(kind + b"\n16 16\n%d\n" % most + raw)
+    assert np.abs(image[:, :, 0].astype(int) - GREY).max() <= 1 + 255 / min(most, 255)
+
+
+def tiff(values, bits, white_is_zero, form=1):
+    content = values.tobytes()
+    tags = {256: 16, 257: 16, 258: bits, 259: 1, 262: 1 - white_is_zero, 273: 134, 277: 1, 278: 16, 279: len(content)}
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in {**tags, 339: form}.items())
+    return struct.pack("<2sHIH", b"II", 42, 8, 10) + body + bytes(4) + content
+
+
+def test_white_is_zero_in_8_and_in_16_bits():
+    """OpenCV minds it in 8 bits alone."""
+    assert (decode(tiff(255 - GREY, 8, True))[:, :, 0] == GREY).all()
+    assert (decode(tiff(65535 - spread(16), 16, True))[:, :, 0] == GREY).all()
+    assert (decode(tiff(4095 - spread(12), 16, True))[:, :, 0] == GREY).all()
+    assert (decode(tiff(spread(16), 16, False))[:, :, 0] == GREY).all()
+
+
+def test_samples_with_a_sign_are_refused():
+    assert "sign" in decode(tiff(GREY, 8, False, form=2))
+
+
+def test_a_brighter_image_than_its_folders_first_is_said(tmp_path, caplog):
+    for n in range(8):
+        cv2.imwrite(str(tmp_path / f"{n}.png"), spread(10))
+    cv2.imwrite(str(tmp_path / "last.png"), spread(12))
+    assert (read_image(tmp_path / "last.png")[:, :, 0] == GREY).all()
+    assert "an image of 12 bits beside its folder's first ones of 10 bits" in caplog.text
+    assert "--bit-depth 12 takes all alike" in caplog.text
+
+
 @pytest.mark.parametrize("image", [np.ones((4, 4), np.float32), np.ones((4, 4, 3), np.float64)])
 def test_float_is_refused_with_a_reason(image):
     assert "float" in decode(encoded(image, ".tif"))
@@ -104,11 +142,32 @@ def test_a_palette_with_a_transparent_colour():
     assert (decode(file.getvalue()) == 255).all()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("suffix", [".jp2", ".bmp"])
+def test_what_is_transparent_elsewhere_is_white(suffix):
+    image = np.zeros((64, 64, 4), np.uint8)
+    image[:, :32] = [10, 20, 30, 255]
+    image[:, 32:] = [99, 1, 250, 0]
+    shown = decode(encoded(image, suffix))
+    assert np.abs(shown[:, :28].astype(int) - [10, 20, 30]).max() < 9
+    assert (shown[:, 36:] > 246).all()
+    if suffix == ".bmp":  # a fourth byte that means nothing
+        raw = bytearray(encoded(image, suffix))
+        raw[66:70] = bytes(4)
+        assert (decode(bytes(raw))[:, 32:] == [99, 1, 250]).all()
+
+
+def test_images_one_after_the_other_in_a_pnm(caplog):
+    one = b"P5 16 16 255\n" + GREY.tobytes()
+    assert (decode(one + b"\n")[:, :, 0] == GREY).all() and not caplog.text
+    decode(one + one)
+    assert "only the first of its 2 pages is scored" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_pages_are_counted(kind, tmp_path, caplog):
     pil = pytest.importorskip("PIL.Image")
     pages = [pil.new("RGB", (20, 20), (40 * n, 0, 0)) for n in range(4)]
-    path = tmp_path / f"pages.{kind.lower()}"
+    path = tmp_path / ("pages.png" if kind == "GIF" else f"pages.{kind.lower()}")
     pages[0].save(path, kind, save_all=True, append_images=pages[1:])
     assert read_image(path)[0, 0].max() == 0
     assert [r.message for r in caplog.records] == [f"{path}: only the first of its 4 pages is scored"]

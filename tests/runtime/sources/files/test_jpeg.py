@@ -58,6 +58,8 @@ def test_colours_of_a_printer(tmp_path):
     image, damage = decode_jpeg(path.read_bytes(), 1)
     np.testing.assert_array_equal(image, by_opencv(path.read_bytes()))
     assert damage == ""
+    raw = path.read_bytes()
+    assert decode_jpeg(raw[: len(raw) - 20] + b"\xff\xd9", 1)[1]
 
 
 @pytest.mark.parametrize("options", [{}, {"PROGRESSIVE": 1}, {"RST_INTERVAL": 3}, {"grey": True}])
@@ -85,3 +87,13 @@ def test_without_simplejpeg_opencv_decodes(monkeypatch):
     image, damage = decode_jpeg(raw, 2)
     np.testing.assert_array_equal(image, by_opencv(raw, 2))
     assert damage == ""
+
+
+@pytest.mark.skipif(jpeg.simplejpeg is None, reason="without simplejpeg damage goes unseen")
+@pytest.mark.parametrize("marker", [b"\xff\x9c", b"\xff\x02", b"\xff\xd8\xff\xd8", b"\xff\xc3\0\x08\x08\0\x10\0\x10\0"])
+def test_markers_in_the_midst_of_the_data_are_damage(marker):
+    """libjpeg calls them unsupported, and OpenCV fills up the rest."""
+    raw = encoded()
+    spoilt = raw[: len(raw) // 2] + marker + raw[len(raw) // 2 :]
+    _, damage = decode_jpeg(spoilt, 1)
+    assert damage

@@ -84,6 +84,49 @@ BOMBS = {
 }
 
 
+def png_of(bits, colour):
+    return patched(small(".png"), 16, ">IIBB", 8000, 8000, bits, colour)
+
+
+@pytest.mark.parametrize(
+    ("raw", "each"),
+    [
+        (png_of(8, 2), None),
+        (png_of(16, 0), 6),
+        (png_of(16, 6), 8),
+        (patched(jpeg(), jpeg().index(b"\xff\xc0"), ">HHBHH", 0xFFC0, 17, 8, 8000, 8000), None),
+        (patched(jpeg(), jpeg().index(b"\xff\xc0"), ">HHBHH", 0xFFC2, 17, 8, 8000, 8000), 6),
+        (patched(small(".bmp"), 18, "<ii", 8000, 8000), None),
+        (patched(jp2(), jp2().index(b"\xff\x4f\xff\x51") + 8, ">8I", 8000, 8000, 0, 0, 8000, 8000, 0, 0), 15),
+    ],
+)
+def test_bytes_count_not_pixels_alone(raw, each):
+    """Of 16 bits, with transparency or in several scans, an image of fewer pixels took 3.9 GB."""
+    refused = decoding.refusal(raw)
+    if each is None:
+        assert refused is None
+    else:
+        limit = MAX_PIXELS * 4 // each
+        assert refused == (
+            f"8000 x 8000: 64,000,000 pixels of {each} bytes each while it is decoded, over the limit of {limit:,} "
+            "(--max-pixels)"
+        )
+
+
+@pytest.mark.parametrize("kind", [b"IDAT", b"tEXt", b"zzZz"])
+def test_a_chunk_that_states_gigabytes(kind):
+    """OpenCV took 3.9 GB for a PNG of 436 bytes."""
+    raw = small(".png")
+    spoilt = raw[:33] + struct.pack(">I", 0x7FFFFFFF) + kind + raw[33:]
+    assert decoding.decode(spoilt) == "damaged (a chunk ends behind the file)"
+    assert decoding.refusal(raw) is None
+
+
+def test_the_files_own_bytes_count():
+    raw = patched(small(".bmp"), 18, "<ii", 8000, 8000) + bytes(8000 * 8000 * 2)
+    assert "64,000,000 pixels of 6 bytes" in decoding.refusal(raw)
+
+
 @pytest.mark.parametrize("suffix", BOMBS)
 def test_bombs_are_refused_by_their_headers(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"a.{suffix}"
@@ -140,7 +183,7 @@ def test_no_device_pipe_or_hole_is_an_image(tmp_path):
         for found in (read_image(tmp_path / name), decode_mask(tmp_path / name), read_bytes(str(tmp_path / name))):
             assert found == "it is no regular file"
     for found in (read_image(tmp_path / "hole.png"), read_bytes(str(tmp_path / "hole.png"))):
-        assert "the file is over 1,088 MiB" in found
+        assert "the file is over 407 MiB" in found
     assert decode_mask(tmp_path / "hole.png") == "the file is too large for a mask"
     with pytest.raises(SourceError, match="no regular file"):
         VideoSource(tmp_path / "pipe.avi")

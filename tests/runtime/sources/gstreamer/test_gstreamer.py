@@ -18,8 +18,8 @@ import pytest
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources import GStreamerSource, check_camera, open_camera, open_source
+from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.sources.gstreamer import gstreamer, launch
-from kanoclip.runtime.sources.gstreamer.csi import CsiCamera
 
 FAKE = runpy.run_path(str(Path(__file__).parents[3] / "support" / "fake_gst_launch.py"))
 EXAMPLES = Path(__file__).parents[4] / "examples" / "hazelnut_toy"
@@ -174,6 +174,17 @@ def test_a_csi_camera_has_no_end(fake):
     )
 
 
+def test_where_nobody_looks_a_csi_camera_gives_small_frames_of_a_known_full_size(fake):
+    log = fake("file")
+    reading = Reading(model_size=(256, 256))
+    for spec, full_size in (("csi://0", (1080, 1920)), ("csi://0?whole=1", None), ("csi://0?flip=3", (1920, 1080))):
+        frames, _ = drain(open_camera(spec, reading=reading))
+        assert [frame.full_size for frame in frames] == [full_size] * 5, spec
+        assert ("interpolation-method=1" in log.read_text()) is (full_size is not None)
+    frames, _ = drain(open_source("gst://videotestsrc", reading=reading))  # whatever it gives is whole
+    assert {frame.full_size for frame in frames} == {None}
+
+
 @pytest.mark.parametrize("mode", ["endless", "deaf", "family"])
 def test_closing_ends_the_process_and_its_family(fake, mode):
     log = fake(mode)
@@ -260,7 +271,7 @@ def test_passwords_in_a_pipeline_are_used_and_never_shown(fake):
         ("csi://0?width=1280 ! filesink", "width must be"),
         ("csi://0?width=٣٣٣", "width must be"),
         ("csi://0?fps=0", "fps must be a whole number from 1 to 1000, not '0'"),
-        ("csi://0?zoom=2", "unknown option 'zoom'; known are width, height, fps, flip, mode"),
+        ("csi://0?zoom=2", "unknown option 'zoom'; known are width, height, fps, flip, mode, whole"),
         ("csi://0?width", "options are written"),
         ("csi://0?fps=30&fps=60", "given twice"),
     ],
@@ -283,11 +294,6 @@ def test_cameras_by_index_device_and_csi(monkeypatch, tmp_path):
         open_camera("/dev/video98")
     with pytest.raises(SourceError, match=r"^/dev/null: not a camera; give /dev/videoN"):
         open_camera("/dev/null")
-
-
-def test_csi_defaults():
-    assert CsiCamera.parse("csi://0") == CsiCamera(sensor=0, width=1920, height=1080, fps=30, flip=0, mode=None)
-    assert not any("sensor-mode" in part for part in CsiCamera(0).pipeline())
 
 
 @needs_gstreamer

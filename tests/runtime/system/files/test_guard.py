@@ -82,6 +82,17 @@ def test_one_of_many_files(tmp_path):
     assert hits(tmp_path, folder), "the folder itself"
     assert not hits(tmp_path / "frames.jsonl", folder)
     assert not hits(tmp_path / "out", folder), "a folder below is marked, and not read"
+    refuse_overwriting([Written("--output", tmp_path / "out", filled=True)], [source(tmp_path, files=lambda: images)])
+    images.append(tmp_path / "out" / "mine.png")
+    with pytest.raises(SinkError, match=r"holds images of the source, such as .*mine\.png, .* name another folder"):
+        refuse_overwriting([Written("--maps", tmp_path / "out", filled=True)], [folder])
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    (tmp_path / "link.md").symlink_to("a.json")
+    for name in ("a.json", "./a.json", "link.md"):
+        with pytest.raises(SinkError, match=r"--csv .* would overwrite what --output writes: give each its own place"):
+            refuse_overwriting([Written("--output", tmp_path / "a.json"), Written("--csv", tmp_path / name)], [])
 
 
 def test_files_are_not_listed_for_an_output_that_is_new(tmp_path):

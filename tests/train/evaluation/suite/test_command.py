@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.cli.terminal.console import Console
+from kanoclip.runtime.errors import KanoclipError
 from kanoclip.train.checkpoint import build_model, save_checkpoint
 from kanoclip.train.evaluation.evaluate import EvaluationConfig
 from kanoclip.train.evaluation.suite.command import run_suite
@@ -82,3 +83,28 @@ def test_sigma_and_size_change_a_checkpoints_map_as_they_should(folder, random):
     assert smoothed.shape == (64, 64) and predictor.model.tower.grid == (8, 8)
     rows = gaussian_matrix(64, 0.7) @ bilinear_matrix(64, 8)
     np.testing.assert_allclose(predictor.model.head.smoothing.k_rows.numpy(), rows, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('"a.safetensors"', '"paper.toml"', "paper.json is missing: a checkpoint is"),
+        ("sizes = [48, 64]", "sizes = [48, 50]", "image size 50x50 is not a multiple of the patch size 8"),
+        ('backbone = "random-tiny"', 'backbone = "rn50"', "rn50 does not suit V-V attention"),
+        ('backbone = "random-tiny"', 'backbone = "nano"', "48x48 does not suit a convolutional stem"),
+        ('weights = "none"', 'weights = "own.pt"', r"no weights file .*own\.pt"),
+        ('headct = "headct"', 'headct = "rows"', "rows is not laid out as headct"),
+    ],
+)
+def test_what_is_wrong_with_a_later_row_is_said_before_the_first_is_measured(folder, old, new, expected):
+    text = (folder / "paper.toml").read_text()
+    assert old in text
+    (folder / "wrong.toml").write_text(text.replace(old, new))
+    out = io.StringIO()
+    with pytest.raises(KanoclipError, match=expected) as caught:
+        run_suite(read_suite(folder / "wrong.toml"), EvaluationConfig(4), "cpu", Console(file=out), unmeasured)
+    assert str(caught.value).startswith(f"{folder / 'wrong.toml'}: ") and "\n" not in str(caught.value)
+
+
+def unmeasured(total):
+    raise AssertionError(f"{total} images are measured")

@@ -67,6 +67,8 @@ def test_paths_start_at_the_file_and_missing_datasets_are_listed(folder):
         ('backbone = "random-tiny"\n', "", "baselines and ablation need backbone"),
         ("[roots]", "[roots", "TOML"),
         ('mvtec = "mvtec"', "mvtec = 3", "roots.mvtec is no path"),
+        ('visa = "visa"', 'visa = "visa/../mvtec"', "roots.mvtec and roots.visa are the same folder"),
+        ('visa = "visa"', 'mvtec = "visa"', "mvtec is there twice"),
     ],
 )
 def test_a_bad_file_is_one_line(folder, old, new, expected):

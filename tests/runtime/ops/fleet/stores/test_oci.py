@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanoclip.runtime.bundle.manifest import MANIFEST_NAME, Manifest
+from kanoclip.runtime.bundle.manifest.reading import read_manifest
+from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.errors import FleetError
 from kanoclip.runtime.ops.fleet.stores.blobs import sha256
 from kanoclip.runtime.ops.fleet.stores.oci import EMPTY, read_image, read_index, with_tag, write_image
@@ -24,7 +25,7 @@ JSON = st.recursive(
 @pytest.fixture(scope="module")
 def bundle(toy_bundle):
     text = (toy_bundle / MANIFEST_NAME).read_bytes()
-    return Manifest.from_json(text.decode()), text
+    return read_manifest(text.decode()), text
 
 
 def read_again(value):

@@ -86,12 +86,12 @@ def test_images_are_small_and_maps_exact(clock):
     hub = Hub(clock=clock)
     frame, detection = a_frame(7, 0.8, size=(2160, 3840))
     hub.write(frame, detection)
-    picture = hub.feed("").image()
-    image = cv2.imdecode(np.frombuffer(picture.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    seen = hub.feed("").image()
+    image = cv2.imdecode(np.frombuffer(seen.jpeg, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (720, MAX_SIDE, 3) and abs(int(image.mean()) - 7) <= 1
-    heat = cv2.imdecode(np.frombuffer(picture.map_png, np.uint8), cv2.IMREAD_UNCHANGED)
+    heat = cv2.imdecode(np.frombuffer(seen.map_png, np.uint8), cv2.IMREAD_UNCHANGED)
     assert np.abs(heat / 255 - detection.map).max() <= 0.5 / 255 + 1e-6
-    assert picture.head["size"] == [3840, 2160] and picture.head["map_size"] == [24, 16]
+    assert seen.head["size"] == [3840, 2160] and seen.head["map_size"] == [24, 16]
 
 
 def test_sources_are_kept_apart():

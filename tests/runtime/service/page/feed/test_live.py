@@ -12,7 +12,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from kanoclip.runtime.service.page.feed import live as live_module
 from kanoclip.runtime.service.page.feed.live import MAX_WATCHERS, NO_ANSWER, TOO_MANY, Request, Watcher
-from kanoclip.runtime.stream.progress import Control
+from kanoclip.runtime.stream.control.protocol import Control
 
 ORIGIN = {"origin": "http://127.0.0.1:8080"}
 

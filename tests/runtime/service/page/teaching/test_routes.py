@@ -50,7 +50,7 @@ def detector():
 
 @pytest.fixture
 def control(detector):
-    detector.use_own("object", None, Settings())
+    detector.rules.use_own("object", None, Settings())
     return Control(detector)
 
 

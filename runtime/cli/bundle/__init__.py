@@ -1,0 +1,1 @@
+"""`kanoclip-bundle`: from one machine to many, signed, and back."""

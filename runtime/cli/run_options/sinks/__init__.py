@@ -1,0 +1,1 @@
+"""Options of `[[sink]]` and of the flags that stand for one, and the sinks that they open."""

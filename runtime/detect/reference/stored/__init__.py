@@ -1,0 +1,1 @@
+"""Memories as files: in a bundle, with those before them, and as a detector reads them."""

@@ -1,0 +1,1 @@
+"""What fails, hangs, ends or joins beside the frames of a run."""

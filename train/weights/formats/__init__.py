@@ -1,0 +1,1 @@
+"""The files that weights come in: what holds the tensors, and what the tensors are called."""
