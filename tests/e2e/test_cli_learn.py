@@ -206,7 +206,7 @@ def test_a_graph_without_memory(capsys, toy_bundle, good, tmp_path):
         (["OWN", "--source", "x", "--sheet", "a.png"], ".jpg"),
         (["OWN", "--source", "x", "--augment", "blur"], "blur"),
         (["OWN", "--source", "x", "--foreground", "p.json", "--roi", "r.json"], "--foreground"),
-        (["OWN", "--source", "x", "--false-alarm-rate", "nan"], "NaN"),
+        (["OWN", "--source", "x", "--false-alarm-rate", "nan"], "no number"),
     ],
 )
 def test_wrong_usage(capsys, own, arguments, part):
