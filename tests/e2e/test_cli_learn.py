@@ -97,6 +97,18 @@ def test_learn_measure_add_and_undo(capsys, own, good, bad, tmp_path):
     fails(capsys, 1, own, "--undo", parts=["nothing to undo"])
 
 
+def test_good_images_are_not_taken_as_bad(capsys, own, good, bad):
+    """A folder of both given as the bad ones: its good ones would make any part unusable."""
+    shutil.copytree(good, bad / "good")
+    given = (own, "--source", bad, "--bad", bad, "--dry-run", *CPU)
+    folders = learn(capsys, *given, "--json")["recall"]["folders"]
+    assert [(one["name"], one["frames"]) for one in folders] == [("none", 2), ("spot", 4), ("all", 6)]
+    assert "20 images in folders called good are not taken as bad" in learn(capsys, *given)[0]
+    shutil.rmtree(bad / "none")
+    shutil.rmtree(bad / "spot")
+    fails(capsys, 1, *given, parts=["all of its 20 images lie in folders called good"])
+
+
 def test_a_copy(capsys, own, good, tmp_path):
     before = files(own)
     copy = tmp_path / "bottle.kanoclip"
@@ -194,7 +206,7 @@ def test_a_graph_without_memory(capsys, toy_bundle, good, tmp_path):
         (["OWN", "--source", "x", "--sheet", "a.png"], ".jpg"),
         (["OWN", "--source", "x", "--augment", "blur"], "blur"),
         (["OWN", "--source", "x", "--foreground", "p.json", "--roi", "r.json"], "--foreground"),
-        (["OWN", "--source", "x", "--false-alarm-rate", "nan"], "NaN"),
+        (["OWN", "--source", "x", "--false-alarm-rate", "nan"], "no number"),
     ],
 )
 def test_wrong_usage(capsys, own, arguments, part):

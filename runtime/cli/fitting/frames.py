@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.cli.fitting.fit_options import FitOptions
-from kanoclip.runtime.errors import printable
+from kanoclip.runtime.errors import SourceError, printable
 from kanoclip.runtime.ops.calibration.curves import draw_curves
 from kanoclip.runtime.ops.calibration.gather import EveryNth
 from kanoclip.runtime.ops.calibration.plot import Histogram, draw_histograms, write_png
@@ -99,11 +99,22 @@ def draw_scores(path: Path, panels: list[Histogram], good: Values, bad: dict[str
 
 
 def _given(options: FitOptions, good: Source, notes: Iterable[str] = ()) -> Frames:
-    """Good frames, and the bad ones that a flag names."""
+    """Good frames, and the bad ones that a flag names; what lies in a folder called good there is none.
+
+    Raises:
+        SourceError: The bad ones cannot be opened, or all of them lie in folders called good.
+    """
     if options.bad is None:
         return Frames(good, None, Groups(None), tuple(notes))
     bad = open_source(options.bad, reading=options.reading)
-    return Frames(good, bad, Groups(bad.root), tuple(notes))
+    labelled = by_label(bad) if isinstance(bad, ImageSource) and Path(options.bad).expanduser().is_dir() else None
+    if labelled is None:
+        return Frames(good, bad, Groups(bad.root), tuple(notes))
+    shown, count = printable(options.bad), len(labelled.good.paths)
+    if labelled.bad is None:
+        raise SourceError(f"{shown}: all of its {count} images lie in folders called good: name the folder of bad ones")
+    note = f"{shown}: {count} image{'s' * (count > 1)} in folders called good are not taken as bad"
+    return Frames(good, labelled.bad, labelled.groups, (*notes, note))
 
 
 def _unsaid(spec: str, folder: Path) -> list[str]:

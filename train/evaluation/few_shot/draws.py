@@ -68,6 +68,7 @@ class Draw:
         threshold: That threshold.
         tiles: Rows and columns of tiles.
         left_out: Frames of a line that were left out of the memory.
+        frames: How many were drawn: fewer than the protocol has where a category has no more.
     """
 
     result: CategoryResult
@@ -76,6 +77,7 @@ class Draw:
     threshold: float
     tiles: tuple[int, int]
     left_out: int
+    frames: int
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ class FewShot:
                         "threshold": draw.threshold,
                         "tiles": list(draw.tiles),
                         "left_out": draw.left_out,
+                        "frames": draw.frames,
                         "normal": draw.result.normal,
                         "anomalous": draw.result.anomalous,
                     }
@@ -175,7 +178,8 @@ def few_shot(
                 advance,
                 scores.add,
             )
-            draws.append(_decided(results.categories[category.name], scores, memory, protocol.rate, grid, left_out))
+            result = results.categories[category.name]
+            draws.append(_decided(result, scores, memory, protocol.rate, grid, left_out, len(drawn)))
             predictor.detector.rules.use_memory(words, None)
         found[category.name] = tuple(draws)
     predictor.look(whole)
@@ -277,6 +281,7 @@ def _decided(
     rate: float,
     grid: TileGrid | None,
     left_out: int,
+    frames: int,
 ) -> Draw:
     threshold = promise(memory, rate, None).calibration.image.threshold
     anomalous = np.array(scores.anomalous, bool)
@@ -288,6 +293,7 @@ def _decided(
         threshold,
         (1, 1) if grid is None else (grid.rows, grid.columns),
         left_out,
+        frames,
     )
 
 

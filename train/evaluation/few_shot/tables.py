@@ -17,7 +17,7 @@ COLUMNS = {
     "pixel_auroc": "P-AUROC",
     "aupro": "AUPRO",
     "recall": "recall",
-    "false_positive_rate": "false positives",
+    "false_positive_rate": "false alarms",
 }
 
 PUBLISHED: dict[str, dict[tuple[str, int], tuple[float, float | None]]] = {
@@ -48,11 +48,22 @@ def title(found: FewShot) -> str:
     """What a draw was, in one line."""
     protocol = found.protocol
     kind = (
-        f"{protocol.frames} references"
+        f"{protocol.frames} reference{'s' * (protocol.frames != 1)}"
         if protocol.share is None
         else f"{protocol.frames} unlabelled frames, {protocol.share:.0%} of them anomalous"
     )
-    return f"{kind}, {protocol.draws} draws, threshold for {protocol.rate:.1%} false positives; percent"
+    draws = f"{protocol.draws} draw{'s' * (protocol.draws != 1)}"
+    return f"{kind}, {draws}, threshold for {protocol.rate:.1%} false positives; percent"
+
+
+def short(found: FewShot) -> list[str]:
+    """A line for each category that has fewer frames to draw than the title says."""
+    wanted = found.protocol.frames
+    return [
+        f"{name}: {draws[0].frames} frames a draw and not {wanted}: it has no more to draw from"
+        for name, draws in found.draws.items()
+        if draws[0].frames < wanted
+    ]
 
 
 def published(dataset: str, references: int) -> list[tuple[str, str, str]]:
@@ -70,10 +81,12 @@ def print_few_shot(console: Console, found: FewShot, others: Sequence[tuple[str,
     table = Table(title=title(found), header_style="bold")
     table.add_column("category", no_wrap=True)
     for heading in COLUMNS.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right")  # wrapped on a narrow screen: a deviation is not to be cut off
     for line in lines(found):
         table.add_row(*line)
     console.print(table)
+    for note in short(found):
+        console.print(note, highlight=False)
     if others:
         console.print("published, on all of the dataset: NOT comparable with a part of it", highlight=False)
         beside = Table(header_style="bold")
@@ -87,6 +100,8 @@ def print_few_shot(console: Console, found: FewShot, others: Sequence[tuple[str,
 def few_shot_markdown(found: FewShot, others: Sequence[tuple[str, str, str]]) -> str:
     """The same as plain Markdown."""
     parts = [f"## {title(found)}", "", *markdown_table(("category", *COLUMNS.values()), lines(found))]
+    if notes := short(found):
+        parts += ["", *notes]
     if others:
         headings = ("method", COLUMNS["image_auroc"], COLUMNS["pixel_auroc"])
         parts += ["", "Published, on all of the dataset:", "", *markdown_table(headings, others)]

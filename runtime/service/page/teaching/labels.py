@@ -64,7 +64,8 @@ class LabelledSet:
             self.folder.mkdir(parents=True, exist_ok=True)
             with Lock(self.folder / _LOCK, leave=True, wait=lambda: None):
                 mark_folder(self.folder)
-                for place in (path.parent, root / "records"):
+                both = [root / "test" / folder for folder in FOLDERS.values()]  # with one alone it is no data set
+                for place in (*both, root / "records"):
                     place.mkdir(parents=True, exist_ok=True)
                 there = path.exists()
                 replace_file(path, content, durable=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.detect.learning.lesson import Lessons
+from kanoclip.runtime.detect.reference import repeats
 from kanoclip.runtime.errors import SettingsError
 
 
@@ -52,6 +53,16 @@ def test_it_learns_one_class_and_gives_the_slot_back(detector, lessons):
     made.begin("nut", 3, good=False)  # anew, over the memory that is there
     look(3, start=10).finish()
     assert "10.png" in detector.rules.memory_of("nut").names
+
+
+def test_a_line_that_stands_still_is_told_to_run(detector, lessons, monkeypatch):
+    monkeypatch.setattr(repeats, "REPEATED", 0.1)
+    made, _, look, _ = lessons
+    made.begin("nut", 4, good=True)
+    for _ in range(4):
+        learner = look(1)
+    learner.finish()
+    assert "; 3 show what others show, and they count as 1: let the line run; the" in made.state().message
 
 
 def test_it_is_cancelled(detector, lessons):

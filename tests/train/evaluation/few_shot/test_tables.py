@@ -11,9 +11,9 @@ from kanoclip.train.evaluation.few_shot.tables import few_shot_markdown, lines, 
 from kanoclip.train.evaluation.results import METRICS, CategoryResult
 
 
-def draw(auroc, pixel=float("nan")):
+def draw(auroc, pixel=float("nan"), frames=4):
     metrics = dict.fromkeys(METRICS, 0.5) | {"image_auroc": auroc, "pixel_auroc": pixel}
-    return Draw(CategoryResult(metrics, "object", 5, 5, 0, ()), 0.8, 0.04, 0.7, (1, 1), 0)
+    return Draw(CategoryResult(metrics, "object", 5, 5, 0, ()), 0.8, 0.04, 0.7, (1, 1), 0, frames)
 
 
 def found(share=None):
@@ -31,6 +31,15 @@ def test_each_category_and_the_mean():
 def test_what_a_draw_was():
     assert title(found()).startswith("4 references, 2 draws, threshold for 5.0% false positives")
     assert title(found(0.1)).startswith("4 unlabelled frames, 10% of them anomalous, 2 draws")
+
+
+def test_a_narrow_screen_cuts_no_deviation_off_and_too_few_images_are_named():
+    console = Console(file=io.StringIO(), width=80)
+    print_few_shot(console, FewShot(Protocol(4, 2), {"hazelnut_toy": (draw(0.9, frames=3), draw(0.8, frames=3))}), [])
+    shown = console.file.getvalue()
+    assert "…" not in shown and "85.0 ±" in shown and "5.0" in shown
+    assert "hazelnut_toy: 3 frames a draw and not 4" in shown
+    assert "a draw and not" not in few_shot_markdown(found(), [])
 
 
 def test_published_rows_are_of_the_same_number_of_references():

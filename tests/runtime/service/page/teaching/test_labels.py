@@ -52,6 +52,7 @@ def test_another_label_takes_the_first_one_s_place_and_undo_deletes_nothing(tmp_
 def test_a_class_may_be_called_anything(tmp_path, name):
     path = LabelledSet(tmp_path).put(name, Label.BAD, ONE, IMAGE, {})
     assert path.resolve().is_relative_to(tmp_path) and path.parts[-3:-1] == ("test", "bad")
+    assert (path.parents[1] / "good").is_dir(), "defects alone are no data set"
     assert folder_of(name) != folder_of(name + "!") and folder_of("nut") == "nut"
 
 
