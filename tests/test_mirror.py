@@ -24,7 +24,13 @@ COVERED = {
     ],
     "e2e/test_cli_data.py": ["runtime/cli/terminal/bar", "train/data/cli", "train/data/files"],
     "e2e/test_cli_doctor.py": ["runtime/cli/doctor"],
-    "e2e/test_cli_eval.py": ["train/evaluation/ablation/", "train/evaluation/command/"],
+    "e2e/test_cli_eval.py": [
+        "train/evaluation/ablation/",
+        "train/evaluation/cli/",
+        "train/evaluation/few_shot/command",
+        "train/evaluation/few_shot/options",
+        "train/evaluation/suite/cli",
+    ],
     "e2e/test_cli_export.py": ["export/cli", "export/printed"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_learn.py": [
@@ -41,7 +47,14 @@ COVERED = {
         "runtime/cli/terminal/run_report",
     ],
     "e2e/test_cli_score.py": ["runtime/cli/report", "runtime/cli/score", "runtime/cli/terminal/score_progress"],
-    "e2e/test_cli_train.py": ["train/training/job", "train/training/progress"],
+    "e2e/test_cli_train.py": [
+        "train/training/cli/checks",
+        "train/training/cli/command",
+        "train/training/cli/options",
+        "train/training/cli/preparing",
+        "train/training/job",
+        "train/training/progress",
+    ],
     "cases/stdout-closed/test_stdout_closed.py": ["runtime/cli/terminal/stdout"],
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields", "runtime/bundle/manifest/"],
@@ -134,7 +147,7 @@ COVERED = {
         "train/nano/scenes/objects",
         "train/nano/scenes/sheet",
     ],
-    "train/training/test_cli.py": ["train/training/config"],
+    "train/training/cli/test_report.py": ["train/training/config"],
     "train/weights/test_full_size.py": ["train/weights/published"],
     "train/weights/formats/test_layouts.py": [
         "train/weights/fitting",

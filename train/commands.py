@@ -7,14 +7,14 @@ import click
 
 def train() -> click.Command:
     """Learn prompts and head on a dataset with defects."""
-    from kanoclip.train.training.cli import command
+    from kanoclip.train.training.cli.command import command
 
     return command
 
 
 def evaluate() -> click.Command:
     """Measure a bundle or a checkpoint on a dataset."""
-    from kanoclip.train.evaluation.command.cli import command
+    from kanoclip.train.evaluation.cli.command import command
 
     return command
 

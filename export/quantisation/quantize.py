@@ -36,7 +36,8 @@ FIRST_OPSET = 19
 _BLOCK = re.compile(r"^tower\.(blocks\.\d+|final)\.")
 _STAGE = re.compile(r"^front\.stem\.trunk\.groups\.(\d+)\.")
 _GEMMS = ("MatMul", "Gemm")
-_FIRST_LAYER = "patch_weight"
+_EXACT = ("patch_weight", "probes")
+"""Matrices that are never quantised: the patch embedding, and a pooling head's keys, whose product is its Q K^T."""
 _LEFT = ("head", "front.", "memory.")
 """What is never quantised of the matrices: the head, a stem's projection to tokens, which is its patch embedding and
 alone drifts nano's map by 0.01, and the memory's upsampling, whose distances calibration has never seen."""
@@ -55,7 +56,7 @@ def quantizable(graph: onnx.GraphProto) -> dict[str, int]:
     matrices = {
         tensor.name
         for tensor in graph.initializer
-        if len(tensor.dims) == 2 and tensor.name.rpartition(".")[2] != _FIRST_LAYER
+        if len(tensor.dims) == 2 and tensor.name.rpartition(".")[2] not in _EXACT
     }
     numbers: dict[str, int] = {}
     layers: dict[str, int] = {}

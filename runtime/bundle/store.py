@@ -42,7 +42,7 @@ def check_place(bundle: Path, output: Path | None) -> None:
             raise BundleError(f"{bundle} cannot be written to: name a folder for a copy with --output NAME.kanoclip")
         return
     if output.exists() or output.is_symlink():
-        raise BundleError(f"{output} is there already: name another folder, or calibrate it in place")
+        raise BundleError(f"{output} is there already: choose another name, or name it as the bundle that changes")
     if not os.access(output.absolute().parent, os.W_OK):
         raise BundleError(f"{output} cannot be made: {output.absolute().parent} is no folder that can be written to")
 
@@ -189,7 +189,7 @@ def with_tiles(bundle: Bundle, grid: TileGrid | None) -> Manifest:
     if manifest.references:
         names = ", ".join(manifest.references)
         raise BundleError(
-            f"{bundle.root} has memories learned of other tiles ({names}): keep its tiles, or begin with a bundle "
-            "that has none"
+            f"{bundle.root} has memories learned of other tiles ({names}): keep its tiles, or learn into a new bundle "
+            "with --output NAME.kanoclip, from one whose other classes have no memory"
         )
     return replace(manifest, tiles=tiles)

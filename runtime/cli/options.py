@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from kanoclip.runtime.sources.reads import reads_of
 from kanoclip.runtime.system.files.guard import Read
 from kanoclip.runtime.system.sizes import parse_size
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
+Command = TypeVar("Command", bound=Callable[..., Any])
 _Result = TypeVar("_Result")
 _POSITIONAL = "bundle_argument"
 
@@ -108,7 +108,19 @@ def known_camera(ctx: click.Context, param: click.Parameter, value: str | None) 
     return value
 
 
-def backend_options(command: _Command) -> _Command:
+def with_options(command: Command, options: Iterable[Callable[[Any], Any]]) -> Command:
+    """Adds options to a command; the first stands first in its help.
+
+    Args:
+        command: What click calls.
+        options: Of `click.option`.
+    """
+    for option in reversed(list(options)):
+        command = option(command)
+    return command
+
+
+def backend_options(command: Command) -> Command:
     """Adds --backend, --device and --threads."""
     return flags_of(EngineOptions, only=("backend", "device", "threads"))(command)
 
@@ -123,7 +135,7 @@ def reading_options(command: Callable[..., _Result]) -> Callable[..., _Result]:
     return flags_of(SourceOptions, only=("damaged", "bit_depth", "max_pixels"))(called)
 
 
-def decision_options(command: _Command) -> _Command:
+def decision_options(command: Command) -> Command:
     """Adds --config, --roi, --min-area and --alarm, for commands that calibrate a camera."""
     command = flags_of(DecisionOptions, only=("roi", "min_area", "alarm"))(command)
     return click.option(

@@ -209,6 +209,9 @@ def test_without_a_target_the_shipped_bundle_is_measured(data, tmp_path):
 
 def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
     both = ["--bundle", bundle, "--checkpoint", checkpoint]
+    # What no row could be trained with is said before the first, which is only measured.
+    rows_of = ["--ablation", "--train-dataset", "mvtec", "--train-root", data[3], *data, "--backbone", "nano"]
+    rows_of += ["--checkpoints", tmp_path / "rows"]
     rows = [
         ([*data, "--weights", "none"], 2, "--weights"),
         ([*data, "--backbone", "nano"], 2, "--backbone"),
@@ -220,6 +223,8 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         (["--bundle", bundle, "--checkpoints", tmp_path, *data], 2, "--checkpoints is for --ablation"),
         (["--ablation", "--backbone", "nano", *data], 2, "--train-dataset"),
         (["--kd-margin", "1.5", *data], 2, "--kd-margin is for --ablation"),
+        ([*rows_of, "--kd-margin", "9"], 2, "kd_margin 9.0 is outside of 0 to 2"),
+        ([*rows_of, "--knowledge", tmp_path / "none.json"], 1, "none.json"),
         (["--bundle", bundle, "--windows", *data], 2, "--windows is for --prompts"),
         (["--bundle", bundle, "--sigma", "2", *data], 2, "--sigma"),
         (["--dataset", "mvtec"], 2, "--root is missing", "--suite"),
@@ -242,6 +247,7 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         line = done.stderr.strip()
         assert line.count("\n") == 0 and line.startswith("error: "), line
         assert all(str(word) in line for word in words), line
+    assert not (tmp_path / "rows").exists()
 
 
 def test_help_shows_an_example():

@@ -129,6 +129,9 @@ def test_unlabelled(capsys, own, good):
     found = learn(capsys, own, "--source", good, "--unlabelled", "16", "--json", *CPU)
     assert {Path(name).name for name in found["left_out"]} >= {"03.png", "11.png"}
     assert found["references"] == 16 - len(found["left_out"]) and found["cells_left_out"] > 0
+    assert not any("unlabelled frames came" in line for line in found["warnings"])
+    found = learn(capsys, own, "--source", good / "00.png", "--unlabelled", "16", "--json", *CPU)
+    assert any("1 of the 16 unlabelled frames came" in line for line in found["warnings"])
 
 
 def test_one_image(capsys, own, good):
@@ -141,7 +144,14 @@ def test_tiles(capsys, own, tmp_path):
     found = learn(capsys, own, "--source", tall, "--tiles", "auto", "--json", *CPU)
     assert found["tiles"]["rows"] == 3 and Bundle.open(own).manifest.tiles.rows == 3
     assert memory_of(Bundle.open(own), "object").tiles == Bundle.open(own).manifest.tiles
-    fails(capsys, 1, own, "--source", tall, "--tiles", "2x1", *CPU, parts=["other tiles"])
+    fails(capsys, 1, own, "--source", tall, "--tiles", "2x1", *CPU, parts=["other tiles", "--output"])
+    copy = tmp_path / "two.kanoclip"
+    zero = memory_of(Bundle.open(own), "object").before
+    found = learn(capsys, own, "--source", tall, "--tiles", "2x1", "--output", copy, "--json", *CPU)
+    now = Bundle.open(copy)
+    assert found["tiles"]["rows"] == now.manifest.tiles.rows == 2
+    assert now.manifest.references["object"].history == () and memory_of(now, "object").before == zero
+    assert Bundle.open(own).manifest.tiles.rows == 3 and memory_of(Bundle.open(own), "object") is not None
 
 
 def test_the_part_before_its_background(capsys, own, good, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from kanoclip.export.checks import check_graph, count_attention
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
+from kanoclip.export.quantisation.quantize import quantizable
 from kanoclip.runtime.bundle.tolerances import BOUNDS
 from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.model.kanoclip import KAnoCLIP, ModelConfig, to_pixels
@@ -78,7 +79,12 @@ def test_onnx_runtime_gives_torchs_answers_in_half_precision(tmp_path):
     randomise(made)
     path = parity(made, "fp16", tmp_path)
     # 4 blocks of the original path and 4 of the local one; the pooling head has no product of queries and keys.
-    assert count_attention(onnx.load(path, load_external_data=False).graph) == 8
+    graph = onnx.load(path, load_external_data=False).graph
+    assert count_attention(graph) == 8
+    # Its logits are products with a constant matrix, and int8 must leave them alone as it does Q K^T.
+    assert "tower.pool.probes" in {tensor.name for tensor in graph.initializer}
+    quantised = {name for node in graph.node if node.name in quantizable(graph) for name in node.input}
+    assert "tower.pool.out.weight" in quantised and "tower.pool.probes" not in quantised
 
 
 @pytest.mark.nightly

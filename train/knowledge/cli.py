@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
+from kanoclip.runtime.cli.run_options.kinds import Decimal
 from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.errors import KanoclipError, KnowledgeError
@@ -126,7 +127,7 @@ def check(files: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Ask again about what the file knows already.")
 @click.option("--key-env", default="OPENAI_API_KEY", show_default=True, metavar="VARIABLE", help="Holds the key.")
 @click.option("--allow-http", is_flag=True, help="Send the key unencrypted to another machine.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds.")
+@click.option("--timeout", type=Decimal(min=0.1), default=120.0, show_default=True, help="Seconds.")
 @click.option(
     "--retries", type=click.IntRange(min=0), default=5, show_default=True, help="After 429, 5xx, broken lines."
 )

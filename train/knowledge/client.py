@@ -57,14 +57,14 @@ def check_endpoint(endpoint: Endpoint, allow_http: bool) -> None:
     Raises:
         KnowledgeError: The URL is none, holds credentials, or is plain http to another machine.
     """
-    # Before it is split: a `#` or `/` in a password ends the host early.
-    if "@" in endpoint.url or has_secret(endpoint.url):
-        raise KnowledgeError(f"--endpoint holds a user name, a password or a key: put the key into {endpoint.key_name}")
     try:
         parts = urlsplit(endpoint.url)
         host = parts.hostname if parts.port != 0 else None
     except ValueError:
         raise KnowledgeError("--endpoint is not a URL: give one such as https://api.openai.com/v1") from None
+    # Not by its parts: a `#` or `/` in a password ends the host early.
+    if "@" in endpoint.url or has_secret(endpoint.url):
+        raise KnowledgeError(f"--endpoint holds a user name, a password or a key: put the key into {endpoint.key_name}")
     if parts.scheme not in ("http", "https") or not host:
         raise KnowledgeError("--endpoint is not an http(s) URL: give one such as https://api.openai.com/v1")
     if parts.scheme == "http" and endpoint.key is not None and not (allow_http or _loopback(host)):

@@ -26,7 +26,7 @@ def fetch_checkpoint(text: str) -> Path:
     place, _, revision = text.removeprefix("hf://").partition("@")
     owner, _, rest = place.partition("/")
     name, _, file = rest.partition("/")
-    repository = check_repository(f"{owner}/{name}")
+    repository = check_repository(f"{owner}/{name}" if name else owner)
     file = file or FILE
     if PurePosixPath(file).suffix != ".safetensors" or ".." in file:
         raise CheckpointError(f"{text}: a checkpoint's name ends in .safetensors")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from open_clip.pretrained import download_pretrained, get_pretrained_cfg, hf_hub
 
 from kanoclip.runtime.bundle.bundle import sha256_of
 from kanoclip.runtime.errors import CheckpointError, one_line, printable
+from kanoclip.runtime.ops.fleet.stores.hub import unlogged, whole
 from kanoclip.train.backbones import REGISTRY, SEED, Backbone, Clip, empty_clip, seeded_clip
 from kanoclip.train.weights import packaged
 from kanoclip.train.weights.fitting import advice, fill
@@ -148,20 +148,23 @@ def tokenizer_of(backbone: Backbone, weights: Weights) -> GemmaTokenizer | None:
 
 
 def _downloaded(backbone: Backbone) -> Path:
-    # huggingface_hub logs every retry; the one line below says it better.
-    chatter = logging.getLogger("huggingface_hub")
-    level = chatter.level
-    chatter.setLevel(logging.CRITICAL)
+    """The published weights, from the hub's cache where they are there.
+
+    Raises:
+        CheckpointError: They cannot be had.
+        FleetError: They are not what the hub's hash says; nothing of them is left in the cache then.
+    """
+    model = get_pretrained_cfg(backbone.open_clip_name, backbone.tag).get("hf_hub", "").rstrip("/")
     try:
-        known = get_pretrained_cfg(backbone.open_clip_name, backbone.tag)
-        if backbone.tokenizer == "gemma":
-            hf_hub_download(known["hf_hub"].rstrip("/"), TOKENIZER_FILE)
-        return Path(download_pretrained(known))
+        with unlogged():
+            if backbone.tokenizer == "gemma":
+                hf_hub_download(model, TOKENIZER_FILE)
+            path = Path(download_pretrained(get_pretrained_cfg(backbone.open_clip_name, backbone.tag)))
     except Exception as error:  # huggingface_hub and urllib raise many kinds when there is no network
-        model = get_pretrained_cfg(backbone.open_clip_name, backbone.tag).get("hf_hub", "").rstrip("/")
         raise CheckpointError(
             f"cannot download the weights of {backbone.name}: fetch open_clip_model.safetensors of "
             f"https://huggingface.co/{model} elsewhere and pass --weights FILE, or --weights none for seeded weights"
         ) from error
-    finally:
-        chatter.setLevel(level)
+    # open_clip's other sources have no hash to go by.
+    in_cache = path.resolve().parent.name == "blobs"
+    return whole(path, f"hf://{model}/{path.name}") if in_cache else path

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
@@ -26,6 +27,8 @@ from kanoclip.runtime.cli.terminal.status import StatusLine
 from kanoclip.runtime.detect.alarm import EVERY_FRAME, AlarmRule
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.conformal import best_rate, bound, frames_needed
+from kanoclip.runtime.detect.reference.memory import ReferenceMemory
+from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.calibration import report
@@ -131,6 +134,7 @@ def command(options: CalibrateOptions) -> None:
     for line in [*lines, *([] if table is None else table_lines(table))]:
         human.print(Text(line))
     warnings = found.warnings(options.every) + _override_warnings(decision, settings.origin)
+    warnings += reference_warnings(memory_of(opened, shown_class), good.scores)
     for line in warnings:
         complain.print(Text(f"warning: {line}", "yellow"))
     if options.plot is not None:
@@ -210,6 +214,21 @@ def _override_warnings(decision: Decision, origin: str) -> list[str]:
     """Thresholds of the settings file, beside which the calibrated ones never come to bear."""
     names = [name for name in ("threshold", "pixel_threshold") if getattr(decision, name) is not None]
     return [f"{origin} sets {' and '.join(names)}, which overrides the bundle: take it out"] if names else []
+
+
+def reference_warnings(memory: ReferenceMemory | None, scores: npt.NDArray[np.float64]) -> list[str]:
+    """A line where good frames seem to be the memory's own references, which it has no distance to."""
+    if memory is None or not memory.counted.any():
+        return []
+    least = float(memory.loo_scores[memory.counted].min())
+    below = int((scores < least).sum())
+    if 2 * below <= len(scores):
+        return []
+    return [
+        f"{below} of {len(scores)} good frames score below every reference out of sample ({least:.3f}), as references "
+        "themselves do: then new good frames will be called anomalous. Use other good frames, or kanoclip-learn alone, "
+        "which sets the thresholds too"
+    ]
 
 
 def _panels(found: Calibration, good: Values, bad: Values | None) -> list[Histogram]:

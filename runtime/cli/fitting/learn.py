@@ -13,9 +13,10 @@ import numpy as np
 from rich.text import Text
 
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import check_place, locked, with_tiles
 from kanoclip.runtime.cli.fitting.frames import draw_scores, open_frames
-from kanoclip.runtime.cli.fitting.learn_options import LearnOptions, learn_options
+from kanoclip.runtime.cli.fitting.learn_options import AUTO, LearnOptions, learn_options
 from kanoclip.runtime.cli.fitting.learn_steps import (
     bad_scores,
     find_part,
@@ -28,13 +29,14 @@ from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.cli.terminal.steps import Steps
 from kanoclip.runtime.detect.learning.seen import takes_memory
-from kanoclip.runtime.detect.reference.stored.history import memory_of, put, undo
+from kanoclip.runtime.detect.reference.stored.history import memory_of, put, undo, without
+from kanoclip.runtime.detect.reference.unlabelled import LEAST_FRAMES
 from kanoclip.runtime.errors import MemoryFileError
 from kanoclip.runtime.ops.calibration.plot import Histogram
 from kanoclip.runtime.ops.calibration.recall import recall_table, table_lines
 from kanoclip.runtime.ops.learn import report
 from kanoclip.runtime.ops.learn.job import Wanted, grow, learn, mask_of, named
-from kanoclip.runtime.ops.learn.observe import Observer
+from kanoclip.runtime.ops.learn.observe import Observed, Observer
 from kanoclip.runtime.ops.learn.promise import promise, thresholds_of
 from kanoclip.runtime.ops.learn.sheet import draw_sheet, write_jpeg
 from kanoclip.runtime.ops.learn.verdict import RATE, decide
@@ -104,6 +106,9 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
     old = memory_of(opened, class_name) if options.add else None
     if options.add and old is None:
         raise MemoryFileError(f"{opened.root} has no memory of {class_name} to add to: learn one first, without --add")
+    wanted_tiles = tiles_of(opened, options)
+    if options.tiles != AUTO:
+        _cut(opened, class_name, wanted_tiles, options)  # refused before frames are looked at
     started = time.monotonic()
     frames = open_frames(options)
     for note in frames.notes:
@@ -111,9 +116,9 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
     try:
         with Steps(Console(stderr=True, quiet=options.quiet)) as steps, zero_shot_detector(opened, options) as detector:
             engine, root = detector.backend.name, frames.good.root
-            observer = Observer(detector, class_name, tiles_of(opened, options), options.augment)
+            observer = Observer(detector, class_name, wanted_tiles, options.augment)
             observed = look(frames.good, observer, options, steps)
-            bundle = replace(opened, manifest=with_tiles(opened, observer.tiles))
+            bundle = _cut(opened, class_name, observer.tiles, options)
             if options.foreground is not None:
                 roi = find_part(observed, options.foreground, options.dry_run, human)
             inside = mask_of(roi, observer.tiling, bundle.manifest.model.image_size)
@@ -162,7 +167,7 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
         human.print(Text(line))
     for line in [] if table is None else table_lines(table):
         human.print(Text(line))
-    warnings = report.warnings(learned, found)
+    warnings = report.warnings(learned, found) + _too_few(observed, options)
     for line in warnings:
         complain.print(Text(f"warning: {line}", "yellow"))
     human.print(Text("nothing was changed" if place is None else f"written to {place}"))
@@ -178,6 +183,26 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
             "warnings": warnings,
         }
         click.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+def _cut(opened: Bundle, class_name: str, tiles: TileGrid | None, options: LearnOptions) -> Bundle:
+    """The bundle with the tiles; a copy of other tiles begins without the class's memories, which were of those before.
+
+    Raises:
+        BundleError: It has memories learned of other tiles.
+    """
+    if options.output is not None and not options.add and tiles != opened.manifest.tiles:
+        opened = without(opened, class_name)
+    return replace(opened, manifest=with_tiles(opened, tiles))
+
+
+def _too_few(observed: Observed, options: LearnOptions) -> list[str]:
+    """A line where fewer unlabelled frames came than were asked for."""
+    count = len(observed.references)
+    if options.unlabelled is None or count >= options.unlabelled:
+        return []
+    none = "; of so few none can be called odd" if count < LEAST_FRAMES else ""
+    return [f"{count} of the {options.unlabelled} unlabelled frames came, or could be read{none}"]
 
 
 def _note(options: LearnOptions, engine: str) -> str:

@@ -24,7 +24,10 @@ class Decimal(click.FloatRange):
         """As click's own."""
         if isinstance(value, str) and re.fullmatch(r"\s*-?\d*,\d+\s*", value):
             self.fail(f"{value!r} has a comma: write {value.strip().replace(',', '.')}", param, ctx)
-        return super().convert(value, param, ctx)
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):  # no bound refuses it
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 class Kind:

@@ -227,6 +227,7 @@ class LiveReferences:
                 place = put_steps(bundle, output, class_name, steps)
             if output is None:
                 self._detector.rules.decide_by(self._detector.rules.settings, self._detector.bundle.reread())
+                self._before[class_name].clear()  # these steps are the bundle's by now
             return place
 
     def _grown(self, old: ReferenceMemory | None, name: str, seen: Seen, class_name: str) -> ReferenceMemory:
@@ -255,9 +256,14 @@ class LiveReferences:
         return limits_by(memory, base, roi, self._detector.backend.name, utc_now(), rate)
 
     def _live(self, class_name: str) -> list[_Before]:
-        """What can be taken back: nothing where the bundle has another memory by now."""
+        """What can be taken back: nothing where the bundle has another memory by now.
+
+        And nothing once that memory is undone: what was taken back with it would come again.
+        """
         found = self._before[class_name]
-        return found if found and found[-1].file == self._file(class_name) else []
+        if found and found[-1].file != self._file(class_name):
+            found.clear()
+        return found
 
     def thresholds(self, class_name: str) -> Thresholds:
         """Those that belong to what a class is scored by; what settings have over them is left out."""

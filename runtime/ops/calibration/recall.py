@@ -102,7 +102,7 @@ def table_lines(table: RecallTable) -> list[str]:
     # Several rates that good frames are too few for are held at one.
     shown = [n for n, held in enumerate(table.rates) if held not in table.rates[n + 1 :]]
     short = [table.rates[n] > RATES[n] * (1 + 1e-6) for n in shown]
-    heads = [f"{table.rates[n]:.2g}*" if few else f"{RATES[n]:.0%}" for n, few in zip(shown, short, strict=True)]
+    heads = [f"{100 * table.rates[n]:.2g}%*" if few else f"{RATES[n]:.0%}" for n, few in zip(shown, short, strict=True)]
     width = max(30, *(len(folder.name) + 2 for folder in table.folders))
     lines = [f"{'recall at false positives of':<{width}}{'frames':>7}" + "".join(f"{head:>8}" for head in heads)]
     for folder in table.folders:

@@ -56,8 +56,9 @@ def _promise(found: Calibration) -> list[str]:
     promised = found.bound
     scope = "on average over" if promised.confidence is None else f"in {promised.confidence * 100:.4g} of 100"
     rate = f"{promised.rate:.3g}"
+    counted = f"{promised.frames} good frame{'s' * (promised.frames != 1)}"
     return [
-        f"{promised.frames} good frames, {promised.allowed} above each: of good frames to come at most "
+        f"{counted}, {promised.allowed} above each: of good frames to come at most "
         f"{rate} reach the image threshold, at most {rate} the pixel threshold ({scope} calibrations)",
         f"this one keeps {rate} with probability {promised.sureness:.2f}, and "
         f"{promised.rate_within(INTERVAL):.2g} with {INTERVAL:g}; {promised.mean_rate:.2g} is to be expected",

@@ -62,11 +62,13 @@ def find_outliers(observed: Observed) -> list[Outlier]:
 
 
 def _odd_shapes(observed: Observed) -> list[tuple[int, str]]:
-    """Frames whose aspect is not the most frequent one, with the reason."""
-    usual = Counter(observed.sizes).most_common(1)[0][0]
+    """Frames whose aspect is not that of more than half of them, with the reason; none where no aspect is."""
+    usual, _ = Counter(observed.sizes).most_common(1)[0]
     found = []
     for number, (height, width) in enumerate(observed.sizes):
         ratio = (height / width) / (usual[0] / usual[1])
         if max(ratio, 1 / ratio) > ASPECTS_APART:
             found.append((number, f"it has {width}x{height} pixels, and most have {usual[1]}x{usual[0]}"))
-    return found
+    return (
+        found if 2 * len(found) <= len(observed.sizes) else []
+    )  # parts that are cut out as they come: no shape is odd

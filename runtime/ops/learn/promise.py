@@ -47,8 +47,8 @@ class Promise:
         if self.limited:
             found.insert(
                 0,
-                f"{frames} references are enough for a false-alarm rate of {rate:.2g} at best, which is used instead "
-                f"of {self.requested:g}: that takes {self.needed}",
+                f"{frames} reference{'s are' if frames > 1 else ' is'} enough for a false-alarm rate of {rate:.2g} at "
+                f"best, which is used instead of {self.requested:g}: that takes {self.needed}",
             )
         if self.highest is not None:
             found.insert(
@@ -99,8 +99,8 @@ def promise(
     except CalibrationError as error:
         worst = memory.names[int(np.where(counted, memory.loo_scores, 0).argmax())]
         raise CalibrationError(
-            f"{worst} reaches the largest score there is, by a memory of the others: look at it, and leave it out with "
-            "--drop-outliers, or use more good frames"
+            f"{worst} reaches the largest score there is, by a memory of the others: look at it, and take it out, or "
+            "use more good frames; --drop-outliers leaves out what is unlike the others"
         ) from error
     image, pixel = (
         replace(setting, threshold=lowered(setting.threshold, reached, found.bound, rate))

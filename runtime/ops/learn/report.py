@@ -20,7 +20,7 @@ MOST_NAMED = 10
 def sentences(learned: Learned, promise: Promise, before: Thresholds, verdict: Verdict) -> list[str]:
     """One line each: the memory, what was left out, the thresholds, the verdict and what to try next."""
     memory, count = learned.memory, len(learned.used)
-    kind = "references" if learned.selection is None else "unlabelled frames"
+    kind = ("reference" if learned.selection is None else "unlabelled frame") + "s" * (count != 1)
     whole = f", {len(memory.names)} in all" if len(memory.names) != count else ""
     tiles = "" if memory.tiles is None else f", tiles {memory.tiles.rows}x{memory.tiles.columns}"
     lines = [f"memory of {len(memory.rows)} rows from {count} {kind}{whole}{tiles}"]

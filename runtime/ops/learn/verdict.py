@@ -88,9 +88,13 @@ def decide(
         if memory.tiles is None and shrunk >= SHRUNK:
             grid = auto_grid(*frame_size, model_size)
             tiles = grid.title if grid.count > 1 else "2x2"  # a square has no long side to cut by itself
-            steps.append(f"tiles, for the frame is {shrunk:.1f} times the model's size: --tiles {tiles}")
+            steps.append(
+                f"tiles, for the frame is {shrunk:.1f} times the model's size: --tiles {tiles} --output NAME.kanoclip"
+            )
         if grade:
-            steps.append("a larger tower, such as ViT-L/14@336: kanoclip-export --backbone")
+            steps.append(
+                "a larger tower: kanoclip-export --backbone vit-l-14-336 --prompts handcrafted, and learn into that"
+            )
     return Verdict(("usable", "usable with care", "not usable")[grade], why, tuple(steps))
 
 

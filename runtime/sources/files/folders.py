@@ -73,9 +73,9 @@ class Links:
                     real = f"{here.rstrip('/')}/{entry.name}"
                     if real != self._root and real not in self._followed:
                         yield Name(entry.name, entry.path, entry.is_dir())
-                elif (folder := _is_folder(entry)) is not False or is_image(entry.name):
+                elif (leads := _is_folder(entry)) is not False or is_image(entry.name):
                     if self._follow(os.path.realpath(entry.path), here):
-                        yield Name(entry.name, entry.path, bool(folder))
+                        yield Name(entry.name, entry.path, bool(leads))
                     else:
                         self._left_out.append(entry.path)
         except OSError as error:

@@ -110,7 +110,7 @@ def orientation_of(data: bytes) -> int:
 
 
 def is_whole_png(png: bytes) -> bool:
-    """Whether each chunk of a PNG, up to its end mark, lies inside the file: OpenCV takes the memory that one states."""
+    """Whether each chunk of a PNG up to its end mark lies inside the file: OpenCV takes what memory one states."""
     return any(kind == b"IEND" for kind, _, end in takewhile(lambda one: one[2] + 4 <= len(png), chunks(png)))
 
 

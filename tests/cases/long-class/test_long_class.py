@@ -40,7 +40,9 @@ def test_two_names_for_one_class(tmp_path, capsys, twin):
     assert code == 1 and "are the same to the text encoder: leave one out" in err
 
 
-@pytest.mark.parametrize("name", ["bo\nlt", "bolt\r", "bo\x1b[31mlt", "bolt\u2028", "bo\x00lt", "\ud800", "bo\u202elt", "bolt\u200b"])
+@pytest.mark.parametrize(
+    "name", ["bo\nlt", "bolt\r", "bo\x1b[31mlt", "bolt\u2028", "bo\x00lt", "\ud800", "bo\u202elt", "bolt\u200b"]
+)
 def test_characters_that_are_no_text(tmp_path, capsys, name):
     code, err = export(tmp_path, capsys, name)
     assert code == 2 and "has a line end or a control character" in err

@@ -106,7 +106,7 @@ def test_what_trains_and_exports_reports_nothing(tmp_path):
         "assert os.environ['HF_HUB_DISABLE_TELEMETRY'] == '1'\n"
         "import torch, open_clip, huggingface_hub, accelerate, onnx, onnxscript\n"
         "from huggingface_hub import constants; assert constants.HF_HUB_DISABLE_TELEMETRY\n"
-        "import kanoclip.export.pipeline, kanoclip.train.training.cli, kanoclip.train.evaluation.command.cli\n"
+        "import kanoclip.export.pipeline, kanoclip.train.training.cli.command, kanoclip.train.evaluation.cli.command\n"
         "from kanoclip.train.backbones import get_backbone\n"
         "from kanoclip.train.weights.load import load_clip\n"
         "load_clip(get_backbone('random-tiny'))\n"

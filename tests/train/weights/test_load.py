@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kanoclip.runtime.errors import CheckpointError
+from kanoclip.runtime.errors import CheckpointError, FleetError
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.weights import load, published
 from kanoclip.train.weights.load import load_clip
@@ -195,3 +195,22 @@ def test_downloaded_weights(monkeypatch, saved, clip):
     assert weights.origin == "openai" and weights.trained and weights.sha256
     assert not load_clip(published, "none")[1].trained
     assert len(asked) == 1
+
+
+def test_a_download_is_what_the_hubs_hash_says_or_is_thrown_away(tmp_path, monkeypatch, saved):
+    """huggingface_hub checks how long a file is, and open_clip nothing."""
+    blob, link = tmp_path / "blobs" / hashlib.sha256(saved.read_bytes()).hexdigest(), tmp_path / "snapshots" / "x"
+    for folder in (blob.parent, link.parent):
+        folder.mkdir()
+    blob.write_bytes(saved.read_bytes())
+    link.symlink_to(blob)
+    monkeypatch.setattr(load, "get_pretrained_cfg", lambda *names: {"hf_hub": "timm/tiny/"})
+    monkeypatch.setattr(load, "download_pretrained", lambda cfg: str(link))
+    tagged = replace(TINY, tag="openai")
+    assert load_clip(tagged)[1].trained
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1  # the weights alone would still be read
+    blob.write_bytes(content)
+    with pytest.raises(FleetError, match="hf://timm/tiny/x is not what its hash says"):
+        load_clip(tagged)
+    assert not blob.exists() and not link.is_symlink()

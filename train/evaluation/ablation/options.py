@@ -1,17 +1,54 @@
-"""The options of `kanoclip-train` that `kanoclip-eval --ablation` hands on to the training of its rows: all of them."""
+"""The options of `kanoclip-eval --ablation`: its own, and all of `kanoclip-train` that its rows are trained with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from kanoclip.train.training.cli import command as training
+from kanoclip.runtime.cli.options import Command, with_options
+from kanoclip.train.training.cli.command import command as training
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
+@dataclass(frozen=True)
+class AblationOptions:
+    """The options; what each means is in its help.
+
+    Attributes:
+        training: Those of `kanoclip-train` that somebody set, as arguments.
+    """
+
+    ablation: bool
+    train_dataset: str | None
+    train_root: Path | None
+    train_categories: tuple[str, ...]
+    epochs: int
+    checkpoints: Path | None
+    training: tuple[str, ...]
+
+
+_OWN = (
+    click.option("--ablation", is_flag=True, help="Train and measure the rows of table 3."),
+    click.option("--train-dataset", metavar="NAME", help="For --ablation: what to train on."),
+    click.option("--train-root", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: its folder."),
+    click.option(
+        "--train-category", "train_categories", multiple=True, metavar="NAME", help="For --ablation; repeatable."
+    ),
+    click.option("--epochs", type=click.IntRange(min=1), default=15, show_default=True, help="For --ablation."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="For --ablation, and the draws of --shots and --unlabelled.",
+    ),
+    click.option(
+        "--checkpoints", type=click.Path(path_type=Path), metavar="DIR", help="For --ablation: where they go."
+    ),
+)
 _DECIDED = {
     "dataset",
     "root",
@@ -33,8 +70,8 @@ TAKEN = tuple(
 )
 
 
-def taking_training_options(function: Command) -> Command:
-    """Adds the options to a command, below its own."""
+def ablation_options(function: Command) -> Command:
+    """Adds the ablation's own options to a command, and below them those of the training."""
     for param in TAKEN:
         flags = [*param.opts, str(param.name)]
         click.option(
@@ -47,7 +84,7 @@ def taking_training_options(function: Command) -> Command:
             metavar=param.metavar,
             help=f"For --ablation, as for kanoclip-train. {param.help or ''}".strip(),
         )(function)
-    return function
+    return with_options(function, _OWN)
 
 
 def training_arguments(context: click.Context, given: dict[str, Any]) -> tuple[str, ...]:

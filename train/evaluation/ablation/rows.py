@@ -48,7 +48,7 @@ ROWS = tuple(Row(parts) for parts in range(len(PARTS) + 1))
 
 
 def check_folder(folder: Path, arguments: Sequence[str]) -> None:
-    """Notes a folder's arguments the first time, and later refuses others: its rows would not be comparable.
+    """Notes a folder's arguments, and refuses others once it holds a row: its rows would not be comparable.
 
     Raises:
         TrainingError: The folder holds rows of other arguments, or cannot be written.
@@ -56,7 +56,7 @@ def check_folder(folder: Path, arguments: Sequence[str]) -> None:
     note = folder / "arguments.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if not note.exists():
+        if not note.exists() or not any(folder.glob("row*.safetensors")):
             note.write_text(json.dumps(list(arguments)))
         known = json.loads(note.read_text())
     except (OSError, ValueError) as error:
@@ -95,7 +95,7 @@ def train_row(row: Row, arguments: Sequence[str], folder: Path) -> Path:
     return output
 
 
-def run_ablation(
+def run_rows(
     arguments: Sequence[str],
     folder: Path,
     measure: Callable[[Row, Path | None], Results],

@@ -48,7 +48,7 @@ def encode(memory: ReferenceMemory) -> bytes:
     texts: dict[str, str] = {}
     if memory.corrections:
         images[IMAGES] = np.frombuffer(b"".join(one.image for one in memory.corrections), np.uint8)
-        texts[CORRECTIONS] = json.dumps([_as_json(one) for one in memory.corrections], ensure_ascii=False)
+        texts[CORRECTIONS] = json.dumps([_as_json(one) for one in memory.corrections])
     if memory.repeats:
         texts[REPEATS] = json.dumps(memory.repeats)
     return save(
@@ -68,7 +68,7 @@ def encode(memory: ReferenceMemory) -> bytes:
             "descriptor_sha256": memory.descriptor_sha256,
             "created": memory.created,
             "note": memory.note,
-            "names": json.dumps(memory.names, ensure_ascii=False),
+            "names": json.dumps(memory.names),  # escaped: a file's name need not be UTF-8
             "tiles": json.dumps(None if memory.tiles is None else asdict(memory.tiles)),
             "before": json.dumps(None if memory.before is None else asdict(memory.before)),
         },

@@ -109,6 +109,21 @@ def undo(bundle: Bundle, class_name: str) -> ReferenceMemory | None:
     return last
 
 
+def without(bundle: Bundle, class_name: str) -> Bundle:
+    """The bundle as it was before a class's first memory: what a copy of it begins with. On the disk nothing changes.
+
+    Raises:
+        MemoryFileError: The first memory is damaged, or was made for another bundle.
+    """
+    manifest = bundle.manifest
+    if class_name not in manifest.references:
+        return bundle
+    references = {name: info for name, info in manifest.references.items() if name != class_name}
+    now = changed(manifest, _whose(manifest, class_name), thresholds_without(bundle, class_name))
+    files = _used(manifest.files, references.values(), manifest)
+    return replace(bundle, manifest=replace(now, references=references, files=files))
+
+
 def thresholds_without(bundle: Bundle, class_name: str) -> Thresholds:
     """A class's thresholds from before its first memory; as far back as the history goes.
 

@@ -7,6 +7,7 @@ anyone reads it, the cache keeps no half or false one, errors are one line, and 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -82,6 +83,19 @@ def fetch(repository: str, name: str, revision: str | None = None) -> Path:
                 library_name="kanoclip-edge",
             )
         )
+    return whole(path, shown)
+
+
+def whole(path: Path, shown: str) -> Path:
+    """A file in the hub's cache, if it is what its hash says.
+
+    Args:
+        path: Its place, a link to the blob or the blob itself.
+        shown: What to call it.
+
+    Raises:
+        FleetError: It is not; nothing of it is left in the cache then.
+    """
     blob = path.resolve()
     if not _is_named(blob):
         for stale in (path, blob):
@@ -105,12 +119,25 @@ def _is_named(blob: Path) -> bool:
 
 
 @contextmanager
+def unlogged() -> Iterator[None]:
+    """Keeps huggingface_hub from logging every retry; the one line of the error says it better."""
+    chatter = logging.getLogger("huggingface_hub")
+    level = chatter.level
+    chatter.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        chatter.setLevel(level)
+
+
+@contextmanager
 def words(shown: str, cache: Path | None = None, repository: str = "") -> Iterator[None]:
     """One line for what huggingface_hub raises; what a transfer left half done is removed."""
     from huggingface_hub import errors
 
     try:
-        yield
+        with unlogged():
+            yield
     except KanoclipError:
         raise
     except Exception as error:  # httpx, OSError and the library's own

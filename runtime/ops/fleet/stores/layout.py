@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from kanoclip.runtime.errors import FleetError, KanoclipError, one_line
 from kanoclip.runtime.ops.fleet.stores.blobs import BLOCK, IMAGE_LIMIT, BrokenOffError, sha256, small_blob
 from kanoclip.runtime.ops.fleet.stores.oci import INDEX, digest_of, read_index, tags_of, with_tag
-from kanoclip.runtime.system.net import ESCAPE_HINT, redact_url
+from kanoclip.runtime.system.net import ESCAPE_HINT, has_secret, redact_url
 
 LAYOUT = json.dumps({"imageLayoutVersion": "1.0.0"}).encode()
 
@@ -43,8 +43,9 @@ class FolderLayout:
         try:
             self._fs: Any
             self._fs, root = url_to_fs(url)
-        except ValueError:  # whose words quote what was taken for the port, which may be of a password
-            raise FleetError(f"{self.shown} is no usable address: {ESCAPE_HINT}") from None
+        except ValueError as error:  # whose words quote what was taken for the port, which may be of a password
+            why = ESCAPE_HINT if has_secret(url) else one_line(error)
+            raise FleetError(f"{self.shown} cannot be used: {why}") from None
         except Exception as error:  # each file system has its own; an absent one is an ImportError, with the remedy
             raise FleetError(f"{self.shown} cannot be used: {one_line(error)}") from error
         self._root = str(root).rstrip("/")

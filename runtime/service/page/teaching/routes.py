@@ -149,13 +149,16 @@ class Teaching:
         teacher = control.teacher
         image = original if not isinstance(original, bytes) else _decoded(original)
         frame = teacher.prepare(image, class_name)
-        text, refused = "", None
+        text, refused, old = "", None, teacher.memory(class_name)
         try:
             taught = teacher.correct(label, name, frame, class_name)
             text = taught.sentence()
             about |= {"score": taught.correction.before, "threshold": taught.correction.threshold}
-        except SettingsError as error:  # such as no memory yet: the label is worth saving all the same
-            refused = error
+        except SettingsError as error:
+            said = () if old is None else [one.label for one in old.corrections if one.sha256 == digest_of(frame)]
+            if old is not None and label not in said:  # it became a reference as fine: the set must not say otherwise
+                raise
+            refused = error  # no memory yet, or labelled so already: the label is worth saving all the same
         if self._labels is not None:
             try:
                 path = self._labels.put(class_name, label, digest_of(frame), original, about)

@@ -6,7 +6,7 @@ from kanoclip.benchmarks.studies.accuracy import ablation
 from kanoclip.benchmarks.studies.accuracy.ablation import FULL, PARTS, UNTRAINED, rows_of, table
 from kanoclip.benchmarks.studies.accuracy.nano import spread
 from kanoclip.runtime.errors import KanoclipError
-from kanoclip.train.training.cli import command
+from kanoclip.train.training.cli.command import command
 
 
 def figures(value):

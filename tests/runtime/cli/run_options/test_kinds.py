@@ -19,6 +19,13 @@ def test_a_decimal_comma_is_refused_with_what_was_meant(capsys, flag, value, mea
         assert f"write {meant}" in line and flag in line
 
 
+def test_nan_is_no_number(capsys):
+    """It is neither below nor above any bound."""
+    assert invoke("kanoclip-run", "run", ["--source", "parts/", "--threshold", "nan"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'nan' is no number" in line and "--threshold" in line
+
+
 def test_a_rectangle_belongs_to_no_folder(tmp_path):
     kind = Region()
     for text in ("10%,20%,50%,60%", "0,0,320,240@640x480"):

@@ -104,6 +104,17 @@ def test_what_is_saved_is_what_a_new_start_scores_by(folder, detector):
     assert Bundle.open(folder).manifest.thresholds_of("nut").image == 0.5
 
 
+def test_saved_steps_do_not_come_again_when_they_are_undone_in_the_bundle(folder, detector):
+    live = LiveReferences(detector)
+    add(live, detector, 1)
+    add(live, detector, 2)
+    live.save("nut")
+    for _ in range(2):  # the bundle's memory is the one that the steps began with
+        undo(Bundle.open(folder), "nut")
+        detector.decide_by(detector.settings, detector.bundle.reread())
+    assert not live.can_undo("nut") and live.steps("nut") == [] and live.count("nut") == MemoryCount()
+
+
 def test_saved_into_a_copy(folder, detector, tmp_path):
     live = LiveReferences(detector)
     add(live, detector, 1)

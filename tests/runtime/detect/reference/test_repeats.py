@@ -82,6 +82,19 @@ def test_an_appended_copy_does_not_count():
     assert twice.counted.tolist() == [True, True, True, False] and new.counted.all()
 
 
+def test_an_appended_copy_does_not_count_where_a_memory_is_full():
+    """It has a few cells of each reference then: the same folder added twice would promise half of the rate."""
+    refs = references(12)
+    memory = fit(refs, descriptor_sha256=DIGEST, rows=96)
+    for number in range(12):
+        cells, zero = refs.descriptors[number], refs.zero_shot[number]
+        memory = append(memory, f"again {number}", cells, zero, GRID, most_rows=96)
+    assert memory.counted.tolist() == [True] * 12 + [False] * 12
+    for number, new in enumerate(frames(12, seed=9)):
+        memory = append(memory, f"new {number}", new, refs.zero_shot[number], GRID, most_rows=96)
+    assert memory.counted[24:].all()
+
+
 def test_a_defect_under_a_line_that_stands_still_is_left_out():
     """15 of 24 frames are the same defective one; as frames they are the majority, as parts one of ten."""
     cells = frames(10, seed=4)

@@ -44,6 +44,11 @@ def test_another_shape():
     assert [one.number for one in found] == [3] and "480x640" in found[0].reason
 
 
+def test_parts_that_are_cut_out_as_they_come_have_no_odd_shape():
+    sizes = [(300 + 40 * n, 340) for n in range(9)]
+    assert find_outliers(observed(10, sizes=[*sizes, sizes[0]])) == []
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_too_few_to_tell(count):
     assert find_outliers(observed(count)) == []

@@ -159,7 +159,7 @@ function showTabs() {
     button.dataset.stream = source.stream;
     button.dataset.verdict = now;
     button.setAttribute("aria-pressed", source.stream === stream);
-    button.children[1].textContent = source.label;
+    button.children[1].textContent = button.title = source.label;
     button.children[2].textContent = `, ${now}`;
   });
 }

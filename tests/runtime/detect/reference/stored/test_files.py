@@ -59,6 +59,14 @@ def altered(path, content, change, texts=None):
     path.write_bytes(save(arrays, own | (texts or {})))
 
 
+def test_names_of_files_may_be_of_any_bytes(tmp_path, manifest):
+    """As from a stick that another system wrote, whose names are not UTF-8."""
+    names = ("Fl\udce4che.jpg", "a\nb.jpg", "ä.jpg", '"; <b>.jpg')
+    path = tmp_path / "memory.safetensors"
+    path.write_bytes(encode(replace(memory(), names=names)))
+    assert read_memory(path, manifest).names == names
+
+
 @pytest.mark.parametrize("tiles", [None, TileGrid(3, 1, 0.15)])
 def test_there_and_back(tmp_path, manifest, tiles):
     one = replace(memory(), before=BEFORE, note="é", tiles=tiles)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -58,10 +59,12 @@ def test_a_file_comes_once_and_then_from_the_cache(hub, monkeypatch, name):
     ("fault", "expected"),
     [("401", "no access: set HF_TOKEN"), ("404", "no such repository"), ("half", "transfer failed"), ("hash", "hash")],
 )
-def test_a_fault_is_one_line_and_leaves_nothing_in_the_cache(hub, tmp_path, monkeypatch, fault, expected):
+def test_a_fault_is_one_line_and_leaves_nothing_in_the_cache(hub, tmp_path, monkeypatch, caplog, fault, expected):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # between the library's own tries
     hub.fault = fault
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "propagate", True)
     assert expected in refused("plant/line3", "kanoclip.safetensors")
+    assert not caplog.records, "the library's own tries are not logged beside it"
     assert not [p for p in files(tmp_path / "cache") if "blobs" in p.parts or "snapshots" in p.parts]
     hub.fault = ""
     assert fetch("plant/line3", "kanoclip.safetensors").stat().st_size == 200_000

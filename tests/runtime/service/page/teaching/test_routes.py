@@ -96,6 +96,12 @@ def test_from_zero_shot_to_corrected_and_back(page, control, ask, tmp_path, monk
     assert (found["undo"], found["unsaved"], found["needs_name"]) == ("fine: camera 0, frame 41", 2, True)
     (image,) = (tmp_path / "labels").rglob("*.png")
     assert image.parts[-3:-1] == ("test", "good") and np.array_equal(cv2.imread(str(image)), STAIN)
+    # What is refused leaves the set as it is.
+    refused = ask(page, "/api/teach/label", {"label": "bad", "stream": "", "number": number})
+    assert refused.status_code == 400 and refused.json()["error"].endswith("undo that step first")
+    again = ask(page, "/api/teach/label", {"label": "fine", "stream": "", "number": number})
+    assert again.status_code == 400 and "is labelled fine already. Saved as" in again.json()["error"]
+    assert list((tmp_path / "labels").rglob("*.png")) == [image]
     # It cannot be written where it is: the page asks for a name.
     refused = ask(page, "/api/teach/save")
     assert refused.status_code == 400 and "belongs to the package" in refused.json()["error"]

@@ -74,20 +74,23 @@ export class Teach {
 
   async #label(label, frame, note) {
     if (!frame) return;
-    await this.#ask(note, "/api/teach/label", { label, ...frame });
-    if (note.id === "teach-note") this.thaw();
+    // A refused label leaves the frame where it is, to be tried again.
+    if (await this.#ask(note, "/api/teach/label", { label, ...frame }) && note.id === "teach-note") this.thaw();
   }
 
+  /** Whether it was done. */
   async #ask(note, path, values = {}) {
-    if (this.busy) return;
+    if (this.busy) return false;
     this.busy = true;
     say(note, "…");
     try {
       const { state, text } = await post(path, values);
       say(note, text, text ? "saved" : "");
       this.take(state);
+      return true;
     } catch (error) {
       say(note, error.message, "error");
+      return false;
     } finally {
       this.busy = false;
     }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from kanoclip.runtime.cli.terminal.console import Console
-from kanoclip.train.evaluation.few_shot import FewShot
+from kanoclip.train.evaluation.few_shot.draws import FewShot
 from kanoclip.train.evaluation.tables import DASH, markdown_table, percent
 
 COLUMNS = {

@@ -1,7 +1,7 @@
 import pytest
 
 from kanoclip.train.model.kanoclip import ModelConfig
-from kanoclip.train.training.cli import dead_kd
+from kanoclip.train.training.cli.report import dead_kd
 from kanoclip.train.training.config import TrainConfig
 
 

@@ -1,1 +1,0 @@
-"""`kanoclip-eval`: a bundle, a checkpoint or a training-free baseline, measured on a dataset."""

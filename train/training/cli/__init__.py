@@ -1,0 +1,1 @@
+"""`kanoclip-train`: options, what they are checked for, what is read before the first step, the run."""
