@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BACKBONE = "nano"
 AUTO = "auto"
+WIDE = 1000
+"""Columns of what is printed as wide as it is, in a narrow terminal or a pipe too."""
 
 _EPILOG = """
 Examples:
@@ -54,15 +57,16 @@ def _camera_size(ctx: click.Context, param: click.Parameter, value: str | None) 
     return int(height), int(width)
 
 
-def _list_backbones(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
-    """Prints the table and leaves."""
-    if not wanted or ctx.resilient_parsing:
-        return
+def _list_backbones(as_json: bool) -> None:
+    """Prints the table, for a person or a program."""
     from kanoclip.export.printed import print_backbones
     from kanoclip.train.weights.listing import list_backbones, unsuited
 
-    print_backbones(Console(), list_backbones(), unsuited())
-    ctx.exit()
+    found = list_backbones()
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        print_backbones(Console(width=WIDE), found, unsuited())
 
 
 @click.command(epilog=_EPILOG)
@@ -210,9 +214,6 @@ def _list_backbones(ctx: click.Context, param: click.Parameter, wanted: bool) ->
 @click.option(
     "--list-backbones",
     is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_list_backbones,
     help="Show the backbones with their size, work and licence, and leave.",
 )
 @json_option
@@ -250,10 +251,14 @@ def command(
     output: Path | None,
     triton: Path | None,
     accept_licence: str | None,
+    list_backbones: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Export KAnoCLIP to a bundle: ONNX with the classes' text baked in, a manifest, and engines if asked for."""
+    if list_backbones:
+        _list_backbones(as_json)
+        return
     if batch is not None and dynamic_batch is not None:
         raise click.UsageError("--batch and --dynamic-batch exclude each other.")
     for_tensor_cores = precision in ("int8", "fp8")

@@ -67,24 +67,31 @@ def print_summary(console: Console, output: Path, manifest: Manifest) -> None:
 
 
 def print_backbones(console: Console, backbones: Sequence[Listed], unsuited: Mapping[str, str]) -> None:
-    """Prints `--list-backbones`: a line each, and below them what is refused."""
+    """Prints `--list-backbones`: a line each, and below them what is refused.
+
+    Args:
+        console: A wide one: a name that is cut off could not be given to --backbone.
+        backbones: The lines.
+        unsuited: Towers that are refused, with the reason.
+    """
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("backbone", "licence", "weights", "about"):
-        table.add_column(heading, no_wrap=True, overflow="ignore")
+    table.add_column("backbone", no_wrap=True)
     for heading in ("px", "image M", "text M", "GFLOPs"):
         table.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("licence", "weights", "about"):
+        table.add_column(heading, no_wrap=True)
     for one in backbones:
         table.add_row(
             one.name,
-            f"{one.licence}, research only" if one.research_only else one.licence,
-            one.weights,
-            one.about.partition(";")[0],
             str(one.size),
             f"{one.image_weights / 1e6:.1f}",
             f"{one.text_weights / 1e6:.1f}",
             f"{one.flops / 1e9:.1f}",
+            f"{one.licence}, research only" if one.research_only else one.licence,
+            one.weights,
+            one.about.partition(";")[0],
         )
-    console.print(table, soft_wrap=True)
+    console.print(table)
     console.print(
         "image M, text M: millions of weights, of which the image tower's ship; GFLOPs: the image tower's, one image.",
         highlight=False,

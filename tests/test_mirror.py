@@ -18,7 +18,6 @@ COVERED = {
     "runtime/cli/test_commands.py": ["export/commands", "train/commands"],
     "e2e/test_cli_bundle.py": ["runtime/cli/bundle/"],
     "e2e/test_cli_calibrate.py": [
-        "runtime/cli/fitting/calibrate",
         "runtime/cli/fitting/fit_options",
         "runtime/cli/fitting/frames",
     ],

@@ -16,6 +16,7 @@ import torch
 from kanoclip.export.graph import DeployGraph
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
+from kanoclip.runtime.cli.main import invoke
 from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig
 from kanoclip.train.weights import CHECKPOINT, packaged
@@ -310,3 +311,17 @@ def test_weights_that_overflow_write_no_bundle(tmp_path):
 
 def test_help_has_an_example(tmp_path):
     assert "kanoclip-export --fp16" in export(tmp_path, "--help").stdout
+
+
+def test_the_backbones_are_listed_for_people_and_programs(capsys, monkeypatch):
+    """In a narrow terminal too: a name that is cut off is none."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert invoke("kanoclip-export", "export", ["--list-backbones", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert invoke("kanoclip-export", "export", ["--list-backbones"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1 : len(listed) + 1]] == [one["name"] for one in listed]
+    vit = next(one for one in listed if one["name"] == "vit-l-14-336")
+    assert (vit["size"], vit["licence"]) == (336, "MIT") and 3.5e11 < vit["flops"] < 4e11
+    (line,) = [line for line in lines if line.startswith("vit-l-14-336 ")]
+    assert line.split()[1:6] == ["336", "304.3", "123.7", "381.9", "MIT"]

@@ -111,7 +111,7 @@ def test_saved_steps_do_not_come_again_when_they_are_undone_in_the_bundle(folder
     live.save("nut")
     for _ in range(2):  # the bundle's memory is the one that the steps began with
         undo(Bundle.open(folder), "nut")
-        detector.decide_by(detector.settings, detector.bundle.reread())
+        detector.rules.decide_by(detector.rules.settings, detector.bundle.reread())
     assert not live.can_undo("nut") and live.steps("nut") == [] and live.count("nut") == MemoryCount()
 
 
