@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from itertools import pairwise
 
@@ -243,3 +244,42 @@ def test_a_stream_over_a_gpu_that_is_lost_with_two_in_flight(make_backend, monke
     assert machine.cuda.resets == (0 if lost_at is None else 1)
     detector.close()
     assert not machine.cuda.memory and not machine.cuda.queues
+
+
+@pytest.mark.parametrize("lost_at", [4, 9, 15])
+def test_another_thread_uses_the_engine_of_a_stream_whose_gpu_is_lost(
+    make_backend, monkeypatch, toy_descriptors, lost_at
+):
+    """Whichever of the two threads meets the loss makes the engine anew, once, and neither misses an answer."""
+    machine, backend = make_backend(grid=(4, 8))
+    expected = [plain(machine, seed)[1][0] for seed in range(12)]
+    query, asked, made, found = machine.cuda.cudaStreamQuery, [], [], []
+
+    def lose_once(stream):
+        asked.append(stream)
+        if len(asked) - 1 == lost_at:
+            machine.cuda.fail["cudaStreamQuery"] = 719
+        return query(stream)
+
+    monkeypatch.setattr(machine.cuda, "cudaStreamQuery", lose_once)
+
+    def revive():
+        made.append(threading.current_thread().name)
+        return TensorRtBackend(machine.bundle, "tensorrt", "cuda", lambda step, share: None)
+
+    detector, sink = Detector(machine.bundle, backend, revive=revive), Scores()
+
+    def describe():
+        found.extend(detector.describe([frames(seed)[0]]) for seed in range(8))
+
+    other = threading.Thread(target=describe)
+    other.start()
+    Pipeline(Images(), detector, [sink], PipelineConfig(Policy.WAIT, in_flight=detector.in_flight)).run()
+    other.join(30)
+    assert [index for index, _ in sink.found] == list(range(12))
+    np.testing.assert_allclose([score for _, score in sink.found], expected, atol=1e-5)
+    for seed, mine in enumerate(found):
+        np.testing.assert_allclose(mine, toy_descriptors(frames(seed), (4, 8)), atol=1e-6)
+    assert len(found) == 8 and len(made) == machine.cuda.resets == 1
+    detector.close()
+    assert not machine.cuda.memory
