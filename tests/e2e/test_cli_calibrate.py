@@ -182,7 +182,7 @@ def test_what_is_refused_at_the_door(own, good, tmp_path, capsys):
     refuses(2, "'nut' is not in this bundle", arguments=(*given, "--class", "nut"))
     refuses(2, ".png only", arguments=(*given, "--plot", "x.jpg"))
     refuses(2, "--false-alarm-rate", arguments=(*given, "--false-alarm-rate", 0))
-    refuses(2, "NaN", arguments=(*given, "--false-alarm-rate", "nan"))
+    refuses(2, "is no number", arguments=(*given, "--false-alarm-rate", "nan"))
     refuses(2, "--confidence", arguments=(*given, "--confidence", 0.3))
     refuses(2, "--alarm", "5/3", arguments=(*given, "--alarm", "5/3"))
     refuses(2, "'x' is not a camera", arguments=(own, "--camera", "x"))

@@ -294,7 +294,7 @@ def test_a_network_camera_with_credentials(toy_bundle, tmp_path):
         (("--camera", "-1"), 2, ["--camera", "-1"]),
         (("--camera", "front"), 2, ["--camera", "front"]),
         (("--source", GOOD, "--threshold", "1.5"), 2, ["--threshold", "1.5"]),
-        (("--source", GOOD, "--threshold", "nan"), 2, ["--threshold", "NaN"]),
+        (("--source", GOOD, "--threshold", "nan"), 2, ["--threshold", "is no number"]),
         (("--source", GOOD, "--policy", "hurry"), 2, ["--policy", "hurry", "drop-oldest"]),
         (("--source", GOOD, "--sauce"), 2, ["--sauce"]),
         (("--source", GOOD, "--class", "zebra"), 2, ["--class", "zebra"]),

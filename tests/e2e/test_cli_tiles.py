@@ -170,7 +170,7 @@ def test_an_explicit_grid_wins_over_the_default_batch(tmp_path, strips):
         (["--tiles", "5"], "tiles '5': write ROWSxCOLUMNS, such as 3x1"),
         (["--tiles", "9x9"], "tiles 9x9: 81 tiles in all; choose from 2 to 16"),
         (["--tiles", "3x1", "--overlap", "0.9"], "0.9 is not in the range 0<=x<=0.5"),
-        (["--tiles", "3x1", "--overlap", "nan"], "an overlap of nan: choose from 0 to 0.5"),
+        (["--tiles", "3x1", "--overlap", "nan"], "is no number"),
         (["--tiles", "3x1", "--camera-size", "1920x1080"], "--camera-size and --tiles exclude each other"),
         (["--overlap", "0.2"], "--overlap needs --tiles"),
         (["--tiles", "auto"], "--tiles auto needs --parity-images"),

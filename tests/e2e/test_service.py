@@ -177,13 +177,13 @@ import kanoclip.runtime.service.liveness as liveness
 import kanoclip.runtime.service.systemd as supervision
 liveness.STUCK_S, supervision.STATUS_S = 2.0, 1.0
 from kanoclip.runtime.detect.detector import Detector
-score, count = Detector.infer, [0]
+score, count = Detector.submit, [0]
 def hang_at_some_time(*arguments, **named):
     count[0] += 1
     if count[0] > 40:
         threading.Event().wait()
     return score(*arguments, **named)
-Detector.infer = hang_at_some_time
+Detector.submit = hang_at_some_time
 """
         service = start("--source", PATTERN, program=patched(hangs), watchdog_s=1.5)
         service.hears("READY=1")
