@@ -20,7 +20,8 @@ from kanoclip.runtime.types import Detection, Frame, Timings
 ROOT = Path(__file__).parents[3]
 STARTS_THEM = "runtime/stream/pipeline.py"
 """In the list, but no frame comes by: it connects the others."""
-MOST_FILES, MOST_LINES = 7, 1040
+MOST_FILES, MOST_LINES, MOST_IN_ALL = 7, 950, 1040
+"""Lines of the files that a frame passes, and with the one that starts them."""
 
 
 def listed():
@@ -103,4 +104,5 @@ def test_a_frame_passes_the_files_that_are_listed():
 def test_the_list_can_be_read_in_one_sitting():
     lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in listed()}
     assert listed() == lines
-    assert STARTS_THEM in lines and len(lines) <= MOST_FILES and sum(lines.values()) < MOST_LINES
+    assert len(lines) <= MOST_FILES and sum(lines.values()) < MOST_IN_ALL
+    assert sum(lines.values()) - lines[STARTS_THEM] < MOST_LINES
