@@ -144,7 +144,8 @@ def test_bench_measures_whole_frames(exported):
     folder, _ = exported
     run(
         "kanoclip-bench",
-        *("strip.kanoclip", *CPU, "--rounds", 3, "--parts", "stages,batches,stream", "--output", "b.json"),
+        *("strip.kanoclip", *CPU, "--rounds", 3, "--stream-seconds", 0.5, "--warmup", 1),
+        *("--parts", "stages,batches,stream", "--output", "b.json"),
         cwd=folder,
     )
     told = json.loads((folder / "b.json").read_text())
