@@ -149,10 +149,8 @@ def _sentence(found: WarmedUp) -> str:
         else f"; left out, as unlike the others: {', '.join(found.left_out[:5])}"
         + (f" and {out - 5} more" if out > 5 else "")
     )
-    repeats, used = len(found.memory.repeats), len(found.memory.names)
-    alike = (
-        f"; {repeats} show what others show, and they count as {used - repeats}: let the line run" if repeats else ""
-    )
+    repeats, different = len(found.memory.repeats), found.memory.different
+    alike = f"; {repeats} show what others show, and they count as {different}: let the line run" if repeats else ""
     return (
         f"{found.class_name} is learned from {count - out} of {count} frames{left}{alike}; the threshold is "
         f"{found.thresholds.image:.3f}"

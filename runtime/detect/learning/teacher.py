@@ -177,9 +177,8 @@ class Teacher:
             SettingsError: There is nothing to take back.
             BundleError: The bundle cannot be written; nothing is changed.
         """
-        from kanoclip.runtime.detect.reference.stored.history import (
-            undo,  # streams without a memory need no safetensors
-        )
+        # Streams without a memory need no safetensors.
+        from kanoclip.runtime.detect.reference.stored.history import undo
 
         with self._teaching, self._changing:
             old = self._detector.rules.memory_of(class_name)

@@ -83,8 +83,8 @@ class WarmedUp:
         cells, of = self.selection.cells_left_out, self.selection.cells[self.selection.frames].size
         frames = "1 frame" if len(names) == 1 else f"{len(names)} frames"
         rate = self.thresholds.origin.partition(" by ")[0]
-        repeats, used = len(self.memory.repeats), len(self.memory.names)
-        alike = f"{repeats} show what others show, and they count as {used - repeats}; " if repeats else ""
+        repeats = len(self.memory.repeats)
+        alike = f"{repeats} show what others show, and they count as {self.memory.different}; " if repeats else ""
         return (
             f"warm-up: learned {self.class_name} from {count - len(names)} of {count} frames; left out: "
             f"{frames}{listed} and {cells} of {of} patches of the others; {alike}"

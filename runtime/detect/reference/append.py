@@ -78,8 +78,9 @@ def _is_known(memory: ReferenceMemory, new: Halves, distance: Floats) -> bool:
         return True
     rows, cells = memory.tensors().rows, centred(new.reshape(-1, new.shape[-1]), memory.centre)
     there = is_repeat(1 - (rows @ cells.T).max(1), within)
-    all_rows, same_rows = (np.bincount(of, minlength=1) for of in (memory.image_of, memory.image_of[there]))
-    same_rows = np.pad(same_rows, (0, len(all_rows) - len(same_rows)))
+    all_rows, same_rows = (
+        np.bincount(of, minlength=len(memory.names)) for of in (memory.image_of, memory.image_of[there])
+    )
     return bool(((all_rows >= LEAST_ROWS) & (same_rows == all_rows)).any())
 
 

@@ -155,6 +155,11 @@ class ReferenceMemory:
         found[[one.reference for one in self.corrections if one.reference is not None]] = False
         return found
 
+    @property
+    def different(self) -> int:
+        """How many references show something of their own: those that show the same are one."""
+        return len(self.names) - len(self.repeats)
+
     def corrected(self, label: Label) -> Sequence[Correction]:
         """The frames of a label that thresholds go by."""
         return [one for one in self.corrections if one.label is label and one.image]

@@ -62,7 +62,7 @@ def warnings(learned: Learned, promise: Promise) -> list[str]:
     if repeats:
         found.append(
             f"{len(repeats)} of {len(names)} references show what another one shows, such as {names[repeats[0]]}: they "
-            f"count as {len(names) - len(repeats)}; use frames of different parts"
+            f"count as {learned.memory.different}; use frames of different parts"
         )
     if learned.selection is not None:
         found.append(

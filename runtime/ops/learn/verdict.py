@@ -65,7 +65,7 @@ def decide(
         frame_size: (height, width) of the frames.
         model_size: (height, width) of the graph's image.
     """
-    count = len(memory.names) - len(memory.repeats)
+    count = memory.different
     if recall is not None:
         grade = 0 if recall >= USABLE else 1 if recall >= CARE else 2
         why = f"{recall:.0%} of the bad frames are found at {held:.0%} false positives"
