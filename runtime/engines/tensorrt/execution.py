@@ -114,9 +114,7 @@ class Execution:
         if batch.graph is not None:
             batch.graph()
         else:
-            self._upload()
-            self._execute(batch)
-            self._download()
+            self._enqueue(batch)
 
     def wait(self) -> None:
         """Waits for the batch that was started: what FETCHED names is on the host then.
@@ -215,14 +213,8 @@ class Execution:
 
     def _record(self, batch: _Batch) -> None:
         """Records a run as a graph; without one, runs of that size go on as they are."""
-
-        def work() -> None:
-            self._upload()
-            self._execute(batch)
-            self._download()
-
         try:
-            batch.graph = self._stream.capture(work)
+            batch.graph = self._stream.capture(lambda: self._enqueue(batch))
         except CaptureError as error:
             of = f" at batch size {self._rows}" if self._dynamic else ""
             log.warning(
@@ -241,6 +233,12 @@ class Execution:
             self._memory[name].upload(len(value))
         self._stream.synchronize()
         self._held = memory
+
+    def _enqueue(self, batch: _Batch) -> None:
+        """Puts copies and inference on the stream, or into what is being recorded."""
+        self._upload()
+        self._execute(batch)
+        self._download()
 
     def _upload(self) -> None:
         for buffer in self._inputs.values():
