@@ -64,6 +64,8 @@ def main(root: Path, shots: tuple[int, ...], draws: int, categories: tuple[str, 
                 found[OURS].append(measured(dataset, left, ours))
                 images = [read_image(sample.image) for sample in drawn]
                 for rival in LIKE_OURS:
+                    if len(images) < rival.fewest:
+                        continue
                     model = build(rival, weights)
                     fit(model, images)
                     found[rival.title].append(measured(dataset, left, RivalPredictor(model, rival.title)))

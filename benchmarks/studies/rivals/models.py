@@ -40,24 +40,26 @@ class Rival:
         kind: `patchcore`, `padim` or `efficient_ad`.
         backbone: timm's name; empty where the model has its own.
         layers: Whose features are compared.
+        fewest: Images that it needs: PaDiM of a single one has covariances of NaN.
     """
 
     title: str
     kind: str
     backbone: str = ""
     layers: tuple[str, ...] = ()
+    fewest: int = 1
 
 
 # The strides of anomalib's defaults: 8 and 16 for PatchCore (a ResNet's layer2 and layer3), 4 to 16 for PaDiM.
 LIKE_OURS = (
     Rival("PatchCore, Lite0", "patchcore", BACKBONE, ("blocks.2", "blocks.4")),
-    Rival("PaDiM, Lite0", "padim", BACKBONE, ("blocks.1", "blocks.2", "blocks.4")),
+    Rival("PaDiM, Lite0", "padim", BACKBONE, ("blocks.1", "blocks.2", "blocks.4"), fewest=2),
 )
 FOR_SPEED = (
     *LIKE_OURS,
     Rival("PatchCore, ResNet18", "patchcore", "resnet18", ("layer2", "layer3")),
     Rival("PatchCore, WideResNet50", "patchcore", "wide_resnet50_2", ("layer2", "layer3")),
-    Rival("PaDiM, ResNet18", "padim", "resnet18", ("layer1", "layer2", "layer3")),
+    Rival("PaDiM, ResNet18", "padim", "resnet18", ("layer1", "layer2", "layer3"), fewest=2),
     Rival("EfficientAD-S", "efficient_ad"),
 )
 """Those that are none of `LIKE_OURS` have random weights, which changes nothing about their speed."""
