@@ -329,8 +329,8 @@ def command(
         )
 
         from kanoclip.export.onnx_writer import BatchSpec
-        from kanoclip.export.parity import choose_grid
         from kanoclip.export.pipeline import ExportConfig, export_bundle
+        from kanoclip.export.samples import choose_grid
         from kanoclip.train.backbones import get_backbone
         from kanoclip.train.checkpoint import build_model, load_checkpoint
         from kanoclip.train.model.kanoclip import ModelConfig
