@@ -135,6 +135,7 @@ COVERED = {
     "train/data/test_registry.py": ["train/data/layouts/names"],
     "train/evaluation/test_evaluate.py": ["train/evaluation/results"],
     "train/evaluation/suite/test_command.py": ["train/evaluation/suite/methods", "train/evaluation/suite/tables"],
+    "train/evaluation/few_shot/test_draws.py": ["train/evaluation/few_shot/references"],
     "train/evaluation/test_tables.py": ["train/evaluation/paper"],
     "train/model/towers/test_adapters.py": ["train/model/towers/blocks", "train/model/towers/parts"],
     "train/nano/scenes/test_scene.py": [
