@@ -137,7 +137,11 @@ COVERED = {
     "train/evaluation/suite/test_command.py": ["train/evaluation/suite/methods", "train/evaluation/suite/tables"],
     "train/evaluation/few_shot/test_draws.py": ["train/evaluation/few_shot/references"],
     "train/evaluation/test_tables.py": ["train/evaluation/paper"],
-    "train/model/towers/test_adapters.py": ["train/model/towers/blocks", "train/model/towers/parts"],
+    "train/model/towers/test_adapters.py": [
+        "train/model/towers/blocks",
+        "train/model/towers/parts",
+        "train/model/towers/timm_towers",
+    ],
     "train/nano/scenes/test_scene.py": [
         "train/nano/scenes/borders",
         "train/nano/scenes/camera",
