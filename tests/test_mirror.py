@@ -145,7 +145,9 @@ COVERED = {
     "train/nano/scenes/test_scene.py": [
         "train/nano/scenes/borders",
         "train/nano/scenes/camera",
+        "train/nano/scenes/cracks",
         "train/nano/scenes/defects",
+        "train/nano/scenes/marks",
         "train/nano/scenes/materials",
         "train/nano/scenes/noise",
         "train/nano/scenes/objects",
