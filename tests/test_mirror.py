@@ -30,7 +30,7 @@ COVERED = {
         "train/evaluation/few_shot/options",
         "train/evaluation/suite/cli",
     ],
-    "e2e/test_cli_export.py": ["export/cli", "export/printed"],
+    "e2e/test_cli_export.py": ["export/cli/"],
     "e2e/test_cli_knowledge.py": ["train/knowledge/builder", "train/knowledge/cli", "train/knowledge/client"],
     "e2e/test_cli_learn.py": [
         "runtime/cli/fitting/learn",
