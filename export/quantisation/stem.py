@@ -1,4 +1,4 @@
-"""A stem's convolutions in whole numbers: which they are, and how their weights are rounded and their biases kept.
+"""A stem's convolutions in whole numbers: which they are, and how their weights and biases are rounded.
 
 For CPUs their whole chain is: biases, outputs and residual sums, so that one convolution hands bytes to the next.
 """
