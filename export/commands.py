@@ -7,6 +7,6 @@ import click
 
 def export() -> click.Command:
     """Turn a checkpoint into a bundle that the runtime runs."""
-    from kanoclip.export.cli import command
+    from kanoclip.export.cli.command import command
 
     return command

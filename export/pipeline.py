@@ -20,8 +20,9 @@ from kanoclip.export.frame_resize import DRIFT_BOUND, FrameResize
 from kanoclip.export.fused_attention import count_fused
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
-from kanoclip.export.parity import ParityReport, Sample, load_samples, measure_parity
+from kanoclip.export.parity import ParityReport, measure_parity
 from kanoclip.export.quantisation.quantize import FIRST_OPSET, quantize
+from kanoclip.export.samples import Sample, load_samples
 from kanoclip.export.staging import check_output, staged
 from kanoclip.export.thresholds import first_thresholds
 from kanoclip.export.work import count_work

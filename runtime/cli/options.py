@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,6 +119,16 @@ def with_options(command: Command, options: Iterable[Callable[[Any], Any]]) -> C
     for option in reversed(list(options)):
         command = option(command)
     return command
+
+
+def taken(values: dict[str, Any], group: type[Any]) -> dict[str, Any]:
+    """The values of a group's options, taken out of those of all flags.
+
+    Args:
+        values: By the names of the flags' parameters.
+        group: A dataclass whose fields have these names; one that no flag has is left out.
+    """
+    return {field.name: values.pop(field.name) for field in fields(group) if field.name in values}
 
 
 def backend_options(command: Command) -> Command:

@@ -6,6 +6,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from functools import cache
+from importlib import resources
 from pathlib import Path
 
 import onnx_ir as ir
@@ -85,6 +86,12 @@ def plain(traced, tmp_path_factory) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def examples() -> Path:
+    """Labelled photographs, a few of each kind."""
+    return Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy")))
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import replace
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
-from kanoclip.export.parity import ParityReport, load_samples, measure_parity
+from kanoclip.export.parity import ParityReport, measure_parity
+from kanoclip.export.samples import load_samples
 from kanoclip.runtime.bundle.tolerances import BOUNDS
-from kanoclip.runtime.errors import ExportError
 from kanoclip.train.model.kanoclip import to_pixels
 
 CLASSES = ("hazelnut", "bolt")
@@ -44,14 +41,6 @@ class TorchBackend:
 @pytest.fixture
 def samples(examples):
     return load_samples(examples, (48, 48), 6)
-
-
-@pytest.fixture
-def examples():
-    from importlib import resources
-    from pathlib import Path
-
-    return Path(str(resources.files("kanoclip.examples").joinpath("hazelnut_toy")))
 
 
 def measure(model, samples, fault=None, classes=CLASSES[:1], batch=1, **faults):
@@ -126,28 +115,6 @@ def test_every_class_is_used_even_with_one_image(tiny, samples):
 def test_last_batch_is_filled_up(tiny, samples):
     report, _ = measure(tiny.model, samples[:3], batch=2)
     assert report.failures() == [] and report.pictures == 3
-
-
-def test_samples_are_spread_over_the_folder_and_labelled(examples):
-    samples = load_samples(examples, (48, 64), 8)
-    assert len(samples) == 8 and all(s.frame.shape == (48, 64, 3) for s in samples)
-    assert {s.anomalous for s in samples} == {True, False}
-    assert all("ground_truth" not in s.path.parts for s in samples)
-
-
-def test_images_without_a_good_folder_have_no_label(tmp_path, examples):
-    for path in (examples / "test" / "colour").glob("0*.jpg"):
-        shutil.copy(path, tmp_path / path.name)
-    assert {s.anomalous for s in load_samples(tmp_path, (48, 48), 3)} == {None}
-
-
-def test_broken_and_missing_images_stop_the_gate(tmp_path):
-    with pytest.raises(ExportError, match="no images"):
-        load_samples(tmp_path / "missing", (48, 48), 3)
-    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
-    (tmp_path / "b.png").write_bytes(b"not an image")
-    with pytest.raises(ExportError, match=r"b\.png"):
-        load_samples(tmp_path, (48, 48), 3)
 
 
 def test_report_goes_into_json(tiny, samples):

@@ -8,27 +8,22 @@ of the same commit. An hour on 2 cores is enough.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import monotonic
 
 import click
-import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from kanoclip.runtime.bundle.bundle import SUFFIX
 from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
 from kanoclip.runtime.errors import KanoclipError, TrainingError
 from kanoclip.runtime.system.installed import own_commit
-from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.backbones import get_backbone
-from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
+from kanoclip.train.nano.checkpoints import halve, halve_checkpoint, soften
 from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.scenes.scene import GOOD
 from kanoclip.train.nano.tokens import RECORD, Drawing, draw_tokens
@@ -150,58 +145,6 @@ def plan(folder: Path, scale: Scale, sources: Sources, *, seed: int = 0, workers
             for step in _export(folder / (name + SUFFIX), clip, checkpoint, flags, others, sources)
         ),
     ]
-
-
-def halve(source: Path, target: Path) -> None:
-    """Writes weights in fp16.
-
-    Raises:
-        TrainingError: A value does not fit.
-    """
-    replace_file(target, save(_in_half(load_file(source), source)))
-
-
-def halve_checkpoint(source: Path, clip: Path, target: Path) -> None:
-    """Writes a checkpoint in fp16, so that a float32 graph of it is stored in fp16 without loss.
-
-    Raises:
-        TrainingError: A value does not fit.
-        CheckpointError: The checkpoint or the weights cannot be read, or it cannot be written.
-    """
-    loaded = load_checkpoint(source, str(clip))
-    learned = _in_half(loaded.model.learnable(), source)
-    training = json.loads(source.with_suffix(".json").read_text()).get("training")
-    save_checkpoint(target, loaded.model, loaded.weights, learned=learned, training=training)
-
-
-def soften(source: Path, clip: Path, target: Path, seed: int) -> None:
-    """Writes the mean of a checkpoint's weights and of those that its training began with.
-
-    A head that was fitted to a few sets of images loses on others what the tower had; half of the way back keeps more
-    of both (WiSE-FT, Wortsman and others 2022; docs/nano.md has what it does here).
-
-    Args:
-        source: What `kanoclip-train` wrote.
-        clip: The backbone's weights.
-        target: Checkpoint to write.
-        seed: Of the training.
-
-    Raises:
-        CheckpointError: The checkpoint or the weights cannot be read, or it cannot be written.
-    """
-    loaded = load_checkpoint(source, str(clip))
-    first = build_model(loaded.model.config, str(clip), seed).model.learnable()
-    mean = {name: (value + first[name]) / 2 for name, value in loaded.model.learnable().items()}
-    training = json.loads(source.with_suffix(".json").read_text()).get("training")
-    save_checkpoint(target, loaded.model, loaded.weights, learned=mean, training=training)
-
-
-def _in_half(tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    halved = {name: tensor.to(torch.float16).contiguous() for name, tensor in tensors.items()}
-    for name, tensor in halved.items():
-        if not bool(tensor.isfinite().all()):
-            raise TrainingError(f"{name} in {source} does not fit into fp16")
-    return halved
 
 
 def _bundles(tree: Path) -> dict[str, tuple[object, ...]]:

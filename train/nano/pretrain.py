@@ -24,8 +24,8 @@ from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.system.installed import own_commit
 from kanoclip.runtime.system.paths import replace_file
-from kanoclip.train.nano.objective import Losses, PretrainConfig, Pretraining
-from kanoclip.train.nano.optimizers import Optimizers, learning
+from kanoclip.train.nano.pretraining.objective import Losses, PretrainConfig, Pretraining
+from kanoclip.train.nano.pretraining.optimizers import Optimizers, learning
 from kanoclip.train.nano.stem_statistics import load_stem
 from kanoclip.train.nano.tokens import TokenFiles
 

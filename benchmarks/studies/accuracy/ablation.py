@@ -21,7 +21,8 @@ from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.system.paths import replace_file
 from kanoclip.train.evaluation.tables import markdown_table
-from kanoclip.train.nano.make import REAL_KNOWLEDGE, learn_head, soften
+from kanoclip.train.nano.checkpoints import soften
+from kanoclip.train.nano.make import REAL_KNOWLEDGE, learn_head
 from kanoclip.train.weights import CHECKPOINT, CLIP
 
 PARTS = {

@@ -26,7 +26,7 @@ from kanoclip.runtime.types import Detection, Image
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.registry import open_dataset
 from kanoclip.train.data.types import Category, Sample
-from kanoclip.train.evaluation.few_shot.draws import observed
+from kanoclip.train.evaluation.few_shot.references import observed
 
 _SIDE, _LINE, _GAP = 200, 22, 4
 RATE = 0.05

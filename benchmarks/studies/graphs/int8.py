@@ -31,8 +31,8 @@ from kanoclip.benchmarks.studies.graphs.vit_l import measured
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.export.graph import DeployGraph
 from kanoclip.export.onnx_writer import BatchSpec, write_onnx
-from kanoclip.export.parity import load_samples
 from kanoclip.export.quantisation.quantize import quantizable
+from kanoclip.export.samples import load_samples
 from kanoclip.runtime.bundle.bundle import Bundle, sha256_of, shipped_bundle
 from kanoclip.runtime.bundle.manifest.parts import FileInfo
 from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME, MODEL_FILE

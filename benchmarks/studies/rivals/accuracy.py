@@ -23,7 +23,7 @@ from kanoclip.train.data.images import read_image
 from kanoclip.train.data.registry import open_dataset
 from kanoclip.train.data.types import Category, Dataset
 from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
-from kanoclip.train.evaluation.few_shot.draws import Protocol, draw_references, learned, observed
+from kanoclip.train.evaluation.few_shot.references import Protocol, draw_references, learned, observed
 from kanoclip.train.evaluation.predictor import BundlePredictor
 
 OURS = "KAnoCLIP nano"

@@ -10,8 +10,8 @@ from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.backbones import get_backbone
 from kanoclip.train.model.towers.clip_vv import ClipVV
 from kanoclip.train.nano import pretrain as module
-from kanoclip.train.nano.objective import PretrainConfig, Pretraining
 from kanoclip.train.nano.pretrain import main, pretrain
+from kanoclip.train.nano.pretraining.objective import PretrainConfig, Pretraining
 from kanoclip.train.nano.tokens import TokenFiles
 from kanoclip.train.weights.load import load_clip
 

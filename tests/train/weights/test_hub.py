@@ -11,7 +11,7 @@ import pytest
 import torch
 from loopback_hub import Hub
 
-from kanoclip.export.cli import command
+from kanoclip.export.cli.command import command
 from kanoclip.runtime.errors import CheckpointError, FleetError
 from kanoclip.train.checkpoint import build_model, load_checkpoint, save_checkpoint
 from kanoclip.train.model.kanoclip import ModelConfig

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option, reading_options
+from kanoclip.runtime.cli.options import BundleCommand, json_option, quiet_option, reading_options, taken
 from kanoclip.train.evaluation.ablation.command import run_ablation
 from kanoclip.train.evaluation.ablation.options import AblationOptions, ablation_options, training_arguments
 from kanoclip.train.evaluation.cli.checks import check_options
@@ -52,8 +51,8 @@ def command(context: click.Context, /, bundle: str | None, **values: Any) -> int
         for flag in ("dataset", "root"):
             if values[flag] is None:
                 raise click.UsageError(f"--{flag} is missing: name it, or a --suite file.")
-    few = FewShotOptions(**_taken(values, FewShotOptions))
-    ablation = AblationOptions(training=training, **_taken(values, AblationOptions))
+    few = FewShotOptions(**taken(values, FewShotOptions))
+    ablation = AblationOptions(training=training, **taken(values, AblationOptions))
     options = EvalOptions(bundle=None if bundle is None else Path(bundle), **values)
     if options.suite_file is not None:
         check_suite_flags(context)
@@ -62,8 +61,3 @@ def command(context: click.Context, /, bundle: str | None, **values: Any) -> int
     if ablation.ablation:
         return run_ablation(options, ablation)
     return run_few_shot(options, few) if few.given else run_evaluation(options)
-
-
-def _taken(values: dict[str, Any], group: type) -> dict[str, Any]:
-    """The values of a group's options, taken out of all."""
-    return {field.name: values.pop(field.name) for field in fields(group) if field.name in values}

@@ -19,7 +19,8 @@ def run_few_shot(options: EvalOptions, few: FewShotOptions) -> int:
     from kanoclip.train.data.registry import open_dataset
     from kanoclip.train.data.types import Dataset
     from kanoclip.train.evaluation.evaluate import EvaluationConfig
-    from kanoclip.train.evaluation.few_shot.draws import FewShot, Protocol, few_shot
+    from kanoclip.train.evaluation.few_shot.draws import FewShot, few_shot
+    from kanoclip.train.evaluation.few_shot.references import Protocol
     from kanoclip.train.evaluation.few_shot.tables import few_shot_markdown, print_few_shot, published
     from kanoclip.train.evaluation.sheet import CaseKeeper, write_sheet
     from kanoclip.train.evaluation.tables import write_text

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.model.stem.stem import ConvStem
 
 
@@ -145,3 +146,24 @@ class TowerAdapter(Protocol):
 def halves(channels: int) -> Tensor:
     """Order that puts interleaved pairs (0, 1), (2, 3) ... into two halves: int64 [channels]."""
     return torch.cat([torch.arange(0, channels, 2), torch.arange(1, channels, 2)])
+
+
+def refuse(applies: bool, reason: str) -> None:
+    """Refuses a tower for a reason, if that applies to it.
+
+    Args:
+        applies: Whether it does.
+        reason: What of the tower does not suit, as a clause.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    if applies:
+        raise unsuited(reason)
+
+
+def unsuited(reason: str) -> CheckpointError:
+    """The error for a tower of which V-V attention cannot be had, for this reason."""
+    return CheckpointError(
+        f"the image tower does not suit V-V attention: {reason}; `kanoclip-export --list-backbones` shows those that do"
+    )

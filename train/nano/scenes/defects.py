@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from kanoclip.train.nano.scenes.cracks import crack, cut, fray, hairline, scratch
+from kanoclip.train.nano.scenes.marks import blend, blob, contrary, inside, line, where_different
 from kanoclip.train.nano.scenes.materials import MATERIALS, Paint, colour
 from kanoclip.train.nano.scenes.noise import Field, Rng, fractal, grain
 
@@ -28,106 +29,6 @@ class Defect:
     apply: Callable[[Rng, Paint, Field], tuple[Paint, Field]]
 
 
-def inside(rng: Rng, region: Field) -> tuple[int, int]:
-    """A random pixel (x, y) of a region; the middle of an empty one."""
-    rows, columns = np.nonzero(region > 0.5)
-    if rows.size == 0:
-        return region.shape[1] // 2, region.shape[0] // 2
-    pick = int(rng.integers(rows.size))
-    return int(columns[pick]), int(rows[pick])
-
-
-def blob(rng: Rng, region: Field, radius: float, ragged: float = 0.5) -> Field:
-    """A blot of about `radius` pixels with a ragged outline, in the region: [size, size] in [0, 1], soft by a pixel."""
-    size = region.shape[0]
-    x0, y0 = inside(rng, region)
-    ramp = np.arange(size, dtype=np.float32)
-    x, y = ramp[None, :], ramp[:, None]
-    turn, squeeze = rng.uniform(0, np.pi), rng.uniform(0.45, 1)
-    cos, sin = math.cos(turn), math.sin(turn)
-    dx, dy = (x - x0) * cos + (y - y0) * sin, ((y - y0) * cos - (x - x0) * sin) / squeeze
-    distance = np.sqrt(dx * dx + dy * dy) / np.float32(radius)
-    edge = 1 + np.float32(ragged) * (fractal(rng, size, size / max(radius, 4) * 1.5, 3) - 0.5) * 2
-    return np.clip((edge - distance) * np.float32(radius) * 0.7 + 0.5, 0, 1).astype(np.float32) * region
-
-
-def path(rng: Rng, start: tuple[float, float], length: float, wander: float) -> npt.NDArray[np.int32]:
-    """A wandering line of about `length` pixels: points in 1/16 pixels, [N, 1, 2]."""
-    steps = max(4, int(length / 4))
-    turns = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, wander, steps))
-    points = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], axis=1) * length / steps, axis=0) + start
-    return np.round((points - (points.mean(0) - start)) * 16).astype(np.int32)[:, None]
-
-
-def line(rng: Rng, region: Field, length: float, wander: float, width: int) -> Field:
-    """A line drawn in the region, [size, size] in [0, 1]."""
-    canvas = np.zeros(region.shape, np.uint8)
-    cv2.polylines(canvas, [path(rng, inside(rng, region), length, wander)], False, 255, width, cv2.LINE_AA, 4)
-    return np.asarray(canvas / 255 * region, np.float32)
-
-
-def blend(image: Paint, strength: Field, other: npt.NDArray[np.float32] | Paint) -> Paint:
-    """The other colour or image where strength is 1."""
-    return np.asarray(image + strength[..., None] * (other - image), np.float32)
-
-
-def _contrary(rng: Rng, image: Paint, strength: Field) -> npt.NDArray[np.float32]:
-    """Black-to-white tone that stands out from what it covers."""
-    weight = float(strength.sum())
-    mean = float((image.mean(axis=2) * strength).sum() / weight) if weight > 0 else 0.5
-    away = rng.uniform(0.18, 0.6)
-    dark = mean - away if (rng.random() < 0.6 and mean - away > 0) or mean + away > 1 else mean + away
-    tint = np.clip(dark + rng.normal(0, 0.03, 3), 0, 1)
-    return tint.astype(np.float32)
-
-
-def _scratch(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
-    size = image.shape[0]
-    strength = np.zeros((size, size), np.float32)
-    for _ in range(int(rng.choice([1, 1, 2, 4]))):
-        width = int(rng.choice([1, 1, 2, 3]))
-        strength = np.maximum(strength, line(rng, region, size * rng.uniform(0.1, 0.6), rng.uniform(0, 0.12), width))
-    return blend(image, strength * rng.uniform(0.5, 1), _contrary(rng, image, strength)), strength
-
-
-def _crack(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
-    size = image.shape[0]
-    length = size * rng.uniform(0.2, 0.8)
-    canvas = np.zeros((size, size), np.uint8)
-    trunk = path(rng, inside(rng, region), length, rng.uniform(0.15, 0.5))
-    width = int(rng.choice([1, 1, 2, 3]))
-    cv2.polylines(canvas, [trunk], False, 255, width, cv2.LINE_AA, 4)
-    for _ in range(int(rng.integers(0, 4))):
-        at = trunk[int(rng.integers(len(trunk))), 0] / 16
-        cv2.polylines(canvas, [path(rng, tuple(at), length * 0.3, 0.4)], False, 255, 1, cv2.LINE_AA, 4)
-    strength = np.asarray(canvas / 255 * region, np.float32)
-    dark = image * np.float32(rng.uniform(0.1, 0.55))
-    return blend(image, strength, dark if rng.random() < 0.8 else _contrary(rng, image, strength)), strength
-
-
-def _hairline(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
-    """A crack as fine as a hair, nearly straight, that starts strong and fades; more often than not along an axis."""
-    size = image.shape[0]
-    turn = int(rng.integers(4)) * np.pi / 2 + rng.normal(0, 0.12) if rng.random() < 0.7 else rng.uniform(0, 2 * np.pi)
-    count = max(6, int(size * rng.uniform(0.2, 0.8) / 3))
-    turns = turn + np.cumsum(rng.normal(0, 0.04, count)) + rng.normal(0, rng.uniform(0.05, 0.35), count)
-    points = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], axis=1) * 3, axis=0) + inside(rng, region)
-    if rng.random() < 0.5:  # from the border of the image inwards
-        points -= np.clip(points[0], 0, size) * np.abs([math.cos(turn), math.sin(turn)]).round()
-        points += np.where(points.mean(0) < 0, size, 0) * np.abs([math.cos(turn), math.sin(turn)]).round()
-    strength, faint = np.zeros((size, size), np.float32), np.zeros((size, size), np.float32)
-    width, fade = rng.uniform(0.8, 2.6), rng.uniform(0.2, 1.0)
-    for start in range(0, count - 1, 4):
-        share = 1 - start / count
-        canvas = np.zeros((size, size), np.uint8)
-        part = np.round(points[start : start + 5] * 16).astype(np.int32)[:, None]
-        cv2.polylines(canvas, [part], False, 255, max(1, round(width * share)), cv2.LINE_AA, 4)
-        strength = np.maximum(strength, canvas / np.float32(255))
-        faint = np.maximum(faint, canvas / np.float32(255) * np.float32(fade + (1 - fade) * share))
-    depth = rng.uniform(0.35, 0.9)
-    return blend(image, faint * region * depth, image * np.float32(0.15)), strength * region
-
-
 def _growth(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     """A lump of other tone with a texture of its own, and sometimes a bright rim, in what is else alike."""
     size = image.shape[0]
@@ -135,7 +36,7 @@ def _growth(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     strength = blob(rng, region, radius, rng.uniform(0.2, 0.6))
     soft = np.asarray(cv2.GaussianBlur(strength, (0, 0), rng.uniform(0.6, 4)), np.float32) * region
     tone = (
-        _contrary(rng, image, strength)
+        contrary(rng, image, strength)
         * (0.6 + 0.8 * fractal(rng, size, size / radius * rng.uniform(0.5, 3), 3))[..., None]
     )
     result = blend(image, soft * rng.uniform(0.6, 1), np.asarray(tone, np.float32))
@@ -144,7 +45,7 @@ def _growth(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
             cv2.erode(strength, np.ones((3, 3), np.uint8), iterations=max(1, int(radius / 8))), np.float32
         )
         result = blend(result, (strength - inner) * rng.uniform(0.4, 1), np.full(3, rng.uniform(0.6, 1), np.float32))
-    return _where_different(image, result, np.maximum(soft, strength))
+    return where_different(image, result, np.maximum(soft, strength))
 
 
 def _hole(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
@@ -208,21 +109,13 @@ def _foreign(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     return blend(lit, strength, np.asarray(other, np.float32)), strength
 
 
-def _cut(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
-    size = image.shape[0]
-    strength = line(rng, region, size * rng.uniform(0.15, 0.5), 0.02, int(rng.choice([2, 3, 4])))
-    result = blend(image, strength, image * np.float32(rng.uniform(0.1, 0.4)))
-    lip = np.clip(np.roll(strength, (-2, -1), (0, 1)) - strength, 0, 1)
-    return result * (1 + 0.5 * lip[..., None]), np.maximum(strength, lip * region)
-
-
 def _patch(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     """A part of the image from elsewhere, turned: broken order in a pattern, a swapped or extra part."""
     size = image.shape[0]
     strength = blob(rng, region, size * rng.uniform(0.05, 0.16), 0.3)
     other = np.rot90(image, int(rng.integers(1, 4)))
     other = np.roll(other, tuple(int(v) for v in rng.integers(size // 5, size * 4 // 5, 2)), (0, 1))
-    return _where_different(image, blend(image, strength, other), strength)
+    return where_different(image, blend(image, strength, other), strength)
 
 
 def _bent(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
@@ -239,7 +132,7 @@ def _bent(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REFLECT_101,
     )
-    return _where_different(image, np.asarray(moved, np.float32), strength)
+    return where_different(image, np.asarray(moved, np.float32), strength)
 
 
 def _rough(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
@@ -255,7 +148,7 @@ def _worn(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     flat = np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(3, 8)), np.float32) * np.float32(
         rng.uniform(0.85, 1.2)
     )
-    return _where_different(image, blend(image, strength, flat), strength)
+    return where_different(image, blend(image, strength, flat), strength)
 
 
 def _bubble(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
@@ -304,25 +197,7 @@ def _misprint(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     if rng.random() < 0.5:
         twice = np.roll(strength, tuple(int(v) for v in rng.integers(-5, 6, 2)), (0, 1)) * region
         strength = np.maximum(strength, twice * np.float32(0.6))
-    return blend(image, strength, _contrary(rng, image, strength)), np.clip(strength * 1.5, 0, 1)
-
-
-def _fray(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
-    """Loose threads, chips and tears that stand out of one spot in about one direction."""
-    size = image.shape[0]
-    canvas = np.zeros((size, size), np.uint8)
-    x0, y0 = inside(rng, region)
-    turn, spread = rng.uniform(0, 2 * np.pi), size * rng.uniform(0.03, 0.12)
-    for _ in range(int(rng.integers(8, 40))):
-        along, away = rng.normal(0, spread), turn + rng.normal(0, 0.35)
-        x, y = x0 - along * math.sin(turn), y0 + along * math.cos(turn)
-        length = size * rng.uniform(0.03, 0.14)
-        end = (int((x + length * math.cos(away)) * 16), int((y + length * math.sin(away)) * 16))
-        cv2.line(canvas, (int(x * 16), int(y * 16)), end, 255, int(rng.choice([1, 1, 2])), cv2.LINE_AA, 4)
-    strength = np.asarray(canvas / 255 * region, np.float32)
-    frayed = blend(image, strength * rng.uniform(0.6, 1), _contrary(rng, image, strength))
-    closed = cv2.morphologyEx(strength, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    return frayed, np.asarray(closed, np.float32) * region
+    return blend(image, strength, contrary(rng, image, strength)), np.clip(strength * 1.5, 0, 1)
 
 
 def _uneven(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
@@ -339,22 +214,13 @@ def _uneven(rng: Rng, image: Paint, region: Field) -> tuple[Paint, Field]:
     even = np.asarray(cv2.GaussianBlur(image, (0, 0), size * 0.03), np.float32)
     contrast = rng.uniform(0.1, 0.5) if rng.random() < 0.5 else rng.uniform(1.6, 2.6)
     other = even * np.float32(rng.choice([0.6, 0.75, 1.0, 1.3, 1.5])) + (image - even) * np.float32(contrast)
-    return _where_different(
-        image, blend(image, strength * rng.uniform(0.7, 1), np.asarray(other, np.float32)), strength
-    )
-
-
-def _where_different(before: Paint, after: Paint, strength: Field) -> tuple[Paint, Field]:
-    """The mask only where something can be seen to have changed."""
-    seen = np.clip(np.abs(after - before).max(axis=2) * 10, 0, 1)
-    seen = np.asarray(cv2.GaussianBlur(cv2.dilate(seen, np.ones((5, 5), np.uint8)), (0, 0), 1.5), np.float32)
-    return after, np.minimum(seen, np.clip(strength * 1.5, 0, 1))
+    return where_different(image, blend(image, strength * rng.uniform(0.7, 1), np.asarray(other, np.float32)), strength)
 
 
 DEFECTS: dict[str, Defect] = {
-    "scratch": Defect("a scratch", _scratch),
-    "crack": Defect("a crack", _crack),
-    "hairline": Defect("a hairline crack", _hairline),
+    "scratch": Defect("a scratch", scratch),
+    "crack": Defect("a crack", crack),
+    "hairline": Defect("a hairline crack", hairline),
     "growth": Defect("a lump in it", _growth),
     "hole": Defect("a hole", _hole),
     "pores": Defect("pores", _pores),
@@ -362,7 +228,7 @@ DEFECTS: dict[str, Defect] = {
     "stain": Defect("a stain", _stain),
     "paint": Defect("spots of paint", _paint),
     "foreign body": Defect("a foreign body on it", _foreign),
-    "cut": Defect("a cut", _cut),
+    "cut": Defect("a cut", cut),
     "broken pattern": Defect("a broken pattern", _patch),
     "bend": Defect("a bent part", _bent),
     "rough spot": Defect("a rough spot", _rough),
@@ -371,7 +237,7 @@ DEFECTS: dict[str, Defect] = {
     "discoloration": Defect("a discoloration", _faded),
     "burn": Defect("a burn", _burnt),
     "misprint": Defect("a misprint", _misprint),
-    "fraying": Defect("fraying", _fray),
+    "fraying": Defect("fraying", fray),
     "uneven finish": Defect("an uneven finish", _uneven),
 }
 """By name; missing parts are made by the scene, which knows the ground."""

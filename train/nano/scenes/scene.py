@@ -12,7 +12,8 @@ from kanoclip.runtime.errors import TrainingError
 from kanoclip.runtime.types import Image
 from kanoclip.train.nano.scenes.borders import end_of_surface, intrude
 from kanoclip.train.nano.scenes.camera import distract, light, pose, shoot
-from kanoclip.train.nano.scenes.defects import DEFECTS, blend, blob
+from kanoclip.train.nano.scenes.defects import DEFECTS
+from kanoclip.train.nano.scenes.marks import blend, blob
 from kanoclip.train.nano.scenes.materials import MATERIALS, Paint, any_colour
 from kanoclip.train.nano.scenes.noise import Field, Rng, fractal, smooth
 from kanoclip.train.nano.scenes.objects import THINGS, Silhouette

@@ -14,7 +14,8 @@ from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.errors import DataError
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.evaluate import EvaluationConfig
-from kanoclip.train.evaluation.few_shot.draws import FewShot, Protocol, few_shot
+from kanoclip.train.evaluation.few_shot.draws import FewShot, few_shot
+from kanoclip.train.evaluation.few_shot.references import Protocol
 from kanoclip.train.evaluation.predictor import BundlePredictor
 from kanoclip.train.evaluation.results import METRICS
 

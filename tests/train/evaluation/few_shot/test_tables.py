@@ -6,7 +6,8 @@ import io
 
 from rich.console import Console
 
-from kanoclip.train.evaluation.few_shot.draws import Draw, FewShot, Protocol
+from kanoclip.train.evaluation.few_shot.draws import Draw, FewShot
+from kanoclip.train.evaluation.few_shot.references import Protocol
 from kanoclip.train.evaluation.few_shot.tables import few_shot_markdown, lines, print_few_shot, published, title
 from kanoclip.train.evaluation.results import METRICS, CategoryResult
 

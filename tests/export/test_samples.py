@@ -1,12 +1,14 @@
-"""Tiles by the shape of images: one grid that suits all, or two images that no grid suits."""
+"""Images of a folder, spread and labelled; and tiles by their shape: one grid for all, or two that none suits."""
 
 from __future__ import annotations
+
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
-from kanoclip.export.parity import choose_grid, load_samples
+from kanoclip.export.samples import choose_grid, load_samples
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.errors import ExportError, SourceError
 
@@ -19,6 +21,28 @@ def write(folder, *sizes, suffix=".png"):
         image = np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
         assert cv2.imwrite(str(folder / f"{number}{suffix}"), image)
     return folder
+
+
+def test_samples_are_spread_over_the_folder_and_labelled(examples):
+    samples = load_samples(examples, (48, 64), 8)
+    assert len(samples) == 8 and all(s.frame.shape == (48, 64, 3) for s in samples)
+    assert {s.anomalous for s in samples} == {True, False}
+    assert all("ground_truth" not in s.path.parts for s in samples)
+
+
+def test_images_without_a_good_folder_have_no_label(tmp_path, examples):
+    for path in (examples / "test" / "colour").glob("0*.jpg"):
+        shutil.copy(path, tmp_path / path.name)
+    assert {s.anomalous for s in load_samples(tmp_path, (48, 48), 3)} == {None}
+
+
+def test_broken_and_missing_images_stop_the_gate(tmp_path):
+    with pytest.raises(ExportError, match="no images"):
+        load_samples(tmp_path / "missing", (48, 48), 3)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / "b.png").write_bytes(b"not an image")
+    with pytest.raises(ExportError, match=r"b\.png"):
+        load_samples(tmp_path, (48, 48), 3)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tiff"])

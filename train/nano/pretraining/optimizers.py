@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kanoclip.train.nano.objective import Pretraining
+from kanoclip.train.nano.pretraining.objective import Pretraining
 
 
 class Optimizers:

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import load_file
 
 from kanoclip.runtime.errors import TrainingError
-from kanoclip.train.nano.objective import PretrainConfig, Pretraining, _segmentation
-from kanoclip.train.nano.optimizers import learning
+from kanoclip.train.nano.pretraining.objective import PretrainConfig, Pretraining, _segmentation
+from kanoclip.train.nano.pretraining.optimizers import learning
 from kanoclip.train.nano.scenes.photos import Photos
 from kanoclip.train.nano.scenes.scene import Recipe, generate
 from kanoclip.train.nano.tokens import TokenFiles

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kanoclip.train.nano.objective import PretrainConfig, Pretraining
-from kanoclip.train.nano.optimizers import Optimizers, learning
+from kanoclip.train.nano.pretraining.objective import PretrainConfig, Pretraining
+from kanoclip.train.nano.pretraining.optimizers import Optimizers, learning
 from kanoclip.train.nano.tokens import TokenFiles
 
 

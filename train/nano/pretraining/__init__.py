@@ -1,0 +1,1 @@
+"""What nano's pretraining learns by: its objectives, and who learns how."""
