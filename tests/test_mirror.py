@@ -84,7 +84,7 @@ COVERED = {
         "runtime/ops/fleet/stores/web",
     ],
     "runtime/ops/fleet/test_address.py": ["runtime/ops/fleet/reference"],
-    "runtime/ops/fleet/test_installation.py": ["runtime/ops/fleet/examine"],
+    "runtime/ops/fleet/test_installation.py": ["runtime/ops/fleet/examine", "runtime/ops/fleet/versions"],
     "runtime/ops/fleet/test_keys.py": ["runtime/ops/fleet/statement"],
     "runtime/ops/fleet/test_pull.py": ["runtime/ops/fleet/push"],
     "runtime/ops/report/test_page.py": [
