@@ -58,7 +58,11 @@ COVERED = {
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields", "runtime/bundle/manifest/"],
     "runtime/detect/test_detector.py": ["runtime/detect/rules", "runtime/detect/verdict"],
-    "runtime/detect/learning/test_teacher.py": ["runtime/detect/learning/taught"],
+    "runtime/detect/learning/teaching/test_teacher.py": [
+        "runtime/detect/learning/teaching/copies",
+        "runtime/detect/learning/teaching/taught",
+    ],
+    "runtime/detect/learning/test_warm_up.py": ["runtime/detect/learning/warmed_up"],
     "runtime/detect/settings/test_settings.py": [
         "runtime/detect/settings/settings_file",
         "runtime/detect/settings/toml_file",

@@ -10,7 +10,7 @@ import pytest
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
-from kanoclip.runtime.detect.learning import warm_up as module
+from kanoclip.runtime.detect.learning import warmed_up as module
 from kanoclip.runtime.detect.learning.warm_up import WarmUp, check_warm_up
 from kanoclip.runtime.detect.reference import repeats
 from kanoclip.runtime.errors import BackendError, BundleError, MemoryFileError, SettingsError
