@@ -19,7 +19,7 @@ from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
 from kanoclip.runtime.engines.base import Backend, Floats, Frames, MemoryTensors, whole_batches
 from kanoclip.runtime.errors import ExportError, FrameError
 from kanoclip.runtime.metrics import image_auroc
-from kanoclip.runtime.sources.files.headers import image_size
+from kanoclip.runtime.sources.files.headers.header import image_size
 from kanoclip.runtime.sources.files.images import ImageSource, read_image
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.types import Image

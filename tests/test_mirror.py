@@ -116,7 +116,11 @@ COVERED = {
     "runtime/sources/gstreamer/test_gstreamer.py": [
         "runtime/sources/gstreamer/launch",
     ],
-    "runtime/sources/files/test_headers.py": ["runtime/sources/files/samples"],
+    "runtime/sources/files/headers/test_header.py": [
+        "runtime/sources/files/headers/orientation",
+        "runtime/sources/files/headers/parts",
+        "runtime/sources/files/samples",
+    ],
     "runtime/sources/network/test_url.py": ["runtime/sources/network/connection", "runtime/sources/network/probe"],
     "runtime/sources/test_sources.py": [
         "runtime/cli/terminal/quiet",
