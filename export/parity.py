@@ -16,7 +16,8 @@ from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.tolerances import BOUNDS, Bounds
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
-from kanoclip.runtime.engines.base import Backend, Floats, Frames, MemoryTensors, whole_batches
+from kanoclip.runtime.engines.base import Backend
+from kanoclip.runtime.engines.inputs import Floats, Frames, MemoryTensors, whole_batches
 from kanoclip.runtime.errors import ExportError, FrameError
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.runtime.sources.files.headers.header import image_size

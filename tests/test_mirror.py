@@ -77,8 +77,12 @@ COVERED = {
         "runtime/engines/tensorrt/flavour",
         "runtime/engines/tensorrt/open_device",
     ],
-    "runtime/engines/test_autoselect.py": ["runtime/engines/base", "runtime/engines/reference"],
-    "runtime/engines/test_onnxruntime.py": ["runtime/engines/ort_binding"],
+    "runtime/engines/test_autoselect.py": [
+        "runtime/engines/base",
+        "runtime/engines/inputs",
+        "runtime/engines/reference",
+    ],
+    "runtime/engines/onnxruntime/test_backend.py": ["runtime/engines/onnxruntime/binding"],
     "runtime/engines/test_probe.py": ["runtime/engines/probed"],
     "runtime/ops/calibration/test_calibrate.py": ["runtime/ops/calibration/report"],
     "runtime/ops/fleet/stores/test_store.py": [

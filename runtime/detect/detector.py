@@ -21,7 +21,7 @@ from kanoclip.runtime.detect.rules import Rules
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.verdict import decide, decide_all, since
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
-from kanoclip.runtime.engines.base import Floats
+from kanoclip.runtime.engines.inputs import Floats
 from kanoclip.runtime.errors import FrameError
 from kanoclip.runtime.types import Detection, Image
 
