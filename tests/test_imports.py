@@ -134,9 +134,8 @@ def _itself(package, names):
         ("from kanoclip.runtime.engines import openvino", "engines.openvino"),
         ("from kanoclip.runtime.engines import create_backend", "engines"),
         ("import kanoclip.runtime.engines", "engines"),
-        ("from kanoclip.runtime.engines.base import Backend", "engines.base")(
-            "def late():\n    from ..engines import base", "engines.base"
-        ),
+        ("from kanoclip.runtime.engines.base import Backend", "engines.base"),
+        ("def late():\n    from ..engines import base", "engines.base"),
     ],
 )
 def test_a_package_is_no_module_of_its_own(line, module):

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.seen import takes_memory, thumbnail
+from kanoclip.runtime.detect.learning.seen import look, takes_memory, thumbnail
 from kanoclip.runtime.detect.learning.warmed_up import LookedAt, WarmedUp, learned_from
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
@@ -149,7 +149,7 @@ class WarmUp:
             number = collection.reserved
             collection.reserved += 1
         try:
-            seen = self._detector.look(frame, known)
+            seen = look(self._detector, frame, known)
         except KanoclipError as error:
             with self._lock:
                 first = not collection.closed.is_set()

@@ -14,7 +14,7 @@ from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.seen import Seen, references_of, thumbnail
+from kanoclip.runtime.detect.learning.seen import Seen, look, references_of, thumbnail
 from kanoclip.runtime.detect.reference.fit import References
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
 from kanoclip.runtime.engines.base import descriptor_of
@@ -114,7 +114,7 @@ class Observer:
             FrameError: It is no such array, or too small for its tiles.
             BackendError: The engine failed.
         """
-        seen = self._detector.look(self._detector.prepare(image, self._class_name), self._class_name)
+        seen = look(self._detector, self._detector.prepare(image, self._class_name), self._class_name)
         turned = [self._detector.describe([view]) for view in views_of(image, self._views if views else ())]
         return replace(seen, views=np.array(turned, np.float16).reshape(-1, *seen.descriptors.shape))
 

@@ -12,7 +12,7 @@ from kanoclip.runtime.bundle.store import check_place, locked
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.limits import limits_by, rate_of
 from kanoclip.runtime.detect.learning.live import LiveReferences, utc_now
-from kanoclip.runtime.detect.learning.seen import takes_memory
+from kanoclip.runtime.detect.learning.seen import look, score_by, takes_memory
 from kanoclip.runtime.detect.learning.teaching.copies import Copies
 from kanoclip.runtime.detect.learning.teaching.corrections import (
     bounded,
@@ -128,7 +128,7 @@ class Teacher:
             old = self._memory_to_teach(class_name)
             sha256 = digest_of(frame)
             others = self._others(old, label, sha256)
-            score = self._detector.score(frame, class_name, old)
+            score = score_by(old, self._detector, frame, class_name)
             threshold = self._detector.thresholds_of(class_name).image
             wrong = (score >= threshold) == (label is Label.FINE)
             memory, reference = old, None
@@ -253,7 +253,7 @@ class Teacher:
 
     def _grown(self, old: ReferenceMemory, name: str, frame: Prepared, class_name: str) -> ReferenceMemory:
         bundle = self._detector.bundle
-        seen = self._detector.look(frame, class_name)
+        seen = look(self._detector, frame, class_name)
         _, most = takes_memory(bundle.manifest)
         _, inside = self._detector.rules.region_of(class_name)
         grid = descriptor_of(bundle).grid
@@ -263,7 +263,7 @@ class Teacher:
         if not one.image:
             return one
         frame = self._detector.prepare(image_of(one), class_name, one.size)
-        return replace(one, score=self._detector.score(frame, class_name, memory))
+        return replace(one, score=score_by(memory, self._detector, frame, class_name))
 
     def _start(self, memory: ReferenceMemory, class_name: str) -> tuple[Thresholds, bool]:
         """What the thresholds would be without corrections, and whether somebody chose them while the stream ran."""
