@@ -227,6 +227,8 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         ([*rows_of, "--knowledge", tmp_path / "none.json"], 1, "none.json"),
         (["--bundle", bundle, "--windows", *data], 2, "--windows is for --prompts"),
         (["--bundle", bundle, "--sigma", "2", *data], 2, "--sigma"),
+        (["--checkpoint", checkpoint, "--tiles", "auto", *data], 2, "--tiles is for bundles"),
+        (["--bundle", bundle, "--tiles", "3", *data], 2, "write ROWSxCOLUMNS"),
         (["--dataset", "mvtec"], 2, "--root is missing", "--suite"),
         (["--suite", tmp_path / "none.toml"], 1, "none.toml"),
         (["--suite", tmp_path / "none.toml", "--dataset", "mvtec"], 2, "--dataset is not for --suite"),

@@ -188,7 +188,19 @@ def test_a_graph_that_resizes_takes_the_cameras_frame(tmp_path):
 @pytest.mark.nightly
 def test_a_triton_repository_beside_the_bundle(tmp_path):
     (tmp_path / "models").mkdir()
-    export(tmp_path, "--backbone", "random-tiny", "--dynamic-batch", "4", "--parity-limit", "4", "--triton", "models")
+    export(
+        tmp_path,
+        "--backbone",
+        "random-tiny",
+        "--dynamic-batch",
+        "4",
+        "--parity-limit",
+        "4",
+        "--memory-rows",
+        "0",
+        "--triton",
+        "models",
+    )
     assert (tmp_path / "models" / "random-tiny" / "1" / "model.onnx").exists()
     assert "max_batch_size: 4" in (tmp_path / "models" / "random-tiny" / "config.pbtxt").read_text()
 

@@ -93,26 +93,19 @@ def test_run_and_doctor(exported):
 
 def test_eval_measures_at_the_size_of_the_stitched_map(exported):
     folder, _ = exported
-    done = run(
-        "kanoclip-eval",
-        *(
-            "--dataset",
-            "mvtec",
-            "--root",
-            folder,
-            "--category",
-            "nut",
-            "--bundle",
-            "strip.kanoclip",
-            "--output",
-            "e.json",
-        ),
-        cwd=folder,
-    )
+    data = ("--dataset", "mvtec", "--root", folder, "--category", "nut", "--bundle", "strip.kanoclip")
+    done = run("kanoclip-eval", *data, "--output", "e.json", cwd=folder)
     assert "in 3x1 tiles" in done.stdout + done.stderr
     told = json.loads((folder / "e.json").read_text())
     assert told["model"]["tiles"] == "3x1"
     assert 0 <= told["mean"]["image_auroc"] <= 1 and 0 < told["mean"]["aupro"] <= 1
+    # The shape of the images says the same as the bundle; another grid gives other answers.
+    auto, other = (
+        json.loads(run("kanoclip-eval", *data, "--tiles", tiles, "--json", cwd=folder).stdout)
+        for tiles in ("auto", "2x1")
+    )
+    assert (auto["model"], auto["categories"]) == (told["model"], told["categories"])
+    assert other["model"]["tiles"] == "2x1" and other["categories"] != told["categories"]
 
 
 def test_score_and_calibrate(exported):

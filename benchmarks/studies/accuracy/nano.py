@@ -47,6 +47,7 @@ def models(weights: Path, checkpoint: Path, bundles: tuple[Path, ...]) -> dict[s
         "untrained head": ["--prompts", "learned", *on_nano, str(weights)],
         "nano, torch": ["--checkpoint", str(checkpoint), "--weights", str(weights)],
         **{f"nano, {bundle.name}": ["--bundle", str(bundle)] for bundle in bundles},
+        **{f"nano, {bundle.name}, tiles by aspect": ["--bundle", str(bundle), "--tiles", "auto"] for bundle in bundles},
     }
 
 

@@ -224,7 +224,7 @@ def test_batches_and_several_classes(several, tmp_path, precision, batch):
     quantize(source, tmp_path / "b.onnx", precision, frames(2), 1 if batch.dynamic else 3, silent)
     session = ort.InferenceSession(str(tmp_path / "b.onnx"), providers=["CPUExecutionProvider"])
     fed = {"frame": np.stack(frames(3)), "class_index": np.array([0, 1, 0])}
-    maps, scores = session.run(None, fed)
+    maps, scores = session.run(["map", "score"], fed)
     assert maps.shape == (3, *SIZE) and np.isfinite(scores).all()
     assert check_graph(tmp_path / "b.onnx", precision).attention_blocks == count_attention(onnx.load(source).graph)
 

@@ -54,6 +54,8 @@ def _check_model(options: EvalOptions, kind: str) -> None:
         raise click.UsageError("--sigma is for --checkpoint and --prompts; a bundle's Gaussian is in its graph.")
     if kind == "--bundle" and options.weights != "auto":
         raise click.UsageError("--weights is decided by the bundle: leave it out.")
+    if kind != "--bundle" and options.tiles is not None:
+        raise click.UsageError("--tiles is for bundles: leave it out.")
     if kind != "--bundle" and options.backend != "auto":
         raise click.UsageError("--backend is for bundles; checkpoints run in torch.")
 
@@ -63,8 +65,6 @@ def _check_references(options: EvalOptions, few: FewShotOptions, kind: str) -> N
         raise click.UsageError("references are for bundles: leave --shots and --unlabelled out.")
     if few.shots and few.unlabelled:
         raise click.UsageError("--shots and --unlabelled exclude each other: run twice.")
-    if few.tiles is not None and not few.given:
-        raise click.UsageError("--tiles is for --shots and --unlabelled; otherwise the bundle decides.")
     if few.given and options.csv_file is not None:
         raise click.UsageError("--csv is for one table: take --output or --markdown.")
 

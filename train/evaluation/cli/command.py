@@ -26,6 +26,7 @@ Examples:
   kanoclip-eval line3.kanoclip --dataset mvtec --root ~/data/mvtec --output out.json
   kanoclip-eval --checkpoint vit-l.safetensors --dataset visa --root ~/data/visa --compare paper --sheet cases.jpg
   kanoclip-eval --prompts handcrafted --backbone vit-l-14-336 --dataset mvtec --root ~/data/mvtec
+  kanoclip-eval --tiles auto --dataset mvtec --root ~/data/mvtec
   kanoclip-eval --shots 1,4 --draws 5 --tiles auto --dataset mvtec --root ~/data/mvtec --output few.json
   kanoclip-eval --unlabelled 32 --share 0.1 --dataset mvtec --root ~/data/mvtec
   kanoclip-eval --suite paper.toml --output tables.json --markdown tables.md

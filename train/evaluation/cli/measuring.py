@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.cli.terminal.bar import counted
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.train.evaluation.cli.options import EvalOptions
@@ -59,6 +60,8 @@ def measure(options: EvalOptions, open_model: Callable[[], Predictor], keeper: C
     """
     from kanoclip.train.data.registry import open_dataset
     from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
+    from kanoclip.train.evaluation.predictor import BundlePredictor
+    from kanoclip.train.evaluation.tiled import evaluate_tiled
 
     dataset = open_dataset(options.dataset, options.root, categories=options.categories)
     if dataset.problems:
@@ -69,15 +72,14 @@ def measure(options: EvalOptions, open_model: Callable[[], Predictor], keeper: C
             err=True,
         )
     predictor = open_model()
+    config = EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading)
+    observe = keeper or (lambda _: None)
     try:
         with bar(options, sum(len(category.samples) for category in dataset.categories)) as advance:
-            return evaluate(
-                dataset,
-                predictor,
-                EvaluationConfig(options.batch_size, options.skip_bad, options.class_name, options.reading),
-                advance,
-                keeper or (lambda _: None),
-            )
+            if options.tiles is None or not isinstance(predictor, BundlePredictor):
+                return evaluate(dataset, predictor, config, advance, observe)
+            tiles = options.tiles if isinstance(options.tiles, TileGrid) else None
+            return evaluate_tiled(dataset, predictor, tiles, config, advance, observe)
     finally:
         predictor.close()
 

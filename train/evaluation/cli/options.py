@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.cli.options import Command, with_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
+from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import BACKENDS
+from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.sources.files.reading import Reading
 
 if TYPE_CHECKING:
     from kanoclip.train.model.kanoclip import Prompts
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class EvalOptions:
     no_vv: bool
     windows: bool
     sigma: float | None
+    tiles: TileGrid | str | None
     suite_file: Path | None
     dataset: str
     root: Path
@@ -52,6 +57,15 @@ class EvalOptions:
     reading: Reading
     as_json: bool
     quiet: bool
+
+
+def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> TileGrid | str | None:
+    if value is None or value == AUTO:
+        return value
+    try:
+        return parse_grid(value)
+    except KanoclipError as error:
+        raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
 _MODEL = (
@@ -78,6 +92,13 @@ _MODEL = (
         type=Decimal(0, 100, min_open=True),
         metavar="PIXELS",
         help="Of the maps' Gaussian, for --checkpoint and --prompts. Default: the image's height by 336, times 4.",
+    ),
+    click.option(
+        "--tiles",
+        callback=_tiles,
+        metavar="auto|ROWSxCOLUMNS",
+        help="For a bundle: cut images into tiles; auto: by the aspect of each category, or of its references. "
+        "Default: as the bundle has it.",
     ),
 )
 _DATA = (

@@ -40,7 +40,7 @@ def run_few_shot(options: EvalOptions, few: FewShotOptions) -> int:
                 few.draws,
                 None if few.shots else few.share,
                 few.rate,
-                predictor.detector.bundle.manifest.tiles if few.tiles is None else few.tiles,
+                predictor.detector.bundle.manifest.tiles if options.tiles is None else options.tiles,
                 options.seed,
             )
             total = few.draws * sum(len(category.samples) for category in dataset.categories)

@@ -6,11 +6,8 @@ from dataclasses import dataclass
 
 import click
 
-from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.cli.options import Command, with_options
 from kanoclip.runtime.cli.run_options.kinds import Decimal
-from kanoclip.runtime.detect.tiles import parse_grid
-from kanoclip.runtime.errors import KanoclipError
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,6 @@ class FewShotOptions:
     unlabelled: int | None
     share: float
     draws: int
-    tiles: TileGrid | str | None
     rate: float
 
     @property
@@ -38,15 +34,6 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     if any(count < 1 for count in counts):
         raise click.BadParameter(f"{value!r}: write whole numbers from 1, such as 1,2,4", ctx=ctx, param=param)
     return tuple(dict.fromkeys(counts))
-
-
-def _tiles(ctx: click.Context, param: click.Parameter, value: str | None) -> TileGrid | str | None:
-    if value is None or value == "auto":
-        return value
-    try:
-        return parse_grid(value)
-    except KanoclipError as error:
-        raise click.BadParameter(str(error), ctx=ctx, param=param) from None
 
 
 _OPTIONS = (
@@ -66,12 +53,6 @@ _OPTIONS = (
     click.option("--share", type=Decimal(0, 1), default=0.1, show_default=True, help="Of them that are anomalous."),
     click.option(
         "--draws", type=click.IntRange(min=1), default=5, show_default=True, help="For --shots and --unlabelled."
-    ),
-    click.option(
-        "--tiles",
-        callback=_tiles,
-        metavar="auto|ROWSxCOLUMNS",
-        help="Cut frames into tiles; auto: by the references' aspect. Default: as the bundle has it.",
     ),
     click.option(
         "--false-alarm-rate",

@@ -45,7 +45,8 @@ def long_job(make_job, pictures, tmp_path):
 
 
 def on_one_machine(job):
-    straight = replace(job, output=job.output.with_name("straight.parquet"))
+    maps = None if job.maps is None else job.maps.with_name("straight-maps")  # a folder holds the maps of one table
+    straight = replace(job, output=job.output.with_name("straight.parquet"), maps=maps)
     score(straight, lambda engine, folder, told: Processes(engine, 1, folder.list_path, told))
     return straight.output.read_bytes()
 
