@@ -10,7 +10,7 @@ import numpy as np
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.tiles import auto_grid
-from kanoclip.runtime.sources.files.headers import image_size
+from kanoclip.runtime.sources.files.headers.header import image_size
 from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.types import Category, Dataset
