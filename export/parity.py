@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kanoclip.export.samples import Sample
 from kanoclip.runtime.bundle.tolerances import BOUNDS, Bounds
-from kanoclip.runtime.engines.base import Backend, Floats, Frames, MemoryTensors, whole_batches
+from kanoclip.runtime.engines.base import Backend
+from kanoclip.runtime.engines.inputs import Floats, Frames, MemoryTensors, whole_batches
 from kanoclip.runtime.metrics import image_auroc
 from kanoclip.train.model.kanoclip import KAnoCLIP, to_pixels
 from kanoclip.train.model.memory import MemoryFusion

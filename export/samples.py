@@ -9,7 +9,7 @@ from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.preprocess import resize
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
 from kanoclip.runtime.errors import ExportError, FrameError
-from kanoclip.runtime.sources.files.headers import image_size
+from kanoclip.runtime.sources.files.headers.header import image_size
 from kanoclip.runtime.sources.files.images import ImageSource, read_image
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.types import Image

@@ -286,7 +286,7 @@ def expected_answers():
 @pytest.fixture(scope="session")
 def make_memory():
     """Makes a memory for a toy bundle: rows, bias, centre and fusion drawn by a seed."""
-    from kanoclip.runtime.engines.base import MemoryTensors
+    from kanoclip.runtime.engines.inputs import MemoryTensors
 
     def make(rows: int, seed: int = 0, channels: int = 3) -> MemoryTensors:
         rng = np.random.default_rng(seed)

@@ -131,7 +131,7 @@ def _itself(package, names):
 @pytest.mark.parametrize(
     ("line", "module"),
     [
-        ("from kanoclip.runtime.engines import onnxruntime", "engines.onnxruntime"),
+        ("from kanoclip.runtime.engines import openvino", "engines.openvino"),
         ("from kanoclip.runtime.engines import create_backend", "engines"),
         ("import kanoclip.runtime.engines", "engines"),
         ("from kanoclip.runtime.engines.base import Backend", "engines.base"),

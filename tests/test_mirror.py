@@ -58,7 +58,11 @@ COVERED = {
     # One subject in several modules, tested through the one that its users call.
     "runtime/bundle/test_manifest.py": ["runtime/bundle/json_fields", "runtime/bundle/manifest/"],
     "runtime/detect/test_detector.py": ["runtime/detect/rules", "runtime/detect/verdict"],
-    "runtime/detect/learning/test_teacher.py": ["runtime/detect/learning/taught"],
+    "runtime/detect/learning/teaching/test_teacher.py": [
+        "runtime/detect/learning/teaching/copies",
+        "runtime/detect/learning/teaching/taught",
+    ],
+    "runtime/detect/learning/test_warm_up.py": ["runtime/detect/learning/warmed_up"],
     "runtime/detect/settings/test_settings.py": [
         "runtime/detect/settings/settings_file",
         "runtime/detect/settings/toml_file",
@@ -73,8 +77,12 @@ COVERED = {
         "runtime/engines/tensorrt/flavour",
         "runtime/engines/tensorrt/open_device",
     ],
-    "runtime/engines/test_autoselect.py": ["runtime/engines/base", "runtime/engines/reference"],
-    "runtime/engines/test_onnxruntime.py": ["runtime/engines/ort_binding"],
+    "runtime/engines/test_autoselect.py": [
+        "runtime/engines/base",
+        "runtime/engines/inputs",
+        "runtime/engines/reference",
+    ],
+    "runtime/engines/onnxruntime/test_backend.py": ["runtime/engines/onnxruntime/binding"],
     "runtime/engines/test_probe.py": ["runtime/engines/probed"],
     "runtime/ops/calibration/test_calibrate.py": ["runtime/ops/calibration/report"],
     "runtime/ops/fleet/stores/test_store.py": [
@@ -84,7 +92,7 @@ COVERED = {
         "runtime/ops/fleet/stores/web",
     ],
     "runtime/ops/fleet/test_address.py": ["runtime/ops/fleet/reference"],
-    "runtime/ops/fleet/test_installation.py": ["runtime/ops/fleet/examine"],
+    "runtime/ops/fleet/test_installation.py": ["runtime/ops/fleet/examine", "runtime/ops/fleet/versions"],
     "runtime/ops/fleet/test_keys.py": ["runtime/ops/fleet/statement"],
     "runtime/ops/fleet/test_pull.py": ["runtime/ops/fleet/push"],
     "runtime/ops/report/test_page.py": [
@@ -112,7 +120,11 @@ COVERED = {
     "runtime/sources/gstreamer/test_gstreamer.py": [
         "runtime/sources/gstreamer/launch",
     ],
-    "runtime/sources/files/test_headers.py": ["runtime/sources/files/samples"],
+    "runtime/sources/files/headers/test_header.py": [
+        "runtime/sources/files/headers/orientation",
+        "runtime/sources/files/headers/parts",
+        "runtime/sources/files/samples",
+    ],
     "runtime/sources/network/test_url.py": ["runtime/sources/network/connection", "runtime/sources/network/probe"],
     "runtime/sources/test_sources.py": [
         "runtime/cli/terminal/quiet",

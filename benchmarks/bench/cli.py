@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
 from kanoclip.benchmarks.bench.runners.runners import COMPARABLE
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
@@ -29,7 +27,6 @@ from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced
 from kanoclip.runtime.errors import KanoclipError
 from kanoclip.runtime.service.logs import log_lines
-from kanoclip.runtime.system.paths import replace_file
 
 if TYPE_CHECKING:
     from kanoclip.benchmarks.bench.measure import Settings
@@ -160,6 +157,7 @@ def command(
     from kanoclip.benchmarks.bench.journal import Journal
     from kanoclip.benchmarks.bench.machine.identity import whole_environment
     from kanoclip.benchmarks.bench.reports import wording as words
+    from kanoclip.benchmarks.bench.reports.output import show, write
     from kanoclip.benchmarks.bench.runners.runners import first_batch, tiles_title
     from kanoclip.runtime.system.files.guard import Read, Written, refuse_overwriting
 
@@ -218,9 +216,9 @@ def command(
             "changed_versions": baselines.changed_versions(older, environment),
             "changes": {change.runner: {**vars(change.ratio), "regressed": change.regressed} for change in changes},
         }
-    _show(result, compared, human)
+    show(result, compared, human)
     record = json.dumps(result, indent=2, allow_nan=False) + "\n"
-    _write(result, compared, record, output, markdown, html)
+    write(result, compared, record, output, markdown, html)
     if as_json:
         click.echo(record, nl=False)
     return REGRESSION if any(change.regressed for change in changes) else 0
@@ -255,47 +253,3 @@ def _progress(chosen: Settings, quiet: bool) -> Iterator[Tick]:
                 bar.advance(task)
 
         yield tick
-
-
-def _show(result: dict[str, Any], compared: Sequence[str], human: Console) -> None:
-    from kanoclip.benchmarks.bench.reports import wording as words
-
-    human.print(Text(words.title(result)))
-    for found in words.tables(result):
-        table = Table(title=found.title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-        for number, name in enumerate(found.head):
-            table.add_column(name, justify="left" if number == 0 else "right", overflow="fold")
-        for row in found.rows:
-            table.add_row(*(Text(cell) for cell in row))
-        human.print(table)
-    for line in words.notes(result):
-        human.print(Text(line, "dim"))
-    for line in words.warnings(result):
-        human.print(Text(f"warning: {line}", "yellow"))
-    for line in compared:
-        human.print(Text(line, "red" if words.SLOWER in line else ""))
-    for line in words.closing(result):
-        human.print(Text(line, "bold"))
-
-
-def _write(
-    result: dict[str, Any],
-    compared: Sequence[str],
-    record: str,
-    output: Path | None,
-    markdown: Path | None,
-    html: Path | None,
-) -> None:
-    from kanoclip.benchmarks.bench.reports.html import page
-    from kanoclip.benchmarks.bench.reports.markdown import report
-
-    for path, text in (
-        (output, lambda: record),
-        (markdown, lambda: report(result, compared)),
-        (html, lambda: page(result, compared)),
-    ):
-        if path is not None:
-            try:
-                replace_file(path, text().encode())
-            except OSError as error:
-                raise KanoclipError(f"{path} cannot be written ({error.strerror})") from error

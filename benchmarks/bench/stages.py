@@ -19,7 +19,8 @@ from kanoclip.benchmarks.bench.turns import Tick
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.engines import Backend
-from kanoclip.runtime.engines.base import Answers, BaseBackend, Floats, Frames, Indices, MemoryTensors
+from kanoclip.runtime.engines.base import Answers, BaseBackend
+from kanoclip.runtime.engines.inputs import Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.sinks.draw.draw import annotate
 from kanoclip.runtime.sinks.draw.heat_map import Canvas
 from kanoclip.runtime.sources.base import BaseSource

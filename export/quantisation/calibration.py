@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 from kanoclip.runtime.system.installed import keep_onnxruntime_silent
 from kanoclip.runtime.types import Image
 

@@ -22,11 +22,12 @@ from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.fields import flags_of, given_flags
 from kanoclip.runtime.cli.run_options.inputs import Inputs, SourceOptions
 from kanoclip.runtime.cli.run_options.line_file import GROUPS, LineConfig, read_line
+from kanoclip.runtime.cli.run_options.page import PageSettings
 from kanoclip.runtime.cli.run_options.printing import printed
 from kanoclip.runtime.cli.run_options.sinks.events import MqttOptions, SnapshotOptions, WebhookOptions
 from kanoclip.runtime.cli.run_options.sinks.files import ImagesOptions, JsonlOptions, VideoOptions
 from kanoclip.runtime.cli.run_options.sinks.outputs import Outputs
-from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions, WatcherOptions
+from kanoclip.runtime.cli.run_options.watchers import ServiceOptions, WatcherOptions
 from kanoclip.runtime.cli.terminal.building import builds_shown
 from kanoclip.runtime.cli.terminal.console import Console
 from kanoclip.runtime.cli.terminal.quiet import native_chatter_silenced

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter, thread_time
@@ -14,15 +13,12 @@ import numpy as np
 from kanoclip.runtime.bundle.bundle import Bundle, find_bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.graph import Graph
-from kanoclip.runtime.detect.learning.seen import Seen
 from kanoclip.runtime.detect.preprocess import Prepared, check_frame, resize
-from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.rules import Rules
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
-from kanoclip.runtime.detect.verdict import decide, decide_all, since
+from kanoclip.runtime.detect.verdict import decide_all, since
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
-from kanoclip.runtime.engines.base import Floats
-from kanoclip.runtime.errors import FrameError
+from kanoclip.runtime.engines.inputs import Floats
 from kanoclip.runtime.types import Detection, Image
 
 
@@ -40,6 +36,7 @@ class Detector:
         (256, 256)
 
     Attributes:
+        graph: What it runs.
         rules: What it decides by.
     """
 
@@ -62,7 +59,7 @@ class Detector:
         Raises:
             SettingsError: The settings name a class that the bundle does not have, or leave nothing of the image.
         """
-        self._graph = Graph(bundle, backend, revive)
+        self.graph = Graph(bundle, backend, revive)
         self._size = bundle.manifest.frame_size
         self.rules = Rules(bundle, settings or Settings())
 
@@ -82,7 +79,7 @@ class Detector:
     @property
     def backend(self) -> Backend:
         """The engine that runs it; another one after its GPU was lost."""
-        return self._graph.backend
+        return self.graph.backend
 
     @property
     def workers(self) -> int:
@@ -233,7 +230,7 @@ class Detector:
         limits, tiling = self.rules.limits(class_name), self.rules.tiling
         whole = tiling.count == 1
         images = [frame.image for frame in frames] if whole else [tile for frame in frames for tile in frame.images]
-        return partial(decide_all, frames, self._graph.run(images, index, limits.memory), tiling, name, limits)
+        return partial(decide_all, frames, self.graph.run(images, index, limits.memory), tiling, name, limits)
 
     def describe(self, frames: Sequence[Image]) -> Floats:
         """Computes the descriptors of several frames, in runs as large as the bundle allows.
@@ -256,59 +253,15 @@ class Detector:
         for frame in frames:
             tiling.check_frame(*check_frame(frame).shape[:2])
             small.extend(tiling.cut(resize(frame, *tiling.canvas)))
-        found = self._graph.describe(small)
+        found = self.graph.describe(small)
         return found.reshape(len(frames), tiling.count * found.shape[1], found.shape[2])
-
-    def look(self, frame: Prepared, class_name: str | None = None) -> Seen:
-        """What a reference memory is made of: a frame's descriptors and its zero-shot maps, whatever memory it has.
-
-        No region of interest is applied.
-
-        Args:
-            frame: What `prepare` made.
-            class_name: The class of the maps; None for the first.
-
-        Raises:
-            FrameError: The class is unknown, or the frame was cut into other tiles than the bundle's of now.
-            BackendError: The bundle has no descriptor output, or the engine failed, or returned NaN.
-        """
-        index, _ = self.rules.known(class_name)
-        images = list(frame.images)
-        if len(images) != self.rules.tiling.count:
-            raise FrameError(
-                f"the frame is cut into {len(images)} tiles, and not {self.rules.tiling.count}: prepare it again"
-            )
-        descriptors = self._graph.describe(images).astype(np.float16)
-        maps = [output.map for run in self._graph.run(images, index, None) for output in run]
-        return Seen(descriptors, np.stack(maps), np.empty((0, *descriptors.shape), np.float16))
-
-    def score(self, frame: Prepared, class_name: str | None, memory: ReferenceMemory | None) -> float:
-        """A frame's score by a memory that is not in use, inside of the class's region of interest.
-
-        Args:
-            frame: What `prepare` made.
-            class_name: One of the bundle's classes; None for the first.
-            memory: Made for this bundle; None for none.
-
-        Returns:
-            In [0, 1]: what `infer` would give with that memory.
-
-        Raises:
-            FrameError: The class is unknown.
-            BackendError: The engine failed, or returned NaN.
-        """
-        index, name = self.rules.known(class_name)
-        tensors = None if memory is None else memory.tensors()
-        limits = replace(self.rules.limits(class_name), memory=tensors)
-        outputs = [output for run in self._graph.run(list(frame.images), index, tensors) for output in run]
-        return decide(frame, outputs, self.rules.tiling, name, limits).score
 
     def warmup(self, runs: int) -> None:
         """Runs the engine on black frames, so that the first real one is not the slow one."""
         count = min(self.batch_size * self.rules.tiling.count, self.bundle.manifest.max_batch)
         black, memory = [np.zeros((*self._size, 3), np.uint8)] * count, self.rules.limits(None).memory
         for _ in range(runs):
-            for flying in [self._graph.run(black, 0, memory) for _ in range(self.in_flight)]:
+            for flying in [self.graph.run(black, 0, memory) for _ in range(self.in_flight)]:
                 list(flying)
 
     def stop_waiting(self) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import Backend
-from kanoclip.runtime.engines.base import Answers, Floats, Frames, MemoryTensors, descriptor_of
+from kanoclip.runtime.engines.base import Answers, descriptor_of
+from kanoclip.runtime.engines.inputs import Floats, Frames, MemoryTensors
 from kanoclip.runtime.errors import BackendError, DeviceLostError
 from kanoclip.runtime.types import FloatMap, Image
 

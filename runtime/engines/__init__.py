@@ -108,7 +108,7 @@ def create_backend(
         from kanoclip.runtime.engines.openvino import OpenVinoBackend
 
         return OpenVinoBackend(bundle, bf16=backend == "openvino-bf16", threads=threads, workers=workers)
-    from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+    from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
 
     tensorrt = backend == "onnxruntime-tensorrt"
     return OnnxRuntimeBackend(bundle, device, tensorrt=tensorrt, threads=threads, workers=workers)
@@ -119,7 +119,7 @@ def _has_gpu(backend: str) -> bool:
     if backend == "auto":
         return bool(installed_versions(("onnxruntime-gpu",)))
     if backend == "onnxruntime":
-        from kanoclip.runtime.engines.onnxruntime import has_cuda
+        from kanoclip.runtime.engines.onnxruntime.backend import has_cuda
 
         with suppress(BackendError):
             return has_cuda()
@@ -128,7 +128,7 @@ def _has_gpu(backend: str) -> bool:
 
 def _on_gpu_or_cpu(bundle: Bundle, backend: str, threads: int | None, report: Report, workers: int) -> Backend:
     """ONNX Runtime on the GPU, or what was asked for on the CPU where the GPU does not start: slow, but it scores."""
-    from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+    from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
 
     try:
         return OnnxRuntimeBackend(bundle, "cuda", tensorrt=False, threads=threads)

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.engines.base import Backend, Frames, Indices
+from kanoclip.runtime.engines.base import Backend
+from kanoclip.runtime.engines.inputs import Frames, Indices
 from kanoclip.runtime.engines.probe import PROBED, Probe, command_for
 from kanoclip.runtime.engines.reference import Reference
 from kanoclip.runtime.errors import BackendError, BundleError
@@ -108,7 +109,7 @@ def choose_backend(
 
 def _candidates(device: str) -> list[str]:
     """What to try, the most exact and best known first: a later one must be faster by the margin."""
-    from kanoclip.runtime.engines import onnxruntime
+    from kanoclip.runtime.engines.onnxruntime import backend as onnxruntime
 
     try:
         if onnxruntime.has_cuda() and device == "auto":

@@ -14,7 +14,7 @@ from typing import Any
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import FLAVOURS
 from kanoclip.runtime.engines import Backend, Report, create_backend, silent
-from kanoclip.runtime.engines.onnxruntime import BOTH_INSTALLED
+from kanoclip.runtime.engines.onnxruntime.backend import BOTH_INSTALLED
 from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 from kanoclip.runtime.engines.tensorrt.flavour import load_flavour

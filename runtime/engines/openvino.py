@@ -14,12 +14,8 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.signature import BATCH, MEMORY_INPUTS, ROWS, TensorSpec
-from kanoclip.runtime.engines.base import (
-    FetchingBackend,
-    Floats,
-    Inputs,
-    check_signature,
-)
+from kanoclip.runtime.engines.base import FetchingBackend, check_signature
+from kanoclip.runtime.engines.inputs import Floats, Inputs
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.paths import cache_folder

@@ -14,7 +14,8 @@ import numpy as np
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.tolerances import BOUNDS
-from kanoclip.runtime.engines.base import Backend, Floats, Frames, Indices, MemoryTensors, whole_batches
+from kanoclip.runtime.engines.base import Backend
+from kanoclip.runtime.engines.inputs import Floats, Frames, Indices, MemoryTensors, whole_batches
 from kanoclip.runtime.errors import BundleError
 
 _OWN_PRECISION = {"openvino-bf16-cpu": "bf16"}
@@ -154,7 +155,7 @@ class Reference:
         Raises:
             BackendError: It cannot run this bundle.
         """
-        from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+        from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
 
         plain = OnnxRuntimeBackend(self._bundle, "cpu", tensorrt=False, threads=1, optimised=False)
         try:

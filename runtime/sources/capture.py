@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import SourceError
-from kanoclip.runtime.sources.files.headers import Header
+from kanoclip.runtime.sources.files.headers.header import Header
 from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.types import Frame, Image
 

@@ -13,6 +13,7 @@ from learning import defective, folder, images
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.store import locked
+from kanoclip.runtime.cli.fitting import learn_steps
 from kanoclip.runtime.cli.main import invoke
 from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.roi_file import read_roi
@@ -151,12 +152,17 @@ def test_one_image(capsys, own, good):
     assert "single reference" in err and "at best" in err
 
 
-def test_tiles(capsys, own, tmp_path):
+def test_tiles(capsys, own, tmp_path, monkeypatch):
     tall = folder(tmp_path / "tall", 20, size=(120, 40))
     found = learn(capsys, own, "--source", tall, "--tiles", "auto", "--json", *CPU)
     assert found["tiles"]["rows"] == 3 and Bundle.open(own).manifest.tiles.rows == 3
     assert memory_of(Bundle.open(own), "object").tiles == Bundle.open(own).manifest.tiles
-    fails(capsys, 1, own, "--source", tall, "--tiles", "2x1", *CPU, parts=["other tiles", "--output"])
+    wide = folder(tmp_path / "wide", 4, size=(40, 120))
+    with monkeypatch.context() as patched:  # refused before an engine is made, which may take minutes
+        patched.setattr(learn_steps, "create_backend", lambda *_: pytest.fail("an engine is made"))
+        for source, tiles in ((tall, "2x1"), (wide, "auto")):
+            parts = ["other tiles", "--output"]
+            fails(capsys, 1, own, "--source", source, "--tiles", tiles, *CPU, parts=parts)
     copy = tmp_path / "two.kanoclip"
     zero = memory_of(Bundle.open(own), "object").before
     found = learn(capsys, own, "--source", tall, "--tiles", "2x1", "--output", copy, "--json", *CPU)
@@ -164,6 +170,7 @@ def test_tiles(capsys, own, tmp_path):
     assert found["tiles"]["rows"] == now.manifest.tiles.rows == 2
     assert now.manifest.references["object"].history == () and memory_of(now, "object").before == zero
     assert Bundle.open(own).manifest.tiles.rows == 3 and memory_of(Bundle.open(own), "object") is not None
+    learn(capsys, own, "--source", tall, "--tiles", "auto", "--json", *CPU)  # the same tiles once more
 
 
 def test_the_part_before_its_background(capsys, own, good, tmp_path):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from kanoclip.benchmarks.studies.streams.soak import MB_AN_HOUR, assess, soak
+from kanoclip.benchmarks.studies.streams.soak import soak
+from kanoclip.benchmarks.studies.streams.soak_figures import MB_AN_HOUR, assess
 from kanoclip.runtime.bundle.bundle import shipped_bundle
 
 FPS, SIZE = 40.0, "width=320&height=240"

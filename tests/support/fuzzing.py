@@ -28,7 +28,7 @@ from kanoclip.runtime.ops.fleet.stores.oci import read_index, with_tag, write_im
 from kanoclip.runtime.ops.report.results import Results
 from kanoclip.runtime.ops.score.listing import list_items
 from kanoclip.runtime.service.health import Health
-from kanoclip.runtime.sources.files.headers import image_size
+from kanoclip.runtime.sources.files.headers.header import image_size
 from kanoclip.runtime.sources.files.images import read_image, read_reduced
 from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.runtime.sources.files.video import VideoSource

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from kanoclip.runtime.sources.files import images
-from kanoclip.runtime.sources.files.headers import image_size
+from kanoclip.runtime.sources.files.headers.header import image_size
 from kanoclip.train.data.masks import HANDFUL, decode_mask
 from kanoclip.train.data.types import Category, Dataset, Problem, Sample
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from kanoclip.runtime.errors import DataError
 from kanoclip.runtime.sources.files.decode import decode_as
-from kanoclip.runtime.sources.files.headers import JPEG
+from kanoclip.runtime.sources.files.headers.parts import JPEG
 from kanoclip.runtime.sources.files.reading import AS_IT_IS
 from kanoclip.runtime.sources.files.samples import samples_of
 from kanoclip.runtime.system.files.regular import read_regular

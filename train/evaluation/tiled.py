@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
-from kanoclip.runtime.detect.tiles import auto_grid
-from kanoclip.runtime.sources.files.headers import image_size
+from kanoclip.runtime.ops.learn.observe import suited_tiles
+from kanoclip.runtime.sources.files.headers.header import image_size
 from kanoclip.runtime.sources.files.reading import Reading
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.types import Category, Dataset
@@ -42,17 +43,20 @@ def evaluate_tiled(
         KanoclipError: The bundle takes no other tiles, has no class for a category, or its engine fails.
     """
     whole = predictor.detector.bundle
-    for category in dataset.categories:  # before the first image is measured
+    cuts: dict[str, Bundle] = {}
+    for category in dataset.categories:  # what is refused is before the first image is measured
         predictor.class_for(config.class_name or category.class_name)
+        grid = tiles or suited_tiles(whole.manifest, *_median_size(category, config.reading))
+        cuts[category.name] = replace(whole, manifest=with_tiles(whole, grid))
     rows: dict[str, CategoryResult] = {}
     seconds, cut = 0.0, {}
     for category in dataset.categories:
-        grid = tiles or auto_grid(*_median_size(category, config.reading), whole.manifest.model.image_size)
-        predictor.look(replace(whole, manifest=with_tiles(whole, grid)))
+        grid = cuts[category.name].manifest.tiles
+        predictor.look(cuts[category.name])
         found = evaluate(replace(dataset, categories=(category,)), predictor, config, advance, observe)
         rows |= found.categories
         seconds += found.seconds
-        if grid.count > 1:
+        if grid is not None:
             cut[category.name] = grid.title
     predictor.look(whole)
     model = {name: value for name, value in found.model.items() if name != "tiles"}

@@ -9,7 +9,7 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import BACKENDS, Backend, Report, create_backend
-from kanoclip.runtime.engines.base import Frames, Indices
+from kanoclip.runtime.engines.inputs import Frames, Indices
 from kanoclip.runtime.errors import BackendError, KanoclipError, one_line
 
 TORCH = ("torch", "torch-compile")

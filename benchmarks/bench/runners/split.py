@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from kanoclip.runtime.engines.base import Floats, Frames, Indices
+from kanoclip.runtime.engines.inputs import Floats, Frames, Indices
 
 
 @dataclass(frozen=True)

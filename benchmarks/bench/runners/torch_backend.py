@@ -12,7 +12,8 @@ from kanoclip.benchmarks.bench.runners.split import Split
 from kanoclip.export.frame_resize import FrameResize
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import ModelInfo
-from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, MemoryTensors
+from kanoclip.runtime.engines.base import BaseBackend
+from kanoclip.runtime.engines.inputs import Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.train.checkpoint import build_model, load_checkpoint

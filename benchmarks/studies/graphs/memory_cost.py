@@ -25,7 +25,7 @@ import numpy as np
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import Backend, create_backend
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 from kanoclip.runtime.engines.reference import probe_memory
 from kanoclip.runtime.errors import KanoclipError
 

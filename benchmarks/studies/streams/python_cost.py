@@ -23,7 +23,8 @@ import numpy as np
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.engines.base import BaseBackend, Floats, Frames, Indices, MemoryTensors
+from kanoclip.runtime.engines.base import BaseBackend
+from kanoclip.runtime.engines.inputs import Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.errors import BackendError
 from kanoclip.runtime.sinks import JsonLinesSink
 from kanoclip.runtime.sources.base import BaseSource

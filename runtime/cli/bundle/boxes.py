@@ -132,13 +132,13 @@ def pull(
             older=older,
             keep=keep,
         )
-    result |= {"folder": str(installation.link), "changed": outcome.changed, "fetched_bytes": outcome.fetched}
+    result |= {"folder": str(installation.versions.link), "changed": outcome.changed, "fetched_bytes": outcome.fetched}
     what = (
         f"is {outcome.address} now, signed by {signer}; {outcome.fetched} bytes fetched"
         if outcome.changed
         else (f"is {outcome.address} already")
     )
-    print_result(result, as_json, f"{installation.link} {what}")
+    print_result(result, as_json, f"{installation.versions.link} {what}")
 
 
 @click.command(epilog="Example: kanoclip-bundle verify /var/lib/kanoclip/current.kanoclip --trust line.pub")
@@ -185,5 +185,7 @@ def rollback(folder: Path, to: str | None, then: str | None, as_json: bool) -> N
     installation = Installation(folder)
     address = installation.roll_back(to, lambda: None if then is None else run_command(then))
     print_result(
-        {"folder": str(installation.link), "address": address}, as_json, f"{installation.link} is {address} now"
+        {"folder": str(installation.versions.link), "address": address},
+        as_json,
+        f"{installation.versions.link} is {address} now",
     )

@@ -153,11 +153,11 @@ def _installed(folder: Path) -> list[dict[str, Any]]:
     from kanoclip.runtime.ops.fleet.installation import Installation
 
     installation = Installation(folder)
-    history, there = installation.history(), set(installation.versions())
+    history, there = installation.history(), set(installation.versions.addresses())
     rows: list[dict[str, Any]] = []
     for one in reversed(history.installed):
         if one.address in there:
-            state = "current" if one.address == installation.current else "kept"
+            state = "current" if one.address == installation.versions.current else "kept"
             rows.append({"state": state, "address": one.address, "name": one.name, "at": one.at, "origin": one.origin})
     for other in reversed(history.refused):
         rows.append(

@@ -35,6 +35,7 @@ from kanoclip.runtime.errors import MemoryFileError
 from kanoclip.runtime.ops.calibration.plot import Histogram
 from kanoclip.runtime.ops.calibration.recall import recall_table, table_lines
 from kanoclip.runtime.ops.learn import report
+from kanoclip.runtime.ops.learn.first_frame import FirstFrame
 from kanoclip.runtime.ops.learn.job import Wanted, grow, learn, mask_of, named
 from kanoclip.runtime.ops.learn.observe import Observed, Observer
 from kanoclip.runtime.ops.learn.promise import promise, thresholds_of
@@ -106,19 +107,18 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
     old = memory_of(opened, class_name) if options.add else None
     if options.add and old is None:
         raise MemoryFileError(f"{opened.root} has no memory of {class_name} to add to: learn one first, without --add")
-    wanted_tiles = tiles_of(opened, options)
-    if options.tiles != AUTO:
-        _cut(opened, class_name, wanted_tiles, options)  # refused before frames are looked at
     started = time.monotonic()
     frames = open_frames(options)
-    for note in frames.notes:
-        human.print(Text(note))
+    first = FirstFrame(frames.good) if options.tiles == AUTO else None
+    frames = frames if first is None else replace(frames, good=first)
     try:
+        bundle = _cut(opened, class_name, tiles_of(opened, options, first), options)  # refused before an engine is made
+        for note in frames.notes:
+            human.print(Text(note))
         with Steps(Console(stderr=True, quiet=options.quiet)) as steps, zero_shot_detector(opened, options) as detector:
             engine, root = detector.backend.name, frames.good.root
-            observer = Observer(detector, class_name, wanted_tiles, options.augment)
+            observer = Observer(detector, class_name, bundle.manifest.tiles, options.augment)
             observed = look(frames.good, observer, options, steps)
-            bundle = _cut(opened, class_name, observer.tiles, options)
             if options.foreground is not None:
                 roi = find_part(observed, options.foreground, options.dry_run, human)
             inside = mask_of(roi, observer.tiling, bundle.manifest.model.image_size)

@@ -23,8 +23,9 @@ from kanoclip.runtime.detect.settings.roi_file import write_roi
 from kanoclip.runtime.detect.tiles import parse_grid
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.errors import CalibrationError
+from kanoclip.runtime.ops.learn.first_frame import FirstFrame
 from kanoclip.runtime.ops.learn.job import Mask, part_of, score
-from kanoclip.runtime.ops.learn.observe import Observed, Observer, observe, plain
+from kanoclip.runtime.ops.learn.observe import Observed, Observer, observe, plain, suited_tiles
 from kanoclip.runtime.sources import Source
 from kanoclip.runtime.types import BadFrame, RegionOfInterest
 
@@ -41,12 +42,21 @@ def zero_shot_detector(bundle: Bundle, options: LearnOptions) -> Iterator[Detect
         yield detector
 
 
-def tiles_of(bundle: Bundle, options: LearnOptions) -> TileGrid | None:
-    """How frames are cut, as far as that is known before the first one.
+def tiles_of(bundle: Bundle, options: LearnOptions, first: FirstFrame | None) -> TileGrid | None:
+    """How frames are cut; None for the whole frame.
+
+    Args:
+        bundle: Which.
+        options: With --tiles or without.
+        first: Good frames, the first of which chooses tiles that are `auto`; None where they are not.
 
     Raises:
         SettingsError: --tiles is no such thing.
+        SourceError: The source failed.
     """
+    size = None if first is None else first.size()
+    if size is not None:
+        return suited_tiles(bundle.manifest, *size)
     if options.tiles is None or options.tiles == AUTO:
         return bundle.manifest.tiles
     # A single tile is the whole frame, which is worth naming where a bundle has tiles.
@@ -59,7 +69,6 @@ def look(source: Source, observer: Observer, options: LearnOptions, steps: Steps
         source,
         observer,
         most=options.most,
-        auto_tiles=options.tiles == AUTO,
         on_frame=lambda done, total: steps.show("good frames", done, total),
     )
 

@@ -15,7 +15,8 @@ from kanoclip.runtime.bundle.store import check_place
 from kanoclip.runtime.cli.run_options.fields import option
 from kanoclip.runtime.cli.run_options.kinds import Number, PathName
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.warm_up import LEAST_FRAMES, WarmedUp, WarmUp, check_warm_up
+from kanoclip.runtime.detect.learning.warm_up import LEAST_FRAMES, WarmUp, check_warm_up
+from kanoclip.runtime.detect.learning.warmed_up import WarmedUp
 from kanoclip.runtime.errors import SinkError
 from kanoclip.runtime.ops.learn.job import Learned
 from kanoclip.runtime.ops.learn.observe import Observed

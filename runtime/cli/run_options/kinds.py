@@ -14,6 +14,7 @@ import click
 from kanoclip.runtime.detect.settings.roi_file import is_rectangle
 from kanoclip.runtime.detect.settings.toml_file import nearest
 from kanoclip.runtime.errors import SettingsError
+from kanoclip.runtime.system.net import parse_address
 from kanoclip.runtime.system.sizes import parse_size
 
 
@@ -242,6 +243,15 @@ class Size(Kind):
     def to_toml(self, value: Any) -> Any:
         """In the largest unit that leaves it whole, or as a number."""
         return self.to_flag(value) if value % 1024 == 0 else value
+
+
+class Address(Kind):
+    """HOST:PORT to answer at; a flag's is refused where it is used."""
+
+    def of_toml(self, value: Any, folder: Path) -> Any:
+        """The text of a key, checked."""
+        parse_address(super().of_toml(value, folder))
+        return value
 
 
 class Texts(Kind):

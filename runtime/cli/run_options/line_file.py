@@ -14,9 +14,10 @@ from kanoclip.runtime.cli.run_options.decisions import DecisionOptions, Decision
 from kanoclip.runtime.cli.run_options.engine import EngineOptions, RunOptions
 from kanoclip.runtime.cli.run_options.fields import options_of, overridden, read_group
 from kanoclip.runtime.cli.run_options.inputs import SourceOptions, source_in_file
+from kanoclip.runtime.cli.run_options.page import PageSettings
 from kanoclip.runtime.cli.run_options.sinks.by_type import SINKS, SinkOptions, type_of
 from kanoclip.runtime.cli.run_options.sinks.files import ImagesOptions, VideoOptions
-from kanoclip.runtime.cli.run_options.watchers import PageSettings, ServiceOptions
+from kanoclip.runtime.cli.run_options.watchers import ServiceOptions
 from kanoclip.runtime.detect.settings.roi_file import is_rectangle
 from kanoclip.runtime.detect.settings.settings_file import settings_in
 from kanoclip.runtime.detect.settings.toml_file import TomlFile, nearest

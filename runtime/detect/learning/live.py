@@ -13,7 +13,7 @@ from kanoclip.runtime.bundle.manifest.parts import HISTORY, Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.limits import RATE, limits_by, rate_of
-from kanoclip.runtime.detect.learning.seen import Seen, references_of, takes_memory
+from kanoclip.runtime.detect.learning.seen import Seen, look, references_of, takes_memory
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.fit import fit
@@ -108,7 +108,7 @@ class LiveReferences:
             CalibrationError: No threshold would tell good frames from bad ones.
         """
         takes_memory(self._detector.bundle.manifest)
-        seen = self._detector.look(frame, class_name)  # inference, during which other changes are welcome
+        seen = look(self._detector, frame, class_name)  # inference, during which other changes are welcome
         with self._adding:
             while True:
                 old = self._detector.rules.memory_of(class_name)

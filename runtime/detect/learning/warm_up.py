@@ -11,16 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.limits import limits_by
-from kanoclip.runtime.detect.learning.seen import Seen, references_of, takes_memory, thumbnail
+from kanoclip.runtime.detect.learning.seen import look, takes_memory, thumbnail
+from kanoclip.runtime.detect.learning.warmed_up import LookedAt, WarmedUp, learned_from
 from kanoclip.runtime.detect.preprocess import Prepared
-from kanoclip.runtime.detect.reference.fit import References, fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.detect.reference.unlabelled import Selection, every, select
 from kanoclip.runtime.engines.base import descriptor_of
 from kanoclip.runtime.errors import KanoclipError, SettingsError, one_line
 from kanoclip.runtime.types import Image
@@ -31,8 +27,6 @@ LEAST_FRAMES = 3
 """Of fewer, no frame can be told apart from the others."""
 MOST_BYTES = 1 << 30
 """Of descriptors and maps that are held until there are enough frames."""
-MOST_NAMES = 10
-"""Frames that the log names as left out."""
 
 
 class FrameLearner(Protocol):
@@ -47,63 +41,18 @@ class FrameLearner(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class WarmedUp:
-    """What came of the frames of a class.
-
-    Attributes:
-        class_name: The class.
-        memory: Made of the frames that are used.
-        thresholds: By the same frames, each out of sample.
-        references: All frames, used or not, in the order in which they were scored.
-        selection: Which of them are used, and which of their cells.
-        sizes: (height, width) of each in pixels.
-        thumbnails: Each made small.
-    """
-
-    class_name: str
-    memory: ReferenceMemory
-    thresholds: Thresholds
-    references: References
-    selection: Selection
-    sizes: tuple[tuple[int, int], ...]
-    thumbnails: tuple[Image, ...]
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """Names of the frames that are not used, the most suspicious first."""
-        out = np.flatnonzero(~self.selection.frames)
-        return tuple(self.references.names[i] for i in out[np.argsort(-self.selection.peaks[out], kind="stable")])
-
-    def sentence(self) -> str:
-        """What a person wants to know of it, in a line."""
-        names, count = self.left_out, len(self.references)
-        more = f"; and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        listed = f" ({'; '.join(names[:MOST_NAMES])}{more})" if names else ""
-        cells, of = self.selection.cells_left_out, self.selection.cells[self.selection.frames].size
-        frames = "1 frame" if len(names) == 1 else f"{len(names)} frames"
-        rate = self.thresholds.origin.partition(" by ")[0]
-        repeats = len(self.memory.repeats)
-        alike = f"{repeats} show what others show, and they count as {self.memory.different}; " if repeats else ""
-        return (
-            f"warm-up: learned {self.class_name} from {count - len(names)} of {count} frames; left out: "
-            f"{frames}{listed} and {cells} of {of} patches of the others; {alike}"
-            f"the memory has {len(self.memory.rows)} rows, and the threshold is {self.thresholds.image:.3f} ({rate})"
-        )
-
-
 @dataclass(eq=False)
 class _Collection:
     """The frames of one class, as far as they have come.
 
     Attributes:
         reserved: Frames that are here or on their way.
-        seen: By their number, what the graph sees, the name, the size and the thumbnail.
+        seen: The frames that were looked at, by their number.
         closed: Set once no more are taken.
     """
 
     reserved: int = 0
-    seen: dict[int, tuple[Seen, str, tuple[int, int], Image]] = field(default_factory=dict)
+    seen: dict[int, LookedAt] = field(default_factory=dict)
     closed: threading.Event = field(default_factory=threading.Event)
 
 
@@ -200,7 +149,7 @@ class WarmUp:
             number = collection.reserved
             collection.reserved += 1
         try:
-            seen = self._detector.look(frame, known)
+            seen = look(self._detector, frame, known)
         except KanoclipError as error:
             with self._lock:
                 first = not collection.closed.is_set()
@@ -213,7 +162,7 @@ class WarmUp:
         with self._lock:
             if collection.closed.is_set():
                 return
-            collection.seen[number] = seen, name, size, thumbnail(image, size)
+            collection.seen[number] = LookedAt(name, seen, size, thumbnail(image, size))
             if len(collection.seen) < self._frames:
                 return
             collection.closed.set()
@@ -271,7 +220,7 @@ class WarmUp:
     def _learn(self, class_name: str, collection: _Collection) -> None:
         """The thread of a fit. Whatever error comes, the line goes on."""
         try:
-            found = self._fitted(class_name, collection)
+            found = learned_from(list(collection.seen.values()), self._detector, class_name, good=self._good)
             self._use(class_name, found.memory, found.thresholds)
         except Exception as error:
             self._failed(class_name, one_line(error))
@@ -290,32 +239,3 @@ class WarmUp:
         stays = "zero-shot ones" if self._detector.rules.memory_of(class_name) is None else "those by the memory before"
         log.warning("warm-up of %s failed, and its scores stay %s: %s", class_name, stays, why)
         self._on_failed(class_name, why)
-
-    def _fitted(self, class_name: str, collection: _Collection) -> WarmedUp:
-        """Frames score each other, and the rest is fitted.
-
-        Raises:
-            CalibrationError: No threshold would tell good frames from bad ones.
-        """
-        bundle = self._detector.bundle
-        digest, rows = takes_memory(bundle.manifest)
-        # By name: in which order two threads have looked at frames is chance, and what is learned should not be.
-        ordered = sorted(collection.seen.values(), key=lambda one: one[1])
-        seen, names, sizes, thumbnails = zip(*ordered, strict=True)
-        references = references_of(names, seen, descriptor_of(bundle).grid)
-        roi, inside = self._detector.rules.region_of(class_name)
-        selection = every(references.descriptors) if self._good else select(references.descriptors, references.grid)
-        used = np.flatnonzero(selection.frames)
-        engine = self._detector.backend.name
-        memory = fit(
-            references.only(used),
-            descriptor_sha256=digest,
-            rows=rows,
-            tiles=bundle.manifest.tiles,
-            keep=None if self._good else selection.cells[used],
-            inside=inside,
-            note=f"{'vouched for' if self._good else 'warm-up of'} {self._frames} frames, {engine}",
-        )
-        before = bundle.manifest.thresholds_of(class_name)
-        thresholds = limits_by(memory, before, roi, engine, memory.created)
-        return WarmedUp(class_name, memory, thresholds, references, selection, sizes, thumbnails)

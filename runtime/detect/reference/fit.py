@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,11 @@ class References:
     def __len__(self) -> int:
         return len(self.names)
 
+    @cached_property
+    def groups(self) -> Integers:
+        """Those that show the same have the same number, int32 [n]; see `repeats.groups_of`, which takes a while."""
+        return groups_of(self.descriptors, centre_of(self.descriptors), self.grid)
+
     @classmethod
     def of(
         cls, names: tuple[str, ...], descriptors: npt.NDArray[np.floating], zero_shot: Floats, grid: tuple[int, int]
@@ -129,8 +135,7 @@ def fit(
     raw, image_of = _chosen(references, centre, rows, seed, keep)
     if not len(raw):
         raise ValueError("no cell of the references may become a row")
-    groups = groups_of(references.descriptors, centre, references.grid)
-    maps = out_of_sample(references, centre, rows, seed, keep, groups)
+    maps = out_of_sample(references, centre, rows, seed, keep, references.groups)
     fusion = fusion_of(maps, references.zero_shot, inside)
     scores = scores_of(maps, references.zero_shot, fusion, inside)
     return ReferenceMemory(
@@ -145,7 +150,7 @@ def fit(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tiles=tiles,
         note=note,
-        repeats=_repeats(groups, scores),
+        repeats=_repeats(references.groups, scores),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kanoclip.runtime.detect.reference.smoothing import smooth
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 
 Floats = npt.NDArray[np.float32]
 LEAST_SHARE = np.float32(1e-4)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.manifest.signature import FUSION_NUMBERS
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 
 Halves = npt.NDArray[np.float16]
 Floats = npt.NDArray[np.float32]

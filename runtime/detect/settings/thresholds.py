@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.settings.settings import Decision
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 from kanoclip.runtime.types import Mask, RegionOfInterest
 
 log = logging.getLogger(__name__)

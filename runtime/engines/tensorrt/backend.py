@@ -8,17 +8,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.engines.base import (
-    Answers,
-    BaseBackend,
-    Floats,
-    Frames,
-    Indices,
-    MemoryTensors,
-    Report,
-    descriptor_of,
-    gpu_index,
-)
+from kanoclip.runtime.engines.base import Answers, BaseBackend, Report, descriptor_of, gpu_index
+from kanoclip.runtime.engines.inputs import Floats, Frames, Indices, MemoryTensors
 from kanoclip.runtime.engines.reference import Comparison, Reference
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized
 from kanoclip.runtime.engines.tensorrt.building.key import runs_on

@@ -12,7 +12,8 @@ import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS, TensorSpec
-from kanoclip.runtime.engines.base import FETCHED, Floats, Inputs, MemoryTensors, fixed_rows
+from kanoclip.runtime.engines.base import FETCHED
+from kanoclip.runtime.engines.inputs import Floats, Inputs, MemoryTensors, fixed_rows
 from kanoclip.runtime.engines.tensorrt.buffers import Buffer, make_buffer
 from kanoclip.runtime.engines.tensorrt.device import CaptureError, Device, lost
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour

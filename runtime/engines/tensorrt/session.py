@@ -12,20 +12,8 @@ from typing import Any
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.signature import BATCH, DESCRIPTOR, TensorSpec
-from kanoclip.runtime.engines.base import (
-    FETCHED,
-    Answers,
-    BaseBackend,
-    Floats,
-    Frames,
-    Indices,
-    Inputs,
-    MemoryTensors,
-    any_class,
-    check_signature,
-    descriptor_of,
-    fixed_rows,
-)
+from kanoclip.runtime.engines.base import FETCHED, Answers, BaseBackend, check_signature, descriptor_of
+from kanoclip.runtime.engines.inputs import Floats, Frames, Indices, Inputs, MemoryTensors, any_class, fixed_rows
 from kanoclip.runtime.engines.tensorrt.building.build import Serialized, refit
 from kanoclip.runtime.engines.tensorrt.device import Device, abandon
 from kanoclip.runtime.engines.tensorrt.execution import Execution, GpuTimes

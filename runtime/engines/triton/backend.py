@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.signature import BATCH, ROWS, TensorSpec
-from kanoclip.runtime.engines.base import FetchingBackend, Floats, Inputs
+from kanoclip.runtime.engines.base import FetchingBackend
+from kanoclip.runtime.engines.inputs import Floats, Inputs
 from kanoclip.runtime.engines.triton.address import TritonAddress
 from kanoclip.runtime.errors import BackendError, StoppedWaitingError, one_line
 from kanoclip.runtime.system.backoff import Backoff

@@ -8,28 +8,22 @@ FOLDER/fleet.json                                   see `history`
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from kanoclip.runtime.bundle.bundle import SUFFIX, Bundle
-from kanoclip.runtime.bundle.manifest.reading import read_manifest
-from kanoclip.runtime.bundle.manifest.schema import MANIFEST_NAME
+from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines.base import Report
 from kanoclip.runtime.errors import BundleError, FleetError, KanoclipError
-from kanoclip.runtime.ops.fleet.address import content_address, short
+from kanoclip.runtime.ops.fleet.address import short
 from kanoclip.runtime.ops.fleet.history import History, Installed
-from kanoclip.runtime.ops.fleet.pull import SIGNATURE_NAME, Offer, fetch, remove, sync
-from kanoclip.runtime.ops.fleet.reference import address_tag, is_address_tag
-from kanoclip.runtime.ops.fleet.statement import ENVELOPE_LIMIT, SKEW, Statement, now, signed_time
+from kanoclip.runtime.ops.fleet.pull import Offer, fetch, remove
+from kanoclip.runtime.ops.fleet.statement import SKEW, Statement, now
+from kanoclip.runtime.ops.fleet.versions import VERSIONS, Versions
 from kanoclip.runtime.system.files.lock import Lock, LockedError
-from kanoclip.runtime.system.files.regular import read_small
 
-CURRENT = "current" + SUFFIX
-VERSIONS = "versions"
 HISTORY = "fleet.json"
 DEFAULT_KEEP = 3
 
@@ -54,26 +48,7 @@ class Installation:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.link = folder / CURRENT
-
-    @property
-    def current(self) -> str | None:
-        """Content address of the current bundle; None where there is none."""
-        try:
-            name = self.link.readlink().name
-        except OSError:
-            return None
-        return name.replace("-", ":", 1) if is_address_tag(name) else None
-
-    def version(self, address: str) -> Path:
-        """Where a bundle lies, or would."""
-        return self.folder / VERSIONS / address_tag(address)
-
-    def versions(self) -> list[str]:
-        """Content addresses of what is there."""
-        folder = self.folder / VERSIONS
-        found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return sorted(name.replace("-", ":", 1) for name in found if is_address_tag(name))
+        self.versions = Versions(folder)
 
     def history(self) -> History:
         """What was installed and refused; ends with the current bundle, whatever the file says.
@@ -81,20 +56,13 @@ class Installation:
         Raises:
             FleetError: It cannot be read.
         """
-        history, current = History.read(self.folder / HISTORY), self.current
+        history, current = History.read(self.folder / HISTORY), self.versions.current
         if current is None or (history.installed and history.installed[-1].address == current):
             return history
         # A loss of power between link and file, or somebody moved the link by hand.
         known = next((one for one in history.installed if one.address == current), None)
-        signed_at = None if known is not None else self._signed_at(current)
+        signed_at = None if known is not None else self.versions.signed_at(current)
         return history.with_installed(known or Installed(current, "", now(), "unknown", None, signed_at))
-
-    def _signed_at(self, address: str) -> str | None:
-        """When a version was signed, by the signature that lies in it: no history is needed to refuse an older one."""
-        try:
-            return signed_time(read_small(self.version(address) / SIGNATURE_NAME, ENVELOPE_LIMIT), address)
-        except OSError:
-            return None
 
     def install(
         self,
@@ -125,30 +93,30 @@ class Installation:
             BundleError: It is no good, or cannot be written.
         """
         with self._locked():
-            history, before = self.history(), self.current
-            if offer.address == before and self._whole(before):
+            history, before = self.history(), self.versions.current
+            if offer.address == before and self.versions.is_whole(before):
                 if _newer(offer.statement, history.installed[-1]):  # the same bundle, signed anew
                     self._note(offer, history)
                 return Outcome(before, changed=False)
             self._check(offer, history, again, older)
             fetched = 0
-            if not self._whole(offer.address):
-                self._clear(offer.address)
-                fetched = fetch(offer, self.version(offer.address), report, limit, self._files())
+            if not self.versions.is_whole(offer.address):
+                self.versions.clear(offer.address)
+                fetched = fetch(offer, self.versions.place(offer.address), report, limit, self.versions.files())
             try:
-                examine(self.version(offer.address))
+                examine(self.versions.place(offer.address))
             except KanoclipError as error:
                 self._refuse(offer.address, f"failed kanoclip-doctor: {error}")
                 stays = f"{short(before)} stays" if before else "nothing is installed"
                 raise FleetError(f"{offer.words()} fails kanoclip-doctor here, {stays}: {error}") from error
-            self._switch(offer.address)
+            self.versions.make_current(offer.address)
             self._note(offer, history)
             try:
                 start()
             except KanoclipError as error:
                 if before is None:
                     raise FleetError(f"{offer.words()} is installed, but does not start: {error}") from error
-                self._switch(before)
+                self.versions.make_current(before)
                 self._refuse(offer.address, f"did not start: {error}")
                 with contextlib.suppress(KanoclipError):
                     start()
@@ -171,18 +139,18 @@ class Installation:
             BundleError: It was damaged meanwhile.
         """
         with self._locked():
-            current, history = self.current, self.history()
-            there = [one.address for one in history.installed if self.version(one.address).is_dir()]
+            current, history = self.versions.current, self.history()
+            there = [one.address for one in history.installed if self.versions.place(one.address).is_dir()]
             if to is None:
                 found = [one for one in there if one != current][-1:]
             else:
                 wanted = to if to.startswith("sha256:") else f"sha256:{to}"
-                found = [one for one in self.versions() if one.startswith(wanted) and one != current]
+                found = [one for one in self.versions.addresses() if one.startswith(wanted) and one != current]
             if len(found) != 1:
-                names = ", ".join(short(one) for one in self.versions() if one != current) or "none"
+                names = ", ".join(short(one) for one in self.versions.addresses() if one != current) or "none"
                 raise FleetError(f"{self.folder} has no {to or 'bundle before the current one'}: there are {names}")
-            bundle = Bundle.open(self.version(found[0]))
-            self._switch(found[0])
+            bundle = Bundle.open(self.versions.place(found[0]))
+            self.versions.make_current(found[0])
             if current is not None:
                 history = history.with_refused(current, now(), "rolled back by hand")
             known = next((one for one in history.installed if one.address == found[0]), None)
@@ -211,47 +179,6 @@ class Installation:
                 f"{offer.words()} was {signed}, the current one {current.signed_at}: --older takes it all the same"
             )
 
-    def _whole(self, address: str) -> bool:
-        """Whether a version is there and still what its address says."""
-        try:
-            bundle = Bundle.open(self.version(address))
-            return content_address((bundle.root / MANIFEST_NAME).read_bytes()) == address
-        except (BundleError, OSError):
-            return False
-
-    def _clear(self, address: str) -> None:
-        """Removes what is left of a version, unless it is whole and only another than it was."""
-        folder = self.version(address)
-        with contextlib.suppress(BundleError):
-            Bundle.open(folder)
-            raise FleetError(
-                f"{folder} was changed since it was pulled: move it away, or push it as a bundle of its own"
-            )
-        remove(folder)
-
-    def _files(self) -> dict[str, Path]:
-        """Files of all versions by sha256; whether they still are what they were is for the taker to see."""
-        found: dict[str, Path] = {}
-        for address in self.versions():
-            folder = self.version(address)
-            with contextlib.suppress(BundleError, OSError, UnicodeDecodeError):
-                manifest = read_manifest(read_small(folder / MANIFEST_NAME).decode())
-                found |= {info.sha256: folder / name for name, info in manifest.files.items()}
-        return found
-
-    def _switch(self, address: str) -> None:
-        """Moves the link in one step: whoever opens it finds the old bundle or the new one."""
-        beside = self.link.with_name(f"{CURRENT}.{os.getpid()}.part")
-        try:
-            if self.link.exists() and not self.link.is_symlink():
-                raise BundleError(f"{self.link} is no link: move that bundle away first")
-            beside.unlink(missing_ok=True)
-            beside.symlink_to(Path(VERSIONS, address_tag(address)))
-            beside.replace(self.link)
-            sync(self.folder)
-        except OSError as error:
-            raise BundleError(f"{self.link} cannot be moved ({error.strerror}); nothing was changed") from error
-
     def _note(self, offer: Offer, before: History) -> None:
         key = None if offer.key is None else offer.key.id
         signed_at = None if offer.statement is None else offer.statement.signed_at
@@ -260,10 +187,10 @@ class Installation:
 
     def _refuse(self, address: str, reason: str) -> None:
         history = self.history()
-        if address == self.current:  # it was fetched again: no other is there to go back to by itself
+        if address == self.versions.current:  # it was fetched again: no other is there to go back to by itself
             return
         self._write(history.with_refused(address, now(), reason))
-        remove(self.version(address))
+        remove(self.versions.place(address))
 
     def _write(self, history: History) -> None:
         try:
@@ -274,10 +201,10 @@ class Installation:
     def _collect(self, keep: int) -> None:
         """Removes all but the newest versions, the current one and the one before it."""
         order = [one.address for one in reversed(self.history().installed)]
-        staying = set(order[: max(keep, 2)]) | {self.current}
-        for address in self.versions():
+        staying = set(order[: max(keep, 2)]) | {self.versions.current}
+        for address in self.versions.addresses():
             if address not in staying:
-                remove(self.version(address))
+                remove(self.versions.place(address))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

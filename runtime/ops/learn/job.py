@@ -96,7 +96,7 @@ def learn(
     if not len(used):
         raise CalibrationError("no reference is left: use more good frames of one product")
     memory = fit(
-        references.only(used),
+        references if len(used) == len(references) else references.only(used),
         descriptor_sha256=digest,
         rows=min(wanted.rows or most, most),
         tiles=tiles,

@@ -10,10 +10,11 @@ import numpy.typing as npt
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import IN_GRAPH
+from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.seen import Seen, references_of, thumbnail
+from kanoclip.runtime.detect.learning.seen import Seen, look, references_of, thumbnail
 from kanoclip.runtime.detect.reference.fit import References
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling, auto_grid
 from kanoclip.runtime.engines.base import descriptor_of
@@ -60,8 +61,22 @@ def plain(bundle: Bundle) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, tiles=None, references={}))
 
 
+def suited_tiles(manifest: Manifest, height: int, width: int) -> TileGrid | None:
+    """The tiles that suit a frame's aspect; None for the whole frame, as where the graph resizes frames itself.
+
+    Args:
+        manifest: Of the bundle.
+        height: Of the frame, in pixels.
+        width: Of the frame, in pixels.
+    """
+    if manifest.preprocessing.resize == IN_GRAPH:
+        return None
+    found = auto_grid(height, width, manifest.model.image_size)
+    return None if found.count == 1 else found
+
+
 class Observer:
-    """Looks at frames with a detector of a `plain` bundle, which it lets cut them.
+    """Looks at frames with a detector of a `plain` bundle, whose tiles it sets.
 
     Args:
         detector: Of a `plain` bundle, without a region of interest; its tiles change.
@@ -75,7 +90,8 @@ class Observer:
     ) -> None:
         self._detector, self._class_name, self._views = detector, class_name, views
         self.grid = descriptor_of(detector.bundle).grid
-        self._cut_into(tiles)
+        cut = replace(detector.bundle, manifest=with_tiles(detector.bundle, tiles))
+        detector.rules.decide_by(detector.rules.settings, cut)
 
     @property
     def tiles(self) -> TileGrid | None:
@@ -86,12 +102,6 @@ class Observer:
     def tiling(self) -> Tiling:
         """How frames are cut; the whole frame is a single tile."""
         return Tiling(self.tiles or WHOLE, self._detector.bundle.manifest.model.image_size)
-
-    def choose_tiles(self, height: int, width: int) -> None:
-        """Takes the tiles that suit a frame's aspect; none where the graph resizes whole frames itself."""
-        manifest = self._detector.bundle.manifest
-        in_graph = manifest.preprocessing.resize == IN_GRAPH
-        self._cut_into(None if in_graph else auto_grid(height, width, manifest.model.image_size))
 
     def look(self, image: Image, views: bool = True) -> Seen:
         """Looks at one frame.
@@ -104,13 +114,9 @@ class Observer:
             FrameError: It is no such array, or too small for its tiles.
             BackendError: The engine failed.
         """
-        seen = self._detector.look(self._detector.prepare(image, self._class_name), self._class_name)
+        seen = look(self._detector, self._detector.prepare(image, self._class_name), self._class_name)
         turned = [self._detector.describe([view]) for view in views_of(image, self._views if views else ())]
         return replace(seen, views=np.array(turned, np.float16).reshape(-1, *seen.descriptors.shape))
-
-    def _cut_into(self, tiles: TileGrid | None) -> None:
-        bundle, settings = self._detector.bundle, self._detector.rules.settings
-        self._detector.rules.decide_by(settings, replace(bundle, manifest=with_tiles(bundle, tiles)))
 
 
 def observe(
@@ -118,7 +124,6 @@ def observe(
     observer: Observer,
     *,
     most: int | None = None,
-    auto_tiles: bool = False,
     on_frame: Callable[[int, int | None], None] | None = None,
 ) -> Observed:
     """Looks at a source to its end, and closes it.
@@ -127,7 +132,6 @@ def observe(
         source: Of good frames.
         observer: What looks.
         most: Stop after so many frames that could be read; None for as many as memory holds.
-        auto_tiles: The first frame chooses the tiles.
         on_frame: Called after each frame with how many there were, and how many there will be if that is known.
 
     Raises:
@@ -145,8 +149,6 @@ def observe(
             if isinstance(item, BadFrame):
                 skipped.append(item)
                 continue
-            if auto_tiles and not seen:
-                observer.choose_tiles(*item.image.shape[:2])
             seen.append(observer.look(item.image))
             names.append(item.source if source.root is not None else f"{item.source}, frame {item.index}")
             sizes.append((item.image.shape[0], item.image.shape[1]))

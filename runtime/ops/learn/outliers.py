@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kanoclip.runtime.detect.reference.fit import centre_of
-from kanoclip.runtime.detect.reference.repeats import firsts_of, groups_of
+from kanoclip.runtime.detect.reference.repeats import firsts_of
 from kanoclip.runtime.detect.reference.unlabelled import frame_peaks, mutual_distances, robust_bound
 from kanoclip.runtime.ops.learn.observe import Observed
 
@@ -47,7 +46,7 @@ def find_outliers(observed: Observed) -> list[Outlier]:
     names = observed.references.names
     found = {number: Outlier(number, names[number], reason) for number, reason in _odd_shapes(observed)}
     descriptors, grid = observed.references.descriptors, observed.references.grid
-    groups = groups_of(descriptors, centre_of(descriptors), grid)
+    groups = observed.references.groups
     firsts = firsts_of(groups)  # frames that show the same have no distance to each other: each other one would be odd
     if len(firsts) >= LEAST_FRAMES:
         peaks = frame_peaks(mutual_distances(descriptors[firsts]), grid)

@@ -16,7 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kanoclip.runtime.sources.files.headers import JPEG, PNG, header_of, is_whole_png, orientation_of
+from kanoclip.runtime.sources.files.headers.header import header_of
+from kanoclip.runtime.sources.files.headers.orientation import orientation_of
+from kanoclip.runtime.sources.files.headers.parts import JPEG, PNG, is_whole_png
 from kanoclip.runtime.sources.files.jpeg import decode_jpeg, turned
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.files.samples import Samples, samples_of

@@ -17,7 +17,8 @@ from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.decode import decode
 from kanoclip.runtime.sources.files.folders import IMAGE_SUFFIXES, images_in, images_matching, natural_key
-from kanoclip.runtime.sources.files.headers import JPEG, PNG, segments, size_of
+from kanoclip.runtime.sources.files.headers.header import size_of
+from kanoclip.runtime.sources.files.headers.parts import JPEG, PNG, segments
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.system.files.regular import read_regular
 from kanoclip.runtime.system.hardware import own_cores

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from kanoclip.runtime.errors import one_line
-from kanoclip.runtime.sources.files.headers import orientation_of
+from kanoclip.runtime.sources.files.headers.orientation import orientation_of
 from kanoclip.runtime.types import Image
 
 try:

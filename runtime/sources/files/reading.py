@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kanoclip.runtime.sources.files.headers import PIXEL_BYTES, Header
+from kanoclip.runtime.sources.files.headers.header import PIXEL_BYTES, Header
 
 MAX_PIXELS = 90_000_000
 """12000 x 7500: with all that is beside it, under 1 GB. A file of a few KB can state a hundred times as many."""

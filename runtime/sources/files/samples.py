@@ -6,7 +6,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-from kanoclip.runtime.sources.files.headers import PNG, chunks, directories, is_tiff, webp_chunks
+from kanoclip.runtime.sources.files.headers.parts import PNG, chunks, directories, is_tiff, webp_chunks
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from kanoclip.runtime.errors import SourceError
 from kanoclip.runtime.sources.base import BaseSource
-from kanoclip.runtime.sources.files.headers import Header
+from kanoclip.runtime.sources.files.headers.header import Header
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.gstreamer.csi import CSI, CsiCamera
 from kanoclip.runtime.sources.gstreamer.genicam import GENICAM, GenicamCamera

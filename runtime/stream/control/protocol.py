@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from kanoclip.runtime.detect.learning.live import MemoryCount
-from kanoclip.runtime.detect.learning.teacher import Teacher
+from kanoclip.runtime.detect.learning.teaching.teacher import Teacher
 from kanoclip.runtime.sources.base import Source
 from kanoclip.runtime.stream.control.progress import Progress, RunSummary
 from kanoclip.runtime.types import Image, RegionOfInterest

@@ -12,7 +12,7 @@ from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.live import FROM_OUTSIDE, LiveReferences, MemoryCount
-from kanoclip.runtime.detect.learning.teacher import Teacher
+from kanoclip.runtime.detect.learning.teaching.teacher import Teacher
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.settings.saved_region import save_region
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved, save

@@ -686,23 +686,6 @@ def test_times_of_a_frame_are_those_of_all_its_tiles(tiled, make_toy_bundle, tmp
     assert len(calls) == 3 and found.timings.inference >= 30
 
 
-def test_what_a_memory_is_made_of(tiled, toy_descriptors):
-    (frame,) = noise(1, (80, 32))
-    with Detector.load(tiled, device="cpu", threads=1) as detector:
-        seen = detector.look(detector.prepare(frame))
-    tiles = np.stack([frame[top : top + 32] for top in (0, 24, 48)])
-    np.testing.assert_allclose(seen.descriptors, toy_descriptors(tiles, (4, 4)), atol=1e-3)
-    np.testing.assert_allclose(seen.zero_shot, tiles.mean(3) / 255, atol=1e-6)
-    assert seen.descriptors.dtype == np.float16 and seen.views.shape == (0, 3, 16, 3)
-
-
-def test_a_frame_cut_into_other_tiles_is_not_looked_at(tiled):
-    detector = fake(tiled)
-    whole = replace(detector.prepare(grey(1, (80, 32))), tiles=None)
-    with pytest.raises(FrameError, match="cut into 1 tiles, and not 3: prepare it again"):
-        detector.look(whole)
-
-
 def test_the_region_in_each_tile_s_map(tiled):
     top = RegionOfInterest("top.json", keep=(((0.0, 0.0), (1.0, 0.0), (1.0, 0.25), (0.0, 0.25)),))
     roi, inside = fake(tiled, roi=top).rules.region_of()

@@ -16,8 +16,9 @@ import pytest
 import kanoclip.runtime.bundle.shipped
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import autoselect as trial
-from kanoclip.runtime.engines import create_backend, onnxruntime, openvino
+from kanoclip.runtime.engines import create_backend, openvino
 from kanoclip.runtime.engines.autoselect import _fastest, choose_backend
+from kanoclip.runtime.engines.onnxruntime import backend as onnxruntime
 from kanoclip.runtime.engines.probe import Probe
 from kanoclip.runtime.errors import BackendError
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kanoclip.runtime.detect.reference.fused import fuse, nearest
 from kanoclip.runtime.detect.reference.memory import Fusion, make_tensors
 from kanoclip.runtime.detect.reference.smoothing import smooth
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 from kanoclip.train.model.memory import MemoryFusion
 
 GRID, SIZE, CHANNELS = (4, 8), (32, 64), 12

@@ -16,7 +16,7 @@ from kanoclip.runtime.detect.reference.fit import References, fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.unlabelled import select
 from kanoclip.runtime.errors import DataError
-from kanoclip.runtime.ops.learn.observe import Observer, plain
+from kanoclip.runtime.ops.learn.observe import Observer, plain, suited_tiles
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.types import Category, Sample
@@ -88,12 +88,10 @@ def observed(
         KanoclipError: The engine failed.
     """
     images = [read_image(sample.image, reading) for sample in drawn]
-    observer = Observer(
-        Detector(plain(detector.bundle), detector.backend), words, None if isinstance(tiles, str) else tiles
-    )
     if isinstance(tiles, str):
         height, width = np.median([image.shape[:2] for image in images], axis=0)
-        observer.choose_tiles(round(height), round(width))
+        tiles = suited_tiles(detector.bundle.manifest, round(height), round(width))
+    observer = Observer(Detector(plain(detector.bundle), detector.backend), words, tiles)
     names = [sample.image.name for sample in drawn]
     return references_of(names, [observer.look(image) for image in images], observer.grid), observer.tiles
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 from kanoclip.runtime.errors import MemoryFileError
 
 

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from kanoclip.runtime.bundle.bundle import SUFFIX
-from kanoclip.runtime.detect.learning.corrections import digest_of
+from kanoclip.runtime.detect.learning.teaching.corrections import digest_of
 from kanoclip.runtime.detect.reference.memory import Label
 from kanoclip.runtime.errors import KanoclipError, SettingsError, printable
 from kanoclip.runtime.service.page.feed.facts import Facts

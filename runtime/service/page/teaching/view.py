@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kanoclip.runtime.detect.learning.teacher import Teacher
+from kanoclip.runtime.detect.learning.teaching.teacher import Teacher
 from kanoclip.runtime.detect.reference.memory import Label
 from kanoclip.runtime.stream.control.protocol import Control
 

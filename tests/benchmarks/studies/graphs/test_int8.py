@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from kanoclip.benchmarks.studies.graphs.int8 import FORMS, Answers, drift, main, some
+from kanoclip.benchmarks.studies.graphs.int8 import Answers, drift, main, some
+from kanoclip.benchmarks.studies.graphs.quantised_forms import FORMS
 from kanoclip.runtime.engines.openvino import has_bf16
 from kanoclip.runtime.system.hardware import instruction_sets
 from kanoclip.train.data.registry import open_dataset

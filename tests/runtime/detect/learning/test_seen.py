@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.detect.learning.seen import THUMBNAIL, Seen, references_of, takes_memory, thumbnail
-from kanoclip.runtime.errors import MemoryFileError
+from kanoclip.runtime.bundle.manifest.tiles import TileGrid
+from kanoclip.runtime.detect.detector import Detector
+from kanoclip.runtime.detect.learning.seen import THUMBNAIL, Seen, look, references_of, takes_memory, thumbnail
+from kanoclip.runtime.errors import FrameError, MemoryFileError
 
 
 def seen(value, views=0):
@@ -15,6 +19,30 @@ def seen(value, views=0):
     return Seen(
         descriptors, np.full((2, 8, 8), value, np.float32), np.stack([descriptors] * views + [descriptors])[:views]
     )
+
+
+@pytest.fixture(scope="module")
+def tiled(make_toy_bundle, tmp_path_factory):
+    """A detector that cuts frames into tiles which begin at rows 0, 24 and 48 of a canvas of 80x32."""
+    folder = tmp_path_factory.mktemp("tiled")
+    make_toy_bundle(folder, max_batch=3, grid=(4, 4), tiles=TileGrid(3, 1, 0.25))
+    with Detector.load(folder, device="cpu", threads=1) as detector:
+        yield detector
+
+
+def test_what_a_memory_is_made_of(tiled, toy_descriptors):
+    frame = np.random.default_rng(0).integers(0, 256, (80, 32, 3), np.uint8)
+    seen = look(tiled, tiled.prepare(frame))
+    tiles = np.stack([frame[top : top + 32] for top in (0, 24, 48)])
+    np.testing.assert_allclose(seen.descriptors, toy_descriptors(tiles, (4, 4)), atol=1e-3)
+    np.testing.assert_allclose(seen.zero_shot, tiles.mean(3) / 255, atol=1e-6)
+    assert seen.descriptors.dtype == np.float16 and seen.views.shape == (0, 3, 16, 3)
+
+
+def test_a_frame_cut_into_other_tiles_is_not_looked_at(tiled):
+    whole = replace(tiled.prepare(np.full((80, 32, 3), 1, np.uint8)), tiles=None)
+    with pytest.raises(FrameError, match="cut into 1 tiles, and not 3: prepare it again"):
+        look(tiled, whole)
 
 
 def test_frames_and_their_views():

@@ -10,7 +10,8 @@ import pytest
 
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
-from kanoclip.runtime.detect.learning import warm_up as module
+from kanoclip.runtime.detect.learning import warm_up as warm_up_module
+from kanoclip.runtime.detect.learning import warmed_up as module
 from kanoclip.runtime.detect.learning.warm_up import WarmUp, check_warm_up
 from kanoclip.runtime.detect.reference import repeats
 from kanoclip.runtime.errors import BackendError, BundleError, MemoryFileError, SettingsError
@@ -72,13 +73,13 @@ def test_copies_count_as_one_and_the_log_says_so(detector, caplog, monkeypatch):
     assert "4 show what others show, and they count as 1; " in found.sentence()
 
 
-def test_further_frames_are_not_looked_at(detector):
+def test_further_frames_are_not_looked_at(detector, monkeypatch):
     warm_up = WarmUp(detector, 3, detector.rules.use_memory)
     for seed in range(3):
         look(warm_up, detector, seed)
     warm_up.finish()
     memory, looked = detector.rules.memory_of("nut"), []
-    detector.look = lambda *given: looked.append(given)
+    monkeypatch.setattr(warm_up_module, "look", lambda *given: looked.append(given))
     look(warm_up, detector, 3)
     assert looked == [] and detector.rules.memory_of("nut") is memory
 
@@ -165,14 +166,14 @@ def test_a_fit_that_fails_is_one_line(detector, monkeypatch, caplog, error):
     assert caplog.messages == [f"warm-up of nut failed, and its scores stay zero-shot ones: {error}"]
 
 
-def test_an_engine_that_fails_ends_it_with_one_line(detector, caplog):
+def test_an_engine_that_fails_ends_it_with_one_line(detector, caplog, monkeypatch):
     warm_up = WarmUp(detector, 4, detector.rules.use_memory)
     look(warm_up, detector, 0)
 
     def fail(*_):
         raise BackendError("triton does not answer")
 
-    detector.look = fail
+    monkeypatch.setattr(warm_up_module, "look", fail)
     for seed in range(1, 6):
         look(warm_up, detector, seed)
     warm_up.finish()

@@ -9,7 +9,7 @@ from references import frames, memory
 from kanoclip.runtime.detect.reference import fused as module
 from kanoclip.runtime.detect.reference.fused import fuse, fused, logits, nearest
 from kanoclip.runtime.detect.reference.smoothing import smooth
-from kanoclip.runtime.engines.base import MemoryTensors
+from kanoclip.runtime.engines.inputs import MemoryTensors
 
 
 def test_distances_one_by_one():

@@ -17,7 +17,7 @@ import pytest
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS
-from kanoclip.runtime.engines.base import MemoryTensors, fixed_rows
+from kanoclip.runtime.engines.inputs import MemoryTensors, fixed_rows
 from kanoclip.runtime.engines.tensorrt.building import provide
 from kanoclip.runtime.engines.tensorrt.flavour import Flavour
 

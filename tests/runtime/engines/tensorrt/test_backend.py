@@ -13,7 +13,7 @@ import pytest
 
 from kanoclip.runtime.bundle.manifest.parts import EngineInfo
 from kanoclip.runtime.engines import create_backend
-from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt import device, execution
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 from kanoclip.runtime.engines.tensorrt.device import platform_name

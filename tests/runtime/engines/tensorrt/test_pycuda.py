@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt import device
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 from kanoclip.runtime.engines.tensorrt.building import provide

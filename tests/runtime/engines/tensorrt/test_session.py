@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
 from kanoclip.runtime.engines.tensorrt.backend import TensorRtBackend
 from kanoclip.runtime.errors import DeviceLostError
 from kanoclip.runtime.sinks import BaseSink

@@ -13,11 +13,12 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import silent
 from kanoclip.runtime.errors import BundleError, FleetError
 from kanoclip.runtime.ops.fleet.examine import run_command, run_doctor
-from kanoclip.runtime.ops.fleet.installation import CURRENT, HISTORY, VERSIONS, Installation
+from kanoclip.runtime.ops.fleet.installation import HISTORY, Installation
 from kanoclip.runtime.ops.fleet.pull import DEFAULT_LIMIT, look
 from kanoclip.runtime.ops.fleet.push import push
 from kanoclip.runtime.ops.fleet.reference import Reference
 from kanoclip.runtime.ops.fleet.stores.store import open_store
+from kanoclip.runtime.ops.fleet.versions import CURRENT, VERSIONS
 
 
 def fine(*_):
@@ -43,7 +44,7 @@ class Box:
 
     def threshold(self):
         """Of the current bundle, opened and verified: its number is in it."""
-        return round((Bundle.open(self.installation.link).manifest.thresholds.image - 0.5) * 1000)
+        return round((Bundle.open(self.installation.versions.link).manifest.thresholds.image - 0.5) * 1000)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_one_after_the_other_and_back(box):
     second = box.install(2)
     assert second.changed and second.fetched == 0, "only the manifest is another: the graph is linked"
     assert box.threshold() == 2
-    versions = [box.installation.version(address) for address in box.installation.versions()]
+    versions = [box.installation.versions.place(address) for address in box.installation.versions.addresses()]
     assert len({(path / "model.onnx").stat().st_ino for path in versions}) == 1
     assert box.installation.roll_back(None, fine) == first.address and box.threshold() == 1
     # The next pull of the same does not undo that by itself.
@@ -83,17 +84,17 @@ def test_one_that_fails_the_doctor_never_becomes_current(box):
     seen = []
 
     def examine(path):
-        seen.append((path, box.threshold() if box.installation.link.exists() else None, Bundle.open(path)))
+        seen.append((path, box.threshold() if box.installation.versions.link.exists() else None, Bundle.open(path)))
         raise FleetError("off by 0.3")
 
     with pytest.raises(FleetError, match="fails kanoclip-doctor here, nothing is installed: off by"):
         box.install(1, examine)
-    assert not box.installation.link.exists() and box.installation.versions() == []
+    assert not box.installation.versions.link.exists() and box.installation.versions.addresses() == []
     box.install(2)
     with pytest.raises(FleetError, match=r"toy sha256:.* fails kanoclip-doctor here, sha256:.{12} stays: off by 0.3"):
         box.install(3, examine)
     assert seen[1][1] == 2, "the old one was current while the new one was looked at"
-    assert box.threshold() == 2 and len(box.installation.versions()) == 1
+    assert box.threshold() == 2 and len(box.installation.versions.addresses()) == 1
     with pytest.raises(FleetError, match="not taken: failed kanoclip-doctor: off by"):
         box.install(3)
     assert len(seen) == 2, "it is not even looked at again"
@@ -186,18 +187,18 @@ def test_a_signature_that_was_taken_away(box):
 def test_only_the_last_are_kept(box):
     for number in range(1, 7):
         box.install(number, keep=3)
-    assert len(box.installation.versions()) == 3 and box.threshold() == 6
+    assert len(box.installation.versions.addresses()) == 3 and box.threshold() == 6
     box.installation.roll_back(None, fine)
     assert box.threshold() == 5
     box.install(7, keep=2)
-    assert len(box.installation.versions()) == 2
+    assert len(box.installation.versions.addresses()) == 2
     box.installation.roll_back(None, fine)
     assert box.threshold() == 5
 
 
 def test_versions_are_read_only_and_one_that_was_changed_is_not_overwritten(box):
     outcome = box.install(1)
-    root = box.installation.version(outcome.address)
+    root = box.installation.versions.place(outcome.address)
     assert root.stat().st_mode & 0o222 == 0 and (root / "model.onnx").stat().st_mode & 0o222 == 0
     # Damaged: fetched again.
     (root / "model.onnx").chmod(0o644)
@@ -217,7 +218,7 @@ def test_versions_are_read_only_and_one_that_was_changed_is_not_overwritten(box)
 
 def test_damage_in_one_version_does_not_spread_by_links(box):
     address = box.install(1).address
-    model = box.installation.version(address) / "model.onnx"
+    model = box.installation.versions.place(address) / "model.onnx"
     model.chmod(0o644)
     model.write_bytes(b"x" * model.stat().st_size)
     assert box.install(2).fetched > 0 and box.threshold() == 2
@@ -230,7 +231,7 @@ def test_what_a_killed_one_left_is_removed(box):
     (left / "inner" / "model.onnx").write_bytes(b"half")
     left.chmod(0o555)
     box.install(2)
-    assert not left.exists() and len(box.installation.versions()) == 2
+    assert not left.exists() and len(box.installation.versions.addresses()) == 2
 
 
 def test_two_at_a_time(box):
@@ -246,21 +247,21 @@ def test_whoever_opens_the_link_finds_one_or_the_other(box):
     """A reader in a loop while the link moves two hundred times: never a miss, never a mixture."""
     box.install(1)
     box.install(2)
-    addresses = box.installation.versions()
+    addresses = box.installation.versions.addresses()
     stop, seen = threading.Event(), set()
     troubles = []
 
     def read():
         while not stop.is_set():
             try:
-                seen.add(Bundle.open(box.installation.link).manifest.thresholds.image)
+                seen.add(Bundle.open(box.installation.versions.link).manifest.thresholds.image)
             except BundleError as error:
                 troubles.append(error)
 
     reader = threading.Thread(target=read)
     reader.start()
     for turn in range(200):
-        box.installation._switch(addresses[turn % 2])
+        box.installation.versions.make_current(addresses[turn % 2])
     stop.set()
     reader.join()
     assert not troubles and seen <= {0.501, 0.502} and seen
@@ -268,16 +269,18 @@ def test_whoever_opens_the_link_finds_one_or_the_other(box):
 
 def test_a_running_one_keeps_its_bundle(box):
     box.install(1)
-    opened = Bundle.open(box.installation.link)
+    opened = Bundle.open(box.installation.versions.link)
     box.install(2)
-    assert opened.model_path.parent == box.installation.version(box.installation.history().installed[0].address)
+    assert opened.model_path.parent == box.installation.versions.place(box.installation.history().installed[0].address)
     assert opened.reread().manifest == opened.manifest and Bundle.open(opened.root).manifest == opened.manifest
 
 
 def test_a_link_that_was_moved_by_hand_and_a_history_that_is_damaged(box):
     first, second = box.install(1), box.install(2)
-    box.installation.link.unlink()
-    box.installation.link.symlink_to(os.path.join(VERSIONS, box.installation.version(first.address).name))
+    box.installation.versions.link.unlink()
+    box.installation.versions.link.symlink_to(
+        os.path.join(VERSIONS, box.installation.versions.place(first.address).name)
+    )
     assert box.installation.history().installed[-1].address == first.address
     assert box.installation.roll_back(None, fine) == second.address
     (box.tmp_path / "box" / HISTORY).write_text("{}")

@@ -12,6 +12,7 @@ from references import DIGEST, frames, references, unit
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.signature import DescriptorInfo, MemoryInfo
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
+from kanoclip.runtime.detect.reference import repeats
 from kanoclip.runtime.detect.reference.fit import References
 from kanoclip.runtime.detect.reference.fused import fused
 from kanoclip.runtime.detect.tiles import WHOLE, Tiling
@@ -40,6 +41,14 @@ def test_good_frames(manifest):
     assert found.memory.note == "note" and found.memory.descriptor_sha256 == DIGEST
     assert len(learn(observed(8), Wanted(rows=30), manifest, None, None, "").memory.rows) == 30
     assert len(learn(observed(8), Wanted(rows=3000), manifest, None, None, "").memory.rows) == 100
+
+
+def test_copies_are_looked_for_once(manifest, monkeypatch):
+    """For the outliers and for the fit; of 256 references it takes a second."""
+    compared, is_repeat = [], repeats.is_repeat
+    monkeypatch.setattr(repeats, "is_repeat", lambda *given: compared.append(given) or is_repeat(*given))
+    found = learn(observed(8), Wanted(), manifest, None, None, "")
+    assert len(compared) == 1 and found.outliers == () and found.memory.repeats == ()
 
 
 @pytest.mark.parametrize("drop", [False, True])

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from learning import folder, images
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.manifest.parts import IN_GRAPH
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.tiles import Tiling
 from kanoclip.runtime.engines import create_backend
 from kanoclip.runtime.errors import CalibrationError
 from kanoclip.runtime.ops.learn import observe as module
-from kanoclip.runtime.ops.learn.observe import Observer, observe, plain, views_of
+from kanoclip.runtime.ops.learn.observe import Observer, observe, plain, suited_tiles, views_of
 from kanoclip.runtime.sources import open_source
 
 
@@ -79,10 +82,13 @@ def test_nothing_can_be_read(detector, tmp_path):
         observe(open_source(str(tmp_path)), Observer(detector, "object"))
 
 
-def test_the_first_frame_chooses_the_tiles(detector, tmp_path):
-    observer = Observer(detector, "object")
-    observe(open_source(str(folder(tmp_path / "good", 2, size=(120, 40)))), observer, auto_tiles=True)
-    assert observer.tiles is not None and (observer.tiles.rows, observer.tiles.columns) == (3, 1)
+def test_tiles_by_a_frame(detector):
+    manifest = detector.bundle.manifest
+    found = suited_tiles(manifest, 120, 40)
+    assert found is not None and (found.rows, found.columns) == (3, 1)
+    assert suited_tiles(manifest, 50, 40) is None
+    in_graph = replace(manifest, preprocessing=replace(manifest.preprocessing, resize=IN_GRAPH))
+    assert suited_tiles(in_graph, 120, 40) is None
 
 
 def test_more_than_fits(detector, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from grey_stream import Collect, Grey
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
@@ -20,8 +21,6 @@ from kanoclip.runtime.detect.settings.saved_thresholds import Saved
 from kanoclip.runtime.detect.settings.settings import Decision, Settings
 from kanoclip.runtime.detect.settings.settings_file import read_settings
 from kanoclip.runtime.errors import FrameError, MemoryFileError, SettingsError, SourceError
-from kanoclip.runtime.sinks import BaseSink
-from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.sources.several import NamedSource
 from kanoclip.runtime.stream.config import PipelineConfig
 from kanoclip.runtime.stream.control.protocol import Control
@@ -31,40 +30,6 @@ from kanoclip.runtime.system.queues import Policy
 from kanoclip.runtime.types import Frame, RegionOfInterest
 
 pytestmark = pytest.mark.timeout(60)
-
-
-class Grey(BaseSource):
-    """Frames of grey 100 of 255: score 0.392 of class nut, 0.608 of class bolt."""
-
-    name, fps, root, count = "line 3", None, None, None
-
-    def __init__(self, live):
-        self.live, self.read = live, 0
-
-    def frames(self):
-        while True:
-            self.read += 1
-            yield Frame(self.read - 1, self.name, time.time(), np.full((40, 60, 3), 100, np.uint8), 0.0)
-            time.sleep(0.002)
-
-    def close(self):
-        pass
-
-
-class Collect(BaseSink):
-    name, shows = "collect", False
-
-    def __init__(self):
-        self.seen = []
-
-    def write(self, frame, detection):
-        self.seen.append((frame.index, detection))
-
-    def skip(self, bad):
-        raise AssertionError(bad)
-
-    def close(self):
-        pass
 
 
 NONE = Decision()

@@ -9,55 +9,20 @@ import random
 import threading
 import time
 
-import numpy as np
 import pytest
+from grey_stream import Collect, Grey
 
 from kanoclip.runtime.detect.alarm import EVERY_FRAME
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.settings.saved_thresholds import Saved
 from kanoclip.runtime.detect.settings.settings_file import read_settings
-from kanoclip.runtime.sinks import BaseSink
-from kanoclip.runtime.sources import BaseSource
 from kanoclip.runtime.stream.config import PipelineConfig
 from kanoclip.runtime.stream.control.stream_control import StreamControl
 from kanoclip.runtime.stream.pipeline import Pipeline
 from kanoclip.runtime.system.queues import Policy
-from kanoclip.runtime.types import Frame
 
 GOOD = '[decision]\nthreshold = 0.5\nmin_area = 4\nroi = "roi.json"\nalarm = "3/5"\n\n[class.nut]\nthreshold = 0.6\n'
 CORNERS = [[0, 0], [60, 0], [60, 40], [0, 40]]
-
-
-class Grey(BaseSource):
-    """Frames that score 0.392 as a nut."""
-
-    name, fps, root, count, live = "line 3", None, None, None, True
-
-    def frames(self):
-        index = 0
-        while True:
-            yield Frame(index, self.name, time.time(), np.full((40, 60, 3), 100, np.uint8), 0.0)
-            index += 1
-            time.sleep(0.001)
-
-    def close(self):
-        pass
-
-
-class Collect(BaseSink):
-    name, shows = "collect", False
-
-    def __init__(self):
-        self.seen = []
-
-    def write(self, frame, detection):
-        self.seen.append(detection)
-
-    def skip(self, bad):
-        raise AssertionError(bad)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture
@@ -183,6 +148,6 @@ def test_thresholds_and_alarm_change_together(line):
         if n % 8 < 2:
             wait(sink, len(sink.seen) + 1)
     wait(sink, len(sink.seen) + 8)
-    after = sink.seen[begun + 8 :]
+    after = [detection for _, detection in sink.seen[begun + 8 :]]
     assert {one.threshold for one in after} == {0.1, 0.9}
     assert not any(one.alarm for one in after)

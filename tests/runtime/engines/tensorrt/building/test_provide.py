@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
-from kanoclip.runtime.engines.onnxruntime import OnnxRuntimeBackend
+from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
 from kanoclip.runtime.engines.reference import Reference
 from kanoclip.runtime.engines.tensorrt.building import provide
 from kanoclip.runtime.engines.tensorrt.device import DeviceInfo

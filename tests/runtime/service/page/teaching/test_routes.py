@@ -15,7 +15,7 @@ from page_helpers import TOKEN, FakeControl
 from kanoclip.runtime import Detector
 from kanoclip.runtime.bundle.bundle import shipped_bundle
 from kanoclip.runtime.detect.learning.live import LiveReferences
-from kanoclip.runtime.detect.learning.teacher import Teacher
+from kanoclip.runtime.detect.learning.teaching.teacher import Teacher
 from kanoclip.runtime.detect.settings.settings import Settings
 from kanoclip.runtime.service.page.teaching import shown
 from kanoclip.runtime.service.page.teaching.labels import LabelledSet

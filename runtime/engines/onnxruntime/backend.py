@@ -18,14 +18,9 @@ import numpy as np
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.schema import EXACT
 from kanoclip.runtime.bundle.manifest.signature import BATCH, ROWS, TensorSpec
-from kanoclip.runtime.engines.base import (
-    FetchingBackend,
-    Floats,
-    Inputs,
-    check_signature,
-    gpu_index,
-)
-from kanoclip.runtime.engines.ort_binding import DeviceTensors
+from kanoclip.runtime.engines.base import FetchingBackend, check_signature, gpu_index
+from kanoclip.runtime.engines.inputs import Floats, Inputs
+from kanoclip.runtime.engines.onnxruntime.binding import DeviceTensors
 from kanoclip.runtime.engines.tensorrt.device import driver_too_old
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores

@@ -10,7 +10,7 @@ import numpy as np
 
 from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.signature import MEMORY_INPUTS, ROWS
-from kanoclip.runtime.engines.base import Floats, Inputs, MemoryTensors
+from kanoclip.runtime.engines.inputs import Floats, Inputs, MemoryTensors
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.bundle.store import check_place, locked
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.corrections import bounded, digest_of, false_alarms, image_of, png_of, ruled
-from kanoclip.runtime.detect.learning.lesson import LearnerSlot, Lessons
 from kanoclip.runtime.detect.learning.limits import limits_by, rate_of
 from kanoclip.runtime.detect.learning.live import LiveReferences, utc_now
-from kanoclip.runtime.detect.learning.seen import takes_memory
-from kanoclip.runtime.detect.learning.taught import Taught
+from kanoclip.runtime.detect.learning.seen import look, score_by, takes_memory
+from kanoclip.runtime.detect.learning.teaching.copies import Copies
+from kanoclip.runtime.detect.learning.teaching.corrections import (
+    bounded,
+    digest_of,
+    false_alarms,
+    image_of,
+    png_of,
+    ruled,
+)
+from kanoclip.runtime.detect.learning.teaching.lesson import LearnerSlot, Lessons
+from kanoclip.runtime.detect.learning.teaching.taught import Taught
 from kanoclip.runtime.detect.preprocess import Prepared
 from kanoclip.runtime.detect.reference.append import append
 from kanoclip.runtime.detect.reference.memory import Correction, Label, ReferenceMemory
@@ -24,8 +31,6 @@ from kanoclip.runtime.detect.settings.settings import Decision
 from kanoclip.runtime.engines.base import descriptor_of
 from kanoclip.runtime.errors import BundleError, SettingsError
 from kanoclip.runtime.types import Image
-
-Steps = list[tuple[ReferenceMemory, Thresholds]]
 
 
 class Teacher:
@@ -55,7 +60,7 @@ class Teacher:
         self._detector, self._references, self._changing = detector, references, changing
         self._teaching = threading.Lock()
         self._revision = 0
-        self._copy: dict[str, tuple[Path, Steps]] = {}
+        self._copies = Copies(references)
         self.lessons = Lessons(detector, slot, use, self._count)
 
     @property
@@ -77,13 +82,11 @@ class Teacher:
 
     def copy_of(self, class_name: str) -> Path | None:
         """The copy of the bundle that a class was saved into; None for none."""
-        found = self._copy.get(class_name)
-        return None if found is None else found[0]
+        return self._copies.place(class_name)
 
     def unsaved(self, class_name: str) -> int:
         """How many of a class's steps are nowhere but in this process."""
-        steps = self._references.steps(class_name)
-        return len(steps) - _common(steps, self._copy[class_name][1] if class_name in self._copy else [])
+        return self._copies.missing(class_name)
 
     def needs_name(self) -> bool:
         """Whether the bundle cannot be written, so that a save takes a name for a copy."""
@@ -125,7 +128,7 @@ class Teacher:
             old = self._memory_to_teach(class_name)
             sha256 = digest_of(frame)
             others = self._others(old, label, sha256)
-            score = self._detector.score(frame, class_name, old)
+            score = score_by(old, self._detector, frame, class_name)
             threshold = self._detector.thresholds_of(class_name).image
             wrong = (score >= threshold) == (label is Label.FINE)
             memory, reference = old, None
@@ -215,31 +218,16 @@ class Teacher:
             BundleError: It cannot be written; what is in use stays in use, and what is saved stays saved.
         """
         with self._teaching, self._changing:
-            known = self._copy.get(class_name)
-            if output is None and self.needs_name() and known is not None:
-                self._save_into_copy(class_name, *known)
-                place = known[0]
+            copy = self._copies.place(class_name)
+            if output is None and self.needs_name() and copy is not None:
+                self._copies.bring_up(class_name)
+                place = copy
+            elif output is None:
+                place = self._references.save(class_name, None)
             else:
-                steps = self._references.steps(class_name)
-                place = self._references.save(class_name, output)
-                if output is not None:
-                    self._copy[class_name] = output, steps
+                place = self._copies.make(class_name, output)
             self._count()
             return place
-
-    def _save_into_copy(self, class_name: str, root: Path, saved: Steps) -> None:
-        """Brings a copy to what is in use: back over steps that were undone since, and on by those that are new."""
-        from kanoclip.runtime.detect.reference.stored.history import put_steps, undo
-
-        steps = self._references.steps(class_name)
-        common = _common(steps, saved)
-        back = len(saved) - (0 if not common else 1 + _place(saved, steps[common - 1]))
-        with locked(root):
-            for _ in range(back):
-                undo(Bundle.open(root), class_name)
-            if steps[common:]:
-                put_steps(Bundle.open(root), None, class_name, steps[common:])
-        self._copy[class_name] = root, steps
 
     def _memory_to_teach(self, class_name: str) -> ReferenceMemory:
         takes_memory(self._detector.bundle.manifest)
@@ -265,7 +253,7 @@ class Teacher:
 
     def _grown(self, old: ReferenceMemory, name: str, frame: Prepared, class_name: str) -> ReferenceMemory:
         bundle = self._detector.bundle
-        seen = self._detector.look(frame, class_name)
+        seen = look(self._detector, frame, class_name)
         _, most = takes_memory(bundle.manifest)
         _, inside = self._detector.rules.region_of(class_name)
         grid = descriptor_of(bundle).grid
@@ -275,7 +263,7 @@ class Teacher:
         if not one.image:
             return one
         frame = self._detector.prepare(image_of(one), class_name, one.size)
-        return replace(one, score=self._detector.score(frame, class_name, memory))
+        return replace(one, score=score_by(memory, self._detector, frame, class_name))
 
     def _start(self, memory: ReferenceMemory, class_name: str) -> tuple[Thresholds, bool]:
         """What the thresholds would be without corrections, and whether somebody chose them while the stream ran."""
@@ -293,12 +281,3 @@ class Teacher:
 
     def _count(self) -> None:
         self._revision += 1
-
-
-def _place(steps: Steps, step: tuple[ReferenceMemory, Thresholds]) -> int:
-    return next((at for at, one in enumerate(steps) if one[0] is step[0]), -1)
-
-
-def _common(steps: Steps, saved: Steps) -> int:
-    """How many of the steps are saved: up to the last one that is in both, since those before it are its history."""
-    return max((at + 1 for at, step in enumerate(steps) if _place(saved, step) >= 0), default=0)

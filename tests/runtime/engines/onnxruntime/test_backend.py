@@ -22,7 +22,7 @@ from kanoclip.runtime.bundle.manifest.parts import FileInfo
 from kanoclip.runtime.bundle.manifest.reading import read_manifest
 from kanoclip.runtime.bundle.manifest.signature import TensorSpec
 from kanoclip.runtime.engines import BACKENDS, create_backend
-from kanoclip.runtime.engines import onnxruntime as backend_module
+from kanoclip.runtime.engines.onnxruntime import backend as backend_module
 from kanoclip.runtime.errors import BackendError
 
 NO_CUDA = "CUDAExecutionProvider" not in onnxruntime.get_available_providers()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kanoclip.runtime.detect.learning.lesson import Lessons
+from kanoclip.runtime.detect.learning.teaching.lesson import Lessons
 from kanoclip.runtime.detect.reference import repeats
 from kanoclip.runtime.errors import SettingsError
 
@@ -81,7 +81,7 @@ def test_it_is_cancelled(detector, lessons):
 def test_an_error_ends_it_in_one_line(detector, lessons, monkeypatch):
     made, slot, look, ended = lessons
     made.begin("nut", 3, good=True)
-    monkeypatch.setattr("kanoclip.runtime.detect.learning.warm_up.fit", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("kanoclip.runtime.detect.learning.warmed_up.fit", lambda *a, **k: 1 / 0)
     look(3).finish()
     state = made.state()
     assert state.failed and state.message == "nothing was learned of nut: division by zero"

@@ -11,8 +11,15 @@ from hypothesis import example, given
 from references import memory
 
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
-from kanoclip.runtime.detect.learning.corrections import MARGIN, MOST_IMAGES, bounded, false_alarms, placed, ruled
 from kanoclip.runtime.detect.learning.limits import limits_by, rate_of
+from kanoclip.runtime.detect.learning.teaching.corrections import (
+    MARGIN,
+    MOST_IMAGES,
+    bounded,
+    false_alarms,
+    placed,
+    ruled,
+)
 from kanoclip.runtime.detect.reference.memory import Correction, Label
 
 SHARES = st.floats(0, 1, width=32)

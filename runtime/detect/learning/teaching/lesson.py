@@ -9,7 +9,8 @@ from typing import Protocol
 
 from kanoclip.runtime.bundle.manifest.parts import Thresholds
 from kanoclip.runtime.detect.detector import Detector
-from kanoclip.runtime.detect.learning.warm_up import FrameLearner, WarmedUp, WarmUp, check_room
+from kanoclip.runtime.detect.learning.warm_up import FrameLearner, WarmUp, check_room
+from kanoclip.runtime.detect.learning.warmed_up import WarmedUp
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.errors import SettingsError
 

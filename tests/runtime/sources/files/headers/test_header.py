@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanoclip.runtime.sources.files import images
-from kanoclip.runtime.sources.files.headers import image_size, orientation_of
+from kanoclip.runtime.sources.files.headers.header import image_size
+from kanoclip.runtime.sources.files.headers.orientation import orientation_of
 from kanoclip.runtime.sources.files.samples import samples_of
 from kanoclip.train.data.images import read_image
 from kanoclip.train.data.masks import decode_mask

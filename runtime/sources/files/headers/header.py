@@ -1,4 +1,4 @@
-"""What an image's header tells without decoding it: its format, its size, which way is up."""
+"""What an image's header tells without decoding it: its size, which way is up, what the decoder takes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from kanoclip.runtime.sources.files.headers.orientation import (
+    orientation_in,
+    orientation_of_png,
+    orientation_of_webp,
+)
+from kanoclip.runtime.sources.files.headers.parts import JPEG, PNG, chunks, directories, is_tiff, is_webp, segments
 from kanoclip.runtime.system.files.regular import read_start
 
-PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
-MOST_PARTS = 1 << 16
-"""Segments or chunks that are looked at: files of nothing but tiny ones would take minutes."""
 PIXEL_BYTES = 4
 """What a pixel of a limit may take."""
 _ENOUGH = 1 << 18
@@ -23,13 +26,8 @@ _SEVERAL_SCANS = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 """Markers of progressive JPEGs."""
 _NO_SIZE = frozenset({0xC4, 0xC8, 0xCC})
 """JPEG markers among C0..CF that start no frame."""
-_PADDING = re.compile(rb"\xff*")
 _BLANK = rb"(?:\s|#[^\n]*\n)+"
 _PNM = re.compile(rb"P[1-6]" + _BLANK + rb"(\d{1,9})" + _BLANK + rb"(\d{1,9})\s")
-
-_MOST_PAGES = 1 << 16
-_FORMS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-"""TIFF's types of whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,78 +93,15 @@ def header_of(data: bytes) -> Header | None:
     return header if header is not None and header.height > 0 and header.width > 0 else None
 
 
-def orientation_of(data: bytes) -> int:
-    """EXIF's orientation of a JPEG, PNG or WebP file, 1 to 8; 1 where there is none that can be read."""
-    try:
-        if data.startswith(JPEG):
-            return _exif_of_jpeg(data)
-        if data.startswith(PNG):
-            return _exif_of_png(data)
-        if _is_webp(data):
-            return _exif_of_webp(data) or 1
-    except (struct.error, IndexError, OverflowError):
-        pass
-    return 1
-
-
-def is_whole_png(png: bytes) -> bool:
-    """Whether each chunk of a PNG up to its end mark lies inside the file: OpenCV takes what memory one states."""
-    return any(kind == b"IEND" for kind, _, end in takewhile(lambda one: one[2] + 4 <= len(png), chunks(png)))
-
-
-def segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """A JPEG's segments before its data: marker, place of the content, place after it.
-
-    Raises:
-        struct.error: It is cut off.
-        IndexError: It is cut off.
-    """
-    position = 2
-    for _ in range(MOST_PARTS):
-        if jpeg[position] != 0xFF:
-            return
-        if jpeg[position + 1] == 0xFF and (padding := _PADDING.match(jpeg, position)) is not None:
-            position = padding.end() - 1
-        marker = jpeg[position + 1]
-        if marker in (0xDA, 0xD9):
-            return
-        end = position + 2 + int(struct.unpack_from(">H", jpeg, position + 2)[0])
-        yield marker, position + 4, end
-        position = end
-
-
-def chunks(png: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """A PNG's chunks: kind, place of the content, place after it."""
-    position = len(PNG)
-    for _ in range(MOST_PARTS):
-        kind = png[position + 4 : position + 8]
-        if len(kind) < 4:
-            return
-        end = position + 8 + int(struct.unpack_from(">I", png, position)[0])
-        yield kind, position + 8, end
-        position = end + 4
-
-
 def _before_the_image(png: bytes) -> Iterator[tuple[bytes, int, int]]:
     return takewhile(lambda one: one[0] != b"IDAT", chunks(png))
-
-
-def webp_chunks(webp: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """A WebP file's chunks: kind, place of the content, place after it."""
-    position = 12
-    for _ in range(MOST_PARTS):
-        if position + 8 > len(webp):
-            return
-        size = int(struct.unpack_from("<I", webp, position + 4)[0])
-        yield webp[position : position + 4], position + 8, position + 8 + size
-        position += 8 + size + size % 2
 
 
 def _header(data: bytes) -> Header | None:
     if data.startswith(PNG) and data[12:16] == b"IHDR":
         width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
         return Header(
-            height, width, _exif_of_png(data), depth=_channels_of_png(data, colour) * (2 if bits == 16 else 1)
+            height, width, orientation_of_png(data), depth=_channels_of_png(data, colour) * (2 if bits == 16 else 1)
         )
     if data.startswith(JPEG):
         return _jpeg(data)
@@ -184,7 +119,7 @@ def _header(data: bytes) -> Header | None:
             tags.get(322, 0) * tags.get(323, 0),
             max(4, -(-tags.get(258, 1) * tags.get(277, 1) // 8)),
         )
-    if _is_webp(data):
+    if is_webp(data):
         return _webp(data)
     if data[:6] in (b"GIF87a", b"GIF89a"):
         width, height = struct.unpack_from("<HH", data, 6)
@@ -202,7 +137,7 @@ def _jpeg(data: bytes) -> Header | None:
             depth = _depth_of_jpeg(data[start:end], several_scans=marker in _SEVERAL_SCANS)
             break
         if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
-            orientation = _orientation(data[start + 6 : end])
+            orientation = orientation_in(data[start + 6 : end])
     return None if size is None else Header(size[0], size[1], orientation, depth=depth)
 
 
@@ -227,7 +162,7 @@ def _webp(data: bytes) -> Header | None:
     if kind == b"VP8X":
         width, height = (int.from_bytes(data[place : place + 3], "little") + 1 for place in (24, 27))
         # EXIF comes after the image: of the beginning of a file alone, nobody knows which way is up.
-        orientation = _exif_of_webp(data) if data[20] & 0x08 else 1
+        orientation = orientation_of_webp(data) if data[20] & 0x08 else 1
         return None if orientation is None or len(data) < 30 else Header(height, width, orientation, depth=4)
     if kind == b"VP8L":
         bits = struct.unpack_from("<I", data, 21)[0]
@@ -247,86 +182,3 @@ def _jpeg_2000(data: bytes) -> Header | None:
         return None
     right, bottom, left, top, _, _, _, _, planes = struct.unpack_from(">8IH", data, place + 8)
     return Header(bottom - top, right - left, 1, right * bottom, 4 * planes + 3)  # each sample of 32 bits
-
-
-def _is_webp(data: bytes) -> bool:
-    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
-
-
-def _exif_of_jpeg(data: bytes) -> int:
-    for marker, start, end in segments(data):
-        if marker == 0xE1 and data[start : start + 6] == b"Exif\0\0":
-            return _orientation(data[start + 6 : end])
-    return 1
-
-
-def _exif_of_png(data: bytes) -> int:
-    if b"eXIf" in data:  # it may also come after the image
-        for kind, start, end in chunks(data):
-            if kind == b"eXIf":
-                return _orientation(data[start:end])
-    return 1
-
-
-def _exif_of_webp(data: bytes) -> int | None:
-    """None where there is none."""
-    for kind, start, end in webp_chunks(data):
-        if kind == b"EXIF":
-            exif = data[start:end]
-            return _orientation(exif.removeprefix(b"Exif\0\0"))
-    return None
-
-
-def _orientation(exif: bytes) -> int:
-    """1 to 8; 1 where it is not given."""
-    order = "<" if exif.startswith(b"II") else ">"
-    try:
-        start = struct.unpack_from(f"{order}I", exif, 4)[0]
-        for entry in range(struct.unpack_from(f"{order}H", exif, start)[0]):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
-            if tag == 0x0112:
-                return int(value) if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
-
-
-def is_tiff(data: bytes) -> bool:
-    """Whether a file begins as TIFF or BigTIFF does."""
-    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def directories(data: bytes) -> tuple[dict[int, int], int]:
-    """The first page's tags, of each the first number, and how many pages there are.
-
-    Raises:
-        struct.error: It is cut off or damaged.
-    """
-    order, big = "<" if data.startswith(b"II") else ">", data[2:4] in (b"+\0", b"\0+")
-    form, width, head = ("Q", 20, 8) if big else ("I", 12, 2)
-    start, pages, first = struct.unpack_from(order + form, data, 8 if big else 4)[0], 0, dict[int, int]()
-    while 0 < start < len(data) and pages < _MOST_PAGES:
-        count = struct.unpack_from(order + ("Q" if big else "H"), data, start)[0]
-        end = start + head + width * count
-        if end > len(data):
-            raise struct.error("a directory ends after the file")
-        if not pages:
-            for entry in range(start + head, end, width):
-                _take(data, entry, order, form, first)
-        pages += 1
-        start = struct.unpack_from(order + form, data, end)[0]
-    return first, pages
-
-
-def _take(data: bytes, entry: int, order: str, form: str, tags: dict[int, int]) -> None:
-    tag, kind, count = struct.unpack_from(f"{order}HH{form}", data, entry)
-    number = _FORMS.get(kind)
-    if number is None or not count:
-        return
-    here = entry + 4 + struct.calcsize(form)
-    fits = count * struct.calcsize(number) <= struct.calcsize(form)
-    place = here if fits else struct.unpack_from(order + form, data, here)[0]
-    try:
-        tags[tag] = struct.unpack_from(order + number, data, place)[0]
-    except (struct.error, OverflowError):  # numbers that lie after the end; others may be there
-        return

@@ -15,7 +15,7 @@ from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.bundle.manifest.parts import HISTORY
 from kanoclip.runtime.bundle.store import locked
 from kanoclip.runtime.detect.learning.live import LiveReferences
-from kanoclip.runtime.detect.learning.teacher import Teacher
+from kanoclip.runtime.detect.learning.teaching.teacher import Teacher
 from kanoclip.runtime.detect.reference.memory import Label
 from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.settings import Decision, Settings

@@ -1,0 +1,1 @@
+"""What image files tell without being decoded."""
