@@ -10,7 +10,7 @@ NOTHING = Sources(None, None)
 @pytest.mark.nightly
 def test_the_whole_recipe_in_small_makes_a_trained_bundle(tmp_path, capsys):
     """Every command of the recipe for real, with so little of everything that it knows nothing."""
-    scale = Scale(images=8, steps=2, mixed=2, others=1, epochs=1, statistics=25)
+    scale = Scale(images=8, steps=2, mixed=8, others=1, epochs=1, statistics=25)
     begin(tmp_path, NOTHING)
     # without thresholds, which so few images cannot give, and int8
     steps = plan(tmp_path, scale, NOTHING, workers=1)[:-3]
