@@ -10,6 +10,7 @@ and the page with a browser's part played by a client, and looks at the process 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from rich.progress import Progress
 
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.benchmarks.studies.streams.page_client import watching
-from kanoclip.benchmarks.studies.streams.process_samples import sample_process
+from kanoclip.benchmarks.studies.streams.process_samples import children_of, sample_process
 from kanoclip.benchmarks.studies.streams.soak_figures import MB_AN_HOUR, Moment, assess, plot
 from kanoclip.runtime.bundle.bundle import find_bundle
 from kanoclip.runtime.cli.terminal.console import Console
@@ -148,6 +149,14 @@ def _stopped(process: subprocess.Popen[Any], log: Any) -> Iterator[None]:
         raise KanoclipError(f"kanoclip-run: {error}: {log.read()[-2000:].strip() or 'its log is empty'}") from None
 
 
+def _end_children() -> None:
+    """Ends what a signal has left behind: one that comes while a process is being started loses its handle."""
+    for left in children_of(os.getpid()):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(left, signal.SIGKILL)
+            os.waitpid(left, 0)
+
+
 def _scrape(port: int) -> None:
     """Asks for the metrics as Prometheus does."""
     with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
@@ -179,7 +188,12 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what it watches shall not stay when it is ended
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("soak", total=minutes * 60)
-        moments = soak(folder, minutes * 60, fps, on_moment=lambda moment: bar.update(task, completed=moment.second))
+        try:
+            moments = soak(
+                folder, minutes * 60, fps, on_moment=lambda moment: bar.update(task, completed=moment.second)
+            )
+        finally:
+            _end_children()
     result = {"bundle": folder.name, **assess(moments, fps, settle * 60)}
     click.echo(json.dumps(result, indent=2))
     if output is not None:

@@ -112,6 +112,8 @@ def test_a_camera_that_is_plugged_in_again_is_found_under_another_number(devices
     reasons = []
 
     def plug_in():
+        while source.health().reason is None:  # not before its loss is noticed
+            time.sleep(0.01)
         reasons.append(source.health().reason)
         devices.plugged[3] = time.monotonic
         link.symlink_to(tmp_path / "video3")

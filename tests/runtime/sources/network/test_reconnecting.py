@@ -231,24 +231,20 @@ def test_new_reasons_are_said_when_it_takes_long_but_not_without_end(monkeypatch
 
 
 def test_health_tells_what_is_wrong_while_it_is():
-    release = threading.Event()
+    states = []
+    scripts = iter([Scripted(1, lost("unplugged")), Scripted(2)])
 
-    def open_next(done=[]):  # noqa: B006
-        done.append(1)
-        if len(done) == 1:
-            return Scripted(1, lost("unplugged"))
-        release.wait()
-        return Scripted(2)
+    def open_next():
+        states.append(source.health())
+        return next(scripts)
 
     source = ReconnectingSource(open_next, "camera 0", backoff=QUICK)
     frames = source.frames()
     next(frames)
     assert source.health().connected and source.health().reason is None
-    threading.Timer(0.3, release.set).start()
-    states = []
-    threading.Timer(0.15, lambda: states.append(source.health())).start()
-    next(frames)
-    assert states[0].reason == "camera 0: unplugged" and states[0].lost_s > 0 and not states[0].connected
+    next(frames)  # it is opened again in here
+    while_lost = states[-1]
+    assert while_lost.reason == "camera 0: unplugged" and while_lost.lost_s > 0 and not while_lost.connected
     assert source.health().connected and source.health().reconnects == 1
 
 
