@@ -9,7 +9,7 @@ from open_clip.transformer import QuickGELU
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.backbones import REGISTRY, get_backbone
-from kanoclip.train.model.text import TextEncoder
+from kanoclip.train.model.text.encoder import TextEncoder
 from kanoclip.train.model.towers.clip_vv import CLIP_PIXELS, ClipVV, Normalisation
 from kanoclip.train.weights.load import load_clip
 

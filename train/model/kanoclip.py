@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kanoclip.train.model.head import TEMPERATURE, Head, Output
-from kanoclip.train.model.text import (
+from kanoclip.train.model.text.encoder import TextEncoder, Tokenizer
+from kanoclip.train.model.text.prompts import (
     LEARNED_STATES,
     TEMPLATE_STATES,
     LearnablePrompts,
-    TextEncoder,
-    Tokenizer,
     check_classes,
     handcrafted_features,
     handcrafted_states,

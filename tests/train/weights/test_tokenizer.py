@@ -7,7 +7,8 @@ import torch
 
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train.backbones import get_backbone
-from kanoclip.train.model.text import LearnablePrompts, TextEncoder
+from kanoclip.train.model.text.encoder import TextEncoder
+from kanoclip.train.model.text.prompts import LearnablePrompts
 from kanoclip.train.weights.load import Weights, tokenizer_of
 from kanoclip.train.weights.tokenizer import GemmaTokenizer
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from kanoclip.runtime.errors import TrainingError
 from kanoclip.train.backbones import get_backbone, seeded_clip
 from kanoclip.train.model.stem.stem import ConvStem
-from kanoclip.train.model.text import HANDCRAFTED_STATES, HANDCRAFTED_TEMPLATES, STATE_WORDS, TextEncoder
+from kanoclip.train.model.text.encoder import TextEncoder
+from kanoclip.train.model.text.prompts import HANDCRAFTED_STATES, HANDCRAFTED_TEMPLATES, STATE_WORDS
 from kanoclip.train.model.towers.clip_vv import ClipVV
 from kanoclip.train.nano.scenes.defects import DEFECTS
 from kanoclip.train.nano.scenes.materials import MATERIALS

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from kanoclip.runtime.errors import CheckpointError
 from kanoclip.train import backbones
 from kanoclip.train.backbones import Backbone
-from kanoclip.train.model.text import TextEncoder
+from kanoclip.train.model.text.encoder import TextEncoder
 from kanoclip.train.model.towers.clip_vv import ClipVV
 from kanoclip.train.weights.load import load_clip
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kanoclip.train.model.text import (
+from kanoclip.train.model.text.encoder import TextEncoder
+from kanoclip.train.model.text.prompts import (
     HANDCRAFTED_STATES,
     LearnablePrompts,
-    TextEncoder,
     handcrafted_features,
     template_features,
 )
@@ -35,11 +35,6 @@ UNUSUAL = [
     "-" * 300,
 ]
 STATES = (("normal", "perfect"), ("abnormal", "defective"))
-
-
-@pytest.fixture(scope="module")
-def encoder(clip):
-    return TextEncoder(clip)
 
 
 @pytest.fixture
@@ -72,22 +67,6 @@ def by_hand(clip, tokenizer, context: Tensor, name: str) -> Tensor:
             features.append(full_length(clip, embeddings, end))
         states.append(F.normalize(torch.stack(features).mean(0), dim=0))
     return torch.stack(states)
-
-
-@pytest.mark.parametrize("texts", [["a"], CLASSES, ["", "word " * 100, "ü"], UNUSUAL])
-def test_encode_is_open_clips_encode_text(clip, encoder, texts):
-    got = encoder.encode(texts)
-    with torch.no_grad():
-        expected = clip.encode_text(TOKENIZER(texts), normalize=True)
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_runs_no_further_than_the_last_end_token(encoder):
-    lengths = []
-    handle = encoder.transformer.register_forward_pre_hook(lambda _, inputs: lengths.append(inputs[0].shape[1]))
-    encoder.encode(["hazelnut", "metal nut"])
-    handle.remove()
-    assert lengths == [4]  # start, metal, nut, end
 
 
 @pytest.mark.parametrize("length", [1, 4, 12, 64])
@@ -238,9 +217,3 @@ def test_winclips_states():
     words = ("damage", "defect", "flaw")
     assert all("without" in p or "less" in p or not any(w in p for w in words) for p in HANDCRAFTED_STATES[0])
     assert all(any(w in p for w in words) and "without" not in p for p in HANDCRAFTED_STATES[1])
-
-
-def test_shares_the_frozen_tower(clip, encoder):
-    assert encoder.context_length == 77 and encoder.width == 64
-    assert encoder.token_embedding is clip.token_embedding
-    assert not any(parameter.requires_grad for parameter in encoder.parameters())

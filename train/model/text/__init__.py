@@ -1,0 +1,1 @@
+"""Text features: the text tower, and the prompts of the two states."""
