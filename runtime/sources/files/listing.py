@@ -36,6 +36,12 @@ class Entry(NamedTuple):
     key: int
 
 
+def entry_of(path: str, status: os.stat_result) -> Entry:
+    """A file by what `os.stat` says of it."""
+    key = hash((path, status.st_mtime_ns, status.st_size)) & (2**64 - 1)
+    return Entry(path, status.st_mtime_ns, key)
+
+
 def list_images(folder: Path, without: Path | None = None) -> Iterator[Entry]:
     """Yields the images in a folder and all below it, but hidden ones and what commands wrote, in no order.
 
@@ -70,9 +76,7 @@ def list_images(folder: Path, without: Path | None = None) -> Iterator[Entry]:
                         if os.path.realpath(entry.path) != left_out:
                             todo.append(entry.path)
                     elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and entry.is_file():  # noqa: PTH122
-                        status = entry.stat()
-                        key = hash((entry.path, status.st_mtime_ns, status.st_size)) & (2**64 - 1)
-                        yield Entry(entry.path, status.st_mtime_ns, key)
+                        yield entry_of(entry.path, entry.stat())
                 except OSError:
                     continue
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 import shutil
 import threading
 import time
@@ -20,7 +21,7 @@ from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources.base import BaseSource
 from kanoclip.runtime.sources.files.folders import natural_key
 from kanoclip.runtime.sources.files.images import read_image
-from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
+from kanoclip.runtime.sources.files.listing import Entry, Known, entry_of, list_images
 from kanoclip.runtime.sources.files.reading import AS_IT_IS, Reading
 from kanoclip.runtime.sources.gstreamer.query import decimal, split_query, whole
 from kanoclip.runtime.types import BadFrame, Frame
@@ -177,6 +178,8 @@ class WatchSource(BaseSource):
         captured_at, started = time.time(), time.perf_counter()
         read = read_image(Path(entry.path), self.reading)
         if not isinstance(read, str):
+            if _written_since(entry):
+                return None  # its writer was not done: as it is now, it is read after the next looks, and only once
             return Frame(index, entry.path, captured_at, read, (time.perf_counter() - started) * 1e3)
         since = self._waiting[entry.path][1]
         if time.monotonic() - since < UNFINISHED_S or not Path(entry.path).exists():
@@ -204,3 +207,11 @@ class WatchSource(BaseSource):
         if kind not in self._reported:
             self._reported.add(kind)
             log.warning("%s", words)
+
+
+def _written_since(entry: Entry) -> bool:
+    """Whether a file is another one than the look found; one that has gone is not."""
+    try:
+        return entry_of(entry.path, os.stat(entry.path)).key != entry.key  # noqa: PTH116  # the path as it was listed
+    except OSError:
+        return False

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from kanoclip.runtime.errors import SourceError, SourceRefusedError
 from kanoclip.runtime.sources import BaseSource, WatchSource, is_endless, open_source
-from kanoclip.runtime.sources.files import listing, watched
+from kanoclip.runtime.sources.files import images, listing, watched
 from kanoclip.runtime.sources.files.listing import Entry, Known, list_images
 from kanoclip.runtime.sources.files.watched import WatchedFolder
 from kanoclip.runtime.types import BadFrame
@@ -102,6 +102,22 @@ def test_an_image_in_the_writing_is_waited_for(tmp_path):
             assert start + 100 >= len(PNG) or not seen
         seen.wait(1)
     assert not isinstance(seen[0], BadFrame)
+
+
+def test_one_whose_last_bytes_come_while_it_is_read_comes_once(tmp_path, monkeypatch):
+    """A look finds it short, and the read that follows finds it whole: it is another file then than the look's."""
+    late = []
+
+    def read_image(path, reading):
+        if not late:
+            late.append(put(path))
+        return images.read_image(path, reading)
+
+    monkeypatch.setattr(watched, "read_image", read_image)
+    with watching(f"watch://{tmp_path}") as (seen, _):
+        put(tmp_path / "slow.png", PNG[:-8])
+        seen.wait(1)
+    assert late and not isinstance(seen[0], BadFrame)
 
 
 def test_one_that_was_made_elsewhere_and_moved_in_is_seen_whatever_its_time(tmp_path):
