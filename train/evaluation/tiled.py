@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.bundle.store import with_tiles
+from kanoclip.runtime.errors import DataError
 from kanoclip.runtime.ops.learn.observe import suited_tiles
 from kanoclip.runtime.sources.files.headers.header import image_size
 from kanoclip.runtime.sources.files.reading import Reading
@@ -68,7 +70,15 @@ def evaluate_tiled(
 
 
 def _median_size(category: Category, reading: Reading) -> tuple[int, int]:
-    """(height, width): of each side the median over the category's images, from their headers where these tell it."""
-    sizes = [image_size(one.image) or read_image(one.image, reading).shape[:2] for one in category.samples]
-    height, width = np.median(sizes, axis=0)
+    """(height, width): of each side the median over the category's images; a square where none can be read."""
+    sizes = [size for one in category.samples if (size := _size(one.image, reading)) is not None]
+    height, width = np.median(sizes or [(1, 1)], axis=0)
     return round(height), round(width)
+
+
+def _size(path: Path, reading: Reading) -> tuple[int, int] | None:
+    """(height, width) of an image, from its header where that tells it; None for a bad one, which `evaluate` names."""
+    try:
+        return image_size(path) or read_image(path, reading).shape[:2]
+    except DataError:
+        return None

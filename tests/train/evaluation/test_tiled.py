@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
-from kanoclip.runtime.errors import KanoclipError
+from kanoclip.runtime.errors import DataError, KanoclipError
 from kanoclip.train.data.types import Category, Dataset, Sample
 from kanoclip.train.evaluation.evaluate import EvaluationConfig, evaluate
 from kanoclip.train.evaluation.predictor import BundlePredictor
@@ -111,3 +111,16 @@ def test_images_too_small_for_the_tiles_are_named(tmp_path, predictor, category)
     tiny = dataset(tmp_path, category("tiny", 3, 9, spot=1))
     with pytest.raises(KanoclipError, match="too small for 4x4 tiles"):
         evaluate_tiled(tiny, predictor, TileGrid(4, 4, 0.15), CONFIG)
+
+
+def test_images_that_cannot_be_read_are_left_out_where_that_is_asked_for(tmp_path, predictor, category):
+    tall, lost = category("tall", 96, 32), category("lost", 96, 32)
+    tall.samples[0].image.write_bytes(b"no image")
+    for one in lost.samples:
+        one.image.write_bytes(b"no image")
+    both = dataset(tmp_path, tall, lost)
+    with pytest.raises(DataError, match=r"0\.png.*--skip-bad leaves such images out"):
+        evaluate_tiled(both, predictor, None, CONFIG)
+    results = evaluate_tiled(both, predictor, None, replace(CONFIG, skip_bad=True))
+    assert results.model["tiles"] == "3x1 (tall)"
+    assert [len(one.skipped) for one in results.categories.values()] == [1, 8]
