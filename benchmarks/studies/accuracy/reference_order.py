@@ -24,7 +24,7 @@ from kanoclip.runtime.detect.reference.fit import References, fit
 from kanoclip.runtime.ops.learn.promise import promise
 from kanoclip.runtime.ops.learn.verdict import RATE
 from kanoclip.train.data.registry import open_dataset
-from kanoclip.train.evaluation.few_shot.draws import observed
+from kanoclip.train.evaluation.few_shot.references import observed
 
 MOST_IMAGES = 60
 """Good images that references are drawn from."""
