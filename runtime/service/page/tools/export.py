@@ -114,6 +114,11 @@ def folder_name(name: str, otherwise: str) -> str:
     return "good" if plain.casefold() in NORMAL else plain
 
 
+def _file_name(key: str) -> str:
+    """A key as a file may be called. It is whole: of two cameras at one moment only its end differs."""
+    return re.sub(r"[^0-9A-Za-z._-]+", "-", key).strip(".-") or "image"
+
+
 @dataclass
 class _Pipe:
     """What a zip file is written to; it is read while it is written, and never sought in."""
@@ -155,7 +160,7 @@ def zipped(gallery: Gallery, chosen: list[Chosen]) -> Iterator[bytes]:
                 if folder not in made:  # without one of them a folder of defects is no category
                     made.add(folder)
                     archive.writestr(zipfile.ZipInfo(folder, _EPOCH), b"")
-            path = f"{top}/test/{one.label}/{folder_name(one.key, 'image')}.jpg"
+            path = f"{top}/test/{one.label}/{_file_name(one.key)}.jpg"
             archive.writestr(zipfile.ZipInfo(path, _EPOCH), image)
             rows.append({"file": path, "label": one.label, "key": one.key, "record": record})
             yield pipe.take()

@@ -80,6 +80,21 @@ def test_what_was_deleted_meanwhile_is_left_out_and_said(full, make_page, ask, t
     assert gone.status_code == 404
 
 
+def test_two_cameras_with_long_names_at_one_moment_are_two_files(tmp_path):
+    sink = SnapshotSink(SnapshotConfig(tmp_path / "ring", min_interval_s=0.0), untrained=False)
+    for number in (3, 4):
+        frame, found = a_frame(
+            0, 0.6, size=(48, 64), source=f"test://?width=320&height=180&fps=20&defect=0.3&seed={number}"
+        )
+        sink.write(frame, found)
+    sink.close()
+    gallery = SnapshotGallery(tmp_path / "ring", lambda: 0.4)
+    keys = [entry.key for entry in gallery.entries()]
+    names = unpacked(b"".join(zipped(gallery, [Chosen(key, "crack") for key in keys])), tmp_path / "set")
+    assert len(keys) == 2 and len(set(names)) == len(names)
+    assert len(list((tmp_path / "set").rglob("*.jpg"))) == 2
+
+
 def test_one_that_goes_while_it_is_sent_does_not_break_the_file(full, tmp_path):
     keys = [entry.key for entry in full.entries()]
     pieces = zipped(full, [Chosen(key, "crack") for key in keys])
