@@ -78,7 +78,6 @@ COVERED = {
         "runtime/engines/tensorrt/open_device",
     ],
     "runtime/engines/test_autoselect.py": [
-        "runtime/engines/base",
         "runtime/engines/inputs",
         "runtime/engines/reference",
     ],

@@ -6,12 +6,10 @@ import mmap
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TypeAlias
 
+from kanoclip.runtime.bundle.wire import WITH_LENGTH, Bytes, fields
 from kanoclip.runtime.errors import BundleError
 from kanoclip.runtime.system.files.regular import open_regular
-
-_Bytes: TypeAlias = "bytes | mmap.mmap"
 
 _DEEPEST = 64
 _TENSOR, _ENTRIES = "tensor", "entries"
@@ -47,48 +45,17 @@ def external_files(path: Path) -> set[str]:
                 raise BundleError(f"{path.name} is no ONNX graph: copy or export the bundle again") from None
 
 
-def _locations(data: _Bytes, start: int, end: int, kind: str, depth: int) -> Iterator[str]:
+def _locations(data: Bytes, start: int, end: int, kind: str, depth: int) -> Iterator[str]:
     if depth > _DEEPEST:
         raise ValueError("nested too deep")
-    for number, first, last in _fields(data, start, end):
-        inner = _FIELDS[kind].get(number)
+    for field in fields(data, start, end):
+        if field.form != WITH_LENGTH:
+            continue
+        inner = _FIELDS[kind].get(field.number)
         if inner == _ENTRIES:
-            pair = {number: bytes(data[first:last]) for number, first, last in _fields(data, first, last)}
+            parts = fields(data, field.first, field.end)
+            pair = {part.number: bytes(data[part.first : part.end]) for part in parts if part.form == WITH_LENGTH}
             if pair.get(1) == b"location":
                 yield pair.get(2, b"").decode()
         elif inner is not None:
-            yield from _locations(data, first, last, inner, depth + 1)
-
-
-def _fields(data: _Bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The fields of a message that have a length: number, place, place after it."""
-    while start < end:
-        tag, start = _varint(data, start)
-        form = tag & 7
-        if form == 0:
-            _, start = _varint(data, start)
-        elif form == 1:
-            start += 8
-        elif form == 5:
-            start += 4
-        elif form == 2:
-            length, start = _varint(data, start)
-            if start + length > end:
-                raise ValueError("longer than what it lies in")
-            yield tag >> 3, start, start + length
-            start += length
-        else:
-            raise ValueError("a form that ONNX does not have")
-
-
-def _varint(data: _Bytes, start: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[start]
-        start += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, start
-        shift += 7
-        if shift > 63:
-            raise ValueError("a number without an end")
+            yield from _locations(data, field.first, field.end, inner, depth + 1)

@@ -9,7 +9,15 @@ from typing import Protocol
 
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.manifest.signature import DESCRIPTOR, DescriptorInfo, TensorSpec
-from kanoclip.runtime.engines.inputs import Floats, Frames, Indices, Inputs, MemoryTensors, any_class
+from kanoclip.runtime.engines.inputs import (
+    Floats,
+    Frames,
+    Indices,
+    Inputs,
+    MemoryTensors,
+    any_class,
+    by_distance,
+)
 from kanoclip.runtime.errors import BackendError
 
 FETCHED = ("map", "score")
@@ -172,8 +180,26 @@ class FetchingBackend(BaseBackend, ABC):
             BackendError: The engine failed, or is closed.
         """
 
+    def _distances(self, inputs: Inputs) -> Floats | None:
+        """Runs one batch on a graph that gives the distances to the memory, and nothing else.
+
+        Returns:
+            Smoothed, float32 [B, H, W] in [0, 2], the caller's own; None where there is no such graph.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+        return None
+
     def run(self, frames: Frames, class_index: Indices | None, memory: MemoryTensors | None = None) -> Answers:
-        """Runs one batch; see `Backend.run`."""
+        """Runs one batch; see `Backend.run`.
+
+        On a CPU a zero-shot map that has no weight is not computed. A GPU has it in its engine, and its CUDA graph.
+        """
+        if memory is not None and self.on_cpu and memory.decides_alone:
+            distances = self._distances(Inputs.of(self._bundle.manifest, frames, class_index, memory))
+            if distances is not None:
+                return by_distance(distances, memory)
         maps, scores = self._fetch(FETCHED, Inputs.of(self._bundle.manifest, frames, class_index, memory))
         return maps, scores
 

@@ -37,6 +37,11 @@ class MemoryTensors:
     centre: Floats
     fusion: Floats
 
+    @property
+    def decides_alone(self) -> bool:
+        """Whether the zero-shot map has no weight beside the distances."""
+        return bool(self.fusion[0] > 0.5 and self.fusion[3] == 0)
+
     @classmethod
     def empty(cls, channels: int) -> MemoryTensors:
         """No memory, for descriptors of so many channels: the graph's answers are the zero-shot ones, bit for bit."""
@@ -60,6 +65,26 @@ class MemoryTensors:
     def inputs(self) -> dict[str, Floats]:
         """The arrays by the names of the graph's inputs."""
         return dict(zip(MEMORY_INPUTS, (self.rows, self.bias, self.centre, self.fusion), strict=True))
+
+
+def by_distance(distances: Floats, memory: MemoryTensors) -> tuple[Floats, Floats]:
+    """Maps and scores where the zero-shot map has no weight: sigmoid(gain * (d - offset) + shift).
+
+    Args:
+        distances: Smoothed, float32 [B, H, W]; written over.
+        memory: One that `decides_alone`.
+
+    Returns:
+        Maps float32 [B, H, W] and scores float32 [B], both in [0, 1].
+    """
+    _, gain, offset, _, _, shift = memory.fusion[:6]
+    distances *= -gain
+    distances += gain * offset - shift
+    with np.errstate(over="ignore"):  # exp of a large number is infinite, and its share 0, as it should be
+        np.exp(distances, out=distances)
+    distances += 1
+    maps = np.reciprocal(distances, out=distances)
+    return maps, maps.max((1, 2))
 
 
 @cache

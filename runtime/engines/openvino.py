@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.distance_graph import distance_graph
 from kanoclip.runtime.bundle.manifest.signature import BATCH, MEMORY_INPUTS, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import FetchingBackend, check_signature
 from kanoclip.runtime.engines.inputs import Floats, Inputs
+from kanoclip.runtime.engines.once import Once
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.paths import cache_folder
+
+log = logging.getLogger(__name__)
 
 _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 
@@ -40,6 +45,7 @@ class OpenVinoBackend(FetchingBackend):
                 manifest's.
         """
         self._requests: SimpleQueue[Any] | None = None
+        self._for_distances: Once[tuple[SimpleQueue[Any], list[str]] | None] | None = None
         self.name, self.on_cpu = "openvino-bf16-cpu" if bf16 else "openvino-cpu", True
         core, can_bf16 = _start()
         if bf16 and not can_bf16:
@@ -64,13 +70,11 @@ class OpenVinoBackend(FetchingBackend):
             "INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32",
         }
         try:
-            compiled = _compile(core, model, settings)
-            requests: SimpleQueue[Any] = SimpleQueue()
-            for _ in range(workers):
-                requests.put(compiled.create_infer_request())
+            requests = _requests(core, model, settings, workers)
         except Exception as error:
             raise _refused(bundle, error) from error
         self._bundle, self._requests, self.workers = bundle, requests, workers
+        self._for_distances = Once(partial(_requests_for_distances, core, bundle, settings, workers))
         self._numbers = {spec.name: number for number, spec in enumerate(bundle.manifest.outputs)}
 
     def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
@@ -78,21 +82,32 @@ class OpenVinoBackend(FetchingBackend):
         requests = self._requests
         if requests is None:
             raise BackendError(f"{self.name} is closed: load the bundle again")
-        arrays = list(inputs.arrays().values())
+        return self._infer(requests, list(inputs.arrays().values()), [self._numbers[name] for name in names])
+
+    def _distances(self, inputs: Inputs) -> Floats | None:
+        """The distances alone, by requests of their own."""
+        found = None if self._for_distances is None else self._for_distances.value
+        if found is None:
+            return None
+        requests, names = found
+        arrays = inputs.arrays()
+        return self._infer(requests, [arrays[name] for name in names], [0])[0]
+
+    def _infer(self, requests: SimpleQueue[Any], arrays: list[Any], outputs: Sequence[int]) -> list[Floats]:
         request = requests.get()  # waits where more threads come than there are requests
         try:
             # The frames are read where they lie. Of the outputs those asked for are copied, and no others: the caller
             # may keep them, and the next run writes over the request's own.
             found = request.infer(arrays, share_inputs=True, share_outputs=True)
-            return [np.array(found[self._numbers[name]]) for name in names]
+            return [np.array(found[number]) for number in outputs]
         except Exception as error:
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
         finally:
             requests.put(request)
 
     def close(self) -> None:
-        """Frees the graph and its memory."""
-        self._requests = None
+        """Frees the graphs and their memory."""
+        self._requests = self._for_distances = None
 
 
 def has_bf16() -> bool:
@@ -188,6 +203,30 @@ def _compile(core: Any, model: Any, settings: dict[str, Any]) -> Any:
     except Exception:  # a full disk or a damaged file; a graph that cannot be compiled fails again below
         pass
     return core.compile_model(model, "CPU", settings)
+
+
+def _requests(core: Any, model: Any, settings: dict[str, Any], workers: int) -> SimpleQueue[Any]:
+    """A compiled graph's requests, one a worker."""
+    compiled = _compile(core, model, settings)
+    requests: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(workers):
+        requests.put(compiled.create_infer_request())
+    return requests
+
+
+def _requests_for_distances(
+    core: Any, bundle: Bundle, settings: dict[str, Any], workers: int
+) -> tuple[SimpleQueue[Any], list[str]] | None:
+    """Those of a graph that gives the distances to a memory, and its inputs' names; None where there is none."""
+    try:
+        graph = distance_graph(bundle.model_path)
+        if graph is None:
+            return None
+        model = core.read_model(graph, b"")
+        return _requests(core, model, settings, workers), [port.get_any_name() for port in model.inputs]
+    except Exception as error:  # OpenVINO raises RuntimeError and others, by version; the whole graph does
+        log.info("without a graph for distances alone: %s", one_line(error))
+        return None
 
 
 def _pairs(ports: Any, listed: tuple[TensorSpec, ...]) -> list[tuple[Any, TensorSpec]]:

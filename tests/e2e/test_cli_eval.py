@@ -226,6 +226,7 @@ def test_bad_command_lines(data, bundle, checkpoint, tmp_path):
         ([*rows_of, "--kd-margin", "9"], 2, "kd_margin 9.0 is outside of 0 to 2"),
         ([*rows_of, "--knowledge", tmp_path / "none.json"], 1, "none.json"),
         (["--bundle", bundle, "--windows", *data], 2, "--windows is for --prompts"),
+        (["--bundle", bundle, "--references-only", *data], 2, "give --shots or --unlabelled"),
         (["--bundle", bundle, "--sigma", "2", *data], 2, "--sigma"),
         (["--checkpoint", checkpoint, "--tiles", "auto", *data], 2, "--tiles is for bundles"),
         (["--bundle", bundle, "--tiles", "3", *data], 2, "write ROWSxCOLUMNS"),

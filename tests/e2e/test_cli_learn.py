@@ -15,6 +15,7 @@ from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.bundle.store import locked
 from kanoclip.runtime.cli.fitting import learn_steps
 from kanoclip.runtime.cli.main import invoke
+from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.reference.stored.history import memory_of
 from kanoclip.runtime.detect.settings.roi_file import read_roi
 
@@ -228,6 +229,28 @@ def test_only_odd_things(capsys, own, tmp_path):
     fails(capsys, 1, own, "--source", empty, *CPU, parts=["no frame in it can be read"])
     fails(capsys, 1, own, "--source", tmp_path / "nowhere", *CPU, parts=["no such file"])
     assert files(own) == before
+
+
+def test_references_only(capsys, good, bad, tmp_path):
+    """The shipped bundle, scored without its zero-shot map; what is added later is scored so, too."""
+    own, bad = tmp_path / "alone.kanoclip", bad / "spot"
+    given = ("--output", own, "--source", good, "--bad", bad, "--references-only")
+    found = learn(capsys, *given, "--json", *CPU)
+    assert found["references_only"] and found["fusion"]["zero_gain"] == 0
+    memory = memory_of(Bundle.open(own), "object")
+    assert memory.tensors().decides_alone
+    highest = max(found["image"]["threshold"], found["highest_threshold"] or 0)
+    with Detector.load(own, backend="onnxruntime", device="cpu") as detector:
+        scores = [detector(cv2.imread(str(path))).score for path in sorted(good.iterdir())]
+        odd = [detector(cv2.imread(str(path))).score for path in sorted(bad.iterdir())]
+    assert min(odd) > highest and max(scores) < min(odd)
+
+    fails(capsys, 2, own, "--source", good, "--add", "--references-only", parts=["--references-only"])
+    more = folder(tmp_path / "more", 2, seed=9)
+    out, _ = learn(capsys, own, "--source", more, "--add", *CPU)
+    assert ", without the zero-shot map" in out
+    out, _ = learn(capsys, own, "--source", good, *CPU)
+    assert "without the zero-shot map" not in out and not memory_of(Bundle.open(own), "object").tensors().decides_alone
 
 
 def test_augmented(capsys, own, good):

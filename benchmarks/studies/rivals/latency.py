@@ -4,7 +4,7 @@
 
 All see one uint8 image of 256 x 256 pixels and give map and score; all run in OpenVINO on the CPU with its default
 threads: in float32, and in what OpenVINO takes by itself, which is bfloat16 where the processor has it. Ours has a
-reference memory of 1,024 rows.
+reference memory of 1,024 rows, once beside the zero-shot map and once alone, as PatchCore's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -29,6 +30,7 @@ from kanoclip.runtime.types import Image
 
 SIDE = 256
 FLOAT32, DEFAULT = "float32", "default"
+ALONE = f"{OURS}, references only"
 _PEAK = """
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -80,16 +82,17 @@ def started(code: str, argument: Path, repeats: int) -> tuple[float, float]:
     return float(np.median(seconds)), largest
 
 
-def with_memory(folder: Path, images: list[Image]) -> Path:
-    """A copy of the shipped bundle that has learned the images, by the installed command."""
+def with_memory(folder: Path, images: list[Image]) -> dict[str, Path]:
+    """Copies of the shipped bundle that have learned the images, by the installed command; by title."""
     good = folder / "good"
     good.mkdir()
     for number, image in enumerate(images):
         cv2.imwrite(str(good / f"{number}.png"), image)
-    bundle = folder / "own.kanoclip"
-    command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "learn", "--output", str(bundle)]
-    subprocess.run([*command, "--source", str(good), "--quiet"], check=True)
-    return bundle
+    found = {OURS: folder / "own.kanoclip", ALONE: folder / "alone.kanoclip"}
+    for title, flags in ((OURS, ()), (ALONE, ("--references-only",))):
+        command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "learn", "--output", str(found[title])]
+        subprocess.run([*command, "--source", str(good), "--quiet", *flags], check=True)
+    return found
 
 
 def in_turns(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
@@ -120,11 +123,14 @@ def main(rounds: int, starts: int, output: Path | None) -> None:
     images = [cv2.resize(rng.integers(0, 256, (32, 32, 3), np.uint8), (SIDE, SIDE)) for _ in range(4)]
     rows: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="kanoclip-rivals-") as scratch:
-        bundle, theirs = with_memory(Path(scratch), images), exported(Path(scratch), images)
-        ours = {FLOAT32: "openvino", DEFAULT: "openvino-bf16" if has_bf16() else "openvino"}
-        for precision, backend in ours.items():
-            with Detector.load(bundle, backend=backend) as detector:
-                runs: dict[str, Callable[[], Any]] = {OURS: partial(detector, images[0])}
+        ours, theirs = with_memory(Path(scratch), images), exported(Path(scratch), images)
+        backends = {FLOAT32: "openvino", DEFAULT: "openvino-bf16" if has_bf16() else "openvino"}
+        for precision, backend in backends.items():
+            with ExitStack() as stack:
+                runs: dict[str, Callable[[], Any]] = {}
+                for title, path in ours.items():
+                    detector = stack.enter_context(Detector.load(path, backend=backend))
+                    runs[title] = partial(detector, images[0])
                 chosen = {"INFERENCE_PRECISION_HINT": "f32"} if precision == FLOAT32 else {}
                 for title, path in theirs.items():
                     inferencer = OpenVINOInferencer(path, device="CPU", config=chosen)
@@ -136,7 +142,7 @@ def main(rounds: int, starts: int, output: Path | None) -> None:
                 row[f"milliseconds_{precision}"] = float(np.median(found))
                 row[f"times_ours_{precision}"] = float(np.median(np.array(found) / base))
         for title, row in rows.items():
-            code, what = (_OURS, bundle) if title == OURS else (_THEIRS, theirs[title])
+            code, what = (_OURS, ours[title]) if title in ours else (_THEIRS, theirs[title])
             row["start_seconds"], row["largest_mb"] = started(code, what, starts)
             click.echo(f"{title}: " + ", ".join(f"{name} {value:.2f}" for name, value in row.items()))
     if output is not None:

@@ -126,7 +126,9 @@ def _learn(opened: Bundle, class_name: str, options: LearnOptions, human: Consol
             if old is not None:
                 learned = grow(old, observed, bundle.manifest, inside)
             else:
-                wanted = Wanted(options.rows, 0, options.drop_outliers, options.unlabelled is not None)
+                wanted = Wanted(
+                    options.rows, 0, options.drop_outliers, options.unlabelled is not None, options.references_only
+                )
                 learned = learn(observed, wanted, bundle.manifest, observer.tiles, inside, _note(options, engine))
             bad = bad_scores(learned.memory, observer, inside, frames, steps)
     finally:

@@ -27,6 +27,7 @@ class LearnOptions(FitOptions):
     add: bool
     undo: bool
     drop_outliers: bool
+    references_only: bool
     foreground: Path | None
     tiles: str | None
     sheet: Path | None
@@ -43,10 +44,11 @@ class LearnOptions(FitOptions):
                 raise click.UsageError("--undo goes back in BUNDLE: leave out --source, --camera, --add and --output")
             return
         self.check_frames()
-        if self.add and (self.unlabelled or self.tiles or self.rows or self.augment or self.drop_outliers):
+        fitted = (self.unlabelled, self.tiles, self.rows, self.augment, self.drop_outliers, self.references_only)
+        if self.add and any(fitted):
             raise click.UsageError(
-                "--add takes the memory as it was fitted: leave out --unlabelled, --tiles, --rows, --augment and "
-                "--drop-outliers"
+                "--add takes the memory as it was fitted: leave out --unlabelled, --tiles, --rows, --augment, "
+                "--drop-outliers and --references-only"
             )
         if self.foreground is not None and (self.roi is not None or self.config is not None):
             raise click.UsageError("--foreground finds the region of interest: leave out --roi and --config")
@@ -93,6 +95,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--add", is_flag=True, help="Add the frames to the memory that is there."),
     click.option("--undo", is_flag=True, help="Go back to the memory and thresholds before the last change."),
     click.option("--drop-outliers", is_flag=True, help="Leave out references that are unlike the others."),
+    click.option(
+        "--references-only",
+        is_flag=True,
+        help="Score by the references alone, without the zero-shot map: on a CPU about half the time a frame.",
+    ),
     click.option(
         "--rows", type=click.IntRange(min=1), metavar="N", help="Rows of the memory. Default: as many as fit the graph."
     ),

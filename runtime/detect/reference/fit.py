@@ -110,6 +110,7 @@ def fit(
     keep: Mask | None = None,
     inside: Mask | None = None,
     note: str = "",
+    zero_weight: float = ZERO_WEIGHT,
 ) -> ReferenceMemory:
     """Fits a memory to references.
 
@@ -122,6 +123,8 @@ def fit(
         keep: Which cells may become rows, bool [n, T, P]; None for all. With it, views give none.
         inside: Where maps count, bool [T, H, W]; None for everywhere.
         note: How it was made.
+        zero_weight: Of the zero-shot map beside the distance; 0 for references alone, which a processor computes in
+            about half the time.
 
     Returns:
         The memory with each reference's values out of sample.
@@ -136,7 +139,7 @@ def fit(
     if not len(raw):
         raise ValueError("no cell of the references may become a row")
     maps = out_of_sample(references, centre, rows, seed, keep, references.groups)
-    fusion = fusion_of(maps, references.zero_shot, inside)
+    fusion = fusion_of(maps, references.zero_shot, inside, zero_weight)
     scores = scores_of(maps, references.zero_shot, fusion, inside)
     return ReferenceMemory(
         rows=raw,
@@ -202,10 +205,12 @@ def out_of_sample(
     return maps.reshape(count, tiles, height, width)
 
 
-def fusion_of(distances: Floats, zero_shot: Floats, inside: Mask | None = None) -> Fusion:
+def fusion_of(
+    distances: Floats, zero_shot: Floats, inside: Mask | None = None, zero_weight: float = ZERO_WEIGHT
+) -> Fusion:
     """The fusion by what good references reach out of sample.
 
-    z = (d - a) / (q - a) + ZERO_WEIGHT * (l - A) / (Q - A + 1) is 0 where a pixel is average and 1 where the distance
+    z = (d - a) / (q - a) + zero_weight * (l - A) / (Q - A + 1) is 0 where a pixel is average and 1 where the distance
     alone is at the QUANTILE; the fused logit is SHARPNESS * (z - 1). a and A are means, q and Q quantiles, of distance
     and zero-shot logit.
 
@@ -213,13 +218,14 @@ def fusion_of(distances: Floats, zero_shot: Floats, inside: Mask | None = None) 
         distances: Smoothed, out of sample, float32 [n, T, H, W].
         zero_shot: Of the same frames, float32 [n, T, H, W].
         inside: Where maps count, bool [T, H, W].
+        zero_weight: Of l beside d, both in units of what good references reach.
     """
     a, q = _level(distances, inside)
     zero_a, zero_q = _level(logits(zero_shot), inside)
     return Fusion(
         gain=SHARPNESS / max(q - a, LEAST_SPREAD),
         offset=a,
-        zero_gain=SHARPNESS * ZERO_WEIGHT / (zero_q - zero_a + ZERO_MARGIN),
+        zero_gain=SHARPNESS * zero_weight / (zero_q - zero_a + ZERO_MARGIN),
         zero_offset=zero_a,
         shift=-SHARPNESS,
     )

@@ -9,6 +9,7 @@ import io
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.distance_graph import distance_graph
 from kanoclip.runtime.bundle.manifest.schema import EXACT
 from kanoclip.runtime.bundle.manifest.signature import BATCH, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import FetchingBackend, check_signature, gpu_index
 from kanoclip.runtime.engines.inputs import Floats, Inputs
+from kanoclip.runtime.engines.once import Once
 from kanoclip.runtime.engines.onnxruntime.binding import DeviceTensors
 from kanoclip.runtime.engines.tensorrt.device import driver_too_old
 from kanoclip.runtime.errors import BackendError, one_line
@@ -112,6 +115,7 @@ class OnnxRuntimeBackend(FetchingBackend):
         self._tensors: DeviceTensors | None = None
         if provider != CPU:
             self._tensors = DeviceTensors(ort, self._session, bundle.manifest, "cuda", options["device_id"])
+        self._for_distances = Once(partial(_open_distances, ort, bundle, settings)) if self.on_cpu else None
 
     def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """The outputs of these names for one batch, each the caller's own."""
@@ -125,9 +129,21 @@ class OnnxRuntimeBackend(FetchingBackend):
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
         return [np.asarray(value) for value in found]
 
+    def _distances(self, inputs: Inputs) -> Floats | None:
+        """The distances alone, by a session of their own."""
+        session = None if self._for_distances is None else self._for_distances.value
+        if session is None:
+            return None
+        arrays = inputs.arrays()
+        try:
+            (found,) = session.run(None, {value.name: arrays[value.name] for value in session.get_inputs()})
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise BackendError(f"{self.name} failed: {one_line(error)}") from error
+        return np.asarray(found)
+
     def close(self) -> None:
-        """Frees the session and its memory."""
-        self._session = self._tensors = None
+        """Frees the sessions and their memory."""
+        self._session = self._tensors = self._for_distances = None
 
 
 def has_cuda() -> bool:
@@ -213,6 +229,17 @@ def _not_started(provider: str, reason: str) -> BackendError:
         f"ONNX Runtime has {SHORT[provider]} but could not start it ({reason}): {remedy}, or choose --device cpu"
         f"{_both_installed()}"
     )
+
+
+def _open_distances(ort: Any, bundle: Bundle, settings: Any) -> Any | None:
+    """A session on the CPU that gives the distances to a memory, and nothing else; None where there is none."""
+    left_out = _LEFT_OUT.get(bundle.manifest.precision, {})
+    try:
+        graph = distance_graph(bundle.model_path)
+        return None if graph is None else ort.InferenceSession(graph, settings, providers=[CPU], **left_out)
+    except Exception as error:  # ONNX Runtime's exceptions share no base class; the whole graph does
+        log.info("without a graph for distances alone: %s", one_line(error))
+        return None
 
 
 def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, options: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.learning.seen import Seen, takes_memory
 from kanoclip.runtime.detect.reference.append import append
-from kanoclip.runtime.detect.reference.fit import fit, scores_of
+from kanoclip.runtime.detect.reference.fit import ZERO_WEIGHT, fit, scores_of
 from kanoclip.runtime.detect.reference.foreground import Foreground, find_foreground
 from kanoclip.runtime.detect.reference.fused import nearest
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
@@ -36,12 +36,14 @@ class Wanted:
         seed: Of the choice of rows.
         drop_outliers: Leave references out that are unlike the others, which are reported in any case.
         unlabelled: The frames are not known to be good: they score each other first.
+        references_only: The zero-shot map has no weight.
     """
 
     rows: int | None = None
     seed: int = 0
     drop_outliers: bool = False
     unlabelled: bool = False
+    references_only: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +106,7 @@ def learn(
         keep=keep,
         inside=inside,
         note=note,
+        zero_weight=0 if wanted.references_only else ZERO_WEIGHT,
     )
     return Learned(memory, observed, used, tuple(outliers), selection)
 

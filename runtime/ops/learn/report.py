@@ -23,7 +23,8 @@ def sentences(learned: Learned, promise: Promise, before: Thresholds, verdict: V
     kind = ("reference" if learned.selection is None else "unlabelled frame") + "s" * (count != 1)
     whole = f", {len(memory.names)} in all" if len(memory.names) != count else ""
     tiles = "" if memory.tiles is None else f", tiles {memory.tiles.rows}x{memory.tiles.columns}"
-    lines = [f"memory of {len(memory.rows)} rows from {count} {kind}{whole}{tiles}"]
+    alone = ", without the zero-shot map" if memory.tensors().decides_alone else ""
+    lines = [f"memory of {len(memory.rows)} rows from {count} {kind}{whole}{tiles}{alone}"]
     if (selection := learned.selection) is not None:
         left = int((~selection.frames).sum())
         cells = selection.cells_left_out
@@ -94,6 +95,7 @@ def as_json(
         "unreadable": [{"name": bad.source, "reason": bad.reason} for bad in learned.observed.skipped],
         "tiles": None if memory.tiles is None else asdict(memory.tiles),
         "fusion": asdict(memory.fusion),
+        "references_only": memory.tensors().decides_alone,
         "requested_rate": promise.requested,
         "highest_threshold": promise.highest,
         **calibrated.as_json(promise.calibration, before, EVERY_FRAME),

@@ -65,6 +65,8 @@ def _check_references(options: EvalOptions, few: FewShotOptions, kind: str) -> N
         raise click.UsageError("references are for bundles: leave --shots and --unlabelled out.")
     if few.shots and few.unlabelled:
         raise click.UsageError("--shots and --unlabelled exclude each other: run twice.")
+    if few.references_only and not few.given:
+        raise click.UsageError("--references-only is for references: give --shots or --unlabelled as well")
     if few.given and options.csv_file is not None:
         raise click.UsageError("--csv is for one table: take --output or --markdown.")
 

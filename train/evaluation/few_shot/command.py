@@ -43,6 +43,7 @@ def run_few_shot(options: EvalOptions, few: FewShotOptions) -> int:
                 few.rate,
                 predictor.detector.bundle.manifest.tiles if options.tiles is None else options.tiles,
                 options.seed,
+                few.references_only,
             )
             total = few.draws * sum(len(category.samples) for category in dataset.categories)
             with bar(options, total) as advance:

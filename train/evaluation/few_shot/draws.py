@@ -82,6 +82,7 @@ class FewShot:
                 "share": protocol.share,
                 "false_alarm_rate": protocol.rate,
                 "seed": protocol.seed,
+                "references_only": protocol.references_only,
             },
             "draws": {
                 name: [

@@ -19,6 +19,7 @@ class FewShotOptions:
     share: float
     draws: int
     rate: float
+    references_only: bool
 
     @property
     def given(self) -> bool:
@@ -61,6 +62,9 @@ _OPTIONS = (
         default=0.05,
         show_default=True,
         help="Of the threshold that references set; its recall is in the table.",
+    ),
+    click.option(
+        "--references-only", is_flag=True, help="Score by the references alone, as kanoclip-learn --references-only."
     ),
 )
 

@@ -12,7 +12,7 @@ from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.seen import references_of, takes_memory
-from kanoclip.runtime.detect.reference.fit import References, fit
+from kanoclip.runtime.detect.reference.fit import ZERO_WEIGHT, References, fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.unlabelled import select
 from kanoclip.runtime.errors import DataError
@@ -36,6 +36,7 @@ class Protocol:
         rate: False-alarm rate that each memory's threshold is set for, or the best that the references allow.
         tiles: How frames are cut; `auto` by the references' aspect, None for not at all.
         seed: Of the first draw.
+        references_only: The zero-shot map has no weight.
     """
 
     frames: int
@@ -44,6 +45,7 @@ class Protocol:
     rate: float = 0.05
     tiles: TileGrid | str | None = None
     seed: int = 0
+    references_only: bool = False
 
 
 def draw_references(
@@ -113,5 +115,6 @@ def learned(references: References, manifest: Manifest, protocol: Protocol, seed
         tiles=manifest.tiles,
         seed=seed,
         keep=keep,
+        zero_weight=0 if protocol.references_only else ZERO_WEIGHT,
     )
     return memory, left_out

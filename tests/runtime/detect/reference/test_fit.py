@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from references import DIGEST, frames, references
 
 from kanoclip.runtime.detect.reference import fit as module
 from kanoclip.runtime.detect.reference.fit import References, centre_of, fit, fusion_of, out_of_sample, scores_of
-from kanoclip.runtime.detect.reference.fused import fused, logits
+from kanoclip.runtime.detect.reference.fused import fused, logits, nearest
+from kanoclip.runtime.detect.reference.smoothing import smooth
+from kanoclip.runtime.engines.inputs import by_distance
 
 
 def fitted(refs, rows=128, **options):
@@ -49,6 +53,21 @@ def test_the_level_of_good_references_is_a_half():
     assert fusion.zero_offset == pytest.approx(logits(zero).mean(), abs=1e-5)
     spread = np.quantile(logits(zero), 0.999) - logits(zero).mean()
     assert fusion.zero_gain == pytest.approx(2 * 0.2 / (spread + 1), rel=1e-4)
+
+
+def test_references_only():
+    """Zero-shot maps then decide about nothing, neither in a score out of sample nor in one to come."""
+    refs, other = references(6), references(6)
+    rng = np.random.default_rng(0)
+    other = replace(other, zero_shot=rng.uniform(0, 1, other.zero_shot.shape).astype(np.float32))
+    one, two = (fit(given, descriptor_sha256="0" * 64, rows=64, zero_weight=0) for given in (refs, other))
+    assert one.fusion.zero_gain == two.fusion.zero_gain == 0 and one.tensors().decides_alone
+    np.testing.assert_array_equal(one.loo_scores, two.loo_scores)
+    assert not fitted(refs).tensors().decides_alone
+    for zero in (np.full((2, 32, 32), 0.1, np.float32), rng.uniform(0, 1, (2, 32, 32)).astype(np.float32)):
+        maps, _ = fused(frames(2)[:, 0], zero, one.tensors(), (8, 8))
+        cells = nearest(frames(2)[:, 0], one.tensors()).reshape(-1, 8, 8)
+        np.testing.assert_allclose(maps, by_distance(smooth(cells, (32, 32)), one.tensors())[0], atol=1e-6)
 
 
 def test_a_defect_stands_out():

@@ -108,6 +108,15 @@ def test_frames_of_a_line_of_which_no_one_says_what_they_are(drawn, predictor):
     assert draw.result.metrics["image_auroc"] == 1
 
 
+def test_references_alone(drawn, predictor):
+    protocol = Protocol(3, draws=1, references_only=True)
+    found = few_shot(only(drawn, "plate"), None, predictor, protocol, CONFIG)
+    assert found.as_json()["protocol"]["references_only"]
+    (draw,) = found.draws["plate"]
+    (fused,) = few_shot(only(drawn, "plate"), None, predictor, Protocol(3, draws=1), CONFIG).draws["plate"]
+    assert draw.threshold != fused.threshold and draw.result.metrics["image_auroc"] == 1
+
+
 def test_too_few_good_images(drawn, predictor):
     samples = [one for one in drawn.categories[0].samples if one.anomalous]
     bad = Dataset("mvtec", drawn.root, (Category("plate", "plate", tuple(samples)),), True, ())
