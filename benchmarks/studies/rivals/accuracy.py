@@ -3,7 +3,8 @@
     python -m kanoclip.benchmarks.studies.rivals.accuracy --root DATA --output rivals-accuracy.json
 
 Each draw takes the same references for all, and measures on the same images with the same code. Ours runs through the
-runtime, as it ships; tiles are off, since anomalib's models see whole images.
+runtime, as it ships, once with the zero-shot map and once by the references alone; tiles are off, since anomalib's
+models see whole images.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from kanoclip.train.evaluation.few_shot.references import Protocol, draw_referen
 from kanoclip.train.evaluation.predictor import BundlePredictor
 
 OURS = "KAnoCLIP nano"
+ALONE = f"{OURS}, references only"
 METRICS = ("image_auroc", "pixel_auroc")
 Row = dict[str, float]
 
@@ -59,9 +61,10 @@ def main(root: Path, shots: tuple[int, ...], draws: int, categories: tuple[str, 
                 drawn, rest = draw_references(category, None, protocol, np.random.default_rng(number))
                 left = replace(category, samples=tuple(rest))
                 references, _ = observed(ours.detector, words, drawn, None)
-                memory, _ = learned(references, ours.detector.bundle.manifest, protocol, number)
-                ours.detector.rules.use_memory(words, memory)
-                found[OURS].append(measured(dataset, left, ours))
+                for title, one in ((OURS, protocol), (ALONE, replace(protocol, references_only=True))):
+                    memory, _ = learned(references, ours.detector.bundle.manifest, one, number)
+                    ours.detector.rules.use_memory(words, memory)
+                    found[title].append(measured(dataset, left, ours))
                 images = [read_image(sample.image) for sample in drawn]
                 for rival in LIKE_OURS:
                     if len(images) < rival.fewest:
