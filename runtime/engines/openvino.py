@@ -18,9 +18,9 @@ from kanoclip.runtime.bundle.distance_graph import distance_graph
 from kanoclip.runtime.bundle.manifest.signature import BATCH, MEMORY_INPUTS, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import FetchingBackend, check_signature
 from kanoclip.runtime.engines.inputs import Floats, Inputs
-from kanoclip.runtime.engines.once import Once
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
+from kanoclip.runtime.system.once import Once
 from kanoclip.runtime.system.paths import cache_folder
 
 log = logging.getLogger(__name__)

@@ -22,12 +22,12 @@ from kanoclip.runtime.bundle.manifest.schema import EXACT
 from kanoclip.runtime.bundle.manifest.signature import BATCH, ROWS, TensorSpec
 from kanoclip.runtime.engines.base import FetchingBackend, check_signature, gpu_index
 from kanoclip.runtime.engines.inputs import Floats, Inputs
-from kanoclip.runtime.engines.once import Once
 from kanoclip.runtime.engines.onnxruntime.binding import DeviceTensors
 from kanoclip.runtime.engines.tensorrt.device import driver_too_old
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.installed import keep_onnxruntime_silent
+from kanoclip.runtime.system.once import Once
 from kanoclip.runtime.system.paths import cache_folder
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"

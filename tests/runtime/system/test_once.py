@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from kanoclip.runtime.engines.once import Once
+from kanoclip.runtime.system.once import Once
 
 
 def test_many_threads_make_it_once():
