@@ -110,7 +110,7 @@ def compare(
         BundleError: The bundle has no images or no bounds of its own.
         BackendError: An engine cannot be made, or failed.
     """
-    reference = Reference(bundle)
+    reference = Reference(bundle, alone=True)
     tested: Backend
     if rebuild:
         tested = TensorRtBackend(bundle, backend, device, report, rebuild=True)

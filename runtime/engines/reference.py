@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from time import perf_counter
 from typing import Any
@@ -28,7 +28,8 @@ class Answers:
 
     Attributes:
         backend: Its name, such as `onnxruntime-cuda`.
-        maps: Of each batch, float32 [B, H, W]; where the graph takes a memory, then those with `probe_memory`.
+        maps: Of each batch, float32 [B, H, W]; where the graph takes a memory, then those with `probe_memory` and with
+            one that decides alone.
         scores: Of each batch, float32 [B], in the same order.
         milliseconds: Median of a run, after a first one that does not count.
     """
@@ -86,8 +87,12 @@ class Reference:
     computed once, when the first engine's answers are compared.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, *, alone: bool = False) -> None:
         """Reads the images.
+
+        Args:
+            bundle: Whose.
+            alone: Compare by a memory that decides alone too, for which a CPU's engine has another graph.
 
         Raises:
             BundleError: The bundle has no images or no bounds of its own.
@@ -96,7 +101,8 @@ class Reference:
         self._bounds = _bounds(bundle)
         images, classes = bundle.samples(), len(bundle.manifest.classes)
         self.compared = len(images)
-        self._probe = probe_memory(bundle.manifest)
+        probe = probe_memory(bundle.manifest)
+        self._probes = [] if probe is None else [probe, *([deciding_alone(probe)] if alone else [])]
         self.batches: list[tuple[Frames, Indices | None]] = [
             (frames, indices if classes > 1 else None)
             for frames, indices in whole_batches(images, classes, bundle.manifest.max_batch)
@@ -123,10 +129,11 @@ class Reference:
             spent.append((perf_counter() - started) * 1e3)
             maps.append(np.array(some_maps))  # an engine may hand out its own buffers
             scores.append(np.array(some_scores))
-        for frames, indices in self.batches if self._probe is not None else ():
-            some_maps, some_scores = backend.run(frames, indices, self._probe)
-            maps.append(np.array(some_maps))
-            scores.append(np.array(some_scores))
+        for probe in self._probes:
+            for frames, indices in self.batches:
+                some_maps, some_scores = backend.run(frames, indices, probe)
+                maps.append(np.array(some_maps))
+                scores.append(np.array(some_scores))
         return Answers(backend.name, tuple(maps), tuple(scores), float(np.median(spent)))
 
     def compare(self, answers: Answers) -> Comparison:
@@ -177,6 +184,13 @@ def probe_memory(manifest: Manifest) -> MemoryTensors | None:
     rows, centre = np.ascontiguousarray(unit[1:]), unit[0] / 4
     fusion = np.array([1, 8, 0.8, 0.5, -2, 0, 0, 0], np.float32)
     return MemoryTensors(rows, -(rows @ centre), centre, fusion)
+
+
+def deciding_alone(memory: MemoryTensors) -> MemoryTensors:
+    """The same memory without weight for the zero-shot map."""
+    fusion = memory.fusion.copy()
+    fusion[3] = 0
+    return replace(memory, fusion=fusion)
 
 
 def _drift(found: Sequence[Floats], expected: Sequence[Floats]) -> float:

@@ -115,7 +115,9 @@ class OnnxRuntimeBackend(FetchingBackend):
         self._tensors: DeviceTensors | None = None
         if provider != CPU:
             self._tensors = DeviceTensors(ort, self._session, bundle.manifest, "cuda", options["device_id"])
-        self._for_distances = Once(partial(_open_distances, ort, bundle, settings)) if self.on_cpu else None
+        self._for_distances: Once[Any] | None = None
+        if self.on_cpu and optimised:  # operators as they stand in the file are what others are compared with
+            self._for_distances = Once(partial(_open_distances, ort, bundle, settings))
 
     def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """The outputs of these names for one batch, each the caller's own."""

@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.bundle import Bundle, shipped_bundle
 from kanoclip.runtime.engines import doctor
 from kanoclip.runtime.engines.doctor import compare, examine_machine
+from kanoclip.runtime.engines.onnxruntime.backend import OnnxRuntimeBackend
+from kanoclip.runtime.engines.openvino import OpenVinoBackend
 from kanoclip.runtime.errors import BackendError, BundleError
 
 
@@ -85,6 +87,22 @@ class Watching:
     def run(self, frames, class_index, memory=None):
         self.used += class_index.tolist()
         return self.right.run(frames, class_index, memory)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_graph_that_is_cut_is_compared_too(engine, monkeypatch):
+    """References alone run on another graph of a CPU's engine, and the whole one is what it must agree with."""
+    bundle = Bundle.open(shipped_bundle())
+    assert compare(bundle, engine, "cpu", 1).agrees
+    kind = {"onnxruntime": OnnxRuntimeBackend, "openvino": OpenVinoBackend}[engine]
+    right = kind._distances
+
+    def wrong(self, inputs):
+        found = right(self, inputs)
+        return None if found is None else found + np.float32(0.01)
+
+    monkeypatch.setattr(kind, "_distances", wrong)
+    assert not compare(bundle, engine, "cpu", 1).agrees
 
 
 def test_bundles_that_cannot_be_scored(tmp_path, make_toy_bundle):
