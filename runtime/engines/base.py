@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from kanoclip.runtime.bundle.bundle import Bundle
+from kanoclip.runtime.bundle.distance_graph import distance_graph
 from kanoclip.runtime.bundle.manifest.signature import DESCRIPTOR, DescriptorInfo, TensorSpec
 from kanoclip.runtime.engines.inputs import (
     Floats,
@@ -18,7 +20,11 @@ from kanoclip.runtime.engines.inputs import (
     any_class,
     by_distance,
 )
-from kanoclip.runtime.errors import BackendError
+from kanoclip.runtime.errors import BackendError, one_line
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 FETCHED = ("map", "score")
 """The outputs that `Backend.run` fetches: a descriptor is larger than both, and stays where it was computed."""
@@ -45,6 +51,24 @@ def check_signature(bundle: Bundle, inputs: Sequence[TensorSpec], outputs: Seque
     ):
         if list(found) != list(listed):
             raise BackendError(f"{bundle.root}: the graph's {kind} are not what the manifest says: export it again")
+
+
+def cut_for_distances(bundle: Bundle, open_graph: Callable[[bytes], T]) -> T | None:
+    """Opens the graph that gives the distances to a memory, and nothing else.
+
+    Args:
+        bundle: Whose graph.
+        open_graph: Opens an ONNX model; whatever it raises.
+
+    Returns:
+        What it gives; None where the graph cannot be cut or opened: the whole one does.
+    """
+    try:
+        graph = distance_graph(bundle.model_path)
+        return None if graph is None else open_graph(graph)
+    except Exception as error:  # engines' exceptions share no base class
+        log.info("without a graph for distances alone: %s", one_line(error))
+        return None
 
 
 def descriptor_of(bundle: Bundle) -> DescriptorInfo:
@@ -196,11 +220,12 @@ class FetchingBackend(BaseBackend, ABC):
 
         On a CPU a zero-shot map that has no weight is not computed. A GPU has it in its engine, and its CUDA graph.
         """
+        inputs = Inputs.of(self._bundle.manifest, frames, class_index, memory)
         if memory is not None and self.on_cpu and memory.decides_alone:
-            distances = self._distances(Inputs.of(self._bundle.manifest, frames, class_index, memory))
+            distances = self._distances(inputs)
             if distances is not None:
                 return by_distance(distances, memory)
-        maps, scores = self._fetch(FETCHED, Inputs.of(self._bundle.manifest, frames, class_index, memory))
+        maps, scores = self._fetch(FETCHED, inputs)
         return maps, scores
 
     def describe(self, frames: Frames) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,16 +13,13 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.distance_graph import distance_graph
 from kanoclip.runtime.bundle.manifest.signature import BATCH, MEMORY_INPUTS, ROWS, TensorSpec
-from kanoclip.runtime.engines.base import FetchingBackend, check_signature
+from kanoclip.runtime.engines.base import FetchingBackend, check_signature, cut_for_distances
 from kanoclip.runtime.engines.inputs import Floats, Inputs
 from kanoclip.runtime.errors import BackendError, one_line
 from kanoclip.runtime.system.hardware import own_cores
 from kanoclip.runtime.system.once import Once
 from kanoclip.runtime.system.paths import cache_folder
-
-log = logging.getLogger(__name__)
 
 _TYPES = {"u8": "uint8", "i64": "int64", "f32": "float32"}
 
@@ -74,7 +70,8 @@ class OpenVinoBackend(FetchingBackend):
         except Exception as error:
             raise _refused(bundle, error) from error
         self._bundle, self._requests, self.workers = bundle, requests, workers
-        self._for_distances = Once(partial(_requests_for_distances, core, bundle, settings, workers))
+        open_graph = partial(_requests_for_distances, core, settings, workers)
+        self._for_distances = Once(partial(cut_for_distances, bundle, open_graph))
         self._numbers = {spec.name: number for number, spec in enumerate(bundle.manifest.outputs)}
 
     def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
@@ -215,18 +212,11 @@ def _requests(core: Any, model: Any, settings: dict[str, Any], workers: int) -> 
 
 
 def _requests_for_distances(
-    core: Any, bundle: Bundle, settings: dict[str, Any], workers: int
-) -> tuple[SimpleQueue[Any], list[str]] | None:
-    """Those of a graph that gives the distances to a memory, and its inputs' names; None where there is none."""
-    try:
-        graph = distance_graph(bundle.model_path)
-        if graph is None:
-            return None
-        model = core.read_model(graph, b"")
-        return _requests(core, model, settings, workers), [port.get_any_name() for port in model.inputs]
-    except Exception as error:  # OpenVINO raises RuntimeError and others, by version; the whole graph does
-        log.info("without a graph for distances alone: %s", one_line(error))
-        return None
+    core: Any, settings: dict[str, Any], workers: int, graph: bytes
+) -> tuple[SimpleQueue[Any], list[str]]:
+    """Those of the graph that gives the distances to a memory, and its inputs' names."""
+    model = core.read_model(graph, b"")
+    return _requests(core, model, settings, workers), [port.get_any_name() for port in model.inputs]
 
 
 def _pairs(ports: Any, listed: tuple[TensorSpec, ...]) -> list[tuple[Any, TensorSpec]]:

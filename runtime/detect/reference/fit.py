@@ -110,7 +110,7 @@ def fit(
     keep: Mask | None = None,
     inside: Mask | None = None,
     note: str = "",
-    zero_weight: float = ZERO_WEIGHT,
+    references_only: bool = False,
 ) -> ReferenceMemory:
     """Fits a memory to references.
 
@@ -123,8 +123,7 @@ def fit(
         keep: Which cells may become rows, bool [n, T, P]; None for all. With it, views give none.
         inside: Where maps count, bool [T, H, W]; None for everywhere.
         note: How it was made.
-        zero_weight: Of the zero-shot map beside the distance; 0 for references alone, which a processor computes in
-            about half the time.
+        references_only: Give the zero-shot map no weight: a processor computes that in about half the time.
 
     Returns:
         The memory with each reference's values out of sample.
@@ -139,7 +138,7 @@ def fit(
     if not len(raw):
         raise ValueError("no cell of the references may become a row")
     maps = out_of_sample(references, centre, rows, seed, keep, references.groups)
-    fusion = fusion_of(maps, references.zero_shot, inside, zero_weight)
+    fusion = fusion_of(maps, references.zero_shot, inside, 0 if references_only else ZERO_WEIGHT)
     scores = scores_of(maps, references.zero_shot, fusion, inside)
     return ReferenceMemory(
         rows=raw,

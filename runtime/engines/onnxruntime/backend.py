@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from kanoclip.runtime.bundle.bundle import Bundle
-from kanoclip.runtime.bundle.distance_graph import distance_graph
 from kanoclip.runtime.bundle.manifest.schema import EXACT
 from kanoclip.runtime.bundle.manifest.signature import BATCH, ROWS, TensorSpec
-from kanoclip.runtime.engines.base import FetchingBackend, check_signature, gpu_index
+from kanoclip.runtime.engines.base import FetchingBackend, check_signature, cut_for_distances, gpu_index
 from kanoclip.runtime.engines.inputs import Floats, Inputs
 from kanoclip.runtime.engines.onnxruntime.binding import DeviceTensors
 from kanoclip.runtime.engines.tensorrt.device import driver_too_old
@@ -115,9 +114,10 @@ class OnnxRuntimeBackend(FetchingBackend):
         self._tensors: DeviceTensors | None = None
         if provider != CPU:
             self._tensors = DeviceTensors(ort, self._session, bundle.manifest, "cuda", options["device_id"])
-        self._for_distances: Once[Any] | None = None
+        self._for_distances: Once[tuple[Any, list[str]] | None] | None = None
         if self.on_cpu and optimised:  # operators as they stand in the file are what others are compared with
-            self._for_distances = Once(partial(_open_distances, ort, bundle, settings))
+            open_graph = partial(_open_distances, ort, bundle, settings)
+            self._for_distances = Once(partial(cut_for_distances, bundle, open_graph))
 
     def _fetch(self, names: Sequence[str], inputs: Inputs) -> list[Floats]:
         """The outputs of these names for one batch, each the caller's own."""
@@ -133,12 +133,12 @@ class OnnxRuntimeBackend(FetchingBackend):
 
     def _distances(self, inputs: Inputs) -> Floats | None:
         """The distances alone, by a session of their own."""
-        session = None if self._for_distances is None else self._for_distances.value
-        if session is None:
+        cut = None if self._for_distances is None else self._for_distances.value
+        if cut is None:
             return None
-        arrays = inputs.arrays()
+        (session, names), arrays = cut, inputs.arrays()
         try:
-            (found,) = session.run(None, {value.name: arrays[value.name] for value in session.get_inputs()})
+            (found,) = session.run(None, {name: arrays[name] for name in names})
         except Exception as error:  # ONNX Runtime's exceptions share no base class
             raise BackendError(f"{self.name} failed: {one_line(error)}") from error
         return np.asarray(found)
@@ -233,15 +233,11 @@ def _not_started(provider: str, reason: str) -> BackendError:
     )
 
 
-def _open_distances(ort: Any, bundle: Bundle, settings: Any) -> Any | None:
-    """A session on the CPU that gives the distances to a memory, and nothing else; None where there is none."""
+def _open_distances(ort: Any, bundle: Bundle, settings: Any, graph: bytes) -> tuple[Any, list[str]]:
+    """A session on the CPU for the graph that gives the distances to a memory, and its inputs' names."""
     left_out = _LEFT_OUT.get(bundle.manifest.precision, {})
-    try:
-        graph = distance_graph(bundle.model_path)
-        return None if graph is None else ort.InferenceSession(graph, settings, providers=[CPU], **left_out)
-    except Exception as error:  # ONNX Runtime's exceptions share no base class; the whole graph does
-        log.info("without a graph for distances alone: %s", one_line(error))
-        return None
+    session = ort.InferenceSession(graph, settings, providers=[CPU], **left_out)
+    return session, [value.name for value in session.get_inputs()]
 
 
 def _open_session(ort: Any, bundle: Bundle, settings: Any, provider: str, options: dict[str, Any]) -> Any:

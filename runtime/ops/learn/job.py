@@ -11,7 +11,7 @@ from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.learning.seen import Seen, takes_memory
 from kanoclip.runtime.detect.reference.append import append
-from kanoclip.runtime.detect.reference.fit import ZERO_WEIGHT, fit, scores_of
+from kanoclip.runtime.detect.reference.fit import fit, scores_of
 from kanoclip.runtime.detect.reference.foreground import Foreground, find_foreground
 from kanoclip.runtime.detect.reference.fused import nearest
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
@@ -106,7 +106,7 @@ def learn(
         keep=keep,
         inside=inside,
         note=note,
-        zero_weight=0 if wanted.references_only else ZERO_WEIGHT,
+        references_only=wanted.references_only,
     )
     return Learned(memory, observed, used, tuple(outliers), selection)
 

@@ -12,7 +12,7 @@ from kanoclip.runtime.bundle.manifest.schema import Manifest
 from kanoclip.runtime.bundle.manifest.tiles import TileGrid
 from kanoclip.runtime.detect.detector import Detector
 from kanoclip.runtime.detect.learning.seen import references_of, takes_memory
-from kanoclip.runtime.detect.reference.fit import ZERO_WEIGHT, References, fit
+from kanoclip.runtime.detect.reference.fit import References, fit
 from kanoclip.runtime.detect.reference.memory import ReferenceMemory
 from kanoclip.runtime.detect.reference.unlabelled import select
 from kanoclip.runtime.errors import DataError
@@ -115,6 +115,6 @@ def learned(references: References, manifest: Manifest, protocol: Protocol, seed
         tiles=manifest.tiles,
         seed=seed,
         keep=keep,
-        zero_weight=0 if protocol.references_only else ZERO_WEIGHT,
+        references_only=protocol.references_only,
     )
     return memory, left_out

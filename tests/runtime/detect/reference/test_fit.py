@@ -60,7 +60,7 @@ def test_references_only():
     refs, other = references(6), references(6)
     rng = np.random.default_rng(0)
     other = replace(other, zero_shot=rng.uniform(0, 1, other.zero_shot.shape).astype(np.float32))
-    one, two = (fit(given, descriptor_sha256="0" * 64, rows=64, zero_weight=0) for given in (refs, other))
+    one, two = (fit(given, descriptor_sha256="0" * 64, rows=64, references_only=True) for given in (refs, other))
     assert one.fusion.zero_gain == two.fusion.zero_gain == 0 and one.tensors().decides_alone
     np.testing.assert_array_equal(one.loo_scores, two.loo_scores)
     assert not fitted(refs).tensors().decides_alone
