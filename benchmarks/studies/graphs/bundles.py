@@ -2,7 +2,7 @@
 
     git archive 6304e4c runtime/bundles/nano.kanoclip | tar -x -C /tmp --strip-components=2   # the nano of 0.1.0
     python -m kanoclip.benchmarks.studies.graphs.bundles /tmp/nano.kanoclip SHIPPED/nano.kanoclip \
-        SHIPPED/nano-int8.kanoclip --threads 2 --output benchmarks/results/graphs/bundles-nano.json
+        SHIPPED/nano-int8.kanoclip --threads 2 --output benchmarks/results/graphs/bundles-nano-2-threads.json
 
 A turn is some images of one bundle, as a stream has them; each is scored without a memory. Run it on a quiet machine:
 it is the clock that is read.
@@ -10,16 +10,17 @@ it is the clock that is read.
 
 from __future__ import annotations
 
-import random
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import click
 import numpy as np
 
 from kanoclip.benchmarks.studies.results import write_result
+from kanoclip.benchmarks.studies.turns import in_turns
 from kanoclip.runtime.bundle.bundle import Bundle
 from kanoclip.runtime.engines import create_backend
 
@@ -35,28 +36,22 @@ def measure(bundles: list[Bundle], engines: tuple[str, ...], threads: int, round
         bundles: Of one class; the first is what the others are compared with.
         engines: On the CPU.
         threads: Of an engine.
-        rounds: Turns of each, in another order each round, after two that do not count.
+        rounds: Turns of each, in another order each round.
 
     Returns:
         For each engine and bundle `milliseconds`, the median, and `of`: the median ratio to each bundle before it, in
         their order.
     """
-    rng, draw = np.random.default_rng(0), random.Random(0)
+    rng = np.random.default_rng(0)
     rows: list[dict[str, Any]] = []
     for engine in engines:
-        times: list[list[float]] = [[] for _ in bundles]
         with ExitStack() as opened:
-            backends = [opened.enter_context(closing(create_backend(one, engine, "cpu", threads))) for one in bundles]
-            frames = [rng.integers(0, 256, (1, *one.manifest.frame_size, 3), np.uint8) for one in bundles]
-            for number in range(rounds + 2):
-                for which in draw.sample(range(len(bundles)), len(bundles)):
-                    ends = [perf_counter()]
-                    for _ in range(TURN):
-                        backends[which].run(frames[which], None)
-                        ends.append(perf_counter())
-                    if number >= 2:
-                        times[which].append(float(np.median(np.diff(ends))) * 1e3)
-        found = np.array(times)
+            runs: dict[int, Callable[[], object]] = {}
+            for number, bundle in enumerate(bundles):
+                backend = opened.enter_context(closing(create_backend(bundle, engine, "cpu", threads)))
+                frame = rng.integers(0, 256, (1, *bundle.manifest.frame_size, 3), np.uint8)
+                runs[number] = partial(backend.run, frame, None)
+            found = np.array(list(in_turns(runs, rounds, TURN).values()))
         rows += [
             {
                 "engine": engine,

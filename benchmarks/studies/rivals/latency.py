@@ -12,7 +12,6 @@ the weights of all have to come into the processor's cache again.
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 
 from kanoclip.benchmarks.studies.results import write_result
 from kanoclip.benchmarks.studies.rivals.accuracy import ALONE, OURS
+from kanoclip.benchmarks.studies.turns import in_turns
 from kanoclip.runtime.types import Image
 
 SIDE = 256
@@ -95,27 +95,6 @@ def with_memory(folder: Path, images: list[Image]) -> dict[str, Path]:
         command = [sys.executable, "-m", "kanoclip.runtime.cli.main", "learn", "--output", str(found[title])]
         subprocess.run([*command, "--source", str(good), "--quiet", *flags], check=True)
     return found
-
-
-def in_turns(runs: dict[str, Callable[[], Any]], rounds: int, images: int) -> dict[str, list[float]]:
-    """Milliseconds an image of each, the median of a turn; what else the machine does hits all of them.
-
-    Args:
-        runs: What scores an image, by title.
-        rounds: Turns of each, in another order each round.
-        images: Of a turn.
-    """
-    times: dict[str, list[float]] = {title: [] for title in runs}
-    order = random.Random(0)
-    for number in range(rounds + 3):
-        for title in order.sample(list(runs), len(runs)):
-            ends = [perf_counter()]
-            for _ in range(images):
-                runs[title]()
-                ends.append(perf_counter())
-            if number >= 3:
-                times[title].append(float(np.median(np.diff(ends))) * 1e3)
-    return times
 
 
 @click.command()
